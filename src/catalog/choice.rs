@@ -1,0 +1,205 @@
+//! From what was asked for to the model that will be served: id, parser, engine profile.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::entry::{EngineProfile, Entry, catalog};
+use super::id::ModelArgument;
+
+/// Which model was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// A flag of the catalogue, or an alias.
+    Flag(String),
+    /// `--model`.
+    Argument(ModelArgument),
+}
+
+/// Where the weights come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    Hub(String),
+    Folder(PathBuf),
+}
+
+/// A model as it will be served.
+#[derive(Debug, Clone, Serialize)]
+pub struct Model {
+    /// The name a person reads.
+    pub name: String,
+    pub source: Source,
+    /// The name in the API, which must match exactly between the engine and the client.
+    pub served_name: String,
+    /// What a person types for it.
+    pub typed: String,
+    pub tool_call_parser: String,
+    pub chat_template_kwargs: Map<String, Value>,
+    pub engine_profile: EngineProfile,
+    /// The catalogue's download size, in bytes.
+    pub download_bytes: Option<u64>,
+    /// What to know about it before relying on it.
+    pub note: Option<String>,
+}
+
+impl Model {
+    /// What the engine is given as the model: the hub id or the folder.
+    pub fn engine_argument(&self) -> String {
+        match &self.source {
+            Source::Hub(id) => id.clone(),
+            Source::Folder(path) => path.display().to_string(),
+        }
+    }
+
+    fn from_entry(entry: &Entry) -> Self {
+        Self {
+            name: entry.name.clone(),
+            source: Source::Hub(entry.id.clone()),
+            served_name: entry.id.clone(),
+            typed: format!("--{}", entry.flag),
+            tool_call_parser: entry.tool_call_parser.clone(),
+            chat_template_kwargs: entry.chat_template_kwargs.clone(),
+            engine_profile: entry.engine_profile,
+            download_bytes: Some(entry.download_bytes()),
+            note: Some(entry.note.clone()),
+        }
+    }
+}
+
+/// The model of a choice. `config` is the model's own `config.json`, where it is on this disk: it decides how a model that is not
+/// in the catalogue is served. `None` for a flag that the catalogue does not have.
+pub fn resolve(choice: &Choice, config: Option<&Value>) -> Option<Model> {
+    match choice {
+        Choice::Flag(flag) => catalog().by_flag(flag).map(Model::from_entry),
+        Choice::Argument(ModelArgument::Hub(id)) => match catalog().by_id(id) {
+            Some(entry) => Some(Model::from_entry(entry)),
+            None => Some(custom(Source::Hub(id.clone()), id.clone(), id, config)),
+        },
+        Choice::Argument(ModelArgument::Folder(path)) => {
+            let name = path.file_name().map_or_else(
+                || "model".into(),
+                |name| name.to_string_lossy().into_owned(),
+            );
+            Some(custom(
+                Source::Folder(path.clone()),
+                name,
+                &path.display().to_string(),
+                config,
+            ))
+        }
+    }
+}
+
+fn custom(source: Source, name: String, typed: &str, config: Option<&Value>) -> Model {
+    let model_type = config
+        .and_then(|config| config.get("model_type"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let multimodal = config.is_some_and(|config| {
+        ["vision_config", "audio_config"]
+            .iter()
+            .any(|key| config.get(*key).is_some_and(|value| !value.is_null()))
+    });
+    Model {
+        served_name: name.clone(),
+        typed: format!(
+            "--model {}",
+            shlex::try_quote(typed).unwrap_or(typed.into())
+        ),
+        tool_call_parser: parser_for(model_type, &name).into(),
+        chat_template_kwargs: match json!({ "enable_thinking": false }) {
+            Value::Object(kwargs) => kwargs,
+            _ => Map::new(),
+        },
+        engine_profile: if !multimodal && has_trimmable_cache(model_type) {
+            EngineProfile::Batched
+        } else {
+            EngineProfile::Simple
+        },
+        download_bytes: None,
+        note: Some("not in the catalogue, so not tested".into()),
+        name,
+        source,
+    }
+}
+
+/// The engine's parser for a model we have no entry for, by the architecture that its config names, else by its name.
+/// `auto` where neither is known: tool calls then work, but earlier ones are rewritten as text.
+fn parser_for(model_type: &str, name: &str) -> &'static str {
+    let name = name.to_ascii_lowercase();
+    let is = |start: &str| model_type.starts_with(start);
+    if is("gemma4") || name.contains("gemma-4") {
+        "gemma4"
+    } else if is("glm4") || name.contains("glm-4") {
+        "glm47"
+    } else if is("qwen3_5")
+        || name.contains("qwen3.5")
+        || (name.contains("qwen3") && name.contains("coder"))
+    {
+        "qwen3_coder"
+    } else if is("qwen") || name.contains("qwen") || is("llama") && name.contains("hermes") {
+        "hermes"
+    } else if is("mistral") || name.contains("mistral") || name.contains("devstral") {
+        "mistral"
+    } else if name.contains("llama-3") || name.contains("llama-4") {
+        "llama"
+    } else {
+        "auto"
+    }
+}
+
+/// Architectures whose cache is plain attention all the way, so that the engine can cut it back to a common prefix.
+/// Measured for llama, qwen2, qwen3_moe and glm4_moe_lite; the others have the same cache classes in mlx-lm.
+fn has_trimmable_cache(model_type: &str) -> bool {
+    matches!(
+        model_type,
+        "llama"
+            | "mistral"
+            | "qwen2"
+            | "qwen2_moe"
+            | "qwen3"
+            | "qwen3_moe"
+            | "glm4_moe"
+            | "glm4_moe_lite"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(id: &str, config: Option<Value>) -> Model {
+        let choice = Choice::Argument(ModelArgument::Hub(id.into()));
+        resolve(&choice, config.as_ref()).expect("a model")
+    }
+
+    #[test]
+    fn an_id_of_the_catalogue_is_the_catalogue_model() {
+        let model = hub("mlx-community/glm-4.7-flash-4bit", None);
+        assert_eq!(model.typed, "--review");
+        assert_eq!(model.served_name, "mlx-community/GLM-4.7-Flash-4bit");
+    }
+
+    #[test]
+    fn the_config_decides_how_an_unknown_model_is_served() {
+        let model = hub("a/Qwen3-8B", Some(json!({"model_type": "qwen3"})));
+        assert_eq!(model.engine_profile, EngineProfile::Batched);
+        assert_eq!(model.tool_call_parser, "hermes");
+        let model = hub(
+            "a/b",
+            Some(json!({"model_type": "gemma4", "vision_config": {}})),
+        );
+        assert_eq!(model.engine_profile, EngineProfile::Simple);
+        assert_eq!(model.tool_call_parser, "gemma4");
+        let model = hub("a/b", None);
+        assert_eq!(model.engine_profile, EngineProfile::Simple);
+        assert_eq!(model.tool_call_parser, "auto");
+    }
+
+    #[test]
+    fn an_unknown_flag_is_no_model() {
+        assert!(resolve(&Choice::Flag("gemma9".into()), None).is_none());
+    }
+}

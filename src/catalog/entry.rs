@@ -1,0 +1,124 @@
+//! The shape of `catalog.json`.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How the engine is run for a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineProfile {
+    /// For models whose KV cache can be trimmed: continuous batching with one sequence at a time, so that each turn computes only what is new.
+    Batched,
+    /// For the rest: one request at a time, a second one waits for the first.
+    Simple,
+}
+
+/// One model of the catalogue.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The command-line flag without its dashes.
+    pub flag: String,
+    /// The Hugging Face hub id, `org/name`.
+    pub id: String,
+    /// The name a person reads.
+    pub name: String,
+    /// Download size, in GB (10⁹ bytes). Source: the scripts' README; approximate.
+    pub download_gb: u64,
+    /// The RAM that a machine should have, in GB as Apple counts it (2³⁰ bytes). Source: the scripts' README.
+    pub ram_gb: u64,
+    pub note: String,
+    /// The engine's `--tool-call-parser`. Named, never `auto`: `auto` rewrites earlier tool calls as text, which models then imitate.
+    pub tool_call_parser: String,
+    /// The engine's `--default-chat-template-kwargs`.
+    pub chat_template_kwargs: Map<String, Value>,
+    pub engine_profile: EngineProfile,
+}
+
+impl Entry {
+    /// Download size in bytes.
+    pub fn download_bytes(&self) -> u64 {
+        self.download_gb * 1_000_000_000
+    }
+}
+
+/// All models, in the order in which they are shown.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalog {
+    /// The flag of the model used when none is named.
+    pub default: String,
+    /// Other flags for a model: alias to flag.
+    pub aliases: BTreeMap<String, String>,
+    pub models: Vec<Entry>,
+}
+
+impl Catalog {
+    /// The model of a flag or an alias.
+    pub fn by_flag(&self, flag: &str) -> Option<&Entry> {
+        let flag = self.aliases.get(flag).map_or(flag, String::as_str);
+        self.models.iter().find(|entry| entry.flag == flag)
+    }
+
+    /// The model of a hub id. The hub does not tell upper from lower case.
+    pub fn by_id(&self, id: &str) -> Option<&Entry> {
+        self.models
+            .iter()
+            .find(|entry| entry.id.eq_ignore_ascii_case(id))
+    }
+}
+
+/// The embedded catalogue.
+pub fn catalog() -> &'static Catalog {
+    static CATALOG: OnceLock<Catalog> = OnceLock::new();
+    CATALOG.get_or_init(
+        || match serde_json::from_str(include_str!("../../catalog.json")) {
+            Ok(catalog) => catalog,
+            // The file is part of the binary and parsed by a unit test, so this cannot reach a user.
+            Err(error) => unreachable!("catalog.json is not valid: {error}"),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_alias_and_the_default_name_a_model() {
+        let catalog = catalog();
+        assert!(catalog.by_flag(&catalog.default).is_some());
+        for flag in catalog.aliases.keys() {
+            assert!(catalog.by_flag(flag).is_some(), "{flag}");
+        }
+        assert_eq!(
+            catalog.by_flag("light").map(|entry| entry.flag.as_str()),
+            Some("gemma-light")
+        );
+    }
+
+    #[test]
+    fn flags_and_ids_are_unique_and_no_parser_is_auto() {
+        let catalog = catalog();
+        for (index, entry) in catalog.models.iter().enumerate() {
+            assert_ne!(entry.tool_call_parser, "auto", "{}", entry.flag);
+            assert!(
+                catalog.models[index + 1..]
+                    .iter()
+                    .all(|other| other.flag != entry.flag && other.id != entry.id),
+                "{}",
+                entry.flag
+            );
+            assert!(!catalog.aliases.contains_key(&entry.flag));
+        }
+    }
+
+    #[test]
+    fn ids_are_found_whatever_their_case() {
+        let found = catalog().by_id("MLX-Community/glm-4.7-flash-4BIT");
+        assert_eq!(found.map(|entry| entry.flag.as_str()), Some("review"));
+    }
+}

@@ -1,0 +1,161 @@
+//! What `--model` takes: a hub id (`org/name`) or a local folder.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+
+/// `--model`, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelArgument {
+    /// A hub id, `org/name`.
+    Hub(String),
+    /// A folder that exists, as an absolute path.
+    Folder(PathBuf),
+}
+
+/// The longest hub id that huggingface_hub accepts (`huggingface_hub/utils/_validators.py`, REPO_ID_REGEX and its length check).
+const LONGEST_ID: usize = 96;
+
+/// Reads `--model`. What starts with `/`, `./`, `../` or `~` is a folder; anything else is a hub id.
+/// A wrong one is a usage error that says what an id looks like.
+pub fn parse_model_argument(host: &Host, argument: &str) -> Result<ModelArgument> {
+    let looks_like_path = ["/", "./", "../", "~/"]
+        .iter()
+        .any(|start| argument.starts_with(start))
+        || matches!(argument, "." | ".." | "~");
+    if looks_like_path {
+        return folder(host, argument);
+    }
+    if let Err(why) = check_id(argument) {
+        let error = Error::usage(format!("`{argument}` is not a model")).cause(why);
+        return Err(
+            if host.resolve(argument).is_dir() && !argument.starts_with('-') {
+                error.hint(format!("for the folder of that name: --model ./{argument}"))
+            } else {
+                error.hint(
+                "a hub id is org/name, such as mlx-community/gemma-4-e4b-it-4bit; a local folder starts with ./ or /",
+            )
+            },
+        );
+    }
+    Ok(ModelArgument::Hub(argument.to_owned()))
+}
+
+fn folder(host: &Host, argument: &str) -> Result<ModelArgument> {
+    let path = host.resolve(argument);
+    let path = path
+        .canonicalize()
+        .map_err(|error| Error::usage(format!("there is no model folder {argument}")).cause(error))
+        .map_err(|error| {
+            error.hint("--model takes a folder that holds config.json and *.safetensors")
+        })?;
+    if !path.join("config.json").is_file() {
+        return Err(Error::usage(format!("{argument} is not a model folder"))
+            .cause("it has no config.json")
+            .hint("--model takes a folder that holds config.json and *.safetensors"));
+    }
+    Ok(ModelArgument::Folder(path))
+}
+
+/// huggingface_hub's own rules for a repository id, and the organisation that every model we could serve has.
+fn check_id(id: &str) -> Result<(), &'static str> {
+    if id.is_empty() {
+        return Err("it is empty");
+    }
+    if id.starts_with('-') {
+        return Err("it starts with a dash, like a flag");
+    }
+    if id.chars().any(char::is_whitespace) {
+        return Err("it has a space in it");
+    }
+    if id.len() > LONGEST_ID {
+        return Err("it is longer than the 96 characters of a hub id");
+    }
+    let Some((org, name)) = id.split_once('/') else {
+        return Err("it has no organisation");
+    };
+    if name.contains('/') {
+        return Err("it has more than one slash");
+    }
+    for part in [org, name] {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if part.is_empty() {
+            return Err("a part of it is empty");
+        }
+        if !part.chars().all(allowed) {
+            return Err(
+                "it has a character that hub ids do not have (letters, digits, `-`, `_` and `.` are fine)",
+            );
+        }
+        if part.contains("..") || part.contains("--") {
+            return Err("hub ids have no `..` and no `--`");
+        }
+        if part.starts_with(['-', '.']) || part.ends_with(['-', '.']) {
+            return Err("a part of it starts or ends with `-` or `.`");
+        }
+    }
+    if id.ends_with(".git") {
+        return Err("a hub id does not end in .git");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids_are_told_from_everything_else() {
+        let host = Host::for_tests(std::path::Path::new("/nonexistent"), &[]);
+        let parse = |text: &str| parse_model_argument(&host, text);
+        assert_eq!(
+            parse("mlx-community/Qwen3.5-9B-MLX-4bit"),
+            Ok(ModelArgument::Hub(
+                "mlx-community/Qwen3.5-9B-MLX-4bit".into()
+            ))
+        );
+        for wrong in [
+            "",
+            "gemma",
+            "-x/y",
+            "a b/c",
+            "a/../b",
+            "a/..",
+            "a//b",
+            "a/b/c",
+            "a/b--c",
+            "org/.hidden",
+            "a/b\n",
+            "a/é",
+            "a/b.git",
+        ] {
+            let error = parse(wrong).expect_err(wrong);
+            assert_eq!(error.exit.code(), 2, "{wrong:?}");
+            assert!(
+                error.hint.is_some_and(|hint| hint.contains("org/name")),
+                "{wrong:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_needs_a_config() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = Host::for_tests(folder.path(), &[]);
+        let error = parse_model_argument(&host, "./missing").expect_err("missing");
+        assert_eq!(error.exit.code(), 2);
+        let error = parse_model_argument(&host, ".").expect_err("no config");
+        assert_eq!(error.cause.as_deref(), Some("it has no config.json"));
+        std::fs::write(folder.path().join("config.json"), "{}").expect("written");
+        let canonical = folder.path().canonicalize().expect("canonical");
+        assert_eq!(
+            parse_model_argument(&host, "."),
+            Ok(ModelArgument::Folder(canonical.clone()))
+        );
+        assert_eq!(
+            parse_model_argument(&host, "~/."),
+            Ok(ModelArgument::Folder(canonical))
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! The models we know: `catalog.json`, embedded, and how a model is chosen from it.
+
+mod choice;
+mod entry;
+mod id;
+
+pub use choice::{Choice, Model, Source, resolve};
+pub use entry::{Catalog, EngineProfile, Entry, catalog};
+pub use id::{ModelArgument, parse_model_argument};

@@ -1,0 +1,49 @@
+//! Where Claude Code is installed.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Exit, Result};
+use crate::host::Host;
+use crate::paths::Paths;
+
+/// Finds Claude Code: `CCLOCAL_CLAUDE`, then PATH, then where its installers put it, then our own folder. None if it is not installed.
+/// `CCLOCAL_CLAUDE` that names nothing is an error, never passed over.
+pub fn find(host: &Host, paths: &Paths) -> Result<Option<PathBuf>> {
+    if let Some(named) = host.var("CCLOCAL_CLAUDE") {
+        let named_path = if named.contains('/') {
+            host.resolve(named).display().to_string()
+        } else {
+            named.to_owned()
+        };
+        return match host.which(&named_path) {
+            Some(path) => Ok(Some(path)),
+            None => Err(Error::new(
+                Exit::ClaudeMissing,
+                format!("CCLOCAL_CLAUDE={named} cannot be used"),
+            )
+            .cause("there is no such executable")
+            .hint("point it at a claude executable, or unset it to use the one on PATH")),
+        };
+    }
+    let usual = [
+        // The native installer's link, and the place of the older local installation.
+        host.home.join(".local/bin/claude"),
+        host.home.join(".claude/local/claude"),
+        super::install::executable(paths),
+    ];
+    Ok(host
+        .which("claude")
+        .or_else(|| usual.into_iter().find_map(|path| host.which(path))))
+}
+
+/// Claude Code is missing: the official ways to install it.
+pub fn missing() -> Error {
+    Error::new(Exit::ClaudeMissing, "Claude Code is not installed")
+        .cause("there is no `claude` on PATH, in ~/.local/bin or in ~/.claude/local")
+        .detail(vec![
+            "curl -fsSL https://claude.ai/install.sh | bash".into(),
+            "brew install --cask claude-code".into(),
+            "npm install -g @anthropic-ai/claude-code".into(),
+        ])
+        .hint("install it in one of these ways and run this again, or let `cclocal setup --client` do it with npm")
+}

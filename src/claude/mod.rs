@@ -1,0 +1,10 @@
+//! Claude Code: found, prepared, and run in the foreground.
+
+pub mod features;
+pub mod find;
+pub mod foreground;
+pub mod install;
+pub mod merge;
+pub mod profile;
+pub mod settings_files;
+mod terminal;

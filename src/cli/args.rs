@@ -1,0 +1,197 @@
+//! The command line.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+
+use crate::catalog::{Choice, catalog, parse_model_argument};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::plan::engine::MAX_OUTPUT_TOKENS;
+
+/// The output budget where none is asked for, in tokens: a whole file body has to fit in one tool call. Source: the scripts' README, problem 18.
+pub const DEFAULT_OUTPUT_TOKENS: u64 = 8_192;
+
+/// The smallest window that can be asked for, in tokens. Claude Code's own first request takes about 7,000 of them, and its output
+/// budget and its reserve for compaction come off as well.
+const SMALLEST_WINDOW: u64 = 16_384;
+/// The largest, in tokens: what the client assumes of a model it does not know.
+const LARGEST_WINDOW: u64 = 1_000_000;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cclocal",
+    version,
+    about = "Claude Code on a model that runs on your own machine",
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue\nWithout a model flag, --gemma-light is run."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<CliCommand>,
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Install the engine into a private folder (and Claude Code, with --client)
+    Setup(SetupArgs),
+    /// Run the whole chain on a built-in model: a real tool call writes a real file
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Ask nothing
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Install the engine anew, even if it looks fine
+    #[arg(long)]
+    pub force: bool,
+    /// Install Claude Code too, with npm, into cclocal's own folder, if it is missing
+    #[arg(long)]
+    pub client: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Ask nothing: install what is missing (the engine from PyPI, Claude Code from npm)
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Keep the scratch folder
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
+    #[command(flatten)]
+    pub model: ModelFlags,
+    /// Port of the engine, on 127.0.0.1
+    #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Context window in tokens [default: by this machine's memory]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(SMALLEST_WINDOW..=LARGEST_WINDOW))]
+    pub ctx: Option<u64>,
+    /// Longest reply in tokens; a file that is written has to fit in one
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_OUTPUT_TOKENS, value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
+    pub out_tokens: u64,
+    /// Ask nothing: install the engine if it is missing
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Print what would be run, and why; start nothing, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
+    /// Arguments for Claude Code
+    #[arg(last = true, value_name = "CLAUDE ARGS")]
+    pub claude_args: Vec<OsString>,
+}
+
+/// The model flags: one for each model of the catalogue and each alias, and `--model`.
+#[derive(Debug, Default)]
+pub struct ModelFlags {
+    /// The flags that were given, in the catalogue's order.
+    flags: Vec<String>,
+    model: Option<String>,
+}
+
+impl ModelFlags {
+    /// The one model that was asked for. More than one is a usage error.
+    pub fn choice(&self, host: &Host) -> Result<Option<Choice>> {
+        let mut given: Vec<String> = self.flags.iter().map(|flag| format!("--{flag}")).collect();
+        if let Some(model) = &self.model {
+            given.push(format!("--model {model}"));
+        }
+        if given.len() > 1 {
+            return Err(
+                Error::usage(format!("more than one model: {}", given.join(", ")))
+                    .cause("one engine serves one model")
+                    .hint(format!("choose one, for instance: cclocal {}", given[0])),
+            );
+        }
+        if let Some(flag) = self.flags.first() {
+            return Ok(Some(Choice::Flag(flag.clone())));
+        }
+        match &self.model {
+            Some(model) => {
+                parse_model_argument(host, model).map(|argument| Some(Choice::Argument(argument)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn names() -> impl Iterator<Item = (String, String)> {
+        let catalog = catalog();
+        let models = catalog.models.iter().map(|entry| {
+            let help = format!(
+                "{}: {} GB, for {} GB RAM and more; {}",
+                entry.name, entry.download_gb, entry.ram_gb, entry.note
+            );
+            (entry.flag.clone(), help)
+        });
+        let aliases = catalog
+            .aliases
+            .iter()
+            .map(|(alias, flag)| (alias.clone(), format!("the same as --{flag}")));
+        models.chain(aliases)
+    }
+}
+
+impl Args for ModelFlags {
+    fn augment_args(command: Command) -> Command {
+        let heading = Some("Models");
+        let flags = Self::names().map(|(flag, help)| {
+            Arg::new(flag.clone())
+                .long(flag)
+                .help(help)
+                .help_heading(heading)
+                .action(ArgAction::SetTrue)
+        });
+        command.args(flags).arg(
+            Arg::new("model")
+                .long("model")
+                .value_name("ID|DIR")
+                .help("Any MLX model: a Hugging Face id (org/name) or a local folder (./dir)")
+                .help_heading(heading)
+                .allow_hyphen_values(true)
+                .action(ArgAction::Set),
+        )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ModelFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            flags: Self::names()
+                .map(|(flag, _)| flag)
+                .filter(|flag| matches.get_flag(flag))
+                .collect(),
+            model: matches.get_one::<String>("model").cloned(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

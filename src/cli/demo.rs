@@ -1,0 +1,46 @@
+//! `cclocal demo`: the whole chain on the built-in model.
+
+use super::args::DemoArgs;
+use super::{launch, setup};
+use crate::demo::chain::Demo;
+use crate::error::{Context, Exit, Result};
+use crate::host::Host;
+use crate::paths::Paths;
+use crate::session::signals::Signals;
+use crate::ui::Ui;
+
+pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
+    let paths = Paths::of(host);
+    ui.say(
+        "The whole chain on a built-in model: the real engine, the real Claude Code, a real file.",
+    );
+    let engine = launch::engine(host, &paths, ui, args.yes)?;
+    let claude = setup::client(host, &paths, ui, args.yes)?;
+    let folder = tempfile::Builder::new()
+        .prefix("cclocal-demo-")
+        .tempdir()
+        .context(Exit::Other, "the demo's folder cannot be made")?;
+    // On macOS the temporary folder is behind a link, and Claude Code and the model have to mean the same path.
+    let scratch = fs_err::canonicalize(folder.path())
+        .context(Exit::Other, "the demo's folder cannot be found")?;
+    let demo = Demo {
+        host,
+        paths: &paths,
+        ui,
+        engine: &engine,
+        claude: &claude,
+        scratch: &scratch,
+    };
+    let status = launch::runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        demo.run(&mut signals).await
+    });
+    if args.keep {
+        let kept = folder.keep();
+        ui.say(&format!("The demo's folder: {}", kept.display()));
+    }
+    if matches!(status, Ok(0)) {
+        ui.say("It works: tool calls of a local model reach Claude Code and write real files. Next: cclocal --gemma-light");
+    }
+    status
+}

@@ -1,0 +1,178 @@
+//! `--dry-run`: what would be run, and why. Starts nothing and writes nothing.
+
+use std::ffi::OsStr;
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::args::LaunchArgs;
+use super::launch;
+use crate::catalog::Source;
+use crate::claude;
+use crate::engine::executable::{self, Found};
+use crate::env_vars;
+use crate::error::Result;
+use crate::host::Host;
+use crate::hub::Cached;
+use crate::machine::platform::Platform;
+use crate::paths::Paths;
+use crate::session::prepare::{self, Prepared, Probing, Programs};
+use crate::ui::{self, Ui};
+
+pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
+    let request = launch::request(host, args)?;
+    let paths = Paths::of(host);
+    let platform = Platform::detect(host)?;
+    let mut missing = Vec::new();
+    let engine = match executable::find(host, &paths)? {
+        Found::Ready(engine) => Some(engine),
+        Found::Absent(why) => {
+            missing.push(format!("{why}: a launch would offer to install it"));
+            None
+        }
+    };
+    let claude = claude::find::find(host, &paths)?;
+    if claude.is_none() {
+        missing.push("Claude Code is not installed: a launch would stop there".into());
+    }
+    let programs = Programs {
+        engine: engine.as_ref(),
+        claude: claude.as_ref(),
+    };
+    let mut prepared =
+        prepare::prepare(host, &paths, &platform, request, &programs, Probing::Assume)?;
+    prepared.notices.extend(missing);
+    let engine = engine.map_or_else(
+        || "vllm-mlx".into(),
+        |engine| engine.script.display().to_string(),
+    );
+    let claude = claude.map_or_else(|| "claude".into(), |claude| claude.display().to_string());
+    let report = report(host, &prepared, &engine, &claude);
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+    } else {
+        text(host, &prepared, &report)
+    };
+    ui.data(&text);
+    Ok(())
+}
+
+fn report(host: &Host, prepared: &Prepared, engine: &str, claude: &str) -> Value {
+    let mut engine_argv = vec![engine.to_owned()];
+    engine_argv.extend(prepared.engine.argv.iter().cloned());
+    // What is shown has no key in it.
+    let plan = prepared.claude.redacted();
+    let mut claude_argv = vec![claude.to_owned()];
+    claude_argv.extend(
+        plan.argv
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
+    let inherited: Vec<String> = env_vars::engine_env(host)
+        .keys()
+        .map(|name: &std::ffi::OsString| OsStr::to_string_lossy(name).into_owned())
+        .collect();
+    json!({
+        "model": {
+            "name": prepared.model.name,
+            "served_name": prepared.model.served_name,
+            "source": prepared.model.source,
+            "cached": match &prepared.cached {
+                Cached::Missing => "missing",
+                Cached::Partial { .. } => "partial",
+                Cached::Complete { .. } => "complete",
+            },
+            "bytes_on_disk": prepared.cached.bytes(),
+            "tool_call_parser": prepared.model.tool_call_parser,
+            "engine_profile": prepared.model.engine_profile,
+            "note": prepared.model.note,
+        },
+        "engine": {
+            "argv": engine_argv,
+            "env": prepared.engine.env,
+            "inherited": inherited,
+            "key": if prepared.engine.takes_key { "given inside the process, not on the command line" } else { "none" },
+        },
+        "claude": {
+            "argv": claude_argv,
+            "env": plan.set,
+            "unset": plan.unset,
+            "settings": plan.settings,
+        },
+        "memory": prepared.memory,
+        "notices": prepared.notices,
+    })
+}
+
+fn text(host: &Host, prepared: &Prepared, report: &Value) -> String {
+    let mut out = String::new();
+    let model = &prepared.model;
+    let source = match &model.source {
+        Source::Hub(id) => id.clone(),
+        Source::Folder(path) => host.tilde(path),
+    };
+    let cached = match &prepared.cached {
+        Cached::Missing => match model.download_bytes {
+            Some(bytes) => format!(
+                "not on this disk; the first run downloads about {}",
+                ui::bytes(bytes)
+            ),
+            None => "not on this disk; the first run downloads it".into(),
+        },
+        Cached::Partial { bytes } => format!(
+            "{} on this disk; the first run downloads the rest",
+            ui::bytes(*bytes)
+        ),
+        Cached::Complete { bytes, .. } => format!("{} on this disk, complete", ui::bytes(*bytes)),
+    };
+    let _ = writeln!(out, "model    {} ({source})", model.name);
+    let _ = writeln!(out, "         {cached}");
+    if let Some(note) = &model.note {
+        let _ = writeln!(out, "         {note}");
+    }
+    if let Some(machine) = &prepared.memory.machine {
+        let _ = writeln!(
+            out,
+            "memory   {} for the model ({}), of {} RAM",
+            ui::bytes(machine.budget),
+            machine.budget_source.words(),
+            ui::bytes(machine.ram)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "window   {} tokens: {}",
+        ui::thousands(prepared.memory.context_window),
+        prepared.memory.why
+    );
+    let words = |part: &str| -> String {
+        report[part]["argv"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|word| shlex::try_quote(word).unwrap_or(word.into()).into_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    for part in ["engine", "claude"] {
+        let _ = writeln!(out, "\n{part}\n  {}", words(part));
+        for (name, value) in report[part]["env"].as_object().into_iter().flatten() {
+            let value = value.as_str().unwrap_or_default();
+            let _ = writeln!(
+                out,
+                "  {name}={}",
+                shlex::try_quote(value).unwrap_or(value.into())
+            );
+        }
+    }
+    let unset = &prepared.claude.unset;
+    if !unset.is_empty() {
+        let _ = writeln!(out, "  not passed on: {}", unset.join(" "));
+    }
+    let _ = writeln!(out, "  settings: {}", report["claude"]["settings"]);
+    for notice in &prepared.notices {
+        let _ = writeln!(out, "\nnote: {notice}");
+    }
+    out
+}

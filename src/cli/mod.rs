@@ -1,0 +1,62 @@
+//! The command line and its commands: each file wires one command together and decides nothing.
+
+pub mod args;
+mod demo;
+mod dry_run;
+mod launch;
+mod setup;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::ui::Ui;
+use args::{Cli, CliCommand};
+
+/// Runs the program and returns its exit status.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own words, with its own statuses: 2 for a wrong command line, 0 for --help and --version.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let host = match Host::real() {
+        Ok(host) => host,
+        Err(error) => return report(&error),
+    };
+    let ui = Ui::of(&host);
+    let result = match &cli.command {
+        Some(CliCommand::Setup(args)) => setup::run(&host, &ui, args).map(|()| 0),
+        Some(CliCommand::Demo(args)) => demo::run(&host, &ui, args),
+        None if cli.launch.dry_run => dry_run::run(&host, &ui, &cli.launch).map(|()| 0),
+        None => launch::run(&host, &ui, &cli.launch),
+    };
+    result.unwrap_or_else(|error| {
+        ui.error(&error);
+        error.exit.code()
+    })
+}
+
+/// Diagnostics for developers: `CCLOCAL_LOG=debug` (or another level) prints them to standard error. Never prompts, replies or keys.
+pub fn start_logging() {
+    let Some(level) = std::env::var_os("CCLOCAL_LOG").and_then(|level| level.into_string().ok())
+    else {
+        return;
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
+            "cclocal={level}"
+        )))
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn report(error: &Error) -> u8 {
+    eprintln!("{error}");
+    error.exit.code()
+}

@@ -1,0 +1,259 @@
+//! The demo's run: every link of the real chain, one after the other, each with its time.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::model;
+use crate::catalog::{EngineProfile, Model, Source};
+use crate::claude::foreground::{self, Foreground};
+use crate::engine::executable::Executable;
+use crate::engine::server::{self, Server};
+use crate::error::{Context, Error, Exit, Result};
+use crate::host::Host;
+use crate::machine::platform::Platform;
+use crate::machine::port;
+use crate::memory::WIDE_WINDOW;
+use crate::paths::Paths;
+use crate::process::Ended;
+use crate::session::engine::{self, Up};
+use crate::session::prepare::{self, Prepared, Probing, Programs, Request};
+use crate::session::reservation::Reservation;
+use crate::session::signals::{self, Signals};
+use crate::session::{Output, client_command};
+use crate::ui::{self, Ui};
+
+/// What the file holds in the end.
+const TEXT: &str = "hello world\n";
+const FILE: &str = "hello.txt";
+const PROMPT: &str = "Create hello.txt with the text hello world.";
+
+/// How long Claude Code may take for two turns on a model that answers at once.
+const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
+
+/// What the demo runs with.
+pub struct Demo<'a> {
+    pub host: &'a Host,
+    pub paths: &'a Paths,
+    pub ui: &'a Ui,
+    pub engine: &'a Executable,
+    pub claude: &'a Path,
+    /// The folder for the model, the file and the logs. The caller removes it.
+    pub scratch: &'a Path,
+}
+
+impl Demo<'_> {
+    /// Runs the chain. The status to exit with: 0, or 128 + n for a signal.
+    pub async fn run(&self, signals: &mut Signals) -> Result<u8> {
+        let work = self.scratch.join("work");
+        let file = work.join(FILE);
+        fs_err::create_dir_all(&work).context(Exit::Other, "the demo's folder cannot be made")?;
+
+        let started = Instant::now();
+        let model_folder = self.scratch.join("model");
+        link(
+            "writing the model",
+            model::write(&model_folder, &file.display().to_string(), TEXT),
+        )?;
+        self.step("model: written from code", started);
+
+        let (prepared, reservation) = self.prepare(&model_folder)?;
+        let log = self.scratch.join("server.log");
+        let up = engine::bring_up(
+            self.host,
+            self.paths,
+            self.ui,
+            &prepared,
+            self.engine,
+            log,
+            signals,
+        )
+        .await;
+        let (mut server, took) = match link("starting the engine", up)? {
+            Up::Ready(server, took) => (server, took),
+            Up::Interrupted(signal) => return Ok(signals::status(signal)),
+        };
+        self.ui.done(&format!(
+            "engine: serving it on 127.0.0.1:{} {}",
+            prepared.port,
+            time(took)
+        ));
+        let result = self
+            .client(&prepared, &reservation, &work, &mut server, signals)
+            .await;
+        engine::take_down(self.ui, &mut server, signals, server::GRACE).await;
+        if let Some(signal) = link("running Claude Code", result)? {
+            return Ok(signals::status(signal));
+        }
+        let started = Instant::now();
+        link("the file on disk", check(&file))?;
+        self.step(
+            &format!("disk: {FILE} is there, with the text that was asked for"),
+            started,
+        );
+        Ok(0)
+    }
+
+    fn prepare(&self, model_folder: &Path) -> Result<(Prepared, Reservation)> {
+        let free = port::any_free().context(Exit::Other, "no port is free")?;
+        let args = ["-p", PROMPT].map(OsString::from).to_vec();
+        let request = Request {
+            model: demo_model(model_folder),
+            port: free,
+            context_window: Some(WIDE_WINDOW),
+            output_tokens: crate::cli::args::DEFAULT_OUTPUT_TOKENS,
+            claude_args: args,
+        };
+        let claude = self.claude.to_path_buf();
+        let programs = Programs {
+            engine: Some(self.engine),
+            claude: Some(&claude),
+        };
+        let platform = Platform::detect(self.host)?;
+        let prepared = prepare::prepare(
+            self.host,
+            self.paths,
+            &platform,
+            request,
+            &programs,
+            Probing::Ask,
+        )?;
+        let reservation =
+            Reservation::take(self.host, self.paths, free, &prepared.model.served_name)?;
+        Ok((prepared, reservation))
+    }
+
+    /// Claude Code's two turns. Some signal if one came first.
+    async fn client(
+        &self,
+        prepared: &Prepared,
+        reservation: &Reservation,
+        work: &Path,
+        server: &mut Server,
+        signals: &mut Signals,
+    ) -> Result<Option<Signal>> {
+        let said = self.scratch.join("claude.out");
+        let complained = self.scratch.join("claude.err");
+        let create = |path: &PathBuf| {
+            std::fs::File::create(path).context(Exit::Other, "the demo's folder cannot be written")
+        };
+        let mut command = client_command(
+            self.host,
+            self.paths,
+            self.claude,
+            prepared,
+            &reservation.settings(),
+            work,
+            Output::Files(create(&said)?, create(&complained)?),
+        )?;
+        let started = Instant::now();
+        let progress = self.ui.progress("Claude Code is at work");
+        let mut claude = Foreground::start(&mut command).context(
+            Exit::ClaudeMissing,
+            format!("{} cannot be started", self.claude.display()),
+        )?;
+        server.client(Some(claude.pid()));
+        let ended = tokio::select! {
+            ended = claude.ended() => {
+                server.client(None);
+                ended
+            }
+            end = server.ended() => {
+                claude.stop(Signal::SIGTERM, foreground::GRACE).await;
+                return Err(server.explain(end));
+            }
+            signal = signals.next() => {
+                claude.stop(Signal::SIGTERM, foreground::GRACE).await;
+                return Ok(Some(signal));
+            }
+            () = tokio::time::sleep(CLIENT_DEADLINE) => {
+                claude.stop(Signal::SIGTERM, foreground::GRACE).await;
+                return Err(Error::other("Claude Code did not finish")
+                    .cause(format!("no end within {} s", CLIENT_DEADLINE.as_secs()))
+                    .hint("run it again with --keep and read the logs in the folder it names"));
+            }
+        };
+        drop(progress);
+        let answer = fs_err::read_to_string(&said).unwrap_or_default();
+        let complaint = fs_err::read_to_string(&complained).unwrap_or_default();
+        let lines = answer
+            .lines()
+            .chain(complaint.lines())
+            .map(str::to_owned)
+            .collect();
+        if ended != Ended::Code(0) {
+            return Err(Error::other("Claude Code ended with an error")
+                .cause(format!("its status was {}", ended.shell_status()))
+                .detail(lines)
+                .hint("run `claude --version` to see that it works by itself"));
+        }
+        if !answer.contains(model::CLOSING) {
+            return Err(Error::other(
+                "Claude Code did not pass the tool's result back to the model",
+            )
+            .cause("its answer is not the model's closing sentence")
+            .detail(lines)
+            .hint(
+                "please report this with the lines above: the client or the engine has changed",
+            ));
+        }
+        self.step(
+            &format!(
+                "Claude Code: called the Write tool and answered “{}”",
+                answer.trim()
+            ),
+            started,
+        );
+        Ok(None)
+    }
+
+    fn step(&self, what: &str, started: Instant) {
+        self.ui.done(&format!("{what} {}", time(started.elapsed())));
+    }
+}
+
+fn time(took: Duration) -> String {
+    format!("({})", ui::seconds(took))
+}
+
+/// The demo model, as the catalogue would describe it.
+fn demo_model(folder: &Path) -> Model {
+    let mut chat_template_kwargs = serde_json::Map::new();
+    chat_template_kwargs.insert("enable_thinking".into(), json!(false));
+    Model {
+        name: "the demo model".into(),
+        source: Source::Folder(folder.to_path_buf()),
+        served_name: "cclocal-demo".into(),
+        typed: "demo".into(),
+        tool_call_parser: "hermes".into(),
+        chat_template_kwargs,
+        engine_profile: EngineProfile::Batched,
+        download_bytes: None,
+        note: None,
+    }
+}
+
+fn check(file: &Path) -> Result<()> {
+    let found = fs_err::read_to_string(file).map_err(|error| {
+        Error::other("the file was not written")
+            .cause(error)
+            .hint("the tool call did not reach Claude Code as one; run it again with --keep and read server.log")
+    })?;
+    if found == TEXT {
+        return Ok(());
+    }
+    Err(Error::other("the file has other text than was asked for")
+        .cause(format!("it holds {found:?} instead of {TEXT:?}"))
+        .hint("please report this: the tool call was changed on its way"))
+}
+
+/// Says which link of the chain failed.
+fn link<T>(name: &str, result: Result<T>) -> Result<T> {
+    result.map_err(|mut error| {
+        error.message = format!("the demo failed at {name}: {}", error.message);
+        error
+    })
+}

@@ -1,0 +1,6 @@
+//! The built-in demo: a model written from code, so that the whole chain can be shown without a download.
+
+pub mod chain;
+pub mod model;
+mod safetensors;
+mod tokenizer;

@@ -1,0 +1,80 @@
+"""Starts the engine so that it cannot outlive cclocal, and so that its key is on nobody's command line.
+
+Run as `python -c <this> SCRIPT ARGS...`, with a pipe from cclocal as standard input. The first line of the pipe is the key (empty:
+none). The pipe then stays open for as long as cclocal lives: its end means that cclocal is gone, however it went, and the engine's
+whole process group is killed. There is no signal for a parent's death on macOS; a pipe works everywhere.
+
+Further lines name the client that cclocal runs: `client PID GROUP` when it starts, `client` when it has ended. A client whose
+cclocal is gone has no engine either, so it is ended first.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+
+def watch(pipe):
+    said = b""
+    while block := os.read(pipe, 4096):
+        said += block
+    lines = said.split(b"\n")[:-1]
+    client = lines[-1].split()[1:] if lines else []
+    if len(client) == 2:
+        end_client(int(client[0]), int(client[1]))
+    os.killpg(0, signal.SIGKILL)
+
+
+def end_client(pid, group):
+    for number, seconds in ((signal.SIGTERM, 3), (signal.SIGKILL, 0)):
+        until = time.monotonic() + seconds
+        try:
+            # In another group it is another process: the number has been given away.
+            if os.getpgid(pid) != group:
+                return
+            os.kill(pid, number)
+            while time.monotonic() < until and os.getpgid(pid) == group:
+                time.sleep(0.02)
+        except OSError:
+            return
+
+
+def main():
+    pipe = os.dup(0)  # Not inherited by the engine's own children.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    key = b""
+    while not key.endswith(b"\n"):
+        byte = os.read(pipe, 1)
+        if not byte:
+            sys.exit("cclocal ended before the engine started")
+        key += byte
+    threading.Thread(target=watch, args=(pipe,), daemon=True).start()
+
+    script, *arguments = sys.argv[1:]
+    key = key.strip().decode()
+    if key:
+        arguments += ["--api-key", key]
+    sys.argv = [script, *arguments]
+
+    # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
+    # for it. Nothing of a session stays behind here.
+    try:
+        from vllm_mlx import server
+
+        async def nothing_to_do(*_arguments, **_options):
+            return None
+
+        for name in ("_save_prefix_cache_to_disk", "_load_prefix_cache_from_disk"):
+            if hasattr(server, name):
+                setattr(server, name, nothing_to_do)
+    except ImportError:
+        pass  # The engine's own start will say what is wrong.
+
+    runpy.run_path(script, run_name="__main__")
+
+
+main()

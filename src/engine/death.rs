@@ -1,0 +1,279 @@
+//! Why an engine ended, in words, from how it ended and the last lines of its log. Pure.
+
+use std::path::Path;
+
+use super::lifecycle::End;
+use crate::error::{Error, Exit};
+use crate::process::Ended;
+
+/// How many of the log's last lines are shown.
+const SHOWN_LINES: usize = 12;
+
+struct Reason {
+    /// Any of these in the log means this reason. Lower case.
+    marks: &'static [&'static str],
+    exit: Exit,
+    cause: &'static str,
+    hint: &'static str,
+}
+
+/// What the engine's libraries say, and what it means. The first that matches wins, so the particular stands before the general.
+/// Sources: vllm-mlx 0.6.0, mlx 0.32, huggingface_hub 2.x, uvicorn; each run against the real engine unless it needs a Mac or the hub.
+const REASONS: &[Reason] = &[
+    Reason {
+        marks: &[
+            "kiogpucommandbuffercallbackerroroutofmemory",
+            "insufficient memory",
+            "[metal::malloc]",
+            "unable to allocate",
+        ],
+        exit: Exit::Engine,
+        cause: "the GPU ran out of memory",
+        hint: "take a smaller model (cclocal --gemma-light) or a smaller window (--ctx 32768)",
+    },
+    Reason {
+        marks: &[
+            "cannot access gated repo",
+            "gatedrepoerror",
+            "access to model",
+        ],
+        exit: Exit::Download,
+        cause: "the model is gated: its owner wants you to accept terms first",
+        hint: "accept the terms on the model's page on huggingface.co, then run it with HF_TOKEN set to your token",
+    },
+    Reason {
+        marks: &[
+            "401 client error",
+            "invalid user token",
+            "invalid credentials",
+        ],
+        exit: Exit::Download,
+        cause: "the hub refused the credentials, or the model does not exist",
+        hint: "check the model's name; for a private or gated model set HF_TOKEN to a valid token",
+    },
+    Reason {
+        marks: &["repository not found", "repositorynotfounderror"],
+        exit: Exit::Download,
+        cause: "the hub has no model of that name",
+        hint: "check the name on huggingface.co; ids are org/name",
+    },
+    Reason {
+        marks: &[
+            "outgoing traffic has been disabled",
+            "not found in local cache",
+            "localentrynotfounderror",
+            "cannot find the requested files in the",
+        ],
+        exit: Exit::Download,
+        cause: "the model is not on this disk, and the hub could not be reached",
+        hint: "connect to the network and run it again; what was downloaded is kept",
+    },
+    Reason {
+        marks: &[
+            "name or service not known",
+            "nodename nor servname",
+            "temporary failure in name resolution",
+            "network is unreachable",
+            "failed to resolve",
+            "all connection attempts failed",
+            "max retries exceeded",
+            "read timed out",
+            "failed to download",
+        ],
+        exit: Exit::Download,
+        cause: "the download failed: the hub could not be reached",
+        hint: "check the network and run it again; what was downloaded is kept",
+    },
+    Reason {
+        marks: &["no space left on device", "not enough free disk space"],
+        exit: Exit::Machine,
+        cause: "the disk is full",
+        hint: "free some space and run it again; what was downloaded is kept",
+    },
+    Reason {
+        marks: &["address already in use", "errno 48", "errno 98"],
+        exit: Exit::PortInUse,
+        cause: "another program took the port while the model was loading",
+        hint: "choose another with --port",
+    },
+    Reason {
+        marks: &["model type", "not supported"],
+        exit: Exit::Engine,
+        cause: "the engine does not know this model's architecture",
+        hint: "take a model of the catalogue (cclocal --help lists them)",
+    },
+    Reason {
+        marks: &[
+            "safetensorerror",
+            "invalid json header",
+            "incomplete metadata",
+            "[load_safetensors]",
+            "header too large",
+        ],
+        exit: Exit::Engine,
+        cause: "a weight file of the model is damaged",
+        hint: "remove the model's folder from the hub cache and run it again to download it anew",
+    },
+    Reason {
+        marks: &[
+            "unrecognized arguments",
+            "invalid choice",
+            "the following arguments are required",
+        ],
+        exit: Exit::Engine,
+        cause: "the engine does not take the flags it was given",
+        hint: "run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE",
+    },
+    Reason {
+        marks: &[
+            "modulenotfounderror",
+            "importerror",
+            "symbol not found",
+            "library not loaded",
+        ],
+        exit: Exit::Engine,
+        cause: "the engine's installation is damaged",
+        hint: "run `cclocal setup --force` to install it anew",
+    },
+];
+
+/// The error for an engine that ended by itself.
+pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
+    let (what, ended) = match end {
+        End::FailedToStart(ended) => ("the engine did not start", ended),
+        End::Died(ended) => ("the engine died", ended),
+        End::Stopped => ("the engine was stopped", Ended::Code(0)),
+    };
+    let text = tail.join("\n").to_lowercase();
+    let reason = REASONS.iter().find(|reason| match reason.marks {
+        // One of them alone says too little.
+        ["model type", "not supported"] => reason.marks.iter().all(|mark| text.contains(mark)),
+        marks => marks.iter().any(|mark| text.contains(mark)),
+    });
+    let shown = tail.len().saturating_sub(SHOWN_LINES);
+    let mut detail = tail[shown..].to_vec();
+    let log = log.display();
+    detail.push(format!("the whole log: {log}"));
+    let (exit, cause, hint) = match (reason, ended) {
+        (Some(reason), _) => (reason.exit, reason.cause.to_owned(), reason.hint.to_owned()),
+        (None, Ended::Signal(9)) => (
+            Exit::Engine,
+            "the system killed it (SIGKILL), as it does when memory runs out".into(),
+            "close other programs or take a smaller model (cclocal --gemma-light)".into(),
+        ),
+        (None, Ended::Signal(signal)) => (
+            Exit::Engine,
+            format!("it was ended by signal {signal} ({})", signal_name(signal)),
+            "read the log below; a smaller model (cclocal --gemma-light) rules out memory".into(),
+        ),
+        (None, Ended::Code(code)) => (
+            Exit::Engine,
+            format!("it ended with status {code}"),
+            "read the last lines of its log above".into(),
+        ),
+    };
+    let what = match exit {
+        Exit::PortInUse => format!("port {port} is in use"),
+        Exit::Download => "the model could not be downloaded".into(),
+        _ => what.into(),
+    };
+    Error::new(exit, what)
+        .cause(cause)
+        .hint(hint)
+        .detail(detail)
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    nix::sys::signal::Signal::try_from(signal).map_or("unknown", nix::sys::signal::Signal::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(end: End, log: &str) -> Error {
+        let tail: Vec<String> = log.lines().map(str::to_owned).collect();
+        explain(end, &tail, Path::new("/state/server.log"), 8000)
+    }
+
+    #[test]
+    fn words_of_the_libraries_become_words_for_people() {
+        let failed = |log: &str| {
+            let error = explained(End::FailedToStart(Ended::Code(1)), log);
+            (error.exit, error.cause.unwrap_or_default())
+        };
+        for (log, exit, cause) in [
+            (
+                "huggingface_hub.errors.GatedRepoError: 403\nCannot access gated repo for url",
+                Exit::Download,
+                "gated",
+            ),
+            (
+                "401 Client Error. Repository Not Found for url: x",
+                Exit::Download,
+                "credentials",
+            ),
+            (
+                "404 Client Error.\nRepository Not Found for url: x",
+                Exit::Download,
+                "no model of that name",
+            ),
+            (
+                "OSError: [Errno 28] No space left on device",
+                Exit::Machine,
+                "disk is full",
+            ),
+            (
+                "[Errno 98] error while attempting to bind on address: address already in use",
+                Exit::PortInUse,
+                "took the port",
+            ),
+            (
+                "ValueError: Model type foo not supported.",
+                Exit::Engine,
+                "architecture",
+            ),
+            (
+                "vllm-mlx: error: unrecognized arguments: --x",
+                Exit::Engine,
+                "flags",
+            ),
+            ("something else", Exit::Engine, "status 1"),
+        ] {
+            let (found, text) = failed(log);
+            assert!(
+                found == exit && text.contains(cause),
+                "{log}: {found:?} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn metal_and_the_memory_killer_are_told_apart() {
+        let abort = "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command buffer execution failed: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)";
+        let error = explained(End::Died(Ended::Signal(6)), abort);
+        insta::assert_snapshot!(error, @"
+        error: the engine died
+          cause: the GPU ran out of memory
+          | libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command buffer execution failed: Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)
+          | the whole log: /state/server.log
+          hint: take a smaller model (cclocal --gemma-light) or a smaller window (--ctx 32768)
+        ");
+        let error = explained(End::Died(Ended::Signal(9)), "INFO: serving");
+        insta::assert_snapshot!(error, @"
+        error: the engine died
+          cause: the system killed it (SIGKILL), as it does when memory runs out
+          | INFO: serving
+          | the whole log: /state/server.log
+          hint: close other programs or take a smaller model (cclocal --gemma-light)
+        ");
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_log_is_shown() {
+        let log: String = (0..100).map(|line| format!("line {line}\n")).collect();
+        let error = explained(End::FailedToStart(Ended::Code(3)), &log);
+        assert_eq!(error.detail.first().map(String::as_str), Some("line 88"));
+        assert_eq!(error.detail.len(), SHOWN_LINES + 1);
+    }
+}

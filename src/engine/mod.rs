@@ -1,0 +1,10 @@
+//! The engine, `vllm-mlx`: installed, started, watched, and understood when it ends.
+
+pub mod death;
+pub mod executable;
+pub mod flags;
+mod health;
+pub mod install;
+pub mod lifecycle;
+pub mod log;
+pub mod server;

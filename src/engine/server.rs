@@ -1,0 +1,178 @@
+//! A running engine: its process, its log and its place in the life cycle.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::executable::Executable;
+use super::lifecycle::{Action, End, Event, State};
+use super::{death, health, log};
+use crate::error::{Context, Exit, Result};
+use crate::process::Child;
+use crate::secret::Secret;
+
+/// The few lines of Python that tie the engine's life to ours.
+const BOOTSTRAP: &str = include_str!("bootstrap.py");
+
+/// How long an engine may take to end when asked. It has nothing to save (see `bootstrap.py`), and waits only for open streams.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// All that starting an engine needs.
+pub struct Launch<'a> {
+    pub executable: &'a Executable,
+    /// `serve …`
+    pub argv: &'a [String],
+    /// The whole environment.
+    pub env: BTreeMap<OsString, OsString>,
+    /// The key that requests have to carry. None for an engine that takes none.
+    pub key: Option<&'a Secret>,
+    /// A folder with nothing in it that a hub id could be mistaken for.
+    pub folder: &'a Path,
+    pub log: PathBuf,
+    pub port: u16,
+    pub served_name: String,
+}
+
+/// A running engine. It ends when this is dropped, and when this process ends in whatever way.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    state: State,
+    /// The engine lives for as long as this pipe is open.
+    lifeline: Option<ChildStdin>,
+    log: PathBuf,
+    port: u16,
+    served_name: String,
+}
+
+impl Server {
+    /// Starts the engine in a process group of its own.
+    pub fn start(launch: Launch) -> Result<Self> {
+        let failed = |what: &str| format!("the engine cannot be started: {what}");
+        let log =
+            log::start(&launch.log).context(Exit::Engine, failed("its log cannot be written"))?;
+        let errors = log
+            .try_clone()
+            .context(Exit::Engine, failed("its log cannot be written"))?;
+        let mut command = Command::new(&launch.executable.python);
+        command
+            .arg("-c")
+            .arg(BOOTSTRAP)
+            .arg(&launch.executable.script)
+            .args(launch.argv)
+            .current_dir(launch.folder)
+            .env_clear()
+            .envs(&launch.env)
+            .stdin(Stdio::piped())
+            .stdout(log)
+            .stderr(errors);
+        let (child, stdin) = Child::spawn_group_with_stdin(&mut command).context(
+            Exit::Engine,
+            failed(&launch.executable.python.display().to_string()),
+        )?;
+        let mut server = Self {
+            child,
+            state: State::Starting,
+            lifeline: stdin,
+            log: launch.log,
+            port: launch.port,
+            served_name: launch.served_name,
+        };
+        if let Some(pipe) = &mut server.lifeline {
+            let key = launch.key.map_or("", Secret::expose);
+            // If it is gone already, its end says why; the pipe does not.
+            let _ = writeln!(pipe, "{key}");
+        }
+        Ok(server)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.pid()
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Tells the engine's watch which client we run, so that it ends with us even if we are killed. None: it has ended.
+    pub fn client(&mut self, pid: Option<i32>) {
+        let Some(pipe) = &mut self.lifeline else {
+            return;
+        };
+        let line = match pid {
+            Some(pid) => format!("client {pid} {}", nix::unistd::getpgrp()),
+            None => "client".to_owned(),
+        };
+        // An engine that is gone watches nothing; its end is noticed elsewhere.
+        let _ = writeln!(pipe, "{line}");
+    }
+
+    /// Waits until the engine answers for its model. An engine that ends before is an error that says why. Can be cancelled and called again.
+    pub async fn ready(&mut self) -> Result<()> {
+        let event = tokio::select! {
+            ended = self.child.ended() => Event::Exited(ended),
+            () = health::until_ready(self.port, &self.served_name) => Event::Healthy,
+        };
+        self.apply(event);
+        match self.state {
+            State::Gone(end) => Err(death::explain(
+                end,
+                &log::tail(&self.log),
+                &self.log,
+                self.port,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for the engine to end. Can be cancelled and called again.
+    pub async fn ended(&mut self) -> End {
+        loop {
+            if let State::Gone(end) = self.state {
+                return end;
+            }
+            let ended = self.child.ended().await;
+            self.apply(Event::Exited(ended));
+        }
+    }
+
+    /// Why the engine ended, for people.
+    pub fn explain(&self, end: End) -> crate::error::Error {
+        death::explain(end, &log::tail(&self.log), &self.log, self.port)
+    }
+
+    /// Ends the engine: asks, waits for the time of grace, then kills its group. Returns when it is gone.
+    pub async fn stop(&mut self, grace: Duration) {
+        self.apply(Event::Stop);
+        if tokio::time::timeout(grace, self.ended()).await.is_err() {
+            self.apply(Event::GraceOver);
+            self.ended().await;
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        let (state, action) = self.state.on(event);
+        tracing::debug!(?event, ?state, ?action, pid = self.child.pid(), "engine");
+        self.state = state;
+        match action {
+            Action::Nothing => {}
+            Action::Terminate => self.child.signal(Signal::SIGTERM),
+            Action::Kill => self.child.signal_group(Signal::SIGKILL),
+        }
+        if matches!(state, State::Gone(_)) {
+            self.lifeline = None;
+        }
+    }
+}
+
+impl Drop for Server {
+    /// For ways out that could not wait, such as a panic. Closing the pipe would do the same a moment later.
+    fn drop(&mut self) {
+        self.child.signal_group(Signal::SIGKILL);
+    }
+}

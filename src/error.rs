@@ -1,0 +1,111 @@
+//! The one error type for what users meet: what happened, why, and the one thing to do next.
+
+use std::fmt;
+
+/// Exit statuses that are ours. Claude Code's own status is passed through unchanged and is not listed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Anything that has no status of its own.
+    Other = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The engine is not installed, or its installation failed.
+    EngineMissing = 10,
+    /// Claude Code is not installed.
+    ClaudeMissing = 11,
+    /// This machine cannot run it: platform, memory or disk.
+    Machine = 12,
+    /// The port is taken.
+    PortInUse = 13,
+    /// The engine did not start, or died.
+    Engine = 14,
+    /// The model's download failed or stalled.
+    Download = 15,
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// What a user sees when something fails. `message` says what happened, `cause` why, `hint` what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    pub exit: Exit,
+    pub message: String,
+    pub cause: Option<String>,
+    pub hint: Option<String>,
+    /// Lines shown as they are under the error, such as the end of the engine's log.
+    pub detail: Vec<String>,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            cause: None,
+            hint: None,
+            detail: Vec::new(),
+        }
+    }
+
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(Exit::Other, message)
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    #[must_use]
+    pub fn cause(mut self, cause: impl fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn detail(mut self, lines: Vec<String>) -> Self {
+        self.detail = lines;
+        self
+    }
+}
+
+/// The plain form, without colour: `error:`, `cause:`, `hint:`, then the detail lines.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        if let Some(cause) = &self.cause {
+            write!(f, "\n  cause: {cause}")?;
+        }
+        for line in &self.detail {
+            write!(f, "\n  | {line}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Turns a foreign error into ours, with a message that says what we were doing.
+pub trait Context<T> {
+    fn context(self, exit: Exit, message: impl Into<String>) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
+    fn context(self, exit: Exit, message: impl Into<String>) -> Result<T> {
+        self.map_err(|error| Error::new(exit, message).cause(error))
+    }
+}

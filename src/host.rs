@@ -1,0 +1,105 @@
+//! What the outside is: environment, home, working directory, terminal. A value, so that a test can make its own.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Exit, Result};
+
+/// The surroundings of one run. Everything that decides reads from here, never from the process itself.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub env: BTreeMap<OsString, OsString>,
+    pub home: PathBuf,
+    pub cwd: PathBuf,
+    pub stdin_tty: bool,
+    pub stdout_tty: bool,
+    pub stderr_tty: bool,
+}
+
+impl Host {
+    /// The process's real surroundings.
+    pub fn real() -> Result<Self> {
+        let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let home = env
+            .get(OsStr::new("HOME"))
+            .filter(|home| !home.is_empty())
+            .map(PathBuf::from)
+            .ok_or_else(|| {
+                Error::other("HOME is not set")
+                    .hint("set HOME to your home directory and run it again")
+            })?;
+        let cwd = std::env::current_dir()
+            .context(Exit::Other, "the current directory cannot be read")
+            .map_err(|error| error.hint("change to a directory that exists and run it again"))?;
+        Ok(Self {
+            env,
+            home,
+            cwd,
+            stdin_tty: std::io::stdin().is_terminal(),
+            stdout_tty: std::io::stdout().is_terminal(),
+            stderr_tty: std::io::stderr().is_terminal(),
+        })
+    }
+
+    /// An environment variable that is set, not empty and valid UTF-8.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env
+            .get(OsStr::new(name))
+            .and_then(|value| value.to_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Whether a switch such as `CCLOCAL_NO_MEMCHECK` is on: set to anything but empty, `0`, `false` or `no`.
+    pub fn switch(&self, name: &str) -> bool {
+        self.var(name).is_some_and(|value| {
+            !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no")
+        })
+    }
+
+    /// The first executable of this name on PATH, or the path itself if `name` is one.
+    pub fn which(&self, name: impl AsRef<OsStr>) -> Option<PathBuf> {
+        let path = self
+            .env
+            .get(OsStr::new("PATH"))
+            .cloned()
+            .unwrap_or_default();
+        which::which_in(name, Some(path), &self.cwd).ok()
+    }
+
+    /// A path as the user typed it: `~` is home, and a relative one starts at the working directory.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        if path == "~" {
+            return self.home.clone();
+        }
+        match path.strip_prefix("~/") {
+            Some(rest) => self.home.join(rest),
+            None => self.cwd.join(path),
+        }
+    }
+
+    /// The path with home written as `~`, for people to read.
+    pub fn tilde(&self, path: &Path) -> String {
+        match path.strip_prefix(&self.home) {
+            Ok(rest) if rest.as_os_str().is_empty() => "~".into(),
+            Ok(rest) => format!("~/{}", rest.display()),
+            Err(_) => path.display().to_string(),
+        }
+    }
+
+    /// A host for tests: the given home and working directory, no terminal, and only these variables.
+    pub fn for_tests(home: &Path, vars: &[(&str, &str)]) -> Self {
+        Self {
+            env: vars
+                .iter()
+                .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+                .collect(),
+            home: home.to_path_buf(),
+            cwd: home.to_path_buf(),
+            stdin_tty: false,
+            stdout_tty: false,
+            stderr_tty: false,
+        }
+    }
+}

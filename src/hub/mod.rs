@@ -1,0 +1,196 @@
+//! The Hugging Face hub cache on disk: where a model is, whether it is whole, how big it is. Reading only.
+//!
+//! Layout (huggingface_hub, "Manage your cache"): `models--org--name/{blobs,refs,snapshots}`; `refs/main` holds a commit,
+//! `snapshots/<commit>/` holds links to blobs; a blob that is being fetched ends in `.incomplete`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// What the cache has of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cached {
+    Missing,
+    /// Something of it is there, `bytes` so far.
+    Partial {
+        bytes: u64,
+    },
+    /// All of it is there, in this snapshot folder.
+    Complete {
+        bytes: u64,
+        snapshot: PathBuf,
+    },
+}
+
+impl Cached {
+    /// Bytes on disk, blobs counted once.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Cached::Missing => 0,
+            Cached::Partial { bytes } | Cached::Complete { bytes, .. } => *bytes,
+        }
+    }
+}
+
+/// The folder of a model in the cache.
+pub fn model_folder(hub: &Path, id: &str) -> PathBuf {
+    hub.join(format!("models--{}", id.replace('/', "--")))
+}
+
+/// What the cache has of this model. What cannot be read counts as not there.
+pub fn cached(hub: &Path, id: &str) -> Cached {
+    let folder = model_folder(hub, id);
+    if !folder.is_dir() {
+        return Cached::Missing;
+    }
+    let (bytes, unfinished) = blobs(&folder);
+    match snapshot(&folder) {
+        Some(snapshot) if !unfinished && is_whole(&snapshot) => {
+            Cached::Complete { bytes, snapshot }
+        }
+        _ if bytes == 0 => Cached::Missing,
+        _ => Cached::Partial { bytes },
+    }
+}
+
+/// Bytes of a model's blobs so far, finished or not: what grows while it is being downloaded.
+pub fn blob_bytes(hub: &Path, id: &str) -> u64 {
+    blobs(&model_folder(hub, id)).0
+}
+
+/// The `config.json` of a model in the cache, even if the rest is still missing.
+pub fn config(hub: &Path, id: &str) -> Option<Value> {
+    let snapshot = snapshot(&model_folder(hub, id))?;
+    folder_config(&snapshot)
+}
+
+/// The `config.json` of a model folder.
+pub fn folder_config(folder: &Path) -> Option<Value> {
+    let text = fs_err::read_to_string(folder.join("config.json")).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Bytes of a model folder outside the cache, links followed.
+pub fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs_err::read_dir(folder) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs_err::metadata(entry.path()).ok())
+        .filter(|data| data.is_file())
+        .map(|data| data.len())
+        .sum()
+}
+
+fn blobs(folder: &Path) -> (u64, bool) {
+    let mut bytes = 0;
+    let mut unfinished = false;
+    let Ok(entries) = fs_err::read_dir(folder.join("blobs")) else {
+        return (0, false);
+    };
+    for entry in entries.flatten() {
+        if let Ok(data) = entry.metadata() {
+            bytes += data.len();
+        }
+        unfinished |= entry.file_name().to_string_lossy().ends_with(".incomplete");
+    }
+    (bytes, unfinished)
+}
+
+fn snapshot(folder: &Path) -> Option<PathBuf> {
+    let commit = fs_err::read_to_string(folder.join("refs/main")).ok()?;
+    let snapshot = folder.join("snapshots").join(commit.trim());
+    snapshot.is_dir().then_some(snapshot)
+}
+
+/// Whether a snapshot has all that serving needs: the config, a tokenizer and every weight file that the index names.
+fn is_whole(snapshot: &Path) -> bool {
+    let has = |name: &str| fs_err::metadata(snapshot.join(name)).is_ok_and(|data| data.is_file());
+    let tokenizer = ["tokenizer.json", "tokenizer.model", "vocab.json"]
+        .iter()
+        .any(|name| has(name));
+    if !has("config.json") || !tokenizer {
+        return false;
+    }
+    let index = fs_err::read_to_string(snapshot.join("model.safetensors.index.json"))
+        .ok()
+        .and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    match index.as_ref().and_then(|index| index.get("weight_map")) {
+        Some(Value::Object(map)) => map.values().filter_map(Value::as_str).all(has),
+        _ => fs_err::read_dir(snapshot).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .any(|name| name.ends_with(".safetensors") && has(&name))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model in a cache made by hand: blobs with links from the snapshot.
+    fn cache_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let hub = tempfile::tempdir().expect("a folder");
+        let folder = model_folder(hub.path(), "org/name");
+        let snapshot = folder.join("snapshots/abc");
+        for made in [folder.join("blobs"), folder.join("refs"), snapshot.clone()] {
+            fs_err::create_dir_all(made).expect("made");
+        }
+        fs_err::write(folder.join("refs/main"), "abc").expect("written");
+        for (index, (name, text)) in files.iter().enumerate() {
+            let blob = folder.join("blobs").join(format!("blob{index}"));
+            fs_err::write(&blob, text).expect("written");
+            std::os::unix::fs::symlink(&blob, snapshot.join(name)).expect("linked");
+        }
+        hub
+    }
+
+    #[test]
+    fn a_whole_model_is_told_from_a_partial_one() {
+        let index = r#"{"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors"}}"#;
+        let mut files = vec![
+            ("config.json", "{}"),
+            ("tokenizer.json", "{}"),
+            ("model.safetensors.index.json", index),
+            ("model-1.safetensors", "12345"),
+        ];
+        let hub = cache_with(&files);
+        assert!(matches!(
+            cached(hub.path(), "org/name"),
+            Cached::Partial { .. }
+        ));
+        files.push(("model-2.safetensors", "12345"));
+        let hub = cache_with(&files);
+        assert!(matches!(
+            cached(hub.path(), "org/name"),
+            Cached::Complete { .. }
+        ));
+        let incomplete = model_folder(hub.path(), "org/name").join("blobs/x.incomplete");
+        fs_err::write(incomplete, "1234567").expect("written");
+        let bytes = 2 + 2 + index.len() as u64 + 5 + 5 + 7;
+        assert_eq!(cached(hub.path(), "org/name"), Cached::Partial { bytes });
+        assert_eq!(cached(hub.path(), "org/other"), Cached::Missing);
+    }
+
+    #[test]
+    fn a_link_to_a_blob_that_is_gone_is_not_whole() {
+        let hub = cache_with(&[
+            ("config.json", "{}"),
+            ("tokenizer.json", "{}"),
+            ("model.safetensors", "1"),
+        ]);
+        assert!(matches!(
+            cached(hub.path(), "org/name"),
+            Cached::Complete { .. }
+        ));
+        fs_err::remove_file(model_folder(hub.path(), "org/name").join("blobs/blob2"))
+            .expect("removed");
+        assert!(matches!(
+            cached(hub.path(), "org/name"),
+            Cached::Partial { .. }
+        ));
+    }
+}

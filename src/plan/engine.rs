@@ -1,0 +1,235 @@
+//! The engine's command line and environment, from the model and what this engine's `serve --help` offers. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::catalog::{EngineProfile, Model};
+use crate::engine::flags::Flags;
+
+/// The output ceiling that we let the engine accept, in tokens. Source: vllm-mlx 0.6.0, default of `--max-request-tokens`.
+pub const MAX_OUTPUT_TOKENS: u64 = 32_768;
+
+/// How long the engine may work on one request, in seconds: idle time for a stream, all of it for a plain one. The scripts' 600 s
+/// cut off a full window on a slow Mac (64k tokens at 150 tokens/s take 430 s before the first token), so it is three times that.
+const REQUEST_TIMEOUT_SECONDS: u64 = 1_800;
+
+/// What is asked of the engine.
+pub struct Inputs<'a> {
+    pub model: &'a Model,
+    pub port: u16,
+    pub output_tokens: u64,
+    /// All of the model is on this disk, so the engine has no reason to look anything up.
+    pub complete: bool,
+    pub flags: &'a Flags,
+}
+
+/// How the engine is run. The key is not in here: it is given inside the process (see `engine/bootstrap.py`).
+#[derive(Debug, Clone, Serialize)]
+pub struct EnginePlan {
+    /// `serve …`, without the program.
+    pub argv: Vec<String>,
+    /// Variables set on top of the scrubbed environment.
+    pub env: BTreeMap<String, String>,
+    /// What this engine cannot do that a user should know of.
+    pub notices: Vec<String>,
+    /// Whether the engine takes a key. Without one, every program of this machine can use it.
+    pub takes_key: bool,
+}
+
+/// Plans the engine's run.
+pub fn plan(inputs: &Inputs) -> EnginePlan {
+    let mut argv = Argv {
+        flags: inputs.flags,
+        argv: vec!["serve".into(), inputs.model.engine_argument()],
+        notices: Vec::new(),
+    };
+    // Loopback alone, by number: a name could resolve to something else.
+    argv.must(
+        "--host",
+        "127.0.0.1",
+        "it could listen on every network interface",
+    );
+    argv.must(
+        "--port",
+        &inputs.port.to_string(),
+        "its port cannot be chosen",
+    );
+    argv.must(
+        "--served-model-name",
+        &inputs.model.served_name,
+        "Claude Code may be told that the model does not exist",
+    );
+    if inputs.model.engine_profile == EngineProfile::Batched {
+        if argv.switch("--continuous-batching") {
+            argv.value("--max-num-seqs", "1");
+        } else {
+            argv.notices
+                .push("this engine has no --continuous-batching: every turn computes the whole conversation again".into());
+        }
+        // Read by the engine in this mode only.
+        argv.value("--cache-memory-percent", "0.35");
+        argv.switch("--kv-cache-quantization");
+        argv.value("--stream-interval", "4");
+    }
+    argv.value("--prefill-step-size", "4096");
+    argv.value(
+        "--max-tokens",
+        &MAX_OUTPUT_TOKENS
+            .min(inputs.output_tokens.max(1))
+            .to_string(),
+    );
+    argv.value("--max-request-tokens", &MAX_OUTPUT_TOKENS.to_string());
+    argv.value("--timeout", &REQUEST_TIMEOUT_SECONDS.to_string());
+    argv.tool_calls(&inputs.model.tool_call_parser);
+    let kwargs = &inputs.model.chat_template_kwargs;
+    if !kwargs.is_empty() {
+        let kwargs = Value::Object(kwargs.clone()).to_string();
+        argv.must(
+            "--default-chat-template-kwargs",
+            &kwargs,
+            "thinking cannot be turned off, and thoughts may be taken for tool calls",
+        );
+    }
+    argv.switch("--tool-call-truncation-notice");
+    let takes_key = inputs.flags.has("--api-key");
+    if !takes_key {
+        argv.notices.push(
+            "this engine has no --api-key: other programs on this machine can use it while it runs"
+                .into(),
+        );
+    }
+
+    let mut env = BTreeMap::new();
+    let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
+    set("VLLM_MLX_ENABLE_THINKING", "false");
+    if inputs.model.engine_profile == EngineProfile::Simple {
+        set("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION", "wait");
+    }
+    if inputs.complete {
+        set("HF_HUB_OFFLINE", "1");
+    }
+    // What the engine says reaches the log at once, so that the last words before a crash are there.
+    set("PYTHONUNBUFFERED", "1");
+    // Nothing of ours calls home (huggingface_hub, "Environment variables").
+    set("HF_HUB_DISABLE_TELEMETRY", "1");
+    EnginePlan {
+        argv: argv.argv,
+        env,
+        notices: argv.notices,
+        takes_key,
+    }
+}
+
+/// The command line as it grows. A flag that the engine does not have is left out.
+struct Argv<'a> {
+    flags: &'a Flags,
+    argv: Vec<String>,
+    notices: Vec<String>,
+}
+
+impl Argv<'_> {
+    /// A flag without a value. True if the engine has it.
+    fn switch(&mut self, flag: &str) -> bool {
+        let has = self.flags.has(flag);
+        if has {
+            self.argv.push(flag.into());
+        }
+        has
+    }
+
+    /// A flag with a value. True if the engine has it.
+    fn value(&mut self, flag: &str, value: &str) -> bool {
+        let has = self.flags.has(flag);
+        if has {
+            self.argv.extend([flag.into(), value.into()]);
+        }
+        has
+    }
+
+    /// A flag whose absence the user has to know of.
+    fn must(&mut self, flag: &str, value: &str, otherwise: &str) {
+        if !self.value(flag, value) {
+            self.notices
+                .push(format!("this engine has no {flag}: {otherwise}"));
+        }
+    }
+
+    fn tool_calls(&mut self, parser: &str) {
+        let parser = if self.flags.has_choice("--tool-call-parser", parser) {
+            parser
+        } else {
+            self.notices.push(format!(
+                "this engine has no tool-call parser {parser}: using auto, so earlier tool calls are shown to the model as text"
+            ));
+            "auto"
+        };
+        if !(self.switch("--enable-auto-tool-choice") && self.value("--tool-call-parser", parser)) {
+            self.notices.push(
+                "this engine cannot be told to parse tool calls: Claude Code may see them as text"
+                    .into(),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Choice, resolve};
+
+    fn planned(flag: &str, flags: &Flags, complete: bool) -> EnginePlan {
+        let model = resolve(&Choice::Flag(flag.into()), None).expect("a model");
+        plan(&Inputs {
+            model: &model,
+            port: 8000,
+            output_tokens: 8192,
+            complete,
+            flags,
+        })
+    }
+
+    #[test]
+    fn a_trimmable_model_is_batched_one_at_a_time() {
+        let plan = planned("coder", &Flags::of_pinned_engine(), true);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 8000 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false}"#);
+        assert_eq!(
+            plan.env.get("HF_HUB_OFFLINE").map(String::as_str),
+            Some("1")
+        );
+        assert!(
+            !plan
+                .env
+                .contains_key("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION")
+        );
+        assert_eq!(plan.notices, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_default_model_waits_its_turn_in_simple_mode() {
+        let plan = planned("gemma-light", &Flags::of_pinned_engine(), false);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 8000 --served-model-name mlx-community/gemma-4-e4b-it-4bit --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        assert_eq!(
+            plan.env
+                .get("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION")
+                .map(String::as_str),
+            Some("wait")
+        );
+        assert!(!plan.env.contains_key("HF_HUB_OFFLINE"));
+    }
+
+    #[test]
+    fn only_what_the_engine_has_is_passed_and_what_is_missed_is_said() {
+        let help = "usage: serve [--host HOST] [--port PORT] [--tool-call-truncation-notice]\n  --enable-auto-tool-choice\n  --tool-call-parser {auto,hermes}\n";
+        let plan = planned("gemma", &Flags::from_help(help), false);
+        insta::assert_snapshot!(plan.argv.join(" "), @"serve mlx-community/gemma-4-26b-a4b-it-4bit --host 127.0.0.1 --port 8000 --enable-auto-tool-choice --tool-call-parser auto --tool-call-truncation-notice");
+        insta::assert_snapshot!(plan.notices.join("\n"), @"
+        this engine has no --served-model-name: Claude Code may be told that the model does not exist
+        this engine has no tool-call parser gemma4: using auto, so earlier tool calls are shown to the model as text
+        this engine has no --default-chat-template-kwargs: thinking cannot be turned off, and thoughts may be taken for tool calls
+        this engine has no --api-key: other programs on this machine can use it while it runs
+        ");
+        assert!(!plan.takes_key);
+    }
+}

@@ -1,0 +1,214 @@
+//! The settings that are passed to Claude Code with `--settings`. They stand above the user's and the project's files, so whatever those
+//! say, now or after a change in mid-session, the session stays on this machine.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::setting_keys::{self, Finding};
+use crate::claude::settings_files::{Content, SettingsFile, Source};
+use crate::env_vars::{self, Class};
+use crate::error::{Error, Result};
+use crate::host::Host;
+
+/// Proxy variables that the shell may have and a settings file may not change.
+const PROXIES: &[&str] = &[
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+];
+
+/// The overlay for these files. `set` is the environment that the client gets: no file may change what it says.
+///
+/// The client drops the whole file if one key has the wrong type, so only keys and types go in that the oldest and the newest client
+/// were seen to accept.
+pub fn overlay(
+    host: &Host,
+    set: &BTreeMap<String, String>,
+    model: &str,
+    files: &[SettingsFile],
+) -> Value {
+    let mut env: BTreeMap<String, String> = env_vars::exact_removed_for_claude()
+        .map(|name| (name.to_owned(), String::new()))
+        .collect();
+    for name in PROXIES {
+        env.insert(
+            (*name).to_owned(),
+            host.var(name).unwrap_or_default().to_owned(),
+        );
+    }
+    let shared: Vec<&Map<String, Value>> = files
+        .iter()
+        .filter(|file| matches!(file.source, Source::Project | Source::Local))
+        .filter_map(SettingsFile::settings)
+        .collect();
+    for settings in &shared {
+        for name in hostile_env(settings) {
+            env.entry(name).or_default();
+        }
+    }
+    // The profile's place is the environment's alone: the client reads it before any settings.
+    env.extend(
+        set.iter()
+            .filter(|(name, _)| *name != "CLAUDE_CONFIG_DIR")
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+
+    let mut settings = json!({
+        "env": env,
+        "model": model,
+        "effortLevel": "high",
+        "fastMode": false,
+        "apiKeyHelper": "",
+        "awsAuthRefresh": "",
+        "awsCredentialExport": "",
+        "gcpAuthRefresh": "",
+        "otelHeadersHelper": "",
+        "proxyAuthHelper": "",
+        "allowedHttpHookUrls": [],
+        "autoCompactEnabled": true,
+        "autoUploadSessions": false,
+        "disableAgentView": true,
+        "disableClaudeAiConnectors": true,
+        "disableRemoteControl": true,
+        "feedbackSurveyRate": 0,
+        "remoteControlAtStartup": false,
+        "skipWebFetchPreflight": true
+    });
+    let plugins: BTreeMap<&String, bool> = shared
+        .iter()
+        .filter_map(|settings| settings.get("enabledPlugins").and_then(Value::as_object))
+        .flat_map(|plugins| plugins.keys())
+        .map(|plugin| (plugin, false))
+        .collect();
+    if !plugins.is_empty() {
+        settings["enabledPlugins"] = json!(plugins);
+    }
+    if shared.iter().any(|settings| opens_http_hooks(settings)) {
+        settings["disableAllHooks"] = json!(true);
+    }
+    settings
+}
+
+/// Lists of allowed addresses are joined over all files, so an empty one in the overlay does not close what a project's file opens.
+fn opens_http_hooks(settings: &Map<String, Value>) -> bool {
+    settings
+        .get("allowedHttpHookUrls")
+        .and_then(Value::as_array)
+        .is_some_and(|list| !list.is_empty())
+}
+
+fn hostile_env(settings: &Map<String, Value>) -> impl Iterator<Item = String> {
+    settings
+        .get("env")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|env| env.keys())
+        .filter(|name| env_vars::hostile_in_settings(name).is_some())
+        .cloned()
+}
+
+/// What to tell the user about these files: one line for each that has something a local session does not take. Names only, no values.
+pub fn notices(files: &[SettingsFile]) -> Vec<String> {
+    let mut said = Vec::new();
+    for file in files.iter().filter(|file| file.source != Source::Managed) {
+        match &file.content {
+            Content::Settings(settings) => {
+                // A model or an effort in someone's settings is ordinary; that it does not apply here is what the command says.
+                let ignored: Vec<String> = setting_keys::findings(settings)
+                    .into_iter()
+                    .filter(|finding| !matches!(finding.class, Class::Model | Class::Window))
+                    .map(|finding| finding.key)
+                    .collect();
+                if !ignored.is_empty() {
+                    said.push(format!("ignored in {}: {}", file.label, ignored.join(", ")));
+                }
+                if file.source != Source::User && opens_http_hooks(settings) {
+                    said.push(format!("all hooks are off: {} allows HTTP hooks, which would send prompts elsewhere", file.label));
+                }
+            }
+            Content::Malformed(why) => said.push(format!(
+                "{} is not valid JSON, and Claude Code ignores it: {why}",
+                file.label
+            )),
+            Content::Unreadable(why) => said.push(format!("{} cannot be read: {why}", file.label)),
+        }
+    }
+    said
+}
+
+/// A socket in place of an address. Once it is set, clients up to 2.1.197 at least take no other value for it, from the overlay neither.
+const STICKS: &str = "ANTHROPIC_UNIX_SOCKET";
+
+/// Refuses a project's file with what cannot be overlaid.
+pub fn check_shared(files: &[SettingsFile]) -> Result<()> {
+    let sets = |file: &&SettingsFile| {
+        matches!(file.source, Source::Project | Source::Local)
+            && file.settings().is_some_and(|settings| {
+                hostile_env(settings).any(|name| name.eq_ignore_ascii_case(STICKS))
+            })
+    };
+    match files.iter().find(sets) {
+        None => Ok(()),
+        Some(file) => Err(Error::other("the project's settings could send the session elsewhere")
+            .cause(format!("{} sets env.{STICKS}, which cannot be overridden in every version of Claude Code", file.label))
+            .hint(format!("take it out of {}, and run it again", file.label))),
+    }
+}
+
+/// Managed settings stand above everything, the overlay included. If they could take the session elsewhere, it must not start.
+pub fn check_managed(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> Result<()> {
+    for file in files.iter().filter(|file| file.source == Source::Managed) {
+        let settings = match &file.content {
+            Content::Settings(settings) => settings,
+            Content::Malformed(why) | Content::Unreadable(why) => {
+                return Err(Error::other(format!("the managed settings in {} cannot be read", file.label))
+                    .cause(format!("{why}; they stand above everything else, so a local session cannot be kept on this machine for sure"))
+                    .hint("ask your administrator to repair the file, or use `claude` itself"));
+            }
+        };
+        let hostile: Vec<String> = setting_keys::findings(settings)
+            .into_iter()
+            .filter(|finding| !same_as_ours(set, settings, finding))
+            // A model named there is not asked for: the environment's stands above it.
+            .filter(|finding| {
+                !matches!(
+                    finding.class,
+                    Class::Model | Class::Window | Class::Prompt | Class::Timeout | Class::Session
+                )
+            })
+            .map(|finding| finding.key)
+            .collect();
+        if !hostile.is_empty() {
+            return Err(Error::other("managed settings on this machine could send the session elsewhere")
+                .cause(format!("{} sets {}, which nothing can override", file.label, hostile.join(", ")))
+                .hint("ask your administrator to take it out for this machine; prompts would not stay local until then"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a managed variable asks for what we ask for too, such as `DISABLE_TELEMETRY=1`.
+fn same_as_ours(
+    set: &BTreeMap<String, String>,
+    settings: &Map<String, Value>,
+    finding: &Finding,
+) -> bool {
+    let Some(name) = finding.key.strip_prefix("env.") else {
+        return false;
+    };
+    let theirs = match settings.get("env").and_then(|env| env.get(name)) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Bool(true)) => "1".into(),
+        Some(other) => other.to_string(),
+        None => return false,
+    };
+    set.get(name).is_some_and(|ours| {
+        *ours == theirs
+            || (ours == "1"
+                && matches!(theirs.to_ascii_lowercase().as_str(), "true" | "yes" | "on"))
+    })
+}

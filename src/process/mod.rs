@@ -1,0 +1,7 @@
+//! Child processes: watched without races, and short ones with a deadline.
+
+mod child;
+mod deadline;
+
+pub use child::{Change, Child, Ended};
+pub use deadline::{Finished, run};

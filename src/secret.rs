@@ -1,0 +1,53 @@
+//! A value that must not be seen: it prints as `<secret>` wherever it goes by accident.
+
+use std::fmt;
+
+/// A key or a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// A new random token of 256 bits, as 64 hexadecimal digits.
+    pub fn random() -> std::io::Result<Self> {
+        let mut bytes = [0u8; 32];
+        getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(Self(
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        ))
+    }
+
+    /// The value itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_prints_and_never_repeats() {
+        let one = Secret::random().expect("random");
+        let other = Secret::random().expect("random");
+        assert_ne!(one, other);
+        assert_eq!(one.expose().len(), 64);
+        assert_eq!(format!("{one} {one:?}"), "<secret> <secret>");
+    }
+}

@@ -1,0 +1,55 @@
+//! Claude Code's command, from its plan.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::prepare::Prepared;
+use crate::claude::profile;
+use crate::error::{Context, Exit, Result};
+use crate::files;
+use crate::host::Host;
+use crate::paths::Paths;
+
+/// Where Claude Code's output goes.
+pub enum Output {
+    /// To the terminal, or wherever ours goes.
+    Inherited,
+    /// To these files: standard output and standard error.
+    Files(std::fs::File, std::fs::File),
+}
+
+/// Writes what Claude Code reads (its profile, its settings) and makes the command.
+pub fn command(
+    host: &Host,
+    paths: &Paths,
+    program: &Path,
+    prepared: &Prepared,
+    settings_path: &Path,
+    folder: &Path,
+    output: Output,
+) -> Result<Command> {
+    let profile_dir = paths.claude_profile();
+    let plan = &prepared.claude;
+    profile::prepare(host, &profile_dir)?;
+    files::write_private(settings_path, plan.settings.to_string().as_bytes()).context(
+        Exit::Other,
+        format!(
+            "Claude Code's settings cannot be written to {}",
+            host.tilde(settings_path)
+        ),
+    )?;
+    let mut command = Command::new(program);
+    command
+        .args(&plan.argv)
+        .current_dir(folder)
+        .env_clear()
+        .envs(&host.env);
+    for name in &plan.unset {
+        command.env_remove(name);
+    }
+    command.envs(&plan.set);
+    if let Output::Files(stdout, stderr) = output {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    }
+    Ok(command)
+}

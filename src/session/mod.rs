@@ -1,0 +1,11 @@
+//! A session: from what was asked for to Claude Code in the terminal, and back to a clean machine.
+
+mod client;
+pub mod engine;
+pub mod prepare;
+pub mod reservation;
+mod run;
+pub mod signals;
+
+pub use client::{Output, command as client_command};
+pub use run::run;

@@ -1,0 +1,212 @@
+//! Finds out all that a plan needs (what is installed, cached, free) and makes the plan. Starts nothing that stays.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::reservation::Reservation;
+use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve};
+use crate::claude::features;
+use crate::claude::settings_files::{self, SettingsFile};
+use crate::engine::executable::Executable;
+use crate::engine::flags::Flags;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::hub::{self, Cached};
+use crate::machine::memory as machine_memory;
+use crate::machine::platform::{Os, Platform};
+use crate::memory::{self, Figures, WeightsSource};
+use crate::paths::Paths;
+use crate::plan::claude::ClaudePlan;
+use crate::plan::engine::EnginePlan;
+use crate::plan::{claude as plan_claude, engine as plan_engine};
+use crate::secret::Secret;
+
+/// What Claude Code's own first request takes of the window, in tokens, with room to work in. Its first request measures about 26 kB
+/// (9 tools and the system prompt), some 7,000 tokens.
+const FIRST_REQUEST_TOKENS: u64 = 8_192;
+
+/// What was asked for on the command line.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub model: Model,
+    pub port: u16,
+    pub context_window: Option<u64>,
+    pub output_tokens: u64,
+    pub claude_args: Vec<OsString>,
+}
+
+/// Everything that will be run.
+#[derive(Debug)]
+pub struct Prepared {
+    pub model: Model,
+    pub cached: Cached,
+    pub port: u16,
+    pub memory: Figures,
+    pub engine: EnginePlan,
+    pub claude: ClaudePlan,
+    pub token: Secret,
+    /// The settings files that the plan is made from; the client's profile is made from the same.
+    pub settings_files: Vec<SettingsFile>,
+    /// What a person should know before it starts.
+    pub notices: Vec<String>,
+}
+
+/// The programs that a plan is for. None in a dry run where one is not installed.
+pub struct Programs<'a> {
+    pub engine: Option<&'a Executable>,
+    pub claude: Option<&'a PathBuf>,
+}
+
+/// How programs that were not asked before are learnt about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probing {
+    /// Ask them, and remember.
+    Ask,
+    /// Start nothing: what is not remembered is taken to be as in the versions that we pin and test.
+    Assume,
+}
+
+/// The model of a choice, with what the cache tells about it.
+pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
+    let default = Choice::Flag(catalog().default.clone());
+    let choice = choice.unwrap_or(&default);
+    let config: Option<Value> = match choice {
+        Choice::Flag(_) => None,
+        Choice::Argument(ModelArgument::Hub(id)) => hub::config(&paths.hub, id),
+        Choice::Argument(ModelArgument::Folder(folder)) => hub::folder_config(folder),
+    };
+    resolve(choice, config.as_ref()).ok_or_else(|| {
+        Error::usage("there is no such model").hint("cclocal --help lists the models")
+    })
+}
+
+/// Makes the plan.
+pub fn prepare(
+    host: &Host,
+    paths: &Paths,
+    platform: &Platform,
+    request: Request,
+    programs: &Programs,
+    probing: Probing,
+) -> Result<Prepared> {
+    let Request {
+        model,
+        port,
+        context_window,
+        output_tokens,
+        claude_args,
+    } = request;
+    let mut notices = Vec::new();
+    let cached = match &model.source {
+        Source::Hub(id) => hub::cached(&paths.hub, id),
+        Source::Folder(folder) => Cached::Complete {
+            bytes: hub::folder_bytes(folder),
+            snapshot: folder.clone(),
+        },
+    };
+    let weights = match &cached {
+        Cached::Complete { bytes, .. } => Some((*bytes, WeightsSource::Disk)),
+        _ => model
+            .download_bytes
+            .map(|bytes| (bytes, WeightsSource::Catalog)),
+    };
+    let memory = memory::figures(
+        machine_memory::read(host, platform.os),
+        weights,
+        context_window,
+    );
+    check_window(memory.context_window, output_tokens)?;
+
+    let flags = match (programs.engine, probing) {
+        (Some(engine), Probing::Ask) => {
+            crate::engine::flags::probe(host, &paths.cache, &engine.script)?
+        }
+        (Some(engine), Probing::Assume) => {
+            crate::engine::flags::remembered(&paths.cache, &engine.script)
+                .unwrap_or_else(Flags::of_pinned_engine)
+        }
+        (None, _) => Flags::of_pinned_engine(),
+    };
+    let engine = plan_engine::plan(&plan_engine::Inputs {
+        model: &model,
+        port,
+        output_tokens,
+        complete: matches!(cached, Cached::Complete { .. }),
+        flags: &flags,
+    });
+    notices.extend(engine.notices.iter().cloned());
+
+    let features = match (programs.claude, probing) {
+        (Some(claude), Probing::Ask) => {
+            features::probe(host, &paths.cache, &paths.claude_profile(), claude)?
+        }
+        (Some(claude), Probing::Assume) => {
+            features::remembered(&paths.cache, claude).unwrap_or_default()
+        }
+        (None, _) => plan_claude::Features::default(),
+    };
+    let token = Secret::random()
+        .map_err(|error| Error::other("there are no random numbers").cause(error))?;
+    let settings_files = settings_files::read(host, platform.os == Os::Macos)?;
+    let claude = plan_claude::plan(&plan_claude::Inputs {
+        host,
+        profile_dir: &paths.claude_profile(),
+        settings_path: &Reservation::settings_of(paths, port),
+        base_url: format!("http://127.0.0.1:{port}"),
+        token: token.clone(),
+        model: model.served_name.clone(),
+        context_window: memory.context_window,
+        output_tokens,
+        user_args: &claude_args,
+        settings_files: &settings_files,
+        features: &features,
+    })?;
+    notices.extend(claude.notices.iter().cloned());
+    Ok(Prepared {
+        model,
+        cached,
+        port,
+        memory,
+        engine,
+        claude,
+        token,
+        settings_files,
+        notices,
+    })
+}
+
+/// A window that the reply's budget and Claude Code's own first request do not fit in could not hold a single turn.
+fn check_window(window: u64, output: u64) -> Result<()> {
+    let needed = output + FIRST_REQUEST_TOKENS;
+    if needed <= window {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--out-tokens {output} leaves no room in a window of {window} tokens"
+    ))
+    .cause(format!(
+        "Claude Code's own first request takes about {FIRST_REQUEST_TOKENS} tokens of it"
+    ))
+    .hint(format!(
+        "take --out-tokens {} or less, or --ctx {needed} or more",
+        window.saturating_sub(FIRST_REQUEST_TOKENS)
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_must_leave_room_for_the_question() {
+        assert!(check_window(32_768, 8_192).is_ok());
+        let error = check_window(32_768, 32_768).expect_err("no room");
+        insta::assert_snapshot!(error, @"
+        error: --out-tokens 32768 leaves no room in a window of 32768 tokens
+          cause: Claude Code's own first request takes about 8192 tokens of it
+          hint: take --out-tokens 24576 or less, or --ctx 40960 or more
+        ");
+    }
+}

@@ -1,0 +1,162 @@
+//! Everything that a person sees. It goes to standard error; standard output carries data alone.
+
+mod progress;
+
+use std::time::Duration;
+
+use console::{Style, Term};
+
+use crate::error::Error;
+use crate::host::Host;
+
+pub use progress::Progress;
+
+/// How we talk to the person at the terminal.
+#[derive(Debug, Clone)]
+pub struct Ui {
+    colour: bool,
+    /// Questions may be asked: there is a terminal to answer on.
+    pub interactive: bool,
+    /// Lines may be painted over.
+    animated: bool,
+}
+
+impl Ui {
+    pub fn of(host: &Host) -> Self {
+        let dumb = host.var("TERM").is_none_or(|term| term == "dumb");
+        Self {
+            // https://no-color.org: set and not empty.
+            colour: host.stderr_tty && !dumb && host.var("NO_COLOR").is_none(),
+            interactive: host.stdin_tty && host.stderr_tty,
+            animated: host.stderr_tty && !dumb,
+        }
+    }
+
+    /// A line for people.
+    pub fn say(&self, line: &str) {
+        let _ = Term::stderr().write_line(line);
+    }
+
+    /// Data, for standard output. A reader that went away is no error.
+    pub fn data(&self, text: &str) {
+        use std::io::Write;
+        let mut stdout = std::io::stdout().lock();
+        let _ = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
+    }
+
+    /// Something done.
+    pub fn done(&self, line: &str) {
+        self.say(&format!(
+            "{} {line}",
+            self.style(Style::new().green()).apply_to("✓")
+        ));
+    }
+
+    /// Something to know that stops nothing.
+    pub fn notice(&self, line: &str) {
+        self.say(&format!(
+            "{} {line}",
+            self.style(Style::new().yellow()).apply_to("note:")
+        ));
+    }
+
+    /// What went wrong, why, and what to do.
+    pub fn error(&self, error: &Error) {
+        let red = self.style(Style::new().red().bold());
+        let bold = self.style(Style::new().bold());
+        let dim = self.style(Style::new().dim());
+        self.say(&format!("{} {}", red.apply_to("error:"), error.message));
+        if let Some(cause) = &error.cause {
+            self.say(&format!("  {} {cause}", bold.apply_to("cause:")));
+        }
+        for line in &error.detail {
+            self.say(&format!("  {}", dim.apply_to(format!("| {line}"))));
+        }
+        if let Some(hint) = &error.hint {
+            self.say(&format!("  {} {hint}", bold.apply_to("hint:")));
+        }
+    }
+
+    /// A question with yes or no. Never asked without a terminal: then the answer is no.
+    pub fn confirm(&self, question: &str) -> bool {
+        if !self.interactive {
+            return false;
+        }
+        let theme: Box<dyn dialoguer::theme::Theme> = if self.colour {
+            Box::new(dialoguer::theme::ColorfulTheme::default())
+        } else {
+            Box::new(dialoguer::theme::SimpleTheme)
+        };
+        dialoguer::Confirm::with_theme(theme.as_ref())
+            .with_prompt(question)
+            .default(true)
+            .interact_on_opt(&Term::stderr())
+            .ok()
+            .flatten()
+            .unwrap_or(false)
+    }
+
+    /// A line that shows that something is going on. Ends when dropped.
+    pub fn progress(&self, message: &str) -> Progress {
+        Progress::start(self.animated, self.colour, message)
+    }
+
+    fn style(&self, style: Style) -> Style {
+        style.force_styling(self.colour).for_stderr()
+    }
+}
+
+/// Bytes for people, in GB or MB of 10⁹ and 10⁶ bytes, as sellers of disks and the hub count.
+pub fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// A duration for people: `0.4 s`, `12 s`, `3 min 5 s`.
+pub fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        s if s < 9.95 => format!("{s:.1} s"),
+        s if s < 119.5 => format!("{s:.0} s"),
+        s => format!("{} min {} s", s as u64 / 60, s as u64 % 60),
+    }
+}
+
+/// A number with its thousands set apart: `65,536`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            [thousands(999), thousands(1000), thousands(1_234_567)],
+            ["999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [bytes(2_100), bytes(2_100_000), bytes(16_240_000_000)],
+            ["2 kB", "2 MB", "16.2 GB"]
+        );
+        assert_eq!(
+            [430, 12_400, 185_000].map(|ms| seconds(Duration::from_millis(ms))),
+            ["0.4 s", "12 s", "3 min 5 s"]
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! Bad command lines: exit status 2, with what is allowed, and nothing started.
+
+use crate::fakes;
+use crate::support::Stage;
+
+fn usage_error(args: &[&str]) -> String {
+    let stage = fakes::stage();
+    let ran = stage.run(args);
+    assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(stage.read("engine/pid"), "", "{args:?} started the engine");
+    stage.filtered(&ran.stderr)
+}
+
+#[test]
+fn two_models_at_once() {
+    insta::assert_snapshot!(usage_error(&["--gemma", "--coder"]), @"
+    error: more than one model: --gemma, --coder
+      cause: one engine serves one model
+      hint: choose one, for instance: cclocal --gemma
+    ");
+    insta::assert_snapshot!(usage_error(&["--review", "--model", "org/name"]), @"
+    error: more than one model: --review, --model org/name
+      cause: one engine serves one model
+      hint: choose one, for instance: cclocal --review
+    ");
+}
+
+#[test]
+fn an_unknown_flag() {
+    insta::assert_snapshot!(usage_error(&["--gema"]), @"
+    error: unexpected argument '--gema' found
+
+      tip: a similar argument exists: '--gemma'
+      tip: to pass '--gema' as a value, use '-- --gema'
+
+    Usage: cclocal --gemma [-- <CLAUDE ARGS>...]
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_flag_of_claude_code_without_the_dashes_before_it() {
+    insta::assert_snapshot!(usage_error(&["--gemma", "-p", "hello"]), @"
+    error: unexpected argument '-p' found
+
+      tip: to pass '-p' as a value, use '-- -p'
+
+    Usage: cclocal [OPTIONS] [-- <CLAUDE ARGS>...]
+           cclocal <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn ports_out_of_range() {
+    insta::assert_snapshot!(usage_error(&["--port", "0"]), @"
+    error: invalid value '0' for '--port <N>': 0 is not in 1..=65535
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(usage_error(&["--port", "70000"]), @"
+    error: invalid value '70000' for '--port <N>': 70000 is not in 1..=65535
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn output_budgets_out_of_range() {
+    insta::assert_snapshot!(usage_error(&["--out-tokens", "0"]), @"
+    error: invalid value '0' for '--out-tokens <N>': 0 is not in 1..=32768
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(usage_error(&["--out-tokens", "40000"]), @"
+    error: invalid value '40000' for '--out-tokens <N>': 40000 is not in 1..=32768
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(usage_error(&["--ctx", "32768", "--out-tokens", "30000"]), @"
+    error: --out-tokens 30000 leaves no room in a window of 32768 tokens
+      cause: Claude Code's own first request takes about 8192 tokens of it
+      hint: take --out-tokens 24576 or less, or --ctx 38192 or more
+    ");
+}
+
+#[test]
+fn things_that_are_no_model() {
+    insta::assert_snapshot!(usage_error(&["--model", "gemma"]), @"
+    error: `gemma` is not a model
+      cause: it has no organisation
+      hint: a hub id is org/name, such as mlx-community/gemma-4-e4b-it-4bit; a local folder starts with ./ or /
+    ");
+    insta::assert_snapshot!(usage_error(&["--model", "--gemma"]), @"
+    error: `--gemma` is not a model
+      cause: it starts with a dash, like a flag
+      hint: a hub id is org/name, such as mlx-community/gemma-4-e4b-it-4bit; a local folder starts with ./ or /
+    ");
+    insta::assert_snapshot!(usage_error(&["--model", "org/na me"]), @"
+    error: `org/na me` is not a model
+      cause: it has a space in it
+      hint: a hub id is org/name, such as mlx-community/gemma-4-e4b-it-4bit; a local folder starts with ./ or /
+    ");
+    insta::assert_snapshot!(usage_error(&["--model", "org/../etc"]), @"
+    error: `org/../etc` is not a model
+      cause: it has more than one slash
+      hint: a hub id is org/name, such as mlx-community/gemma-4-e4b-it-4bit; a local folder starts with ./ or /
+    ");
+    insta::assert_snapshot!(usage_error(&["--model", "./nothing-here"]), @"
+    error: there is no model folder ./nothing-here
+      cause: No such file or directory (os error 2)
+      hint: --model takes a folder that holds config.json and *.safetensors
+    ");
+}
+
+#[test]
+fn json_alone() {
+    insta::assert_snapshot!(usage_error(&["--gemma", "--json"]), @"
+    error: the following required arguments were not provided:
+      --dry-run
+
+    Usage: cclocal --dry-run --gemma --json [-- <CLAUDE ARGS>...]
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let stage = Stage::bare();
+    let ran = stage.run(&["--version"]);
+    assert_eq!(
+        (ran.status, ran.stdout),
+        (0, format!("cclocal {}\n", env!("CARGO_PKG_VERSION")))
+    );
+    let ran = stage.run(&["--help"]);
+    assert_eq!(ran.status, 0);
+    insta::assert_snapshot!(ran.stdout, @"
+    Claude Code on a model that runs on your own machine
+
+    Usage: cclocal [OPTIONS] [-- <CLAUDE ARGS>...]
+           cclocal <COMMAND>
+
+    Commands:
+      setup  Install the engine into a private folder (and Claude Code, with --client)
+      demo   Run the whole chain on a built-in model: a real tool call writes a real file
+
+    Arguments:
+      [CLAUDE ARGS]...  Arguments for Claude Code
+
+    Options:
+          --port <N>        Port of the engine, on 127.0.0.1 [default: 8000]
+          --ctx <N>         Context window in tokens [default: by this machine's memory]
+          --out-tokens <N>  Longest reply in tokens; a file that is written has to fit in one [default:
+                            8192]
+      -y, --yes             Ask nothing: install the engine if it is missing
+          --dry-run         Print what would be run, and why; start nothing, write nothing
+          --json            With --dry-run: as JSON
+      -h, --help            Print help
+      -V, --version         Print version
+
+    Models:
+          --gemma-light     Gemma-4-E4B: 5 GB, for 16 GB RAM and more; clean tool calls, verified end to
+                            end by the scripts this replaces
+          --gemma           Gemma-4-26B-A4B: 16 GB, for 24 GB RAM and more; mixture of experts, 3.8B
+                            active parameters
+          --review          GLM-4.7-Flash: 17 GB, for 24 GB RAM and more; stronger reasoning
+          --coder           Qwen3-Coder-30B-A3B: 18 GB, for 24 GB RAM and more; the heavier code model
+          --qwen3           Qwen3.5-9B: 5 GB, for 16 GB RAM and more; general reasoning; leaks
+                            plain-text thinking
+          --coder7b         Qwen2.5-Coder-7B: 5 GB, for 16 GB RAM and more; code analysis; tool calls
+                            unreliable
+          --light           the same as --gemma-light
+          --model <ID|DIR>  Any MLX model: a Hugging Face id (org/name) or a local folder (./dir)
+
+    What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue
+    Without a model flag, --gemma-light is run.
+    ");
+}

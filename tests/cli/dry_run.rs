@@ -1,0 +1,79 @@
+//! `--dry-run`: prints all, starts nothing, writes nothing.
+
+use serde_json::Value;
+
+use crate::fakes;
+use crate::support::Stage;
+
+#[test]
+fn nothing_is_written_and_nothing_is_started() {
+    let stage = fakes::stage();
+    let ran = stage.run(&["--coder", "--dry-run"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(!stage.path("cclocal").exists(), "it wrote");
+    assert_eq!(
+        std::fs::read_dir(stage.path("home")).expect("read").count(),
+        0,
+        "it wrote"
+    );
+    assert_eq!(stage.read("engine/pid") + &stage.read("client/pid"), "");
+}
+
+#[test]
+fn it_works_with_nothing_installed() {
+    let stage = Stage::bare();
+    let ran = stage.run(&["--coder", "--dry-run"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("the engine is not installed"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn the_json_has_the_promised_shape_and_no_key() {
+    let stage = fakes::stage();
+    let ran = stage.run(&["--gemma", "--dry-run", "--json", "--", "-p", "x"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let report: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert!(report["model"]["served_name"].is_string());
+    assert!(report["engine"]["argv"].is_array() && report["engine"]["env"].is_object());
+    let claude = &report["claude"];
+    assert!(claude["argv"].is_array() && claude["env"].is_object());
+    assert!(claude["unset"].is_array() && claude["settings"].is_object());
+    assert!(report["memory"]["context_window"].as_u64().is_some());
+    assert_eq!(claude["env"]["ANTHROPIC_AUTH_TOKEN"], "<token>");
+    assert_eq!(claude["settings"]["env"]["ANTHROPIC_AUTH_TOKEN"], "<token>");
+}
+
+#[test]
+fn a_macs_gpu_limit_decides_the_window() {
+    let mut stage = fakes::stage();
+    stage.set("CCLOCAL_PLATFORM", "macos");
+    stage.script("sw_vers", "#!/bin/sh\necho 15.1\n");
+    stage.script("uname", "#!/bin/sh\necho arm64\n");
+    let sysctl = |limit: &str| {
+        format!(
+            "#!/bin/sh\ncase \"$*\" in *hw.memsize) echo 25769803776;; *wired_limit_mb) echo {limit};; *arm64) echo 1;; esac\n"
+        )
+    };
+    let window = |stage: &Stage| {
+        let ran = stage.run(&["--gemma", "--dry-run", "--json"]);
+        let report: Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
+        (
+            report["memory"]["context_window"].as_u64(),
+            report["memory"]["machine"]["budget_source"]
+                .as_str()
+                .map(str::to_owned),
+        )
+    };
+    stage.script("sysctl", &sysctl("0"));
+    assert_eq!(
+        window(&stage),
+        (Some(32_768), Some("three-quarters-of-ram".into()))
+    );
+    stage.script("sysctl", &sysctl("22528"));
+    assert_eq!(window(&stage), (Some(65_536), Some("wired-limit".into())));
+}

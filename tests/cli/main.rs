@@ -1,0 +1,10 @@
+//! Tests through the binary, with executable fakes for the engine and the client: no Python, no network.
+
+mod arguments;
+mod dry_run;
+mod fakes;
+mod faults;
+mod launch;
+mod signals;
+#[path = "../support/mod.rs"]
+mod support;

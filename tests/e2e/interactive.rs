@@ -1,0 +1,120 @@
+//! Claude Code on a real terminal: handed over whole, and given back as it was.
+
+use crate::real::{self, TEXT, free_port};
+use crate::screen::Screen;
+use crate::support::Stage;
+
+/// Starts a session and answers the question about the folder, which is the user's to answer.
+fn start<'a>(stage: &'a Stage, port: &str) -> Screen<'a> {
+    let screen = Screen::open(stage, 80, 24);
+    let binary = env!("CARGO_BIN_EXE_cclocal");
+    screen.line(&format!(
+        "{binary} --model ../hermes-llama --port {port}; echo status=$?"
+    ));
+    screen.wait_for("Yes, I trust this folder");
+    screen.key("Down");
+    screen.key("Enter");
+    screen.wait_for("❯");
+    screen.wait_until("the prompt", |text| {
+        text.contains("Claude Code v") && !text.contains("trust")
+    });
+    screen
+}
+
+fn leave(screen: &Screen) {
+    screen.line("/exit");
+    screen.wait_for("status=0");
+}
+
+#[test]
+fn a_session_from_the_prompt_to_the_file_and_back() {
+    for client in [real::client(), real::old_client()] {
+        let stage = real::stage(&client);
+        let screen = start(&stage, &free_port());
+        screen.line("Create hello.txt");
+        screen.wait_for("Done: the Write tool has written the file.");
+        assert_eq!(stage.read("work/hello.txt"), TEXT);
+        leave(&screen);
+        // The terminal is a shell's again: it echoes, and the cursor is where it should be.
+        screen.line("stty -a | grep -o ' echo ' | tr -d ' '; echo end");
+        screen.wait_until("an echoing terminal", |text| text.contains("\necho\nend"));
+        drop(screen);
+        assert_eq!(real::claude_files(&stage), Vec::<String>::new());
+        stage.assert_nothing_left();
+    }
+}
+
+#[test]
+fn the_trust_question_is_asked_and_no_means_no() {
+    let stage = real::stage(&real::client());
+    let screen = Screen::open(&stage, 80, 24);
+    let binary = env!("CARGO_BIN_EXE_cclocal");
+    screen.line(&format!(
+        "{binary} --model ../hermes-llama --port {}; echo status=$?",
+        free_port()
+    ));
+    screen.wait_for("Yes, I trust this folder");
+    screen.key("Enter");
+    screen.wait_for("status=");
+    drop(screen);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_z_suspends_both_and_fg_brings_both_back() {
+    let stage = real::stage(&real::client());
+    let screen = start(&stage, &free_port());
+    screen.key("C-z");
+    screen.wait_for("Stopped");
+    screen.line("jobs");
+    screen.wait_for("[1]+  Stopped");
+    screen.line("clear; fg");
+    screen.wait_until("the session again", |text| {
+        text.contains("Claude Code v") && text.contains("❯")
+    });
+    screen.line("Create hello.txt");
+    screen.wait_for("Done: the Write tool has written the file.");
+    leave(&screen);
+}
+
+#[test]
+fn ctrl_c_is_the_clients_own() {
+    let stage = real::stage(&real::client());
+    let screen = start(&stage, &free_port());
+    screen.key("C-c");
+    screen.wait_for("again to exit");
+    screen.key("C-c");
+    screen.wait_for("status=0");
+}
+
+#[test]
+fn ctrl_c_while_loading_ends_all_of_it() {
+    let stage = real::stage(&real::client());
+    let screen = Screen::open(&stage, 80, 24);
+    let binary = env!("CARGO_BIN_EXE_cclocal");
+    screen.line(&format!(
+        "{binary} --model ../hermes-llama --port {}; echo status=$?",
+        free_port()
+    ));
+    screen.wait_for("loading");
+    screen.key("C-c");
+    screen.wait_for("status=130");
+    drop(screen);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn a_resize_reaches_the_client() {
+    let stage = real::stage(&real::client());
+    let screen = start(&stage, &free_port());
+    let rule = |width: usize| {
+        move |text: &str| {
+            text.lines()
+                .any(|line| line.trim_end() == "─".repeat(width))
+        }
+    };
+    screen.wait_until("a rule of 80 columns", rule(80));
+    screen.resize(100, 30);
+    screen.wait_until("a rule of 100 columns", rule(100));
+    leave(&screen);
+}

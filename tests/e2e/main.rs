@@ -1,0 +1,13 @@
+//! End to end: the real engine and the real client, offline. `.ci/run` sets what they need and runs them where there is nothing but loopback.
+//!
+//! - `CCLOCAL_E2E_HOME`: a `CCLOCAL_HOME` in which `cclocal setup` has been run;
+//! - `CCLOCAL_E2E_CLAUDE`, `CCLOCAL_E2E_CLAUDE_OLD`: the newest client, and an old one.
+
+mod demo;
+mod interactive;
+mod print_mode;
+mod real;
+mod screen;
+mod signals;
+#[path = "../support/mod.rs"]
+mod support;

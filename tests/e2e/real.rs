@@ -1,0 +1,74 @@
+//! A stage with the real engine, the real client and the demo model.
+
+use std::path::{Path, PathBuf};
+
+use cclocal::demo::model;
+use cclocal::engine::install::{self, Status};
+use cclocal::host::Host;
+use cclocal::paths::Paths;
+
+use crate::support::Stage;
+
+/// What the demo model writes, wherever it is asked to.
+pub const TEXT: &str = "hello world\n";
+
+fn required(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run the end-to-end suite with .ci/run"))
+}
+
+/// The newest client.
+pub fn client() -> PathBuf {
+    required("CCLOCAL_E2E_CLAUDE").into()
+}
+
+/// An old client, 2.1.197.
+pub fn old_client() -> PathBuf {
+    required("CCLOCAL_E2E_CLAUDE_OLD").into()
+}
+
+/// A fresh home with the real engine and this client, and the model in `model`, which writes `work/hello.txt`.
+pub fn stage(client: &Path) -> Stage {
+    let home = required("CCLOCAL_E2E_HOME");
+    let host = Host::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
+    let engine = match install::status(&host, &Paths::of(&host)) {
+        Status::Ready(installed) => installed.executable,
+        status => panic!("the engine in {home} is not ready: {status:?}"),
+    };
+    let mut stage = Stage::bare();
+    stage
+        .set("CCLOCAL_ENGINE", engine.display().to_string())
+        .set("CCLOCAL_CLAUDE", client.display().to_string());
+    let file = stage.path("work/hello.txt");
+    model::write(
+        &stage.path("hermes-llama"),
+        &file.display().to_string(),
+        TEXT,
+    )
+    .expect("the model is written");
+    stage
+}
+
+/// The arguments that serve the stage's model on a free port, and then these.
+pub fn launch<'a>(port: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["--model", "../hermes-llama", "--port", port];
+    args.extend(rest);
+    args
+}
+
+/// A port that nothing listens on now.
+pub fn free_port() -> String {
+    cclocal::machine::port::any_free()
+        .expect("a port")
+        .to_string()
+}
+
+/// The files and folders of the home folder that have to do with Claude Code.
+pub fn claude_files(stage: &Stage) -> Vec<String> {
+    std::fs::read_dir(stage.path("home"))
+        .expect("read")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(".claude"))
+        .collect()
+}

@@ -1,0 +1,107 @@
+//! A real terminal, by tmux: keys in, the screen as a person sees it out.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::{HANG, Stage};
+
+/// A shell in a terminal of its own.
+pub struct Screen<'a> {
+    stage: &'a Stage,
+}
+
+impl<'a> Screen<'a> {
+    /// Opens a terminal of this size with an interactive shell in the work folder.
+    pub fn open(stage: &'a Stage, width: u16, height: u16) -> Self {
+        let screen = Self { stage };
+        let size = [width.to_string(), height.to_string()];
+        screen.tmux(&[
+            "new-session",
+            "-d",
+            "-x",
+            &size[0],
+            "-y",
+            &size[1],
+            "bash --norc --noprofile -i",
+        ]);
+        screen.line("PS1='$ '; clear");
+        screen.wait_for("$");
+        screen
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        let output = Command::new("tmux")
+            .args(["-f", "/dev/null", "-S"])
+            .arg(self.stage.path("tmp/tmux"))
+            .args(args)
+            .current_dir(self.stage.path("work"))
+            .env_clear()
+            .envs(self.stage.env())
+            .env("TERM", "xterm-256color")
+            .output()
+            .expect("tmux");
+        assert!(
+            output.status.success(),
+            "tmux {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Types a line.
+    pub fn line(&self, text: &str) {
+        self.tmux(&["send-keys", "-l", text]);
+        self.key("Enter");
+    }
+
+    /// Presses a key, by tmux's name for it: `Enter`, `C-c`, `Down`.
+    pub fn key(&self, name: &str) {
+        self.tmux(&["send-keys", name]);
+    }
+
+    pub fn resize(&self, width: u16, height: u16) {
+        self.tmux(&[
+            "resize-window",
+            "-x",
+            &width.to_string(),
+            "-y",
+            &height.to_string(),
+        ]);
+    }
+
+    /// What is on the screen.
+    pub fn text(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until this text is on the screen.
+    pub fn wait_for(&self, text: &str) -> String {
+        self.wait_until(&format!("“{text}”"), |screen| screen.contains(text))
+    }
+
+    /// Waits until the screen is as wanted.
+    pub fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let since = Instant::now();
+        loop {
+            let screen = self.text();
+            if wanted(&screen) {
+                return screen;
+            }
+            assert!(
+                since.elapsed() < HANG,
+                "{what} did not appear on the screen:\n{screen}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Screen<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux")
+            .arg("-S")
+            .arg(self.stage.path("tmp/tmux"))
+            .arg("kill-server")
+            .output();
+    }
+}

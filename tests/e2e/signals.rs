@@ -1,0 +1,84 @@
+//! Signals to cclocal at each stage, with the real engine and the real client: nothing is left over.
+
+use nix::sys::signal::Signal;
+
+use crate::real::{self, free_port, launch};
+use crate::screen::Screen;
+use crate::support::{Stage, finish, signal};
+
+const ALL: [(Signal, i32); 4] = [
+    (Signal::SIGINT, 130),
+    (Signal::SIGTERM, 143),
+    (Signal::SIGHUP, 129),
+    (Signal::SIGKILL, 1009),
+];
+
+fn port_is_free(port: &str) {
+    let port = port.parse().expect("a number");
+    assert!(
+        cclocal::machine::port::is_free(port),
+        "port {port} is still taken"
+    );
+}
+
+#[test]
+fn while_the_engine_loads() {
+    for (sent, status) in ALL {
+        let stage = real::stage(&real::client());
+        let port = free_port();
+        let run = stage.start(&launch(&port, &["--", "-p", "Create hello.txt"]));
+        let log = format!("cclocal/state/server-{port}.log");
+        stage.wait_for(&log);
+        signal(&run, sent);
+        let ran = finish(run);
+        assert_eq!(ran.status, status, "{sent}: {}", ran.stderr);
+        stage.assert_nothing_left();
+        port_is_free(&port);
+        assert_eq!(stage.read("work/hello.txt"), "");
+    }
+}
+
+/// The process id of cclocal, which the session's record tells.
+fn session_pid(stage: &Stage, port: &str) -> i32 {
+    let record = stage.wait_for(&format!("cclocal/state/run/{port}/record.json"));
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    i32::try_from(record["pid"].as_i64().expect("a pid")).expect("a pid")
+}
+
+#[test]
+fn while_the_client_has_the_terminal() {
+    for (sent, status) in ALL.into_iter().skip(1) {
+        let stage = real::stage(&real::client());
+        let screen = Screen::open(&stage, 80, 24);
+        let port = free_port();
+        let binary = env!("CARGO_BIN_EXE_cclocal");
+        screen.line(&format!(
+            "{binary} --model ../hermes-llama --port {port}; echo status=$?"
+        ));
+        screen.wait_for("Yes, I trust this folder");
+        let pid = nix::unistd::Pid::from_raw(session_pid(&stage, &port));
+        nix::sys::signal::kill(pid, sent).expect("signalled");
+        let status = if status > 1000 {
+            status - 1000 + 128
+        } else {
+            status
+        };
+        screen.wait_for(&format!("status={status}"));
+        drop(screen);
+        stage.assert_nothing_left();
+        port_is_free(&port);
+    }
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_all_of_it() {
+    let stage = real::stage(&real::client());
+    let screen = Screen::open(&stage, 80, 24);
+    let port = free_port();
+    let binary = env!("CARGO_BIN_EXE_cclocal");
+    screen.line(&format!("{binary} --model ../hermes-llama --port {port}"));
+    screen.wait_for("Yes, I trust this folder");
+    drop(screen);
+    stage.assert_nothing_left();
+    port_is_free(&port);
+}
