@@ -312,10 +312,7 @@ pub const ALL: &[Variables] = &[
         Claude,
         C::Prompt,
         Set,
-        &[
-            "DISABLE_PROMPT_CACHING",
-            "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS",
-        ],
+        &["CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS"],
         "`1`: only what a local server understands; the tool list stays as it is for the whole session",
     ),
     row(

@@ -21,8 +21,7 @@ pub fn ask(command: &mut Command, deadline: Duration) -> Result<String, String> 
         .stderr
         .lines()
         .chain(finished.stdout.lines())
-        .filter(|line| !line.trim().is_empty())
-        .last()
+        .rfind(|line| !line.trim().is_empty())
         .unwrap_or("it failed without a word");
     Err(last.trim().to_owned())
 }

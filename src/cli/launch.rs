@@ -51,13 +51,12 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executab
         Found::Absent(why) => why,
     };
     if !yes {
-        ui.say(&format!("{why}."));
+        if ui.interactive {
+            ui.say(&format!("{why}."));
+        }
         if !ui.confirm("Install the engine (vllm-mlx) into cclocal's own folder now?") {
-            return Err(
-                Error::new(Exit::EngineMissing, "the engine is not installed")
-                    .cause(why)
-                    .hint("run `cclocal setup`; it changes nothing outside cclocal's own folder"),
-            );
+            return Err(Error::new(Exit::EngineMissing, why)
+                .hint("run `cclocal setup`; it changes nothing outside cclocal's own folder"));
         }
     }
     setup::engine(host, paths, ui)

@@ -57,7 +57,7 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui) -> Result<Executable> {
     install::supported(&Platform::detect(host)?)?;
     let mut progress = ui.progress("installing the engine");
     let installed = install::install(host, paths, &mut |event| match event {
-        Event::Step { name } => progress.update(&name),
+        Event::Step { name } => progress.step(&name),
         Event::Line(_) | Event::Done { .. } => {}
     })?;
     let took = progress.elapsed();

@@ -7,7 +7,7 @@ use crate::error::{Error, Exit};
 use crate::process::Ended;
 
 /// How many of the log's last lines are shown.
-const SHOWN_LINES: usize = 12;
+const SHOWN_LINES: usize = 8;
 
 struct Reason {
     /// Any of these in the log means this reason. Lower case.
@@ -107,11 +107,18 @@ const REASONS: &[Reason] = &[
             "safetensorerror",
             "invalid json header",
             "incomplete metadata",
+            "unable to read 8 bytes",
+            "no safetensors found",
+            "expected shape",
+            "parameters not in model",
+            "cannot determine whether",
+            "instantiate the backend tokenizer",
+            "failed to parse tokenizer",
             "[load_safetensors]",
             "header too large",
         ],
         exit: Exit::Engine,
-        cause: "a weight file of the model is damaged",
+        cause: "a file of the model is damaged or missing",
         hint: "remove the model's folder from the hub cache and run it again to download it anew",
     },
     Reason {
@@ -150,8 +157,7 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         ["model type", "not supported"] => reason.marks.iter().all(|mark| text.contains(mark)),
         marks => marks.iter().any(|mark| text.contains(mark)),
     });
-    let shown = tail.len().saturating_sub(SHOWN_LINES);
-    let mut detail = tail[shown..].to_vec();
+    let mut detail = essential(tail);
     let log = log.display();
     detail.push(format!("the whole log: {log}"));
     let (exit, cause, hint) = match (reason, ended) {
@@ -181,6 +187,31 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         .cause(cause)
         .hint(hint)
         .detail(detail)
+}
+
+/// The last lines that say something: without the frames of tracebacks, the notices of a start and an orderly end, and rules.
+fn essential(tail: &[String]) -> Vec<String> {
+    let says_nothing = |line: &&String| {
+        line.starts_with([' ', '\t', '=', '-'])
+            || line.starts_with("INFO:")
+            || line.starts_with("Traceback (most recent call last)")
+            || line.contains("ERROR:    Traceback")
+            || line.contains("Application startup failed")
+            || line.starts_with("During handling of the above exception")
+            || line.starts_with("The above exception was the direct cause")
+    };
+    let lines: Vec<String> = tail
+        .iter()
+        .filter(|line| !says_nothing(line))
+        .cloned()
+        .collect();
+    // A log of nothing else is better than no words at all.
+    let lines = if lines.is_empty() {
+        tail.to_vec()
+    } else {
+        lines
+    };
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].to_vec()
 }
 
 fn signal_name(signal: i32) -> &'static str {
@@ -273,7 +304,7 @@ mod tests {
     fn only_the_end_of_a_long_log_is_shown() {
         let log: String = (0..100).map(|line| format!("line {line}\n")).collect();
         let error = explained(End::FailedToStart(Ended::Code(3)), &log);
-        assert_eq!(error.detail.first().map(String::as_str), Some("line 88"));
+        assert_eq!(error.detail.first().map(String::as_str), Some("line 92"));
         assert_eq!(error.detail.len(), SHOWN_LINES + 1);
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::executable::Executable;
 use super::lifecycle::{Action, End, Event, State};
-use super::{death, health, log};
+use super::{death, health, install, log};
 use crate::error::{Context, Exit, Result};
 use crate::process::Child;
 use crate::secret::Secret;
@@ -48,6 +48,8 @@ pub struct Server {
     log: PathBuf,
     port: u16,
     served_name: String,
+    /// An engine that runs keeps its installation from being replaced under it.
+    _hold: Option<install::Hold>,
 }
 
 impl Server {
@@ -82,6 +84,7 @@ impl Server {
             log: launch.log,
             port: launch.port,
             served_name: launch.served_name,
+            _hold: install::hold(&launch.executable.script),
         };
         if let Some(pipe) = &mut server.lifeline {
             let key = launch.key.map_or("", Secret::expose);

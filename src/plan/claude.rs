@@ -191,7 +191,6 @@ fn environment(inputs: &Inputs) -> BTreeMap<String, String> {
         ("DISABLE_ERROR_REPORTING", "1"),
         ("DISABLE_FEEDBACK_COMMAND", "1"),
         ("DISABLE_NON_ESSENTIAL_MODEL_CALLS", "1"),
-        ("DISABLE_PROMPT_CACHING", "1"),
         ("DISABLE_TELEMETRY", "1"),
         ("DO_NOT_TRACK", "1"),
         ("API_FORCE_IDLE_TIMEOUT", "0"),

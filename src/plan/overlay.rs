@@ -73,6 +73,8 @@ pub fn overlay(
         "autoUploadSessions": false,
         "disableAgentView": true,
         "disableClaudeAiConnectors": true,
+        // The client would write a file for `claude-cli://` links into the user's home.
+        "disableDeepLinkRegistration": "disable",
         "disableRemoteControl": true,
         "feedbackSurveyRate": 0,
         "remoteControlAtStartup": false,

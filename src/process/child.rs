@@ -210,8 +210,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let fifo = folder.path().join("alive");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
-        // The grandchild holds the fifo open for writing until it dies; reading then sees the end.
-        let script = format!("sleep 1000 > '{}' & exit 0", fifo.display());
+        // The leader opens the fifo for writing, which waits for our reading; the grandchild inherits it and holds it open until it
+        // dies, and only then does reading see the end.
+        let script = format!("exec 3> '{}'; sleep 1000 & exit 0", fifo.display());
         let mut child = Child::spawn_group(&mut shell(&script)).expect("started");
         let end = tokio::task::spawn_blocking(move || std::fs::read(fifo)).await;
         assert_eq!(end.expect("joined").expect("read"), b"");

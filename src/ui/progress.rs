@@ -60,6 +60,18 @@ impl Progress {
         }
     }
 
+    /// Says that something else is being done now. Where lines cannot be painted over, it is printed at once.
+    pub fn step(&mut self, message: &str) {
+        if self
+            .printed
+            .as_ref()
+            .is_some_and(|(_, said)| said != message)
+        {
+            self.printed = None;
+        }
+        self.update(message);
+    }
+
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }

@@ -20,7 +20,10 @@ fn the_engine_is_missing() {
     let stage = Stage::bare();
     let ran = stage.run(&["--gemma"]);
     assert_eq!(ran.status, 10);
-    insta::assert_snapshot!(said(&stage, &ran), @"");
+    insta::assert_snapshot!(said(&stage, &ran), @"
+    error: the engine is not installed
+      hint: run `cclocal setup`; it changes nothing outside cclocal's own folder
+    ");
 }
 
 #[test]

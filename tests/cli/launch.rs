@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::fakes;
-use crate::support::Stage;
 
 /// A port that nothing listens on now. Asked for anew by each test, so that tests side by side do not meet.
 pub fn free_port() -> String {

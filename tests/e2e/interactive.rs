@@ -12,13 +12,17 @@ fn start<'a>(stage: &'a Stage, port: &str) -> Screen<'a> {
         "{binary} --model ../hermes-llama --port {port}; echo status=$?"
     ));
     screen.wait_for("Yes, I trust this folder");
-    screen.key("Down");
-    screen.key("Enter");
-    screen.wait_for("❯");
-    screen.wait_until("the prompt", |text| {
-        text.contains("Claude Code v") && !text.contains("trust")
+    screen.press_until("Down", "the other answer", yes_is_chosen);
+    screen.press_until("Enter", "the prompt", |text| {
+        text.contains("Claude Code v") && !text.contains("trust this folder")
     });
     screen
+}
+
+/// The newest client proposes no, the old one yes.
+fn yes_is_chosen(text: &str) -> bool {
+    text.lines()
+        .any(|line| line.contains('❯') && line.contains("Yes, I trust"))
 }
 
 fn leave(screen: &Screen) {
@@ -54,8 +58,7 @@ fn the_trust_question_is_asked_and_no_means_no() {
         free_port()
     ));
     screen.wait_for("Yes, I trust this folder");
-    screen.key("Enter");
-    screen.wait_for("status=");
+    screen.press_until("Enter", "the end", |text| text.contains("status=1"));
     drop(screen);
     stage.assert_nothing_left();
 }
@@ -83,8 +86,7 @@ fn ctrl_c_is_the_clients_own() {
     let screen = start(&stage, &free_port());
     screen.key("C-c");
     screen.wait_for("again to exit");
-    screen.key("C-c");
-    screen.wait_for("status=0");
+    screen.press_until("C-c", "the end", |text| text.contains("status=0"));
 }
 
 #[test]

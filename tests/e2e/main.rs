@@ -8,6 +8,8 @@ mod interactive;
 mod print_mode;
 mod real;
 mod screen;
+mod scripted_server;
+mod settings;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;

@@ -72,7 +72,8 @@ fn a_damaged_model_is_said_to_be_one() {
     let ran = stage.run(&launch(&free_port(), &["--", "-p", "x"]));
     assert_eq!(ran.status, 14, "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("a weight file of the model is damaged"),
+        ran.stderr
+            .contains("a file of the model is damaged or missing"),
         "{}",
         ran.stderr
     );

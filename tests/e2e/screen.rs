@@ -59,6 +59,31 @@ impl<'a> Screen<'a> {
         self.tmux(&["send-keys", name]);
     }
 
+    /// Presses a key, if the screen is not as wanted yet, and again every two seconds until it is: a program that has just painted a
+    /// question may not listen yet.
+    pub fn press_until(&self, name: &str, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let since = Instant::now();
+        if wanted(&self.text()) {
+            return self.text();
+        }
+        loop {
+            self.key(name);
+            let pressed = Instant::now();
+            while pressed.elapsed() < Duration::from_secs(2) {
+                let screen = self.text();
+                if wanted(&screen) {
+                    return screen;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            assert!(
+                since.elapsed() < HANG,
+                "{what} did not follow {name}:\n{}",
+                self.text()
+            );
+        }
+    }
+
     pub fn resize(&self, width: u16, height: u16) {
         self.tmux(&[
             "resize-window",

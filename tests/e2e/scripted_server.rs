@@ -19,7 +19,10 @@ pub struct Request {
 impl Request {
     /// A header's value; its name in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// The body, or null if it is not JSON.
@@ -29,21 +32,38 @@ impl Request {
 
     /// Whether it asks for an answer of the model.
     pub fn is_message(&self) -> bool {
-        self.method == "POST" && self.path.starts_with("/v1/messages") && !self.path.contains("count_tokens")
+        self.method == "POST"
+            && self.path.starts_with("/v1/messages")
+            && !self.path.contains("count_tokens")
     }
 
     /// How many tool results the conversation holds so far.
     pub fn tool_results(&self) -> usize {
         let body = self.json();
         let messages = body["messages"].as_array().cloned().unwrap_or_default();
-        let blocks = messages.iter().filter_map(|message| message["content"].as_array()).flatten();
-        blocks.filter(|block| block["type"] == "tool_result").count()
+        let blocks = messages
+            .iter()
+            .filter_map(|message| message["content"].as_array())
+            .flatten();
+        blocks
+            .filter(|block| block["type"] == "tool_result")
+            .count()
     }
 
     /// Everything that was sent, as text, to look for what must not be there.
     pub fn text(&self) -> String {
-        let headers: Vec<String> = self.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        format!("{} {}\n{}\n\n{}", self.method, self.path, headers.join("\n"), String::from_utf8_lossy(&self.body))
+        let headers: Vec<String> = self
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        format!(
+            "{} {}\n{}\n\n{}",
+            self.method,
+            self.path,
+            headers.join("\n"),
+            String::from_utf8_lossy(&self.body)
+        )
     }
 }
 
@@ -52,7 +72,11 @@ impl Request {
 pub enum Reply {
     Text(String),
     /// A call of a tool. Each call in a conversation needs its own id.
-    Tool { id: String, name: &'static str, input: Value },
+    Tool {
+        id: String,
+        name: &'static str,
+        input: Value,
+    },
 }
 
 type Script = dyn Fn(&Request) -> Reply + Send + Sync;
@@ -102,7 +126,10 @@ impl ScriptedServer {
 
     /// Those that ask for an answer of the model.
     pub fn messages(&self) -> Vec<Request> {
-        self.requests().into_iter().filter(Request::is_message).collect()
+        self.requests()
+            .into_iter()
+            .filter(Request::is_message)
+            .collect()
     }
 }
 
@@ -123,9 +150,16 @@ fn serve(stream: TcpStream, script: &Script, kept: &Mutex<Vec<Request>>) -> std:
         return respond(&mut out, "200 OK", &whole(&model, &reply));
     }
     match request.path.as_str() {
-        path if path.contains("count_tokens") => respond(&mut out, "200 OK", &json!({"input_tokens": request.body.len() / 4})),
+        path if path.contains("count_tokens") => respond(
+            &mut out,
+            "200 OK",
+            &json!({"input_tokens": request.body.len() / 4}),
+        ),
         // The client asks first whether anyone is there.
-        _ if request.method == "HEAD" => write!(out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+        _ if request.method == "HEAD" => write!(
+            out,
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ),
         _ => respond(&mut out, "404 Not Found", &json!({"error": "not here"})),
     }
 }
@@ -136,7 +170,10 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         return Ok(None);
     }
     let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, path) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -146,8 +183,16 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
             None => break,
         }
     }
-    let mut request = Request { method, path, headers, body: Vec::new() };
-    let length: u64 = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut request = Request {
+        method,
+        path,
+        headers,
+        body: Vec::new(),
+    };
+    let length: u64 = request
+        .header("content-length")
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(0);
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
     request.body = body;
@@ -156,13 +201,19 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
 
 fn respond(out: &mut impl Write, status: &str, body: &Value) -> std::io::Result<()> {
     let body = body.to_string();
-    write!(out, "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    write!(
+        out,
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn block(reply: &Reply) -> Value {
     match reply {
         Reply::Text(text) => json!({"type": "text", "text": text}),
-        Reply::Tool { id, name, input } => json!({"type": "tool_use", "id": id, "name": name, "input": input}),
+        Reply::Tool { id, name, input } => {
+            json!({"type": "tool_use", "id": id, "name": name, "input": input})
+        }
     }
 }
 
@@ -179,12 +230,26 @@ fn whole(model: &Value, reply: &Reply) -> Value {
 }
 
 fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::Result<()> {
-    write!(out, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")?;
-    let mut event = |data: Value| write!(out, "event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default());
-    event(json!({"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
-        "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}}}))?;
+    write!(
+        out,
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut event = |data: Value| {
+        write!(
+            out,
+            "event: {}\ndata: {data}\n\n",
+            data["type"].as_str().unwrap_or_default()
+        )
+    };
+    event(
+        json!({"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
+        "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}}}),
+    )?;
     let (start, delta) = match reply {
-        Reply::Text(text) => (json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": text})),
+        Reply::Text(text) => (
+            json!({"type": "text", "text": ""}),
+            json!({"type": "text_delta", "text": text}),
+        ),
         Reply::Tool { id, name, input } => (
             json!({"type": "tool_use", "id": id, "name": name, "input": {}}),
             json!({"type": "input_json_delta", "partial_json": input.to_string()}),
@@ -193,6 +258,8 @@ fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::
     event(json!({"type": "content_block_start", "index": 0, "content_block": start}))?;
     event(json!({"type": "content_block_delta", "index": 0, "delta": delta}))?;
     event(json!({"type": "content_block_stop", "index": 0}))?;
-    event(json!({"type": "message_delta", "delta": {"stop_reason": stop_reason(reply), "stop_sequence": null}, "usage": {"output_tokens": 5}}))?;
+    event(
+        json!({"type": "message_delta", "delta": {"stop_reason": stop_reason(reply), "stop_sequence": null}, "usage": {"output_tokens": 5}}),
+    )?;
     event(json!({"type": "message_stop"}))
 }

@@ -1,5 +1,8 @@
 //! A scratch home with fakes in it, and the binary run there.
 
+// Each test crate uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

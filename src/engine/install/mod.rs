@@ -241,7 +241,9 @@ fn with_uv(
         if python.is_some() {
             return error;
         }
-        Error { message: format!("there is no Python {} here, and uv could not fetch one", python::VERSIONS), ..error }
+        // Python comes from another server than the packages.
+        let cause = error.cause.map(|cause| cause.replace("the package index", "the server that it comes from"));
+        Error { message: format!("there is no Python {} here, and uv could not fetch one", python::VERSIONS), cause, ..error }
             .hint("install Python 3.12 (macOS: `brew install python@3.12`; Debian and Ubuntu: `apt install python3 python3-venv`), then run `cclocal setup` again")
     })?;
     tools.step(format!(
@@ -276,12 +278,14 @@ fn with_pip(python: &Python, at: &Path, requirements: &Path, tools: &mut Tools<'
         "downloading and installing {} packages",
         lock::packages()
     ));
-    let install: [&OsStr; 11] = [
+    // Compiling all of it would take longer than downloading it; Python compiles what it loads.
+    let install: [&OsStr; 12] = [
         "-I".as_ref(),
         "-m".as_ref(),
         "pip".as_ref(),
         "install".as_ref(),
         "--no-input".as_ref(),
+        "--no-compile".as_ref(),
         "--disable-pip-version-check".as_ref(),
         "--no-deps".as_ref(),
         "--require-hashes".as_ref(),

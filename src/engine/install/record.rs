@@ -278,6 +278,20 @@ mod tests {
     }
 
     #[test]
+    fn a_second_installation_says_that_it_waits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = Paths::of(&Host::for_tests(folder.path(), &[]));
+        let first = exclusively(&paths, || panic!("nobody else is at work")).expect("held");
+        let (sender, waits) = std::sync::mpsc::channel();
+        let second = std::thread::spawn(move || {
+            exclusively(&paths, || sender.send(()).expect("told")).map(drop)
+        });
+        waits.recv().expect("it waits");
+        drop(first);
+        second.join().expect("ended").expect("held");
+    }
+
+    #[test]
     fn an_environment_in_use_is_not_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let (paths, record) = made(folder.path());

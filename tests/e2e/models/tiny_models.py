@@ -166,7 +166,7 @@ def gemma4(out, tok, chain):
     text = {
         "model_type": "gemma4_text",
         "hidden_size": HIDDEN,
-        "num_hidden_layers": 6,
+        "num_hidden_layers": 3,
         "intermediate_size": 256,
         "num_attention_heads": 4,
         "head_dim": 64,
@@ -178,7 +178,7 @@ def gemma4(out, tok, chain):
         "hidden_size_per_layer_input": 0,
         "sliding_window": 512,
         "use_double_wide_mlp": False,
-        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
     }
     vision = {
         "model_type": "gemma4_vision",

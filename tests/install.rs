@@ -1,0 +1,500 @@
+//! Installing the engine, through the binary, with `uv` and `python` as small shell scripts: no Python, no network.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::{Ran, Stage, finish, signal};
+
+const ENGINE: &str = "cclocal/data/engine";
+
+/// A stage on which nothing but the shell is on PATH.
+fn bare() -> Stage {
+    let mut stage = Stage::bare();
+    let bin = stage.path("bin").display().to_string();
+    stage.set("PATH", bin);
+    stage.script("uname", "#!/bin/sh\necho x86_64\n");
+    stage.script("getconf", "#!/bin/sh\necho glibc 2.36\n");
+    stage
+}
+
+/// A Python of this minor version. It makes environments whose Python is a link to itself, writes down what it is asked in `python.log`, and
+/// does what `python-mode` says when it installs.
+fn python(stage: &Stage, minor: u32, venv: bool) {
+    let root = stage.path("");
+    stage.script(
+        &format!("python3.{minor}"),
+        &format!(
+            r#"#!/bin/sh
+PATH=/usr/bin:/bin
+root='{root}'
+case "$*" in
+*find_spec*) echo '{{"version": "3.{minor}.1", "minor": {minor}, "cpython": true, "free_threaded": false, "machine": "x86_64", "venv": {venv}, "executable": "'"$root/bin/python3.{minor}"'"}}' ;;
+*mlx.core*) [ ! -e "$root/check-fails" ] && echo vllm-mlx 0.6.0 || {{ echo 'ImportError: libmlx.so'; exit 1; }} ;;
+*"-m venv"*)
+    echo "$*" >>"$root/python.log"
+    for last; do :; done
+    mkdir -p "$last/bin" "$last/lib/python3.{minor}/site-packages"
+    ln -s "$root/bin/python3.{minor}" "$last/bin/python" ;;
+*"-m pip install"*)
+    echo "$*" >>"$root/python.log"
+    at=$(dirname "$(dirname "$0")")
+    . "$root/bin/fake-install" ;;
+*) exit 9 ;;
+esac
+"#,
+            root = root.display().to_string().trim_end_matches('/'),
+        ),
+    );
+    fake_install(stage);
+}
+
+/// A uv, which writes down what it is asked in `uv.log`. Its Python is the newest fake one.
+fn uv(stage: &Stage) {
+    let root = stage.path("");
+    stage.script(
+        "uv",
+        &format!(
+            r#"#!/bin/sh
+PATH=/usr/bin:/bin
+root='{root}'
+echo "$*" >>"$root/uv.log"
+env >"$root/uv.env"
+case "$1" in
+--version) echo 'uv 0.13.9' ;;
+venv)
+    for last; do :; done
+    python=
+    for word; do case "$word" in */python3.*) python=$word ;; esac; done
+    [ -n "$python" ] || {{ echo 'error: Failed to download python: dns error'; exit 2; }}
+    minor=${{python##*/}}
+    mkdir -p "$last/bin" "$last/lib/$minor/site-packages"
+    ln -s "$python" "$last/bin/python" ;;
+pip)
+    at=$4
+    . "$root/bin/fake-install" ;;
+esac
+"#,
+            root = root.display().to_string().trim_end_matches('/'),
+        ),
+    );
+    fake_install(stage);
+}
+
+/// What both do when they install into `$at`: what the file `mode` says.
+fn fake_install(stage: &Stage) {
+    stage.script(
+        "fake-install",
+        r#"
+[ -e "$root/mode" ] && mode=$(cat "$root/mode")
+case "$mode" in
+hash) echo "  × Failed to download mlx"; echo "  Hash mismatch for mlx"; exit 1 ;;
+network) echo "error: Request failed"; echo "  cause: dns error" >&2; exit 2 ;;
+full) echo "OSError: [Errno 28] No space left on device"; exit 1 ;;
+hang) mkdir -p "$at/half"; echo $$ >"$root/hanging"; sleep 1000 & sleep 1000 ;;
+slow) echo $$ >"$root/hanging"; sleep 1 ;;
+esac
+for site in "$at"/lib/*/site-packages; do mkdir -p "$site/vllm_mlx"; : >"$site/vllm_mlx/__init__.py"; done
+printf '#!/bin/sh\n' >"$at/bin/vllm-mlx"
+chmod +x "$at/bin/vllm-mlx"
+echo "installed into $at" >>"$root/installs"
+"#,
+    );
+}
+
+fn with_uv() -> Stage {
+    let stage = bare();
+    python(&stage, 12, true);
+    uv(&stage);
+    stage
+}
+
+fn setup(stage: &Stage) -> Ran {
+    stage.run(&["setup", "--yes"])
+}
+
+#[track_caller]
+fn done(ran: &Ran) {
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
+#[track_caller]
+fn fails(ran: &Ran, status: i32, words: &[&str]) {
+    assert_eq!(ran.status, status, "{}", ran.stderr);
+    for word in words {
+        assert!(
+            ran.stderr.contains(word),
+            "{word:?} is not in:\n{}",
+            ran.stderr
+        );
+    }
+}
+
+fn environments(stage: &Stage) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(stage.path(ENGINE).join("envs")) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn installs(stage: &Stage) -> usize {
+    stage.read("installs").lines().count()
+}
+
+#[test]
+fn uv_installs_what_the_lock_says_and_nothing_else() {
+    let mut stage = with_uv();
+    for (name, value) in [
+        ("PYTHONPATH", "/x"),
+        ("PIP_TARGET", "/x"),
+        ("ANTHROPIC_API_KEY", "sk-secret"),
+        ("HF_TOKEN", "hf"),
+        ("UV_HTTP_TIMEOUT", "9"),
+    ] {
+        stage.set(name, value);
+    }
+    done(&setup(&stage));
+    let asked = stage.read("uv.log");
+    assert!(
+        asked.contains("--no-deps --require-hashes --only-binary=:all: -r "),
+        "{asked}"
+    );
+    let env = stage.read("uv.env");
+    for absent in [
+        "PYTHONPATH",
+        "PIP_TARGET",
+        "ANTHROPIC",
+        "HF_TOKEN",
+        "secret",
+    ] {
+        assert!(!env.contains(absent), "{env}");
+    }
+    assert!(env.contains("UV_HTTP_TIMEOUT=9"));
+    let [environment] = &environments(&stage)[..] else {
+        panic!("one environment")
+    };
+    assert!(
+        stage
+            .read(&format!("{ENGINE}/envs/{environment}/engine.lock"))
+            .contains("vllm-mlx==0.6.0")
+    );
+    let log = stage.path("cclocal/state/setup.log");
+    assert!(
+        std::fs::read_to_string(&log)
+            .expect("a log")
+            .contains("uv pip install")
+    );
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(&log).expect("a log").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn the_second_setup_does_nothing_and_at_once() {
+    let stage = with_uv();
+    done(&setup(&stage));
+    let asked = stage.read("uv.log");
+    let best = (0..10)
+        .map(|_| {
+            let started = Instant::now();
+            done(&setup(&stage));
+            started.elapsed()
+        })
+        .min()
+        .expect("some");
+    assert_eq!(stage.read("uv.log"), asked);
+    assert!(best < Duration::from_millis(100), "{best:?}");
+}
+
+#[test]
+fn without_uv_pip_installs() {
+    let stage = bare();
+    python(&stage, 11, true);
+    done(&setup(&stage));
+    let asked = stage.read("python.log");
+    assert!(
+        asked.contains("-m pip install") && asked.contains("--require-hashes"),
+        "{asked}"
+    );
+    assert_eq!(installs(&stage), 1);
+}
+
+#[test]
+fn a_python_that_is_too_old_or_too_new_is_passed_over() {
+    let stage = with_uv();
+    std::fs::rename(stage.path("bin/python3.12"), stage.path("bin/aside")).expect("moved");
+    for (name, minor) in [("python3.13", 14), ("python3.11", 10)] {
+        python(&stage, minor, true);
+        std::fs::rename(
+            stage.path(format!("bin/python3.{minor}")),
+            stage.path(format!("bin/{name}")),
+        )
+        .expect("moved");
+    }
+    fails(
+        &setup(&stage),
+        10,
+        &[
+            "there is no Python 3.11, 3.12 or 3.13 here, and uv could not fetch one",
+            "install Python 3.12",
+        ],
+    );
+    assert!(stage.read("uv.log").contains("--managed-python"));
+    std::fs::rename(stage.path("bin/aside"), stage.path("bin/python3.12")).expect("moved");
+    done(&setup(&stage));
+}
+
+#[test]
+fn without_uv_and_without_a_useful_python_uv_is_fetched_and_its_hash_is_checked() {
+    let mut stage = bare();
+    python(&stage, 12, false);
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 2000];
+            let length = stream.read(&mut request).unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let body = if request.starts_with("GET /simple/uv/ ") {
+                let names = [
+                    "uv-0.13.9-py3-none-macosx_11_0_arm64.whl",
+                    "uv-0.13.9-py3-none-manylinux_2_28_aarch64.whl",
+                    "uv-0.13.9-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+                ];
+                names
+                    .map(|name| format!("<a href=\"../../files/{name}#sha256=00\">{name}</a>"))
+                    .join("\n")
+            } else {
+                "not the wheel".to_owned()
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    stage.set(
+        "UV_INDEX_URL",
+        format!("http://user:password@127.0.0.1:{port}/simple"),
+    );
+    let ran = setup(&stage);
+    fails(&ran, 10, &["uv could not be fetched", "its hash differs"]);
+    assert!(!stage.path(ENGINE).join("uv").exists());
+
+    stage.set("UV_INDEX_URL", "http://user:password@127.0.0.1:9/simple");
+    let ran = setup(&stage);
+    fails(
+        &ran,
+        10,
+        &["uv could not be fetched", "install uv or Python 3.12"],
+    );
+    assert!(
+        !ran.stderr.contains("password")
+            && !stage.read("cclocal/state/setup.log").contains("password")
+    );
+}
+
+#[test]
+fn what_goes_wrong_is_named_and_leaves_nothing_half_made() {
+    let stage = with_uv();
+    for (mode, status, words) in [
+        (
+            "hash",
+            10,
+            &[
+                "a downloaded package is not the one that the lock file names",
+                "| ",
+            ][..],
+        ),
+        (
+            "network",
+            10,
+            &[
+                "the package index cannot be reached",
+                "connect to the network",
+            ],
+        ),
+        ("full", 12, &["the disk is full"]),
+    ] {
+        stage.write("mode", mode);
+        fails(&setup(&stage), status, words);
+        assert_eq!(environments(&stage), Vec::<String>::new(), "{mode}");
+    }
+    stage.write("mode", "");
+    stage.write("check-fails", "");
+    fails(
+        &setup(&stage),
+        10,
+        &["checking the engine failed", "ImportError: libmlx.so"],
+    );
+    std::fs::remove_file(stage.path("check-fails")).expect("removed");
+    done(&setup(&stage));
+}
+
+#[test]
+fn killed_half_way_it_leaves_no_process_and_is_made_anew() {
+    for with in [
+        Signal::SIGKILL,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
+        let stage = with_uv();
+        stage.write("mode", "hang");
+        let child = stage.start(&["setup", "--yes"]);
+        stage.wait_for("hanging");
+        signal(&child, with);
+        assert_ne!(finish(child).status, 0);
+        stage.assert_nothing_left();
+        stage.write("mode", "");
+        done(&setup(&stage));
+        assert_eq!(
+            environments(&stage).len(),
+            1,
+            "the half-made one is removed"
+        );
+        assert_eq!(installs(&stage), 1);
+    }
+}
+
+#[test]
+fn two_at_once_install_once() {
+    let stage = with_uv();
+    stage.write("mode", "slow");
+    let first = stage.start(&["setup", "--yes"]);
+    stage.wait_for("hanging");
+    let second = stage.start(&["setup", "--yes"]);
+    let (first, second) = (finish(first), finish(second));
+    done(&first);
+    done(&second);
+    assert_eq!(installs(&stage), 1);
+}
+
+#[test]
+fn another_lock_makes_another_environment_and_the_old_one_goes() {
+    let stage = with_uv();
+    done(&setup(&stage));
+    let old = environments(&stage);
+    let record = stage.read(&format!("{ENGINE}/current.json"));
+    let at = record.find("\"lock\": \"").expect("a lock") + 9;
+    stage.write(
+        &format!("{ENGINE}/current.json"),
+        &format!("{}0000{}", &record[..at], &record[at + 4..]),
+    );
+
+    stage.write("mode", "network");
+    fails(&setup(&stage), 10, &[]);
+    assert_eq!(
+        environments(&stage),
+        old,
+        "the old one stays until the new one is there"
+    );
+
+    stage.write("mode", "");
+    done(&setup(&stage));
+    let new = environments(&stage);
+    assert_eq!(new.len(), 1);
+    assert_ne!(new, old);
+}
+
+#[test]
+fn an_environment_whose_python_is_gone_is_made_anew() {
+    let stage = with_uv();
+    done(&setup(&stage));
+    std::fs::remove_file(stage.path("bin/python3.12")).expect("removed");
+    python(&stage, 13, true);
+    done(&setup(&stage));
+    assert!(
+        stage
+            .read(&format!("{ENGINE}/current.json"))
+            .contains("3.13.1")
+    );
+
+    // The same name, but another version behind it, as a system's upgrade does.
+    python(&stage, 11, true);
+    std::fs::remove_file(stage.path("bin/python3.13")).expect("removed");
+    symlink(stage.path("bin/python3.11"), stage.path("bin/python3.13")).expect("linked");
+    done(&setup(&stage));
+    assert!(
+        stage
+            .read(&format!("{ENGINE}/current.json"))
+            .contains("3.11.1")
+    );
+    assert_eq!(environments(&stage).len(), 1);
+}
+
+#[test]
+fn force_makes_it_anew() {
+    let stage = with_uv();
+    done(&setup(&stage));
+    done(&stage.run(&["setup", "--yes", "--force"]));
+    assert_eq!((installs(&stage), environments(&stage).len()), (2, 1));
+}
+
+#[test]
+fn platforms_without_packages_are_refused_with_the_reason() {
+    let refused = |change: &dyn Fn(&mut Stage), words: &[&str]| {
+        let mut stage = with_uv();
+        change(&mut stage);
+        fails(&setup(&stage), 12, words);
+        assert_eq!(installs(&stage), 0);
+    };
+    let mac = |stage: &mut Stage, arch: &str, version: &str| {
+        stage.set("CCLOCAL_PLATFORM", "macos");
+        stage.script("uname", &format!("#!/bin/sh\necho {arch}\n"));
+        stage.script("sw_vers", &format!("#!/bin/sh\necho {version}\n"));
+    };
+    refused(
+        &|stage| mac(stage, "x86_64", "15.1"),
+        &["Intel Macs cannot run the engine"],
+    );
+    refused(
+        &|stage| mac(stage, "arm64", "13.6.1"),
+        &["macOS 13.6 is too old", "macOS 14"],
+    );
+    refused(
+        &|stage| {
+            stage.script("getconf", "#!/bin/sh\necho glibc 2.31\n");
+        },
+        &["glibc 2.31 is too old", "2.35"],
+    );
+    refused(
+        &|stage| {
+            stage.script("getconf", "#!/bin/sh\nexit 1\n");
+            stage.script("ldd", "#!/bin/sh\necho 'musl libc (x86_64)' >&2\nexit 1\n");
+        },
+        &["musl"],
+    );
+    refused(
+        &|stage| {
+            stage.script("uname", "#!/bin/sh\necho riscv64\n");
+        },
+        &["does not run on riscv64"],
+    );
+}
+
+#[test]
+fn a_mac_with_apple_silicon_is_taken_also_when_translated() {
+    let mut stage = with_uv();
+    stage.set("CCLOCAL_PLATFORM", "macos");
+    stage.script("sw_vers", "#!/bin/sh\necho 14.6.1\n");
+    stage.script(
+        "sysctl",
+        "#!/bin/sh\n[ \"$2\" = hw.optional.arm64 ] && echo 1\n",
+    );
+    let text = stage
+        .read("bin/python3.12")
+        .replace("\"machine\": \"x86_64\"", "\"machine\": \"arm64\"");
+    stage.script("python3.12", &text);
+    done(&setup(&stage));
+}
