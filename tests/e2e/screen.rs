@@ -59,28 +59,16 @@ impl<'a> Screen<'a> {
         self.tmux(&["send-keys", name]);
     }
 
-    /// Presses a key, if the screen is not as wanted yet, and again every two seconds until it is: a program that has just painted a
-    /// question may not listen yet.
-    pub fn press_until(&self, name: &str, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let since = Instant::now();
-        if wanted(&self.text()) {
-            return self.text();
-        }
-        loop {
-            self.key(name);
-            let pressed = Instant::now();
-            while pressed.elapsed() < Duration::from_secs(2) {
-                let screen = self.text();
-                if wanted(&screen) {
-                    return screen;
-                }
-                std::thread::sleep(Duration::from_millis(50));
+    /// Waits until nothing has changed on the screen for a while. The client ignores keys for about a second after it has painted a
+    /// question, lest somebody who is typing answers it.
+    pub fn settle(&self) {
+        let mut last = (self.text(), Instant::now());
+        while last.1.elapsed() < Duration::from_millis(1500) {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.text();
+            if now != last.0 {
+                last = (now, Instant::now());
             }
-            assert!(
-                since.elapsed() < HANG,
-                "{what} did not follow {name}:\n{}",
-                self.text()
-            );
         }
     }
 

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Far beyond what anything here takes; only a hang reaches it.
-pub const HANG: Duration = Duration::from_secs(180);
+pub const HANG: Duration = Duration::from_secs(90);
 
 /// A scratch home. When it is dropped, no process that was started in it may be left.
 pub struct Stage {
