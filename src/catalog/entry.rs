@@ -16,6 +16,20 @@ pub enum EngineProfile {
     Simple,
 }
 
+impl EngineProfile {
+    /// In words, for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            EngineProfile::Batched => {
+                "batched, one request at a time: each turn computes only what is new"
+            }
+            EngineProfile::Simple => {
+                "one request at a time: its cache cannot be cut back, so each turn is computed anew"
+            }
+        }
+    }
+}
+
 /// One model of the catalogue.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -130,6 +130,12 @@ fn text(host: &Host, prepared: &Prepared, report: &Value) -> String {
     if let Some(note) = &model.note {
         let _ = writeln!(out, "         {note}");
     }
+    let _ = writeln!(
+        out,
+        "served   {}; tool calls by the parser {}",
+        model.engine_profile.words(),
+        model.tool_call_parser
+    );
     if let Some(machine) = &prepared.memory.machine {
         let _ = writeln!(
             out,

@@ -161,6 +161,11 @@ impl Argv<'_> {
     }
 
     fn tool_calls(&mut self, parser: &str) {
+        if parser == "auto" {
+            self.notices.push(
+                "this model's form of tool calls is not known: the engine guesses it, and Claude Code may see calls as text".into(),
+            );
+        }
         let parser = if self.flags.has_choice("--tool-call-parser", parser) {
             parser
         } else {

@@ -22,6 +22,7 @@ use crate::plan::claude::ClaudePlan;
 use crate::plan::engine::EnginePlan;
 use crate::plan::{claude as plan_claude, engine as plan_engine};
 use crate::secret::Secret;
+use crate::ui;
 
 /// What Claude Code's own first request takes of the window, in tokens, with room to work in. Its first request measures about 26 kB
 /// (9 tools and the system prompt), some 7,000 tokens.
@@ -51,6 +52,17 @@ pub struct Prepared {
     pub settings_files: Vec<SettingsFile>,
     /// What a person should know before it starts.
     pub notices: Vec<String>,
+}
+
+impl Prepared {
+    /// Whether a person will talk with Claude Code, rather than a script.
+    pub fn claude_is_interactive(&self) -> bool {
+        !self.claude.argv.iter().any(|word| {
+            ["-p", "--print", "--help", "-h", "--version", "-v"]
+                .iter()
+                .any(|flag| word == flag)
+        })
+    }
 }
 
 /// The programs that a plan is for. None in a dry run where one is not installed.
@@ -118,6 +130,17 @@ pub fn prepare(
         context_window,
     );
     check_window(memory.context_window, output_tokens)?;
+    if let (Some(machine), Some(bytes), Some(..0)) =
+        (&memory.machine, memory.weights, memory.headroom)
+    {
+        notices.push(format!(
+            "{} needs {} for its weights alone, and this machine has {} for it ({}): expect it to fail; cclocal --gemma-light is smaller",
+            model.name,
+            ui::bytes(bytes),
+            ui::bytes(machine.budget),
+            machine.budget_source.words()
+        ));
+    }
 
     let flags = match (programs.engine, probing) {
         (Some(engine), Probing::Ask) => {

@@ -83,7 +83,16 @@ pub async fn run(
     engine::take_down(ui, &mut server, signals, server::GRACE).await;
     tracing::debug!(took = ?started.elapsed(), "engine stopped");
     match outcome? {
-        Outcome::Client(ended) => Ok(ended.shell_status()),
+        Outcome::Client(ended) => {
+            // Claude Code names its own command for going on, which would not find this conversation.
+            if ui.interactive && host.stdout_tty && prepared.claude_is_interactive() {
+                ui.say(&format!(
+                    "With this model, go on with: cclocal {} -- --continue",
+                    prepared.model.typed
+                ));
+            }
+            Ok(ended.shell_status())
+        }
         Outcome::Signalled(signal) => Ok(signals::status(signal)),
         Outcome::Engine(end) => {
             let error = explained.unwrap_or_else(|| server.explain(end));
