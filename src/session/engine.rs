@@ -57,6 +57,10 @@ pub async fn bring_up(
         format!("{} cannot be made", host.tilde(&folder)),
     )?;
     let mut env = env_vars::engine_env(host);
+    if matches!(prepared.cached, Cached::Complete { .. }) {
+        // The token is for downloads, and there is nothing left to download.
+        env.retain(|name, _| !name.to_str().is_some_and(env_vars::is_hub_token));
+    }
     env.extend(
         prepared
             .engine

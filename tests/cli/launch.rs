@@ -144,6 +144,7 @@ fn a_catalogue_model_on_disk_is_served_offline() {
     }
     stage.write(&format!("{folder}/blobs/b"), "weights");
     stage.set("HF_HUB_CACHE", hub.display().to_string());
+    stage.set("HF_TOKEN", "hf-real");
     let ran = stage.run(&["--coder7b", "--port", &free_port()]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let (args, env) = (stage.read("engine/args"), stage.read("engine/env"));
@@ -157,4 +158,15 @@ fn a_catalogue_model_on_disk_is_served_offline() {
     );
     assert!(args.contains("--tool-call-parser\nhermes"), "{args}");
     assert!(env.contains("HF_HUB_OFFLINE=1"), "{env}");
+    assert!(!env.contains("hf-real"), "{env}");
+    // While something is missing, the engine needs both the network and the token.
+    std::fs::remove_file(stage.path(format!("{folder}/snapshots/abc/model.safetensors")))
+        .expect("removed");
+    let ran = stage.run(&["--coder7b", "--port", &free_port()]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let env = stage.read("engine/env");
+    assert!(
+        !env.contains("HF_HUB_OFFLINE") && env.contains("HF_TOKEN=hf-real"),
+        "{env}"
+    );
 }
