@@ -106,6 +106,36 @@ pub trait Context<T> {
 
 impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
     fn context(self, exit: Exit, message: impl Into<String>) -> Result<T> {
-        self.map_err(|error| Error::new(exit, message).cause(error))
+        self.map_err(|error| {
+            let error = Error::new(exit, message).cause(error);
+            // Whatever was being written: the one thing to do is the same.
+            if error
+                .cause
+                .as_ref()
+                .is_some_and(|cause| cause.contains("No space left on device"))
+            {
+                let hint = "free some space on that disk and run it again";
+                return Error {
+                    exit: Exit::Machine,
+                    ..error
+                }
+                .hint(hint);
+            }
+            error
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_the_machines_fault_whatever_was_written() {
+        let full = std::io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        let error = Err::<(), _>(full).context(Exit::Other, "the file cannot be written");
+        let error = error.expect_err("full");
+        assert_eq!(error.exit, Exit::Machine);
+        assert!(error.hint.is_some());
     }
 }

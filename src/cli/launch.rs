@@ -9,7 +9,7 @@ use crate::machine::platform::Platform;
 use crate::paths::Paths;
 use crate::session::prepare::{self, Probing, Programs, Request};
 use crate::session::signals::Signals;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<u8> {
     let request = request(host, args)?;
@@ -52,9 +52,9 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executab
     };
     if !yes {
         if ui.interactive {
-            ui.say(&format!("{why}."));
+            ui.say(&ui::sentence(&why));
         }
-        if !ui.confirm("Install the engine (vllm-mlx) into cclocal's own folder now?") {
+        if !ui.confirm("Install it (vllm-mlx, about 260 MB) into cclocal's own folder now?") {
             return Err(Error::new(Exit::EngineMissing, why)
                 .hint("run `cclocal setup`; it changes nothing outside cclocal's own folder"));
         }

@@ -25,16 +25,14 @@ pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
         status => {
             install::supported(&Platform::detect(host)?)?;
             if !args.yes && ui.interactive {
-                let question = match status {
-                    Status::Broken { why } => {
-                        format!("The engine is broken ({why}). Install it anew?")
+                ui.say(&ui::sentence(&match status {
+                    Status::Broken { why } => format!("the engine is broken: {why}"),
+                    Status::Outdated => {
+                        "the installed engine is of another version than this cclocal needs".into()
                     }
-                    Status::Outdated => "Bring the engine up to date?".to_owned(),
-                    _ => format!(
-                        "Install the engine (vllm-mlx and its Python packages) into {}?",
-                        host.tilde(&paths.engine())
-                    ),
-                };
+                    _ => "the engine, vllm-mlx with its Python packages, takes about 260 MB".into(),
+                }));
+                let question = format!("Install it into {}?", host.tilde(&paths.engine()));
                 if !ui.confirm(&question) {
                     return Err(Error::new(Exit::EngineMissing, "nothing was installed")
                         .hint("run `cclocal setup` again when you want to"));

@@ -79,23 +79,30 @@ impl Ui {
         }
     }
 
-    /// A question with yes or no. Never asked without a terminal: then the answer is no.
+    /// A question with yes (Enter) or no. Never asked without a terminal: then the answer is no. It reads a line as the terminal gives it, so
+    /// that Ctrl-C here ends the program with the terminal as it was.
     pub fn confirm(&self, question: &str) -> bool {
         if !self.interactive {
             return false;
         }
-        let theme: Box<dyn dialoguer::theme::Theme> = if self.colour {
-            Box::new(dialoguer::theme::ColorfulTheme::default())
-        } else {
-            Box::new(dialoguer::theme::SimpleTheme)
-        };
-        dialoguer::Confirm::with_theme(theme.as_ref())
-            .with_prompt(question)
-            .default(true)
-            .interact_on_opt(&Term::stderr())
-            .ok()
-            .flatten()
-            .unwrap_or(false)
+        let bold = self.style(Style::new().bold());
+        loop {
+            let _ = Term::stderr().write_str(&format!("{} [Y/n] ", bold.apply_to(question)));
+            let mut answer = String::new();
+            // The end of the input, or an input that cannot be read, agrees to nothing.
+            if !std::io::stdin()
+                .read_line(&mut answer)
+                .is_ok_and(|read| read > 0)
+            {
+                self.say("");
+                return false;
+            }
+            match answer.trim().to_lowercase().as_str() {
+                "" | "y" | "yes" => return true,
+                "n" | "no" | "q" => return false,
+                _ => self.say("Please answer y or n."),
+            }
+        }
     }
 
     /// A line that shows that something is going on. Ends when dropped.
@@ -105,6 +112,15 @@ impl Ui {
 
     fn style(&self, style: Style) -> Style {
         style.force_styling(self.colour).for_stderr()
+    }
+}
+
+/// A sentence from words that begin small.
+pub fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    match letters.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), letters.as_str()),
+        None => String::new(),
     }
 }
 

@@ -5,6 +5,7 @@ mod dry_run;
 mod fakes;
 mod faults;
 mod launch;
+mod prompts;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
