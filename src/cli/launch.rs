@@ -54,7 +54,7 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executab
         if ui.interactive {
             ui.say(&ui::sentence(&why));
         }
-        if !ui.confirm("Install it (vllm-mlx, about 260 MB) into cclocal's own folder now?") {
+        if !ui.confirm("Install it (vllm-mlx, 260 to 360 MB) into cclocal's own folder now?") {
             return Err(Error::new(Exit::EngineMissing, why)
                 .hint("run `cclocal setup`; it changes nothing outside cclocal's own folder"));
         }

@@ -30,7 +30,9 @@ pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
                     Status::Outdated => {
                         "the installed engine is of another version than this cclocal needs".into()
                     }
-                    _ => "the engine, vllm-mlx with its Python packages, takes about 260 MB".into(),
+                    _ => {
+                        "the engine, vllm-mlx with its Python packages, takes 260 to 360 MB".into()
+                    }
                 }));
                 let question = format!("Install it into {}?", host.tilde(&paths.engine()));
                 if !ui.confirm(&question) {
