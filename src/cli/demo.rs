@@ -1,5 +1,8 @@
 //! `cclocal demo`: the whole chain on the built-in model.
 
+use std::path::Path;
+use std::time::Instant;
+
 use super::args::DemoArgs;
 use super::{launch, setup};
 use crate::demo::chain::Demo;
@@ -7,15 +10,19 @@ use crate::error::{Context, Exit, Result};
 use crate::host::Host;
 use crate::paths::Paths;
 use crate::session::signals::Signals;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
     let paths = Paths::of(host);
     ui.say(
         "The whole chain on a built-in model: the real engine, the real Claude Code, a real file.",
     );
+    let started = Instant::now();
     let engine = launch::engine(host, &paths, ui, args.yes)?;
+    found(host, ui, "engine", &engine.script, started);
+    let started = Instant::now();
     let claude = setup::client(host, &paths, ui, args.yes)?;
+    found(host, ui, "client", &claude, started);
     let folder = tempfile::Builder::new()
         .prefix("cclocal-demo-")
         .tempdir()
@@ -43,4 +50,12 @@ pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
         ui.say("It works: tool calls of a local model reach Claude Code and write real files. Next: cclocal --gemma-light");
     }
     status
+}
+
+fn found(host: &Host, ui: &Ui, what: &str, program: &Path, started: Instant) {
+    ui.done(&format!(
+        "{what}: {} ({})",
+        host.tilde(program),
+        ui::seconds(started.elapsed())
+    ));
 }

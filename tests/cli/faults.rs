@@ -111,6 +111,25 @@ fn the_port_is_somebody_elses() {
 }
 
 #[test]
+fn on_a_mac_lsof_names_who_has_the_port() {
+    let stage = fakes::stage();
+    stage.script(
+        "lsof",
+        "#!/bin/sh\ncase \"$*\" in *-sTCP:LISTEN*) printf 'p4242\\ncsome-server\\nf3\\n';; esac\n",
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let ran = stage.run(&["--model", "../model", "--port", &port.to_string()]);
+    assert_eq!(ran.status, 13, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("some-server (process 4242) listens there"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn the_port_is_another_session_of_ours() {
     let mut stage = fakes::stage();
     fakes::client(
