@@ -3,8 +3,7 @@
 use std::net::TcpListener;
 
 use crate::fakes;
-use crate::launch::free_port;
-use crate::support::{Ran, Stage, finish};
+use crate::support::{Ran, Stage, finish, free_port};
 
 fn said(stage: &Stage, ran: &Ran) -> String {
     stage

@@ -1,19 +1,9 @@
 //! A launch with the fakes: what the engine and the client are given, and how it ends.
 
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::fakes;
-
-/// A port that nothing listens on now. Asked for anew by each test, so that tests side by side do not meet.
-pub fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    listener
-        .local_addr()
-        .expect("an address")
-        .port()
-        .to_string()
-}
+use crate::support::free_port;
 
 #[test]
 fn the_client_runs_on_the_engine_and_its_status_is_ours() {

@@ -3,8 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::fakes;
-use crate::launch::free_port;
-use crate::support::{finish, signal};
+use crate::support::{finish, free_port, signal};
 
 /// A client that runs until it is told to end, and says when it is there.
 const WAITING: &str = "trap 'exit 7' TERM HUP; while :; do sleep 0.05; done";

@@ -8,6 +8,7 @@ use cclocal::host::Host;
 use cclocal::paths::Paths;
 
 use crate::support::Stage;
+pub use crate::support::free_port;
 
 /// What the demo model writes, wherever it is asked to.
 pub const TEXT: &str = "hello world\n";
@@ -54,13 +55,6 @@ pub fn launch<'a>(port: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["--model", "../hermes-llama", "--port", port];
     args.extend(rest);
     args
-}
-
-/// A port that nothing listens on now.
-pub fn free_port() -> String {
-    cclocal::machine::port::any_free()
-        .expect("a port")
-        .to_string()
 }
 
 /// The files and folders of the home folder that have to do with Claude Code.
