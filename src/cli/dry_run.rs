@@ -172,9 +172,12 @@ fn text(host: &Host, prepared: &Prepared, report: &Value) -> String {
             );
         }
     }
-    let unset = &prepared.claude.unset;
-    if !unset.is_empty() {
-        let _ = writeln!(out, "  not passed on: {}", unset.join(" "));
+    // All names are in the JSON; a person wants to know what of theirs is held back.
+    let held_back: Vec<&str> = (prepared.claude.unset.iter().map(String::as_str))
+        .filter(|name| host.env.contains_key(OsStr::new(name)))
+        .collect();
+    if !held_back.is_empty() {
+        let _ = writeln!(out, "  not passed on: {}", held_back.join(" "));
     }
     let _ = writeln!(out, "  settings: {}", report["claude"]["settings"]);
     for notice in &prepared.notices {

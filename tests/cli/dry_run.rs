@@ -20,6 +20,19 @@ fn nothing_is_written_and_nothing_is_started() {
 }
 
 #[test]
+fn what_is_held_back_of_the_shell_is_said_by_name() {
+    let mut stage = fakes::stage();
+    stage.set("ANTHROPIC_API_KEY", "sk-ant-real");
+    let ran = stage.run(&["--coder", "--dry-run"]);
+    assert!(
+        ran.stdout.contains("not passed on: ANTHROPIC_API_KEY\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(!ran.stdout.contains("sk-ant-real"), "{}", ran.stdout);
+}
+
+#[test]
 fn it_works_with_nothing_installed() {
     let stage = Stage::bare();
     let ran = stage.run(&["--coder", "--dry-run"]);
