@@ -1,5 +1,7 @@
 //! Signals to cclocal at each stage, with the real engine and the real client: nothing is left over.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use crate::real::{self, free_port, launch};
@@ -13,12 +15,18 @@ const ALL: [(Signal, i32); 4] = [
     (Signal::SIGKILL, 1009),
 ];
 
+/// Waits for the port to be free. A killed process gives up its memory, and with it its name in the list of processes, a moment before its
+/// sockets.
 fn port_is_free(port: &str) {
-    let port = port.parse().expect("a number");
-    assert!(
-        cclocal::machine::port::is_free(port),
-        "port {port} is still taken"
-    );
+    let number = port.parse().expect("a number");
+    let since = Instant::now();
+    while !cclocal::machine::port::is_free(number) {
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "port {port} is still taken"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
