@@ -98,3 +98,19 @@ fn the_engine_does_not_outlive_a_killed_session() {
     finish(run);
     stage.assert_nothing_left();
 }
+
+#[test]
+fn a_signal_while_the_engine_stops_does_not_wait_for_it() {
+    let mut stage = fakes::stage();
+    stage.write("engine/stubborn", "yes");
+    fakes::client(&mut stage, "exit 4");
+    let run = stage.start(&["--model", "../model", "--port", &free_port()]);
+    let client: i32 = stage.wait_for("client/pid").trim().parse().expect("a pid");
+    while nix::sys::signal::kill(nix::unistd::Pid::from_raw(client), None).is_ok() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    signal(&run, Signal::SIGTERM);
+    let ran = finish(run);
+    assert_eq!(ran.status, 4, "{}", ran.stderr);
+    stage.assert_nothing_left();
+}
