@@ -18,21 +18,15 @@ pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
         install::remove(host, &paths)?;
     }
     match install::status(host, &paths) {
-        Status::Ready(installed) => ui.done(&format!(
-            "engine: vllm-mlx {} is installed",
-            installed.version
-        )),
+        ready @ Status::Ready(_) => ui.done(&format!("engine: {ready}")),
         status => {
             install::supported(&Platform::detect(host)?)?;
             if !args.yes && ui.interactive {
                 ui.say(&ui::sentence(&match status {
-                    Status::Broken { why } => format!("the engine is broken: {why}"),
-                    Status::Outdated => {
-                        "the installed engine is of another version than this cclocal needs".into()
-                    }
-                    _ => {
+                    Status::Missing => {
                         "the engine, vllm-mlx with its Python packages, takes 260 to 360 MB".into()
                     }
+                    unusable => unusable.to_string(),
                 }));
                 let question = format!("Install it into {}?", host.tilde(&paths.engine()));
                 if !ui.confirm(&question) {

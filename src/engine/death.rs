@@ -10,7 +10,7 @@ use crate::process::Ended;
 const SHOWN_LINES: usize = 8;
 
 struct Reason {
-    /// Any of these in the log means this reason. Lower case.
+    /// Any of these in the log means this reason. Lower case; of a mark with ` … ` in it, all parts.
     marks: &'static [&'static str],
     exit: Exit,
     cause: &'static str,
@@ -97,7 +97,7 @@ const REASONS: &[Reason] = &[
         hint: "choose another with --port",
     },
     Reason {
-        marks: &["model type", "not supported"],
+        marks: &["model type … not supported"],
         exit: Exit::Engine,
         cause: "the engine does not know this model's architecture",
         hint: "take a model of the catalogue (cclocal --help lists them)",
@@ -152,11 +152,10 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         End::Stopped => ("the engine was stopped", Ended::Code(0)),
     };
     let text = tail.join("\n").to_lowercase();
-    let reason = REASONS.iter().find(|reason| match reason.marks {
-        // One of them alone says too little.
-        ["model type", "not supported"] => reason.marks.iter().all(|mark| text.contains(mark)),
-        marks => marks.iter().any(|mark| text.contains(mark)),
-    });
+    let says = |mark: &str| mark.split(" … ").all(|part| text.contains(part));
+    let reason = REASONS
+        .iter()
+        .find(|reason| reason.marks.iter().any(|mark| says(mark)));
     let mut detail = essential(tail);
     let log = log.display();
     detail.push(format!("the whole log: {log}"));

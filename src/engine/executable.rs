@@ -35,11 +35,7 @@ pub fn find(host: &Host, paths: &Paths) -> Result<Found> {
             script: installed.executable,
             python: installed.python,
         }),
-        Status::Missing => Found::Absent("the engine is not installed".into()),
-        Status::Outdated => Found::Absent(
-            "the installed engine is of another version than this cclocal needs".into(),
-        ),
-        Status::Broken { why } => Found::Absent(format!("the installed engine is broken: {why}")),
+        absent => Found::Absent(absent.to_string()),
     })
 }
 

@@ -84,8 +84,10 @@ pub async fn run(
     tracing::debug!(took = ?started.elapsed(), "engine stopped");
     match outcome? {
         Outcome::Client(ended) => {
-            // Claude Code names its own command for going on, which would not find this conversation.
-            if ui.interactive && host.stdout_tty && prepared.claude_is_interactive() {
+            // Claude Code names its own command for going on, which would not find this conversation. One that ended with an error,
+            // such as a folder that is not trusted, may have had none.
+            let talked = ended == Ended::Code(0) && prepared.claude_is_interactive();
+            if talked && ui.interactive && host.stdout_tty {
                 ui.say(&format!(
                     "With this model, go on with: cclocal {} -- --continue",
                     prepared.model.typed

@@ -61,6 +61,20 @@ pub enum Status {
     Outdated,
 }
 
+/// In words, for people.
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Status::Ready(installed) => write!(f, "vllm-mlx {} is installed", installed.version),
+            Status::Missing => f.write_str("the engine is not installed"),
+            Status::Broken { why } => write!(f, "the installed engine is broken: {why}"),
+            Status::Outdated => {
+                f.write_str("the installed engine is of another version than this cclocal needs")
+            }
+        }
+    }
+}
+
 /// How an installation goes on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
