@@ -40,6 +40,31 @@ pub enum CliCommand {
     Setup(SetupArgs),
     /// Run the whole chain on a built-in model: a real tool call writes a real file
     Demo(DemoArgs),
+    /// Start the engine alone and print the command that connects Claude Code to it from another terminal
+    Server(Box<LaunchArgs>),
+    /// List the models in the Hugging Face cache, with their real sizes
+    #[command(long_flag = "list", short_flag = 'l')]
+    List(ListArgs),
+    /// Remove models from the Hugging Face cache
+    #[command(long_flag = "rm", long_flag_alias = "clean")]
+    Rm(RmArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// As JSON, sizes in bytes
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// What to remove: a Hugging Face id (org/name) or a model flag's name (gemma). Without one, a list to choose from
+    #[arg(value_name = "MODEL")]
+    pub models: Vec<String>,
+    /// Ask nothing
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +94,9 @@ pub struct DemoArgs {
 pub struct LaunchArgs {
     #[command(flatten)]
     pub model: ModelFlags,
+    /// Start the engine alone and print the command that connects Claude Code to it
+    #[arg(long)]
+    pub server: bool,
     /// Port of the engine, on 127.0.0.1
     #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
@@ -78,6 +106,12 @@ pub struct LaunchArgs {
     /// Longest reply in tokens; a file that is written has to fit in one
     #[arg(long, value_name = "N", default_value_t = DEFAULT_OUTPUT_TOKENS, value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
     pub out_tokens: u64,
+    /// Ask how to make room in GPU memory, however much there is
+    #[arg(long, conflicts_with = "no_mem_check")]
+    pub safe: bool,
+    /// Do not check GPU memory
+    #[arg(long)]
+    pub no_mem_check: bool,
     /// Ask nothing: install the engine if it is missing
     #[arg(long, short)]
     pub yes: bool,

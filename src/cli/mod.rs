@@ -4,6 +4,9 @@ pub mod args;
 mod demo;
 mod dry_run;
 mod launch;
+mod list;
+mod rm;
+mod server;
 mod setup;
 
 use std::ffi::OsString;
@@ -33,6 +36,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let result = match &cli.command {
         Some(CliCommand::Setup(args)) => setup::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Demo(args)) => demo::run(&host, &ui, args),
+        Some(CliCommand::Server(args)) => server::run(&host, &ui, args),
+        Some(CliCommand::List(args)) => list::run(&host, &ui, args).map(|()| 0),
+        Some(CliCommand::Rm(args)) => rm::run(&host, &ui, args).map(|()| 0),
+        None if cli.launch.server => server::run(&host, &ui, &cli.launch),
         None if cli.launch.dry_run => dry_run::run(&host, &ui, &cli.launch).map(|()| 0),
         None => launch::run(&host, &ui, &cli.launch),
     };
