@@ -1,6 +1,8 @@
 //! The one file with unsafe code: what the operating system offers only that way.
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 
 /// Ignores a signal until dropped.
 pub struct Ignored {
@@ -23,6 +25,59 @@ impl Drop for Ignored {
         if let Some(before) = self.before {
             // SAFETY: puts back the disposition that was there before, whatever it was.
             let _ = unsafe { signal(self.signal, before) };
+        }
+    }
+}
+
+/// The last signal that was caught; 0 for none.
+static CAUGHT: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn note(which: i32) {
+    CAUGHT.store(which, Ordering::SeqCst);
+}
+
+/// Notes signals instead of ending by them, until dropped. For the moments in which ending would leave something behind; while a session
+/// runs, `session::signals` listens. The two cannot be mixed: drop this first.
+pub struct Caught {
+    before: Vec<(Signal, SigAction)>,
+}
+
+/// Notes the signals that end a program.
+pub fn catch() -> Caught {
+    CAUGHT.store(0, Ordering::SeqCst);
+    let noting = SigAction::new(
+        SigHandler::Handler(note),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
+    let before = [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+    ]
+    .into_iter()
+    .filter_map(|which| {
+        // SAFETY: the handler only stores to an atomic.
+        let before = unsafe { sigaction(which, &noting) }.ok()?;
+        Some((which, before))
+    })
+    .collect();
+    Caught { before }
+}
+
+impl Caught {
+    /// The signal that came, if one came.
+    pub fn signal(&self) -> Option<Signal> {
+        Signal::try_from(CAUGHT.load(Ordering::SeqCst)).ok()
+    }
+}
+
+impl Drop for Caught {
+    fn drop(&mut self) {
+        for (which, before) in &self.before {
+            // SAFETY: puts back the disposition that was there before, whatever it was.
+            let _ = unsafe { sigaction(*which, before) };
         }
     }
 }

@@ -12,9 +12,8 @@ use crate::plan::engine::MAX_OUTPUT_TOKENS;
 /// The output budget where none is asked for, in tokens: a whole file body has to fit in one tool call. Source: the scripts' README, problem 18.
 pub const DEFAULT_OUTPUT_TOKENS: u64 = 8_192;
 
-/// The smallest window that can be asked for, in tokens. Claude Code's own first request takes about 7,000 of them, and its output
-/// budget and its reserve for compaction come off as well.
-const SMALLEST_WINDOW: u64 = 16_384;
+/// The smallest window that can be asked for, in tokens: less holds no session (see `memory::smallest_window`).
+const SMALLEST_WINDOW: u64 = 24_576;
 /// The largest, in tokens: what the client assumes of a model it does not know.
 const LARGEST_WINDOW: u64 = 1_000_000;
 
@@ -25,7 +24,7 @@ const LARGEST_WINDOW: u64 = 1_000_000;
     about = "Claude Code on a model that runs on your own machine",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = "What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue\nWithout a model flag, --gemma-light is run."
+    after_help = "What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue\nWithout a model flag a menu opens, on a terminal."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -42,12 +41,24 @@ pub enum CliCommand {
     Demo(DemoArgs),
     /// Start the engine alone and print the command that connects Claude Code to it from another terminal
     Server(Box<LaunchArgs>),
+    /// Run Claude Code in this folder on the engine of a `cclocal --server`
+    Connect(ConnectArgs),
     /// List the models in the Hugging Face cache, with their real sizes
     #[command(long_flag = "list", short_flag = 'l')]
     List(ListArgs),
     /// Remove models from the Hugging Face cache
     #[command(long_flag = "rm", long_flag_alias = "clean")]
     Rm(RmArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// The server's port
+    #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Arguments for Claude Code
+    #[arg(last = true, value_name = "CLAUDE ARGS")]
+    pub claude_args: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

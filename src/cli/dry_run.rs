@@ -15,12 +15,15 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::hub::Cached;
 use crate::machine::platform::Platform;
+use crate::memory::Fit;
+use crate::memory::preflight::Checking;
 use crate::paths::Paths;
 use crate::session::prepare::{self, Prepared, Probing, Programs};
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
-    let request = launch::request(host, args)?;
+    let choice = args.model.choice(host)?;
+    let request = launch::request(host, args, choice.as_ref())?;
     let paths = Paths::of(host);
     let platform = Platform::detect(host)?;
     let mut missing = Vec::new();
@@ -39,8 +42,24 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         engine: engine.as_ref(),
         claude: claude.as_ref(),
     };
-    let mut prepared =
-        prepare::prepare(host, &paths, &platform, request, &programs, Probing::Assume)?;
+    // Nothing is started, so the engine's Python is not asked for Metal's figure.
+    let measured = prepare::measure(host, &paths, &platform, &request, None);
+    let tight = launch::checking(host, args) != Checking::Never
+        && matches!(measured.memory.fit(), Fit::Tight(_));
+    let mut prepared = prepare::prepare(
+        host,
+        &paths,
+        &platform,
+        request,
+        measured,
+        &programs,
+        Probing::Assume,
+    )?;
+    if tight {
+        prepared.notices.push(
+            "memory is tight: on a terminal a launch asks what to do; off one it shrinks the window".into(),
+        );
+    }
     prepared.notices.extend(missing);
     let engine = engine.map_or_else(
         || "vllm-mlx".into(),

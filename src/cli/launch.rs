@@ -1,47 +1,132 @@
 //! `cclocal [MODEL]`: a session.
 
+use nix::sys::signal::Signal;
+
 use super::args::LaunchArgs;
-use super::setup;
+use super::{menu, setup};
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
+use crate::machine::gpu_limit::{Asking, Raised};
 use crate::machine::platform::Platform;
+use crate::memory::preflight::Checking;
 use crate::paths::Paths;
+use crate::session::preflight::{self, Check};
 use crate::session::prepare::{self, Probing, Programs, Request};
-use crate::session::signals::Signals;
+use crate::session::signals::{self, Signals};
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<u8> {
-    let request = request(host, args)?;
     let paths = Paths::of(host);
+    let choice = match args.model.choice(host)? {
+        Some(choice) => choice,
+        None => match menu::choose(host, &paths, ui)? {
+            menu::Chosen::Model(choice) => choice,
+            menu::Chosen::Nothing(status) => return Ok(status),
+        },
+    };
+    let request = request(host, args, Some(&choice))?;
     let platform = Platform::detect(host)?;
-    let engine = engine(host, &paths, ui, args.yes)?;
-    let claude = setup::client(host, &paths, ui, false)?;
+    let mut limit = preflight::take_over_limit(host, &paths, platform.os, ui)?;
+    let status = with_limit(host, &paths, ui, args, &platform, request, &mut limit);
+    if let Some(raised) = limit {
+        // Whoever ended us with a signal does not wait for a password.
+        let hurried = [Signal::SIGTERM, Signal::SIGHUP].iter().any(|signal| {
+            status
+                .as_ref()
+                .is_ok_and(|status| *status == signals::status(*signal))
+        });
+        let asking = if ui.interactive && !hurried {
+            Asking::Allowed
+        } else {
+            Asking::No
+        };
+        preflight::put_back(host, ui, raised, asking);
+    }
+    status
+}
+
+/// The session. The limit of GPU memory is left as it is then.
+fn with_limit(
+    host: &Host,
+    paths: &Paths,
+    ui: &Ui,
+    args: &LaunchArgs,
+    platform: &Platform,
+    request: Request,
+    limit: &mut Option<Raised>,
+) -> Result<u8> {
+    let engine = engine(host, paths, ui, args.yes)?;
+    let claude = match args.server {
+        true => None,
+        false => Some(setup::client(host, paths, ui, false)?),
+    };
+    let mut measured = prepare::measure(host, paths, platform, &request, Some(&engine));
+    let check = Check {
+        host,
+        paths,
+        ui,
+        os: platform.os,
+        name: &request.model.name,
+        checking: checking(host, args),
+        output_tokens: request.output_tokens,
+    };
+    if let Some(signal) = preflight::check(&check, &mut measured.memory, limit)? {
+        return Ok(signals::status(signal));
+    }
     let programs = Programs {
         engine: Some(&engine),
-        claude: Some(&claude),
+        claude: claude.as_ref(),
     };
-    let prepared = prepare::prepare(host, &paths, &platform, request, &programs, Probing::Ask)?;
+    let prepared = prepare::prepare(
+        host,
+        paths,
+        platform,
+        request,
+        measured,
+        &programs,
+        Probing::Ask,
+    )?;
     for notice in &prepared.notices {
         ui.notice(notice);
     }
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        crate::session::run(host, &paths, ui, &prepared, &engine, &claude, &mut signals).await
+        let signals = &mut signals;
+        match &claude {
+            Some(claude) => {
+                crate::session::run(host, paths, ui, &prepared, &engine, claude, signals).await
+            }
+            None => crate::session::serve(host, paths, ui, &prepared, &engine, signals).await,
+        }
     })
 }
 
-/// What the command line asks for.
-pub fn request(host: &Host, args: &LaunchArgs) -> Result<Request> {
+/// What the command line asks for. Without a choice: the default model.
+pub fn request(
+    host: &Host,
+    args: &LaunchArgs,
+    choice: Option<&crate::catalog::Choice>,
+) -> Result<Request> {
     let paths = Paths::of(host);
-    let choice = args.model.choice(host)?;
     Ok(Request {
-        model: prepare::model(&paths, choice.as_ref())?,
+        model: prepare::model(&paths, choice)?,
         port: args.port,
         context_window: args.ctx,
         output_tokens: args.out_tokens,
         claude_args: args.claude_args.clone(),
     })
+}
+
+/// Whether memory is checked: by the flags, else by the variables that say the same.
+pub fn checking(host: &Host, args: &LaunchArgs) -> Checking {
+    match (args.safe, args.no_mem_check) {
+        (true, _) => Checking::Always,
+        (_, true) => Checking::Never,
+        _ if host.switch("CCLOCAL_FORCE_MEMCHECK") => Checking::Always,
+        _ if host.switch("CCLOCAL_NO_MEMCHECK") => Checking::Never,
+        _ => Checking::WhenTight,
+    }
 }
 
 /// The engine, installed on the way if the user agrees.

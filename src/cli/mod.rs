@@ -1,12 +1,13 @@
 //! The command line and its commands: each file wires one command together and decides nothing.
 
 pub mod args;
+mod connect;
 mod demo;
 mod dry_run;
 mod launch;
 mod list;
+mod menu;
 mod rm;
-mod server;
 mod setup;
 
 use std::ffi::OsString;
@@ -16,11 +17,11 @@ use clap::Parser;
 use crate::error::Error;
 use crate::host::Host;
 use crate::ui::Ui;
-use args::{Cli, CliCommand};
+use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let cli = match Cli::try_parse_from(arguments) {
+    let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // clap's own words, with its own statuses: 2 for a wrong command line, 0 for --help and --version.
@@ -28,20 +29,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
+    if let Some(CliCommand::Server(args)) = &mut cli.command {
+        // `cclocal server --gemma` is `cclocal --gemma --server`.
+        args.server = true;
+    }
     let host = match Host::real() {
         Ok(host) => host,
         Err(error) => return report(&error),
     };
     let ui = Ui::of(&host);
+    let launch = |args: &LaunchArgs| {
+        if args.dry_run {
+            dry_run::run(&host, &ui, args).map(|()| 0)
+        } else {
+            launch::run(&host, &ui, args)
+        }
+    };
     let result = match &cli.command {
         Some(CliCommand::Setup(args)) => setup::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Demo(args)) => demo::run(&host, &ui, args),
-        Some(CliCommand::Server(args)) => server::run(&host, &ui, args),
+        Some(CliCommand::Server(args)) => launch(args),
+        Some(CliCommand::Connect(args)) => connect::run(&host, &ui, args),
         Some(CliCommand::List(args)) => list::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Rm(args)) => rm::run(&host, &ui, args).map(|()| 0),
-        None if cli.launch.server => server::run(&host, &ui, &cli.launch),
-        None if cli.launch.dry_run => dry_run::run(&host, &ui, &cli.launch).map(|()| 0),
-        None => launch::run(&host, &ui, &cli.launch),
+        None => launch(&cli.launch),
     };
     result.unwrap_or_else(|error| {
         ui.error(&error);

@@ -113,11 +113,19 @@ impl Demo<'_> {
             claude: Some(&claude),
         };
         let platform = Platform::detect(self.host)?;
+        let measured = prepare::measure(
+            self.host,
+            self.paths,
+            &platform,
+            &request,
+            Some(self.engine),
+        );
         let prepared = prepare::prepare(
             self.host,
             self.paths,
             &platform,
             request,
+            measured,
             &programs,
             Probing::Ask,
         )?;
@@ -144,7 +152,7 @@ impl Demo<'_> {
             self.host,
             self.paths,
             self.claude,
-            prepared,
+            &prepared.claude,
             &reservation.settings(),
             work,
             Output::Files(create(&said)?, create(&complained)?),

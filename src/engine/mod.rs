@@ -1,6 +1,7 @@
 //! The engine, `vllm-mlx`: installed, started, watched, and understood when it ends.
 
 pub mod death;
+pub mod device;
 pub mod executable;
 pub mod flags;
 mod health;

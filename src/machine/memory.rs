@@ -3,13 +3,17 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::platform::Os;
 use crate::host::Host;
 use crate::process;
 
-const SYSCTL_DEADLINE: Duration = Duration::from_secs(5);
+/// Far more than these small programs take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The setting of macOS for the memory that the GPU may wire, in MiB; 0 leaves it to the system.
+pub const WIRED_LIMIT: &str = "iogpu.wired_limit_mb";
 
 /// Where the figure for the budget comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -17,8 +21,12 @@ const SYSCTL_DEADLINE: Duration = Duration::from_secs(5);
 pub enum BudgetSource {
     /// `iogpu.wired_limit_mb` is set on this Mac.
     WiredLimit,
-    /// 75 % of RAM: a rule of thumb for Apple Silicon, where the limit is not set.
+    /// What Metal recommends, as the engine's Python reports it.
+    Metal,
+    /// 75 % of RAM: a rule of thumb for Apple Silicon, where the limit is not set and Metal was not asked.
     ThreeQuartersOfRam,
+    /// Linux: free memory of the first NVIDIA GPU, for an engine that computes on it.
+    Nvidia,
     /// Linux: memory that can be had without swapping, `MemAvailable` of `/proc/meminfo`.
     AvailableRam,
 }
@@ -28,7 +36,9 @@ impl BudgetSource {
     pub fn words(self) -> &'static str {
         match self {
             BudgetSource::WiredLimit => "iogpu.wired_limit_mb",
+            BudgetSource::Metal => "what Metal recommends",
             BudgetSource::ThreeQuartersOfRam => "75 % of RAM, a rule of thumb",
+            BudgetSource::Nvidia => "free on the NVIDIA GPU",
             BudgetSource::AvailableRam => "available RAM",
         }
     }
@@ -43,41 +53,72 @@ pub struct Memory {
     pub budget_source: BudgetSource,
 }
 
-/// Asks the system. None if it does not tell.
-pub fn read(host: &Host, os: Os) -> Option<Memory> {
+/// The device that the engine would compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Device {
+    pub gpu: bool,
+    /// Metal's `recommendedMaxWorkingSetSize`, in bytes: what the GPU may use without the system working against it.
+    pub recommended: Option<u64>,
+}
+
+/// Asks the system, and the engine's device through `device` where the system alone does not tell. None if nobody tells.
+pub fn read(host: &Host, os: Os, device: impl FnOnce() -> Option<Device>) -> Option<Memory> {
     match os {
         Os::Macos => {
             let ram = sysctl(host, "hw.memsize")?;
-            let limit_mib = sysctl(host, "iogpu.wired_limit_mb").unwrap_or(0);
-            Some(if limit_mib > 0 {
-                Memory {
-                    ram,
-                    budget: limit_mib << 20,
-                    budget_source: BudgetSource::WiredLimit,
-                }
-            } else {
-                Memory {
-                    ram,
-                    budget: ram / 4 * 3,
-                    budget_source: BudgetSource::ThreeQuartersOfRam,
-                }
+            let (budget, budget_source) = match wired_limit(host) {
+                Some(limit @ 1..) => (limit << 20, BudgetSource::WiredLimit),
+                _ => match device().and_then(|device| device.recommended) {
+                    Some(recommended) => (recommended, BudgetSource::Metal),
+                    None => (ram / 4 * 3, BudgetSource::ThreeQuartersOfRam),
+                },
+            };
+            Some(Memory {
+                ram,
+                budget,
+                budget_source,
             })
         }
         Os::Linux => {
             let text = fs_err::read_to_string("/proc/meminfo").ok()?;
+            let (budget, budget_source) = match nvidia(host, device) {
+                Some(free) => (free, BudgetSource::Nvidia),
+                None => (meminfo(&text, "MemAvailable")?, BudgetSource::AvailableRam),
+            };
             Some(Memory {
                 ram: meminfo(&text, "MemTotal")?,
-                budget: meminfo(&text, "MemAvailable")?,
-                budget_source: BudgetSource::AvailableRam,
+                budget,
+                budget_source,
             })
         }
     }
 }
 
+/// `iogpu.wired_limit_mb`, in MiB. None where the system has no such setting.
+pub fn wired_limit(host: &Host) -> Option<u64> {
+    sysctl(host, WIRED_LIMIT)
+}
+
 fn sysctl(host: &Host, name: &str) -> Option<u64> {
-    let program = host.which("sysctl")?;
-    let finished = process::run(Command::new(program).args(["-n", name]), SYSCTL_DEADLINE).ok()?;
-    finished.stdout.trim().parse().ok()
+    answer(host, "sysctl", &["-n", name])?.trim().parse().ok()
+}
+
+/// Free bytes of the first NVIDIA GPU, the one that mlx uses, if the engine would compute on it: ours computes on the CPU.
+fn nvidia(host: &Host, device: impl FnOnce() -> Option<Device>) -> Option<u64> {
+    let query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits"];
+    let mib: u64 = answer(host, "nvidia-smi", &query)?
+        .lines()
+        .next()?
+        .trim()
+        .parse()
+        .ok()?;
+    device()?.gpu.then_some(mib << 20)
+}
+
+fn answer(host: &Host, program: &str, args: &[&str]) -> Option<String> {
+    let program = host.which(program)?;
+    let finished = process::run(Command::new(program).args(args), DEADLINE).ok()?;
+    finished.success.then_some(finished.stdout)
 }
 
 /// A line of `/proc/meminfo`, in bytes. Its "kB" are 1024 bytes (proc(5)).

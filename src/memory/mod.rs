@@ -1,5 +1,7 @@
 //! Memory arithmetic: pure.
 
+pub mod preflight;
+
 use serde::Serialize;
 
 use crate::machine::memory::Memory;
@@ -10,8 +12,22 @@ pub const AMPLE_HEADROOM: u64 = 6_000_000_000;
 /// The window of a model that has ample room, in tokens.
 pub const WIDE_WINDOW: u64 = 65_536;
 
-/// The window where room is short or unknown, in tokens. Source: the scripts' default.
+/// The window where room is short or unknown, in tokens. Source: the scripts' default. Much less holds no session.
 pub const NARROW_WINDOW: u64 = 32_768;
+
+/// What Claude Code's own first request takes of the window, in tokens, with room to work in. Its first request measures about 26 kB
+/// (9 tools and the system prompt), some 7,000 tokens.
+pub const FIRST_REQUEST: u64 = 8_192;
+
+/// What Claude Code keeps free above the point at which it compacts, beside the longest reply, in tokens. Source: Claude Code 2.1.330's log
+/// for windows of 16,384 and 24,576: "fixed prefix > threshold", threshold = window - longest reply - 13,000.
+pub const COMPACTION_RESERVE: u64 = 13_000;
+
+/// The smallest window that holds a session with replies of this length, in tokens: in a smaller one Claude Code would want to compact before
+/// its first request.
+pub fn smallest_window(output_tokens: u64) -> u64 {
+    output_tokens + COMPACTION_RESERVE + FIRST_REQUEST
+}
 
 /// Where the figure for the weights comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -21,6 +37,31 @@ pub enum WeightsSource {
     Disk,
     /// The catalogue's download size.
     Catalog,
+}
+
+/// How a model fits the memory that there is for it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// At least [`AMPLE_HEADROOM`] is left.
+    Ample,
+    /// This much is left, and less than that.
+    Tight(u64),
+    /// The weights alone exceed it by this much.
+    TooBig(u64),
+    /// The model's size or the machine's memory is unknown.
+    Unknown,
+}
+
+impl Fit {
+    /// By what is left of the budget beside the weights.
+    pub fn of(headroom: Option<i64>) -> Self {
+        match headroom {
+            None => Fit::Unknown,
+            Some(short @ ..0) => Fit::TooBig(short.unsigned_abs()),
+            Some(left) if left.unsigned_abs() < AMPLE_HEADROOM => Fit::Tight(left.unsigned_abs()),
+            Some(_) => Fit::Ample,
+        }
+    }
 }
 
 /// What is known of memory, and what follows for the window.
@@ -35,41 +76,64 @@ pub struct Figures {
     pub headroom: Option<i64>,
     /// The context window that Claude Code is told, in tokens.
     pub context_window: u64,
+    /// Whether it was asked for with --ctx.
+    #[serde(skip)]
+    pub asked: bool,
     /// Why this window, in words.
     pub why: String,
 }
 
-/// Chooses the window: what was asked for, else by the headroom that this machine has for the model.
-pub fn figures(
-    machine: Option<Memory>,
-    weights: Option<(u64, WeightsSource)>,
-    asked: Option<u64>,
-) -> Figures {
-    let headroom = machine.zip(weights).map(|(memory, (weights, _))| {
-        i64::try_from(memory.budget).unwrap_or(i64::MAX)
-            - i64::try_from(weights).unwrap_or(i64::MAX)
-    });
-    let ample = headroom.is_some_and(|headroom| headroom >= AMPLE_HEADROOM as i64);
-    let (context_window, why) = match (asked, headroom) {
-        (Some(asked), _) => (asked, "as asked with --ctx".into()),
-        (None, None) => (NARROW_WINDOW, "memory or model size unknown".into()),
-        (None, Some(headroom)) => {
-            let room = format!("{:.1} GB beside the weights", headroom as f64 / 1e9);
-            if ample {
-                (WIDE_WINDOW, room)
-            } else {
-                (NARROW_WINDOW, format!("only {room}"))
-            }
+impl Figures {
+    /// Whether there is room, and a window: what was asked for, else a wide one if the figures are known. Where room is short, the preflight
+    /// comes next and may shrink it.
+    pub fn new(
+        machine: Option<Memory>,
+        weights: Option<(u64, WeightsSource)>,
+        asked: Option<u64>,
+    ) -> Self {
+        let headroom = headroom(machine, weights.map(|(bytes, _)| bytes));
+        let (context_window, why) = match (asked, headroom) {
+            (Some(asked), _) => (asked, "as asked with --ctx".into()),
+            (None, None) => (NARROW_WINDOW, "memory or model size unknown".into()),
+            (None, Some(headroom)) => (
+                WIDE_WINDOW,
+                format!("{:.1} GB beside the weights", headroom as f64 / 1e9),
+            ),
+        };
+        Self {
+            machine,
+            weights: weights.map(|(bytes, _)| bytes),
+            weights_source: weights.map(|(_, source)| source),
+            headroom,
+            context_window,
+            asked: asked.is_some(),
+            why,
         }
-    };
-    Figures {
-        machine,
-        weights: weights.map(|(bytes, _)| bytes),
-        weights_source: weights.map(|(_, source)| source),
-        headroom,
-        context_window,
-        why,
     }
+
+    pub fn fit(&self) -> Fit {
+        Fit::of(self.headroom)
+    }
+
+    /// The same with another budget.
+    pub fn with_machine(&mut self, machine: Memory) {
+        self.machine = Some(machine);
+        self.headroom = headroom(self.machine, self.weights);
+    }
+
+    /// The same with a window that bounds the context more closely.
+    pub fn shrink(&mut self, window: u64) {
+        self.why = format!("shrunk from {} to save memory", self.context_window);
+        self.context_window = window;
+    }
+}
+
+/// Budget less weights, in bytes, if both are known.
+pub fn headroom(machine: Option<Memory>, weights: Option<u64>) -> Option<i64> {
+    let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    machine
+        .zip(weights)
+        .map(|(memory, weights)| signed(memory.budget) - signed(weights))
 }
 
 #[cfg(test)]
@@ -86,30 +150,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_window_follows_the_headroom() {
-        let window = |gib, weights: u64| {
-            figures(
-                Some(mac(gib)),
-                Some((weights, WeightsSource::Catalog)),
-                None,
-            )
-            .context_window
-        };
-        assert_eq!(window(16, 5_000_000_000), WIDE_WINDOW);
-        assert_eq!(window(24, 16_000_000_000), NARROW_WINDOW);
-        assert_eq!(window(36, 16_000_000_000), WIDE_WINDOW);
-        assert_eq!(figures(None, None, None).context_window, NARROW_WINDOW);
-        assert_eq!(figures(None, None, Some(50_000)).context_window, 50_000);
+    fn figures(gib: u64, weights: u64) -> Figures {
+        Figures::new(
+            Some(mac(gib)),
+            Some((weights, WeightsSource::Catalog)),
+            None,
+        )
     }
 
     #[test]
-    fn a_model_that_does_not_fit_has_headroom_below_zero() {
-        let figures = figures(
-            Some(mac(16)),
-            Some((18_000_000_000, WeightsSource::Disk)),
-            None,
+    fn models_fit_or_do_not() {
+        assert_eq!(figures(16, 5_000_000_000).fit(), Fit::Ample);
+        assert_eq!(figures(24, 16_000_000_000).fit(), Fit::Tight(3_327_352_832));
+        assert_eq!(figures(36, 16_000_000_000).fit(), Fit::Ample);
+        assert_eq!(
+            figures(16, 18_000_000_000).fit(),
+            Fit::TooBig(5_115_098_112)
         );
-        assert!(figures.headroom.is_some_and(|headroom| headroom < 0));
+        assert_eq!(Figures::new(None, None, None).fit(), Fit::Unknown);
+        assert_eq!(Fit::of(Some(AMPLE_HEADROOM as i64)), Fit::Ample);
+        assert_eq!(
+            Fit::of(Some(AMPLE_HEADROOM as i64 - 1)),
+            Fit::Tight(AMPLE_HEADROOM - 1)
+        );
+        assert_eq!(Fit::of(Some(0)), Fit::Tight(0));
+    }
+
+    #[test]
+    fn the_window_is_what_was_asked_for_else_by_what_is_known() {
+        let window = |figures: Figures| figures.context_window;
+        assert_eq!(window(figures(64, 5_000_000_000)), WIDE_WINDOW);
+        assert_eq!(window(Figures::new(None, None, None)), NARROW_WINDOW);
+        assert_eq!(window(Figures::new(None, None, Some(50_000))), 50_000);
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::prepare::Prepared;
 use crate::claude::profile;
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
 use crate::paths::Paths;
+use crate::plan::claude::ClaudePlan;
 
 /// Where Claude Code's output goes.
 pub enum Output {
@@ -23,13 +23,12 @@ pub fn command(
     host: &Host,
     paths: &Paths,
     program: &Path,
-    prepared: &Prepared,
+    plan: &ClaudePlan,
     settings_path: &Path,
     folder: &Path,
     output: Output,
 ) -> Result<Command> {
     let profile_dir = paths.claude_profile();
-    let plan = &prepared.claude;
     profile::prepare(host, &profile_dir)?;
     files::write_private(settings_path, plan.settings.to_string().as_bytes()).context(
         Exit::Other,

@@ -9,6 +9,7 @@ use super::reservation::Reservation;
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve};
 use crate::claude::features;
 use crate::claude::settings_files::{self, SettingsFile};
+use crate::engine::device;
 use crate::engine::executable::Executable;
 use crate::engine::flags::Flags;
 use crate::error::{Error, Result};
@@ -16,17 +17,13 @@ use crate::host::Host;
 use crate::hub::{self, Cached};
 use crate::machine::memory as machine_memory;
 use crate::machine::platform::{Os, Platform};
-use crate::memory::{self, Figures, WeightsSource};
+use crate::memory::{self, Figures, Fit, WeightsSource};
 use crate::paths::Paths;
 use crate::plan::claude::ClaudePlan;
 use crate::plan::engine::EnginePlan;
 use crate::plan::{claude as plan_claude, engine as plan_engine};
 use crate::secret::Secret;
 use crate::ui;
-
-/// What Claude Code's own first request takes of the window, in tokens, with room to work in. Its first request measures about 26 kB
-/// (9 tools and the system prompt), some 7,000 tokens.
-const FIRST_REQUEST_TOKENS: u64 = 8_192;
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone)]
@@ -45,6 +42,8 @@ pub struct Prepared {
     pub cached: Cached,
     pub port: u16,
     pub memory: Figures,
+    /// In tokens.
+    pub output_tokens: u64,
     pub engine: EnginePlan,
     pub claude: ClaudePlan,
     pub token: Secret,
@@ -94,23 +93,22 @@ pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
     })
 }
 
-/// Makes the plan.
-pub fn prepare(
+/// How big the model is, and what there is for it.
+#[derive(Debug)]
+pub struct Measured {
+    pub cached: Cached,
+    pub memory: Figures,
+}
+
+/// Measures the model and the machine.
+pub fn measure(
     host: &Host,
     paths: &Paths,
     platform: &Platform,
-    request: Request,
-    programs: &Programs,
-    probing: Probing,
-) -> Result<Prepared> {
-    let Request {
-        model,
-        port,
-        context_window,
-        output_tokens,
-        claude_args,
-    } = request;
-    let mut notices = Vec::new();
+    request: &Request,
+    engine: Option<&Executable>,
+) -> Measured {
+    let model = &request.model;
     let cached = match &model.source {
         Source::Hub(id) => hub::cached(&paths.hub, id),
         Source::Folder(folder) => Cached::Complete {
@@ -124,14 +122,36 @@ pub fn prepare(
             .download_bytes
             .map(|bytes| (bytes, WeightsSource::Catalog)),
     };
-    let memory = memory::figures(
-        machine_memory::read(host, platform.os),
+    let memory = Figures::new(
+        machine_memory::read(host, platform.os, || device::ask(host, engine?)),
         weights,
-        context_window,
+        request.context_window,
     );
+    Measured { cached, memory }
+}
+
+/// Makes the plan.
+pub fn prepare(
+    host: &Host,
+    paths: &Paths,
+    platform: &Platform,
+    request: Request,
+    measured: Measured,
+    programs: &Programs,
+    probing: Probing,
+) -> Result<Prepared> {
+    let Request {
+        model,
+        port,
+        context_window: _,
+        output_tokens,
+        claude_args,
+    } = request;
+    let Measured { cached, memory } = measured;
+    let mut notices = Vec::new();
     check_window(memory.context_window, output_tokens)?;
-    if let (Some(machine), Some(bytes), Some(..0)) =
-        (&memory.machine, memory.weights, memory.headroom)
+    if let (Some(machine), Some(bytes), Fit::TooBig(_)) =
+        (&memory.machine, memory.weights, memory.fit())
     {
         notices.push(format!(
             "{} needs {} for its weights alone, and this machine has {} for it ({}): expect it to fail; cclocal --gemma-light is smaller",
@@ -192,6 +212,7 @@ pub fn prepare(
         cached,
         port,
         memory,
+        output_tokens,
         engine,
         claude,
         token,
@@ -200,22 +221,25 @@ pub fn prepare(
     })
 }
 
-/// A window that the reply's budget and Claude Code's own first request do not fit in could not hold a single turn.
+/// A window that the reply's budget, the reserve for compaction and Claude Code's own first request do not fit in could not hold a turn.
 fn check_window(window: u64, output: u64) -> Result<()> {
-    let needed = output + FIRST_REQUEST_TOKENS;
+    let needed = memory::smallest_window(output);
     if needed <= window {
         return Ok(());
     }
+    let fixed = memory::smallest_window(0);
     Err(Error::usage(format!(
-        "--out-tokens {output} leaves no room in a window of {window} tokens"
+        "replies of {output} tokens leave no room in a window of {window} tokens"
     ))
     .cause(format!(
-        "Claude Code's own first request takes about {FIRST_REQUEST_TOKENS} tokens of it"
+        "Claude Code's own first request takes {} tokens of it, and it keeps {} free to compact in",
+        memory::FIRST_REQUEST,
+        memory::COMPACTION_RESERVE
     ))
-    .hint(format!(
-        "take --out-tokens {} or less, or --ctx {needed} or more",
-        window.saturating_sub(FIRST_REQUEST_TOKENS)
-    )))
+    .hint(match window.checked_sub(fixed) {
+        Some(room @ 1..) => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
+        _ => format!("take --ctx {needed} or more"),
+    }))
 }
 
 #[cfg(test)]

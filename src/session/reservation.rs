@@ -13,8 +13,13 @@ use crate::files;
 use crate::host::Host;
 use crate::machine::port;
 use crate::paths::Paths;
+use crate::secret::Secret;
 
 const LOCK: &str = "lock";
+const KEY: &str = "key";
+
+/// The port where none is asked for.
+pub const USUAL_PORT: u16 = 8000;
 /// How often a lock is tried for that was removed under our hands.
 const LOCK_TRIES: usize = 100;
 
@@ -28,6 +33,36 @@ pub struct Record {
     pub model: String,
     /// Seconds since 1970.
     pub started: u64,
+    /// What Claude Code has to know to use the engine from elsewhere. Only for a server: the engine of a session ends with that session.
+    #[serde(default)]
+    pub server: Option<Served>,
+}
+
+/// An engine that others may use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Served {
+    /// The file with the key; nobody but this user can read it.
+    pub key_file: PathBuf,
+    /// In tokens.
+    pub context_window: u64,
+    /// In tokens.
+    pub output_tokens: u64,
+}
+
+/// The record of whoever holds this port. None if nobody does: a record that a killed session left is nobody's.
+pub fn running(paths: &Paths, port: u16) -> Option<Record> {
+    let folder = paths.state.join("run").join(port.to_string());
+    let file = File::open(folder.join(LOCK)).ok()?;
+    // Whoever holds the lock holds it alone, so one that can be shared is held by nobody.
+    if Flock::lock(file, FlockArg::LockSharedNonblock).is_ok() {
+        return None;
+    }
+    read_record(&folder)
+}
+
+fn read_record(folder: &Path) -> Option<Record> {
+    let text = std::fs::read_to_string(folder.join("record.json")).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// The port, held by a file lock, which the kernel gives back however we end.
@@ -35,6 +70,7 @@ pub struct Record {
 pub struct Reservation {
     pub port: u16,
     folder: PathBuf,
+    record: Record,
     _lock: Flock<File>,
 }
 
@@ -59,17 +95,46 @@ impl Reservation {
             started: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
+            server: None,
         };
-        let text = serde_json::to_string(&record).unwrap_or_default();
-        files::write_private(&folder.join("record.json"), text.as_bytes()).context(
-            Exit::Other,
-            format!("the run folder {} cannot be used", host.tilde(&folder)),
-        )?;
-        Ok(Self {
+        let reservation = Self {
             port,
             folder,
+            record,
             _lock: lock,
-        })
+        };
+        reservation.write_record(host)?;
+        Ok(reservation)
+    }
+
+    fn write_record(&self, host: &Host) -> Result<()> {
+        let text = serde_json::to_string(&self.record).unwrap_or_default();
+        files::write_private(&self.folder.join("record.json"), text.as_bytes()).context(
+            Exit::Other,
+            format!("the run folder {} cannot be used", host.tilde(&self.folder)),
+        )
+    }
+
+    /// Lets other terminals use the engine. Returns the file with the key.
+    pub fn publish(
+        &mut self,
+        host: &Host,
+        key: &Secret,
+        context_window: u64,
+        output_tokens: u64,
+    ) -> Result<PathBuf> {
+        let key_file = self.folder.join(KEY);
+        files::write_private(&key_file, key.expose().as_bytes()).context(
+            Exit::Other,
+            format!("the key cannot be written to {}", host.tilde(&key_file)),
+        )?;
+        self.record.server = Some(Served {
+            key_file: key_file.clone(),
+            context_window,
+            output_tokens,
+        });
+        self.write_record(host)?;
+        Ok(key_file)
     }
 
     /// Where this session's Claude Code settings are written.
@@ -86,6 +151,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.folder.join("record.json"));
+        let _ = std::fs::remove_file(self.folder.join(KEY));
         let _ = std::fs::remove_file(self.settings());
         // Last, and while it is still held: whoever takes it next looks whether it is still the one that has the name.
         let _ = std::fs::remove_file(self.folder.join(LOCK));
@@ -128,10 +194,7 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
 }
 
 fn ours(folder: &Path, port: u16) -> Error {
-    let record = std::fs::read_to_string(folder.join("record.json"))
-        .ok()
-        .and_then(|text| serde_json::from_str::<Record>(&text).ok());
-    let cause = match record {
+    let cause = match read_record(folder) {
         Some(record) => format!(
             "cclocal (process {}) already serves {} there",
             record.pid, record.model

@@ -54,7 +54,7 @@ pub async fn run(
         host,
         paths,
         claude,
-        prepared,
+        &prepared.claude,
         &reservation.settings(),
         &host.cwd,
         Output::Inherited,

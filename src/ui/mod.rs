@@ -1,6 +1,11 @@
 //! Everything that a person sees. It goes to standard error; standard output carries data alone.
 
+pub mod cursor;
+pub mod menu;
+pub mod picker;
 mod progress;
+pub mod reader;
+pub mod screen;
 
 use std::time::Duration;
 
@@ -18,7 +23,7 @@ pub struct Ui {
     /// Questions may be asked: there is a terminal to answer on.
     pub interactive: bool,
     /// Lines may be painted over.
-    animated: bool,
+    pub animated: bool,
 }
 
 impl Ui {
@@ -82,22 +87,11 @@ impl Ui {
     /// A question with yes (Enter) or no. Never asked without a terminal: then the answer is no. It reads a line as the terminal gives it, so
     /// that Ctrl-C here ends the program with the terminal as it was.
     pub fn confirm(&self, question: &str) -> bool {
-        if !self.interactive {
-            return false;
-        }
-        let bold = self.style(Style::new().bold());
         loop {
-            let _ = Term::stderr().write_str(&format!("{} [Y/n] ", bold.apply_to(question)));
-            let mut answer = String::new();
-            // The end of the input, or an input that cannot be read, agrees to nothing.
-            if !std::io::stdin()
-                .read_line(&mut answer)
-                .is_ok_and(|read| read > 0)
-            {
-                self.say("");
+            let Some(answer) = self.ask(&format!("{question} [Y/n]")) else {
                 return false;
-            }
-            match answer.trim().to_lowercase().as_str() {
+            };
+            match answer.to_lowercase().as_str() {
                 "" | "y" | "yes" => return true,
                 "n" | "no" | "q" => return false,
                 _ => self.say("Please answer y or n."),
@@ -105,12 +99,32 @@ impl Ui {
         }
     }
 
+    /// What was typed in answer to a question, without the spaces around it. None without a terminal, and at the end of the input, which
+    /// agrees to nothing.
+    pub fn ask(&self, question: &str) -> Option<String> {
+        if !self.interactive {
+            return None;
+        }
+        let bold = self.style(Style::new().bold());
+        let _ = Term::stderr().write_str(&format!("{} ", bold.apply_to(question)));
+        let mut answer = String::new();
+        if std::io::stdin()
+            .read_line(&mut answer)
+            .is_ok_and(|read| read > 0)
+        {
+            return Some(answer.trim().to_owned());
+        }
+        self.say("");
+        None
+    }
+
     /// A line that shows that something is going on. Ends when dropped.
     pub fn progress(&self, message: &str) -> Progress {
         Progress::start(self.animated, self.colour, message)
     }
 
-    fn style(&self, style: Style) -> Style {
+    /// A style, plain where colours are off.
+    pub fn style(&self, style: Style) -> Style {
         style.force_styling(self.colour).for_stderr()
     }
 }

@@ -1,0 +1,139 @@
+//! The menu: which model is wanted, where the command line names none.
+
+use crate::catalog::{Choice, catalog};
+use crate::engine::device;
+use crate::engine::executable::{self, Found};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::hub::{self, Cached};
+use crate::machine::memory::{self as machine_memory, Memory};
+use crate::machine::platform::Platform;
+use crate::memory::{Fit, headroom};
+use crate::paths::Paths;
+use crate::session::signals;
+use crate::ui::menu::{Action, Menu, Row};
+use crate::ui::screen::{Input, Screen};
+use crate::ui::{self, Ui};
+
+/// What came of the menu.
+pub enum Chosen {
+    Model(Choice),
+    /// It was left. The status to exit with.
+    Nothing(u8),
+}
+
+/// Shows the menu. Without a terminal it is a usage error that names the flags.
+pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
+    if !ui.interactive {
+        let flags: Vec<String> = catalog()
+            .models
+            .iter()
+            .map(|entry| format!("--{}", entry.flag))
+            .collect();
+        return Err(Error::usage("no model is named")
+            .cause("the menu of models needs a terminal")
+            .hint(format!("name one: {} or --model ID", flags.join(", "))));
+    }
+    let machine = machine(host, paths);
+    if !ui.animated {
+        return plainly(paths, ui, machine);
+    }
+    let mut menu = Menu::new(rows(paths, machine), words(machine));
+    Ok(match on_screen(ui, &mut menu)? {
+        Outcome::Start(row) => Chosen::Model(choice(row)),
+        Outcome::Left(status) => Chosen::Nothing(status),
+    })
+}
+
+enum Outcome {
+    Start(usize),
+    Left(u8),
+}
+
+/// The menu until something is chosen that needs the terminal for itself.
+fn on_screen(ui: &Ui, menu: &mut Menu) -> Result<Outcome> {
+    let mut screen = Screen::open()?;
+    loop {
+        let (width, height) = screen.size();
+        screen.draw(&menu.lines(ui, width, height));
+        match screen.input()? {
+            Input::Redraw => {}
+            Input::Signal(signal) => return Ok(Outcome::Left(signals::status(signal))),
+            Input::Key(key) => match menu.key(key, height) {
+                Action::Nothing => {}
+                Action::Start(row) => return Ok(Outcome::Start(row)),
+                Action::Quit => return Ok(Outcome::Left(0)),
+                Action::Manage | Action::List => {}
+            },
+        }
+    }
+}
+
+/// The menu for terminals that cannot be painted on: a list and a question.
+fn plainly(paths: &Paths, ui: &Ui, machine: Option<Memory>) -> Result<Chosen> {
+    let rows = rows(paths, machine);
+    for line in Menu::new(rows.clone(), words(machine)).plain() {
+        ui.say(&line);
+    }
+    loop {
+        let question = format!("Model [1-{}/q] (Enter = 1)", rows.len());
+        let Some(typed) = ui.ask(&question) else {
+            return Ok(Chosen::Nothing(0));
+        };
+        match typed.as_str() {
+            "" => return Ok(Chosen::Model(choice(0))),
+            "q" => return Ok(Chosen::Nothing(0)),
+            typed => match typed.parse::<usize>() {
+                Ok(number) if (1..=rows.len()).contains(&number) => {
+                    return Ok(Chosen::Model(choice(number - 1)));
+                }
+                _ => ui.say("Please answer with a number of the list."),
+            },
+        }
+    }
+}
+
+fn choice(row: usize) -> Choice {
+    Choice::Flag(catalog().models[row].flag.clone())
+}
+
+fn machine(host: &Host, paths: &Paths) -> Option<Memory> {
+    let platform = Platform::detect(host).ok()?;
+    machine_memory::read(host, platform.os, || match executable::find(host, paths) {
+        Ok(Found::Ready(engine)) => device::ask(host, &engine),
+        _ => None,
+    })
+}
+
+fn words(machine: Option<Memory>) -> String {
+    match machine {
+        Some(memory) => format!(
+            "{} for a model ({})",
+            ui::bytes(memory.budget),
+            memory.budget_source.words()
+        ),
+        None => "this machine's memory is unknown".into(),
+    }
+}
+
+fn rows(paths: &Paths, machine: Option<Memory>) -> Vec<Row> {
+    catalog()
+        .models
+        .iter()
+        .map(|entry| {
+            let cached = hub::cached(&paths.hub, &entry.id);
+            let size = match &cached {
+                Cached::Complete { bytes, .. } => *bytes,
+                _ => entry.download_bytes(),
+            };
+            Row {
+                name: entry.name.clone(),
+                flag: entry.flag.clone(),
+                size,
+                cached,
+                fit: Fit::of(headroom(machine, Some(size))),
+                note: entry.note.clone(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,326 @@
+//! The memory preflight: before an engine can run out of GPU memory, it is said what can be done, and done.
+
+use nix::sys::signal::Signal;
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::host::Host;
+use crate::machine::gpu_limit::{self, Asking, Found, Raised};
+use crate::machine::memory::{BudgetSource, Memory, wired_limit};
+use crate::machine::platform::Os;
+use crate::memory::preflight::{Answer, Checking, Limit, Question};
+use crate::memory::{Figures, Fit};
+use crate::paths::Paths;
+use crate::sys;
+use crate::ui::{self, Ui};
+
+/// What the preflight found wrong at the files of the raised limit.
+const NOT_WRITTEN: &str =
+    "what is known of the GPU limit cannot be read or written down in cclocal's state folder";
+
+/// The raised limit that other sessions use, or that one left behind: this session uses it too, or puts it back. To be called before memory
+/// is looked at.
+pub fn take_over_limit(host: &Host, paths: &Paths, os: Os, ui: &Ui) -> Result<Option<Raised>> {
+    if os != Os::Macos {
+        return Ok(None);
+    }
+    match gpu_limit::find(host, paths).context(Exit::Other, NOT_WRITTEN)? {
+        Found::Untouched => Ok(None),
+        Found::Shared(raised) => Ok(Some(raised)),
+        Found::LeftBehind(raised) => {
+            let record = raised.record;
+            ui.notice(&format!(
+                "a session that was cut off left the GPU memory limit raised: {}, before {}",
+                mib(record.raised),
+                mib(record.original)
+            ));
+            if ui.interactive && !ui.confirm("Put it back now? (If not, when this session ends.)") {
+                return Ok(Some(raised));
+            }
+            let asking = if ui.interactive {
+                Asking::Allowed
+            } else {
+                Asking::No
+            };
+            put_back(host, ui, raised, asking);
+            Ok(None)
+        }
+    }
+}
+
+/// Puts the limit back if this session was the last that used it. If that does not work, the next start offers it again.
+pub fn put_back(host: &Host, ui: &Ui, raised: Raised, asking: Asking) {
+    let record = raised.record;
+    let caught = sys::catch();
+    let done = raised.put_back(host, asking);
+    drop(caught);
+    if !done {
+        ui.notice(&format!(
+            "the GPU memory limit is still {}; to put it back: {}",
+            mib(record.raised),
+            gpu_limit::command(record.original)
+        ));
+    }
+}
+
+/// What is checked.
+pub struct Check<'a> {
+    pub host: &'a Host,
+    pub paths: &'a Paths,
+    pub ui: &'a Ui,
+    pub os: Os,
+    /// The model's name, for people.
+    pub name: &'a str,
+    pub checking: Checking,
+    pub output_tokens: u64,
+}
+
+/// Checks memory, asks where it is tight, and changes the figures as was answered. `limit` is the raised limit, if this session uses it; if it
+/// is raised now, it is put there, and whoever called has to put it back. A signal that came meanwhile ends the session.
+pub fn check(
+    check: &Check,
+    figures: &mut Figures,
+    limit: &mut Option<Raised>,
+) -> Result<Option<Signal>> {
+    let &Check {
+        host,
+        paths,
+        ui,
+        os,
+        name,
+        checking,
+        output_tokens,
+    } = check;
+    let ram = figures.machine.map_or(0, |machine| machine.ram);
+    let set = match os {
+        Os::Macos => wired_limit(host),
+        Os::Linux => None,
+    };
+    let option = Limit::of(os, ram, set);
+    let Some(mut question) = Question::of(figures, checking, option, output_tokens) else {
+        return Ok(None);
+    };
+    if !ui.interactive {
+        return unasked(ui, name, figures, &question).map(|()| None);
+    }
+    for line in lines(name, figures, &question) {
+        ui.say(&line);
+    }
+    loop {
+        let answer = ask(ui, &question);
+        if let (Answer::Raise | Answer::Both, Some(to)) = (answer, question.limit.raised()) {
+            match raise(host, paths, to)? {
+                Raising::Signalled(signal) => return Ok(Some(signal)),
+                Raising::Refused => {
+                    ui.notice(&format!(
+                        "the GPU limit was not raised; by hand it is: {}",
+                        gpu_limit::command(to)
+                    ));
+                    // What is left to choose is asked for again.
+                    question.limit = Limit::None;
+                    continue;
+                }
+                Raising::Done(raised) => *limit = Some(raised),
+            }
+            figures.with_machine(Memory {
+                ram,
+                budget: to << 20,
+                budget_source: BudgetSource::WiredLimit,
+            });
+            ui.done(&format!(
+                "GPU memory limit raised to {} until the session ends",
+                mib(to)
+            ));
+        }
+        if let (Answer::Shrink | Answer::Both, Some(window)) = (answer, question.shrunk) {
+            figures.shrink(window);
+        }
+        return match answer {
+            Answer::Quit => Err(Error::new(Exit::Machine, format!("{name} was not started"))
+                .cause(short(&question))
+                .hint("take a smaller model: cclocal --gemma-light")),
+            _ => Ok(None),
+        };
+    }
+}
+
+/// Without anybody to ask: the window is shrunk, and a model whose weights alone exceed the memory is not started.
+fn unasked(ui: &Ui, name: &str, figures: &mut Figures, question: &Question) -> Result<()> {
+    if let Fit::TooBig(_) = question.fit {
+        return Err(
+            Error::new(Exit::Machine, format!("{name} does not fit this machine"))
+                .cause(format!("{} ({})", short(question), budget_words(figures)))
+                .hint("take a smaller model (cclocal --gemma-light), or try it all the same with --no-mem-check"),
+        );
+    }
+    match question.shrunk {
+        Some(window) if !figures.asked => {
+            figures.shrink(window);
+            ui.notice(&format!(
+                "{}: the window is {} tokens instead of {}; --ctx or --no-mem-check keep it",
+                short(question),
+                ui::thousands(window),
+                ui::thousands(question.window)
+            ));
+        }
+        _ => ui.notice(&short(question)),
+    }
+    Ok(())
+}
+
+fn budget_words(figures: &Figures) -> &'static str {
+    figures
+        .machine
+        .map_or("unknown", |machine| machine.budget_source.words())
+}
+
+/// The arithmetic in one line.
+fn short(question: &Question) -> String {
+    let weights = ui::bytes(question.weights);
+    let budget = ui::bytes(question.budget);
+    match question.fit {
+        Fit::TooBig(short) => format!(
+            "its weights take {weights}, {} more than the {budget} that there is for it",
+            ui::bytes(short)
+        ),
+        Fit::Tight(left) => format!(
+            "memory is tight: weights of {weights} leave {} of {budget} for the conversation",
+            ui::bytes(left)
+        ),
+        Fit::Ample | Fit::Unknown => {
+            format!("weights of {weights} leave ample room in {budget}")
+        }
+    }
+}
+
+/// The question as a person sees it.
+fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
+    let left = match question.fit {
+        Fit::TooBig(short) => format!("{} too little", ui::bytes(short)),
+        Fit::Tight(left) => format!("{} left: tight", ui::bytes(left)),
+        Fit::Ample | Fit::Unknown => {
+            let left = question.budget.saturating_sub(question.weights);
+            format!("{} left: ample", ui::bytes(left))
+        }
+    };
+    let mut lines = vec![
+        format!("GPU memory for {name}"),
+        format!(
+            "  {:<9} {:>9}  {}",
+            "budget",
+            ui::bytes(question.budget),
+            budget_words(figures)
+        ),
+        format!(
+            "  {:<9} {:>9}  {left} for the conversation (KV cache)",
+            "weights",
+            ui::bytes(question.weights)
+        ),
+    ];
+    let recommended = |answer| {
+        if question.recommended() == answer {
+            " (recommended)"
+        } else {
+            ""
+        }
+    };
+    let window = ui::thousands(question.window);
+    lines.push(match question.shrunk {
+        Some(shrunk) => format!(
+            "  1) Shrink the context window  {window} → {} tokens{}",
+            ui::thousands(shrunk),
+            recommended(Answer::Shrink)
+        ),
+        None => format!("  1) Context window             already small: {window} tokens"),
+    });
+    match question.limit {
+        Limit::Raise { from, to } => {
+            lines.push(format!(
+                "  2) Raise the GPU limit        {} → {} MiB (sudo, until the session ends){}",
+                from,
+                to,
+                recommended(Answer::Raise)
+            ));
+            if question.shrunk.is_some() {
+                lines.push(format!("  3) Both{}", recommended(Answer::Both)));
+            }
+        }
+        Limit::Fine { mib } => {
+            lines.push(format!(
+                "  2) GPU limit                  already fine: {mib} MiB"
+            ));
+        }
+        Limit::None => {}
+    }
+    let risky = if question.fit == Fit::Ample {
+        ""
+    } else {
+        " (risky: the engine may crash)"
+    };
+    lines.push(format!(
+        "  c) Continue as it is{risky}{}",
+        recommended(Answer::Continue)
+    ));
+    lines.push(format!("  q) Quit{}", recommended(Answer::Quit)));
+    lines
+}
+
+fn ask(ui: &Ui, question: &Question) -> Answer {
+    let mut keys = Vec::new();
+    if question.shrunk.is_some() {
+        keys.push("1");
+    }
+    if question.limit.raised().is_some() {
+        keys.push("2");
+        if question.shrunk.is_some() {
+            keys.push("3");
+        }
+    }
+    keys.extend(["c", "q"]);
+    let enter = match question.recommended() {
+        Answer::Shrink => "1",
+        Answer::Raise => "2",
+        Answer::Both => "3",
+        Answer::Continue => "c",
+        Answer::Quit => "q",
+    };
+    let keys = keys.join("/");
+    loop {
+        let Some(typed) = ui.ask(&format!("Choose [{keys}] (Enter = {enter})")) else {
+            return Answer::Quit;
+        };
+        match question.answer(&typed) {
+            Some(answer) => return answer,
+            None => ui.say(&format!("Please answer one of {keys}.")),
+        }
+    }
+}
+
+enum Raising {
+    Done(Raised),
+    Refused,
+    /// A signal came at sudo's question, such as Ctrl-C, and the limit is as it was.
+    Signalled(Signal),
+}
+
+fn raise(host: &Host, paths: &Paths, to: u64) -> Result<Raising> {
+    let caught = sys::catch();
+    let raised = gpu_limit::raise(host, paths, to).context(Exit::Other, NOT_WRITTEN)?;
+    match (caught.signal(), raised) {
+        (None, Some(raised)) => Ok(Raising::Done(raised)),
+        (None, None) => Ok(Raising::Refused),
+        (Some(signal), raised) => {
+            if let Some(raised) = raised {
+                raised.put_back(host, Asking::No);
+            }
+            Ok(Raising::Signalled(signal))
+        }
+    }
+}
+
+fn mib(mib: u64) -> String {
+    if mib == 0 {
+        "0 (the system's own choice)".into()
+    } else {
+        format!("{mib} MiB")
+    }
+}

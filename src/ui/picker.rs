@@ -1,0 +1,165 @@
+//! The cache screen: models to choose several of, to be removed. What it shows and what its keys mean. Pure.
+
+use console::Style;
+
+use super::cursor::Cursor;
+use super::menu::fitted;
+use super::screen::Key;
+use super::{Ui, bytes};
+
+/// A model in the cache.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub name: String,
+    pub bytes: u64,
+    /// Such as its flag, or that it is not complete.
+    pub remark: String,
+    /// Why it cannot be removed, if so.
+    pub held: Option<String>,
+}
+
+/// What a key asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Nothing,
+    /// Remove these rows. It was confirmed.
+    Remove(Vec<usize>),
+    Back,
+}
+
+#[derive(Debug, Clone)]
+pub struct Picker {
+    title: String,
+    rows: Vec<Row>,
+    chosen: Vec<bool>,
+    cursor: Cursor,
+    /// Whether the question is asked whether to remove what is chosen.
+    asking: bool,
+    /// What happened last.
+    pub message: Option<String>,
+}
+
+/// Lines beside the models: title, blank; blank, what is chosen, keys.
+const OTHER_LINES: usize = 5;
+
+const KEYS: &str = "Space choose · a all · Enter remove · ↑↓ j k move · q back";
+
+impl Picker {
+    pub fn new(title: String, rows: Vec<Row>) -> Self {
+        Self {
+            title,
+            chosen: vec![false; rows.len()],
+            rows,
+            cursor: Cursor::default(),
+            asking: false,
+            message: None,
+        }
+    }
+
+    /// A key, where the terminal has this many rows.
+    pub fn key(&mut self, key: Key, height: usize) -> Action {
+        self.message = None;
+        if std::mem::take(&mut self.asking) {
+            return match key {
+                Key::Char('y' | 'Y') => Action::Remove(self.chosen_rows()),
+                _ => Action::Nothing,
+            };
+        }
+        let shown = height.saturating_sub(OTHER_LINES);
+        match key {
+            Key::Char(' ') => self.toggle(),
+            Key::Char('a') => self.toggle_all(),
+            Key::Enter if self.chosen_rows().is_empty() => {
+                self.message = Some("Nothing is chosen: Space chooses.".into());
+            }
+            Key::Enter => self.asking = true,
+            Key::Char('q') | Key::Escape => return Action::Back,
+            key => {
+                self.cursor.key(key, self.rows.len(), shown);
+            }
+        }
+        Action::Nothing
+    }
+
+    fn toggle(&mut self) {
+        let at = self.cursor.at;
+        match self.rows.get(at) {
+            Some(Row {
+                held: Some(why), ..
+            }) => self.message = Some(format!("It cannot be removed: {why}.")),
+            Some(_) => self.chosen[at] = !self.chosen[at],
+            None => {}
+        }
+    }
+
+    /// All that can be removed, or none if all of them are chosen.
+    fn toggle_all(&mut self) {
+        let free = |row: &Row| row.held.is_none();
+        let all = self
+            .rows
+            .iter()
+            .zip(&self.chosen)
+            .all(|(row, chosen)| *chosen || !free(row));
+        for (row, chosen) in self.rows.iter().zip(&mut self.chosen) {
+            *chosen = free(row) && !all;
+        }
+    }
+
+    fn chosen_rows(&self) -> Vec<usize> {
+        (0..self.rows.len())
+            .filter(|index| self.chosen[*index])
+            .collect()
+    }
+
+    /// The lines for a terminal of this size.
+    pub fn lines(&mut self, ui: &Ui, width: usize, height: usize) -> Vec<String> {
+        let bold = ui.style(Style::new().bold());
+        let dim = ui.style(Style::new().dim());
+        let mut lines = vec![bold.apply_to(&self.title).to_string(), String::new()];
+        let room = height.saturating_sub(OTHER_LINES);
+        let name_width = width.saturating_sub(40).clamp(20, 60);
+        for index in self.cursor.window(self.rows.len(), room) {
+            let row = &self.rows[index];
+            let here = index == self.cursor.at;
+            let mark = if here { ">" } else { " " };
+            let check = match (&row.held, self.chosen[index]) {
+                (Some(_), _) => "[-]",
+                (None, true) => "[x]",
+                (None, false) => "[ ]",
+            };
+            let name = console::truncate_str(&row.name, name_width, "…");
+            let line = format!(
+                "{mark} {check} {} {:>8}   {}",
+                console::pad_str(&name, name_width, console::Alignment::Left, None),
+                bytes(row.bytes),
+                row.held.as_ref().unwrap_or(&row.remark)
+            );
+            let style = match (here, &row.held) {
+                (true, _) => Style::new().cyan().bold(),
+                (false, Some(_)) => Style::new().dim(),
+                (false, None) => Style::new(),
+            };
+            lines.push(ui.style(style).apply_to(line).to_string());
+        }
+        if self.rows.is_empty() {
+            lines.push("Nothing is there.".into());
+        }
+        let chosen = self.chosen_rows();
+        let total: u64 = chosen.iter().map(|index| self.rows[*index].bytes).sum();
+        let count = match chosen.len() {
+            1 => "1 model".to_owned(),
+            count => format!("{count} models"),
+        };
+        lines.push(String::new());
+        lines.push(match (self.asking, &self.message) {
+            (true, _) => bold
+                .apply_to(format!("Remove {count}, {}? [y/N]", bytes(total)))
+                .to_string(),
+            (false, Some(message)) => message.clone(),
+            (false, None) if chosen.is_empty() => String::new(),
+            (false, None) => format!("{count} chosen, {}", bytes(total)),
+        });
+        lines.push(dim.apply_to(KEYS).to_string());
+        fitted(lines, width)
+    }
+}

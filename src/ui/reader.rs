@@ -1,0 +1,57 @@
+//! A text that may be longer than the terminal, to be read and left. Pure.
+
+use console::Style;
+
+use super::Ui;
+use super::menu::fitted;
+use super::screen::Key;
+
+#[derive(Debug, Clone)]
+pub struct Reader {
+    text: Vec<String>,
+    first: usize,
+}
+
+/// Lines beside the text: blank, keys.
+const OTHER_LINES: usize = 2;
+
+impl Reader {
+    pub fn new(text: &str) -> Self {
+        Self {
+            text: text.lines().map(str::to_owned).collect(),
+            first: 0,
+        }
+    }
+
+    /// A key, where the terminal has this many rows. False: it is left.
+    pub fn key(&mut self, key: Key, height: usize) -> bool {
+        let room = height.saturating_sub(OTHER_LINES).max(1);
+        let last = self.text.len().saturating_sub(room);
+        self.first = match key {
+            Key::Up | Key::Char('k') => self.first.saturating_sub(1),
+            Key::Down | Key::Char('j') => self.first + 1,
+            Key::PageUp => self.first.saturating_sub(room),
+            Key::PageDown | Key::Char(' ') => self.first + room,
+            Key::Home | Key::Char('g') => 0,
+            Key::End | Key::Char('G') => last,
+            Key::Enter | Key::Escape | Key::Char('q' | 'l') => return false,
+            Key::Char(_) => self.first,
+        }
+        .min(last);
+        true
+    }
+
+    /// The lines for a terminal of this size.
+    pub fn lines(&self, ui: &Ui, width: usize, height: usize) -> Vec<String> {
+        let room = height.saturating_sub(OTHER_LINES).max(1);
+        let shown = self.text.iter().skip(self.first).take(room).cloned();
+        let keys = if self.text.len() > room {
+            "↑↓ j k scroll · q back"
+        } else {
+            "q back"
+        };
+        let keys = ui.style(Style::new().dim()).apply_to(keys).to_string();
+        let lines = shown.chain([String::new(), keys]).collect();
+        fitted(lines, width)
+    }
+}
