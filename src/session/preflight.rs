@@ -195,11 +195,17 @@ fn short(question: &Question) -> String {
 /// The question as a person sees it.
 fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
     let left = match question.fit {
-        Fit::TooBig(short) => format!("{} too little", ui::bytes(short)),
-        Fit::Tight(left) => format!("{} left: tight", ui::bytes(left)),
+        Fit::TooBig(short) => format!("{} more than there is", ui::bytes(short)),
+        Fit::Tight(left) => format!(
+            "{} left for the conversation (KV cache): tight",
+            ui::bytes(left)
+        ),
         Fit::Ample | Fit::Unknown => {
             let left = question.budget.saturating_sub(question.weights);
-            format!("{} left: ample", ui::bytes(left))
+            format!(
+                "{} left for the conversation (KV cache): ample",
+                ui::bytes(left)
+            )
         }
     };
     let mut lines = vec![
@@ -211,7 +217,7 @@ fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
             budget_words(figures)
         ),
         format!(
-            "  {:<9} {:>9}  {left} for the conversation (KV cache)",
+            "  {:<9} {:>9}  {left}",
             "weights",
             ui::bytes(question.weights)
         ),

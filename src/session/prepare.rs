@@ -251,9 +251,9 @@ mod tests {
         assert!(check_window(32_768, 8_192).is_ok());
         let error = check_window(32_768, 32_768).expect_err("no room");
         insta::assert_snapshot!(error, @"
-        error: --out-tokens 32768 leaves no room in a window of 32768 tokens
-          cause: Claude Code's own first request takes about 8192 tokens of it
-          hint: take --out-tokens 24576 or less, or --ctx 40960 or more
+        error: replies of 32768 tokens leave no room in a window of 32768 tokens
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: take --out-tokens 11576 or less, or --ctx 53960 or more
         ");
     }
 }

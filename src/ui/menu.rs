@@ -47,7 +47,7 @@ pub struct Menu {
 /// Lines beside the models: title, blank, heading; blank, keys.
 const OTHER_LINES: usize = 5;
 
-const KEYS: &str = "↑↓ j k move · Enter start · m manage cache · l list cache · q quit";
+const KEYS: &str = "Enter start · q quit · m manage cache · l list cache · ↑↓ j k move";
 
 impl Menu {
     pub fn new(rows: Vec<Row>, machine: String) -> Self {
@@ -127,12 +127,18 @@ impl Menu {
             let memory = fit_style(ui, &row.fit).apply_to(fit(&row.fit));
             lines.push(format!("{start}{memory}"));
             if with_notes {
-                lines.push(dim.apply_to(format!("    {}", row.note)).to_string());
+                lines.push(
+                    dim.apply_to(format!("    --{} · {}", row.flag, row.note))
+                        .to_string(),
+                );
             }
         }
         lines.push(String::new());
         if let (false, Some(row)) = (with_notes, self.rows.get(self.cursor.at)) {
-            lines.push(dim.apply_to(format!("    {}", row.note)).to_string());
+            lines.push(
+                dim.apply_to(format!("    --{} · {}", row.flag, row.note))
+                    .to_string(),
+            );
             lines.push(String::new());
         }
         if let Some(message) = &self.message {

@@ -42,7 +42,7 @@ pub struct Picker {
 /// Lines beside the models: title, blank; blank, what is chosen, keys.
 const OTHER_LINES: usize = 5;
 
-const KEYS: &str = "Space choose · a all · Enter remove · ↑↓ j k move · q back";
+const KEYS: &str = "Space choose · a all · Enter remove · q back · ↑↓ j k move";
 
 impl Picker {
     pub fn new(title: String, rows: Vec<Row>) -> Self {

@@ -46,7 +46,7 @@ impl Reader {
         let room = height.saturating_sub(OTHER_LINES).max(1);
         let shown = self.text.iter().skip(self.first).take(room).cloned();
         let keys = if self.text.len() > room {
-            "↑↓ j k scroll · q back"
+            "q back · ↑↓ j k scroll"
         } else {
             "q back"
         };

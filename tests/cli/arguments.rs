@@ -80,10 +80,10 @@ fn output_budgets_out_of_range() {
 
     For more information, try '--help'.
     ");
-    insta::assert_snapshot!(usage_error(&["--ctx", "32768", "--out-tokens", "30000"]), @"
-    error: --out-tokens 30000 leaves no room in a window of 32768 tokens
-      cause: Claude Code's own first request takes about 8192 tokens of it
-      hint: take --out-tokens 24576 or less, or --ctx 38192 or more
+    insta::assert_snapshot!(usage_error(&["--gemma-light", "--ctx", "32768", "--out-tokens", "30000"]), @"
+    error: replies of 30000 tokens leave no room in a window of 32768 tokens
+      cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+      hint: take --out-tokens 11576 or less, or --ctx 51192 or more
     ");
 }
 
@@ -145,17 +145,25 @@ fn help_and_version_go_to_standard_output() {
            cclocal <COMMAND>
 
     Commands:
-      setup  Install the engine into a private folder (and Claude Code, with --client)
-      demo   Run the whole chain on a built-in model: a real tool call writes a real file
+      setup             Install the engine into a private folder (and Claude Code, with --client)
+      demo              Run the whole chain on a built-in model: a real tool call writes a real file
+      server            Start the engine alone and print the command that connects Claude Code to it
+                        from another terminal
+      connect           Run Claude Code in this folder on the engine of a `cclocal --server`
+      list, -l, --list  List the models in the Hugging Face cache, with their real sizes
+      rm, --rm          Remove models from the Hugging Face cache
 
     Arguments:
       [CLAUDE ARGS]...  Arguments for Claude Code
 
     Options:
+          --server          Start the engine alone and print the command that connects Claude Code to it
           --port <N>        Port of the engine, on 127.0.0.1 [default: 8000]
           --ctx <N>         Context window in tokens [default: by this machine's memory]
           --out-tokens <N>  Longest reply in tokens; a file that is written has to fit in one [default:
                             8192]
+          --safe            Ask how to make room in GPU memory, however much there is
+          --no-mem-check    Do not check GPU memory
       -y, --yes             Ask nothing: install the engine if it is missing
           --dry-run         Print what would be run, and why; start nothing, write nothing
           --json            With --dry-run: as JSON
@@ -163,8 +171,8 @@ fn help_and_version_go_to_standard_output() {
       -V, --version         Print version
 
     Models:
-          --gemma-light     Gemma-4-E4B: 5 GB, for 16 GB RAM and more; clean tool calls, verified end to
-                            end by the scripts this replaces
+          --gemma-light     Gemma-4-E4B: 5 GB, for 16 GB RAM and more; clean tool calls, the one to
+                            start with
           --gemma           Gemma-4-26B-A4B: 16 GB, for 24 GB RAM and more; mixture of experts, 3.8B
                             active parameters
           --review          GLM-4.7-Flash: 17 GB, for 24 GB RAM and more; stronger reasoning
@@ -177,6 +185,6 @@ fn help_and_version_go_to_standard_output() {
           --model <ID|DIR>  Any MLX model: a Hugging Face id (org/name) or a local folder (./dir)
 
     What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue
-    Without a model flag, --gemma-light is run.
+    Without a model flag a menu opens, on a terminal.
     ");
 }

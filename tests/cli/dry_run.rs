@@ -61,7 +61,7 @@ fn the_json_has_the_promised_shape_and_no_key() {
 }
 
 #[test]
-fn a_macs_gpu_limit_decides_the_window() {
+fn a_macs_gpu_limit_decides_whether_memory_is_tight() {
     let mut stage = fakes::stage();
     stage.set("CCLOCAL_PLATFORM", "macos");
     stage.script("sw_vers", "#!/bin/sh\necho 15.1\n");
@@ -71,22 +71,19 @@ fn a_macs_gpu_limit_decides_the_window() {
             "#!/bin/sh\ncase \"$*\" in *hw.memsize) echo 25769803776;; *wired_limit_mb) echo {limit};; *arm64) echo 1;; esac\n"
         )
     };
-    let window = |stage: &Stage| {
+    let tight = |stage: &Stage| {
         let ran = stage.run(&["--gemma", "--dry-run", "--json"]);
         let report: Value =
             serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
         (
-            report["memory"]["context_window"].as_u64(),
+            report["notices"].to_string().contains("memory is tight"),
             report["memory"]["machine"]["budget_source"]
                 .as_str()
                 .map(str::to_owned),
         )
     };
     stage.script("sysctl", &sysctl("0"));
-    assert_eq!(
-        window(&stage),
-        (Some(32_768), Some("three-quarters-of-ram".into()))
-    );
+    assert_eq!(tight(&stage), (true, Some("three-quarters-of-ram".into())));
     stage.script("sysctl", &sysctl("22528"));
-    assert_eq!(window(&stage), (Some(65_536), Some("wired-limit".into())));
+    assert_eq!(tight(&stage), (false, Some("wired-limit".into())));
 }

@@ -33,12 +33,14 @@ fn engine(stage: &mut Stage) {
         "python3",
         &format!(
             "#!/bin/sh
+case \"$*\" in *device_info*) cat '{device}' 2>/dev/null; exit;; esac
 if [ \"$1\" != -c ]; then cat <<'HELP'\n{HELP}\nHELP\nexit 0; fi
 shift 2
 STAGE_ENGINE='{}' ENGINE_ARGS=\"$*\" exec '{}' --exact fakes::engine_process --ignored --nocapture
 ",
             stage.path("engine").display(),
             exe.display(),
+            device = stage.path("engine/device").display(),
         ),
     );
     std::fs::create_dir_all(stage.path("engine")).expect("made");
@@ -50,6 +52,56 @@ STAGE_ENGINE='{}' ENGINE_ARGS=\"$*\" exec '{}' --exact fakes::engine_process --i
         ),
     );
     stage.set("CCLOCAL_ENGINE", script.display().to_string());
+}
+
+/// Makes it a Mac of this much RAM (GiB): `sysctl` knows its memory and keeps the GPU limit in the file `wired`, which `sudo` may set if
+/// the file `sudo` says `yes`, or asks for a password first if it says `ask`. What sudo was asked is in the file `sudo-log`.
+pub fn mac(stage: &mut Stage, ram_gib: u64) {
+    let file = |name: &str| stage.path(name).display().to_string();
+    let (wired, sudo, log) = (file("wired"), file("sudo"), file("sudo-log"));
+    stage.write("wired", "0\n");
+    stage.script(
+        "sysctl",
+        &format!(
+            "#!/bin/sh
+case \"$*\" in
+*-n*hw.memsize) echo {};;
+*-n*hw.optional.arm64) echo 1;;
+*-n*iogpu.wired_limit_mb) cat '{wired}';;
+iogpu.wired_limit_mb=*) if [ -n \"$AS_ROOT\" ]; then echo \"${{1#*=}}\" > '{wired}'; else exit 1; fi;;
+*) exit 1;;
+esac
+",
+            ram_gib << 30
+        ),
+    );
+    stage.script(
+        "sudo",
+        &format!(
+            "#!/bin/sh
+echo \"$*\" >> '{log}'
+may=$(cat '{sudo}' 2>/dev/null)
+if [ \"$1\" = -n ]; then
+    shift
+    [ \"$may\" = yes ] || exit 1
+else
+    [ \"$1\" = -p ] && prompt=$2 && shift 2
+    case $may in
+    yes) ;;
+    ask)
+        printf '%s' \"$prompt\" >/dev/tty
+        read -r word </dev/tty || exit 1
+        [ \"$word\" = secret ] || {{ echo 'sudo: 1 incorrect password attempt' >&2; exit 1; }};;
+    *) echo 'you are not in the sudoers file' >&2; exit 1;;
+    esac
+fi
+AS_ROOT=1 exec \"$@\"
+"
+        ),
+    );
+    stage.script("sw_vers", "#!/bin/sh\necho 15.1\n");
+    stage.script("uname", "#!/bin/sh\necho arm64\n");
+    stage.set("CCLOCAL_PLATFORM", "macos");
 }
 
 /// A client that writes down its arguments and environment, then runs `rest` (shell) in the work folder.

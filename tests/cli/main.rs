@@ -5,7 +5,10 @@ mod dry_run;
 mod fakes;
 mod faults;
 mod launch;
+mod preflight;
 mod prompts;
+mod screens;
+mod server;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,491 @@
+//! The memory preflight on a Mac of fakes: asked where memory is tight, answered, and the GPU limit put back whatever happens.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::fakes;
+use crate::support::terminal::Terminal;
+use crate::support::{Stage, finish, free_port};
+
+/// A Mac of this much RAM (GiB) with a model of this many bytes, and sudo that does this (`yes`, `ask`, `no`).
+fn stage(ram_gib: u64, weights: u64, sudo: &str) -> Stage {
+    let mut stage = fakes::stage();
+    fakes::mac(&mut stage, ram_gib);
+    let file = std::fs::File::options()
+        .write(true)
+        .open(stage.path("model/model.safetensors"));
+    file.expect("open").set_len(weights).expect("its size");
+    stage.write("sudo", sudo);
+    // A client that stays until it is told to go, and tells the limit at its start.
+    let wired = stage.path("wired").display().to_string();
+    fakes::client(
+        &mut stage,
+        &format!(
+            "cp '{wired}' \"$HOME/wired-in-session\"; while [ -e \"$HOME/stay\" ]; do sleep 0.05; done"
+        ),
+    );
+    stage
+}
+
+const TIGHT: (u64, u64) = (24, 16_000_000_000);
+
+fn tight(sudo: &str) -> Stage {
+    stage(TIGHT.0, TIGHT.1, sudo)
+}
+
+fn launch(stage: &Stage, rest: &[&str]) -> Terminal {
+    let port = free_port();
+    let mut args = vec!["--model", "../model", "--port", &port];
+    args.extend(rest);
+    Terminal::run(stage, &args, 80, 30)
+}
+
+/// The window that Claude Code was told.
+fn window(stage: &Stage) -> String {
+    let env = stage.read("client/env");
+    let line = env
+        .lines()
+        .find(|line| line.starts_with("CLAUDE_CODE_MAX_CONTEXT_TOKENS="));
+    line.unwrap_or("=none")
+        .rsplit('=')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn wired(stage: &Stage) -> String {
+    stage.read("wired").trim().to_owned()
+}
+
+#[test]
+fn enter_shrinks_the_window() {
+    let stage = tight("no");
+    let mut terminal = launch(&stage, &[]);
+    let screen = terminal.wait_for("(Enter = 1)");
+    insta::assert_snapshot!(screen, @"
+    GPU memory for model
+      budget      19.3 GB  75 % of RAM, a rule of thumb
+      weights     16.0 GB  3.3 GB left for the conversation (KV cache): tight
+      1) Shrink the context window  65,536 → 32,768 tokens (recommended)
+      2) Raise the GPU limit        0 → 21504 MiB (sudo, until the session ends)
+      3) Both
+      c) Continue as it is (risky: the engine may crash)
+      q) Quit
+    Choose [1/2/3/c/q] (Enter = 1)
+    ");
+    terminal.keys("x\r");
+    terminal.wait_for("Please answer one of 1/2/3/c/q.");
+    terminal.keys("\r");
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(window(&stage), "32768");
+    assert_eq!(stage.read("sudo-log"), "", "sudo was not asked for");
+    assert_eq!(wired(&stage), "0");
+}
+
+#[test]
+fn the_limit_is_raised_for_the_session_and_put_back() {
+    let stage = tight("yes");
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("2\r");
+    assert_eq!(terminal.end(), 0);
+    let said = "✓ GPU memory limit raised to 21504 MiB until the session ends";
+    assert!(terminal.text().contains(said), "{}", terminal.text());
+    assert_eq!(stage.read("home/wired-in-session"), "21504\n");
+    assert_eq!(wired(&stage), "0");
+    assert_eq!(window(&stage), "65536", "only the limit was to change");
+    assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
+}
+
+#[test]
+fn both_at_once_with_a_password() {
+    let stage = tight("ask");
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("3\r");
+    terminal.wait_for("Password for sudo:");
+    // Written down before it is raised.
+    assert_eq!(
+        stage.read("cclocal/state/gpu-limit.json"),
+        r#"{"original":0,"raised":21504}"#
+    );
+    assert_eq!(wired(&stage), "0");
+    terminal.keys("secret\r");
+    // The credentials have timed out by the end: sudo asks again.
+    terminal.wait_until("the second question", |screen| {
+        screen.matches("Password for sudo:").count() == 2
+    });
+    assert_eq!(stage.read("home/wired-in-session"), "21504\n");
+    assert_eq!(window(&stage), "32768");
+    terminal.keys("secret\r");
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(wired(&stage), "0");
+}
+
+#[test]
+fn what_cannot_be_put_back_is_said_and_offered_at_the_next_start() {
+    let stage = tight("ask");
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("2\r");
+    terminal.wait_for("Password for sudo:");
+    terminal.keys("secret\r");
+    terminal.wait_until("the second question", |screen| {
+        screen.matches("Password for sudo:").count() == 2
+    });
+    terminal.keys("wrong\r");
+    assert_eq!(terminal.end(), 0, "Claude Code's own status");
+    let said = "note: the GPU memory limit is still 21504 MiB; to put it back: sudo sysctl iogpu.wired_limit_mb=0";
+    let screen = terminal.text().replace('\n', "");
+    assert!(screen.contains(said), "{screen}");
+    assert_eq!(wired(&stage), "21504");
+
+    stage.write("sudo", "yes");
+    let mut terminal = launch(&stage, &["--no-mem-check"]);
+    let screen = terminal.wait_for("[Y/n]");
+    insta::assert_snapshot!(screen, @"
+    note: a session that was cut off left the GPU memory limit raised: 21504 MiB, before 0 (the system's own choice)
+    Put it back now? (If not, when this session ends.) [Y/n]
+    ");
+    terminal.keys("\r");
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(stage.read("home/wired-in-session"), "0\n");
+    assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
+}
+
+#[test]
+fn a_refused_sudo_leaves_the_other_choices() {
+    let stage = tight("no");
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("2\r");
+    terminal.wait_for("by hand it is: sudo sysctl iogpu.wired_limit_mb=21504");
+    terminal.wait_for("Choose [1/c/q] (Enter = 1)");
+    assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
+    terminal.keys("c\r");
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(window(&stage), "65536");
+}
+
+#[test]
+fn quitting_starts_nothing() {
+    let stage = tight("no");
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("q\r");
+    assert_eq!(terminal.end(), 12);
+    assert!(terminal.text().contains("hint: take a smaller model"));
+    assert_eq!(stage.read("engine/pid"), "");
+}
+
+#[test]
+fn ctrl_c_at_the_password_ends_it_with_nothing_changed() {
+    let stage = tight("ask");
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("2\r");
+    terminal.wait_for("Password for sudo:");
+    terminal.keys("\x03");
+    assert_eq!(terminal.end(), 130);
+    assert_eq!(wired(&stage), "0");
+    assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
+    assert_eq!(stage.read("engine/pid"), "");
+}
+
+#[test]
+fn after_any_signal_the_limit_is_put_back() {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+    ] {
+        let stage = tight("yes");
+        stage.write("home/stay", "yes");
+        let mut terminal = launch(&stage, &[]);
+        terminal.wait_for("(Enter = 1)");
+        terminal.keys("2\r");
+        stage.wait_for("home/wired-in-session");
+        assert_eq!(wired(&stage), "21504");
+        let pid = i32::try_from(terminal.pid()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("signalled");
+        if matches!(signal, Signal::SIGINT | Signal::SIGQUIT) {
+            // On a terminal these are the client's: it decides.
+            std::fs::remove_file(stage.path("home/stay")).expect("told to go");
+            assert_eq!(terminal.end(), 0);
+        } else {
+            assert_eq!(terminal.end(), 128 + signal as i32);
+        }
+        assert_eq!(wired(&stage), "0", "{signal}");
+    }
+}
+
+#[test]
+fn after_a_kill_the_next_start_puts_it_back_and_knows_what_was_before() {
+    let stage = tight("yes");
+    stage.write("home/stay", "yes");
+    let mut killed = launch(&stage, &[]);
+    killed.wait_for("(Enter = 1)");
+    killed.keys("2\r");
+    stage.wait_for("home/wired-in-session");
+    let pid = i32::try_from(killed.pid()).expect("a pid");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+    assert_eq!(killed.end(), 1009);
+    assert_eq!(wired(&stage), "21504");
+    std::fs::remove_file(stage.path("home/stay")).expect("told to go");
+
+    // Not now: then it is used, and put back at the end, to what was before the killed session.
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("[Y/n]");
+    terminal.keys("n\r");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    assert_eq!(stage.read("home/wired-in-session"), "21504\n");
+    assert_eq!(wired(&stage), "0");
+}
+
+#[test]
+fn another_session_in_between_shares_the_raised_limit() {
+    let stage = tight("yes");
+    stage.write("home/stay", "yes");
+    let mut first = launch(&stage, &[]);
+    first.wait_for("(Enter = 1)");
+    first.keys("2\r");
+    stage.wait_for("home/wired-in-session");
+    std::fs::remove_file(stage.path("client/pid")).expect("removed");
+    let second = stage.start(&["--model", "../model", "--port", &free_port(), "--yes"]);
+    stage.wait_for("client/pid");
+    // The one that raised it leaves first.
+    let pid = i32::try_from(first.pid()).expect("a pid");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("ended");
+    assert_eq!(first.end(), 143);
+    assert_eq!(wired(&stage), "21504", "the second session needs it");
+    std::fs::remove_file(stage.path("home/stay")).expect("told to go");
+    assert_eq!(finish(second).status, 0);
+    assert_eq!(wired(&stage), "0", "the last one puts it back");
+}
+
+#[test]
+fn off_a_terminal_what_was_left_behind_is_put_back_without_a_question() {
+    let stage = tight("yes");
+    let record = r#"{"original":0,"raised":21504}"#;
+    for (sudo, after, said) in [
+        ("yes", "0", "left the GPU memory limit raised: 21504 MiB"),
+        (
+            "no",
+            "21504",
+            "to put it back: sudo sysctl iogpu.wired_limit_mb=0",
+        ),
+    ] {
+        stage.write("cclocal/state/gpu-limit.json", record);
+        stage.write("wired", "21504\n");
+        stage.write("sudo", sudo);
+        let ran = stage.run(&["--model", "../model", "--port", &free_port()]);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        assert_eq!(wired(&stage), after);
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+    assert_eq!(
+        stage.read("cclocal/state/gpu-limit.json"),
+        record,
+        "it is still to be put back"
+    );
+}
+
+#[test]
+fn a_restart_has_put_it_back_already() {
+    let stage = tight("yes");
+    stage.write(
+        "cclocal/state/gpu-limit.json",
+        r#"{"original":0,"raised":21504}"#,
+    );
+    let mut terminal = launch(&stage, &["--no-mem-check"]);
+    assert_eq!(terminal.end(), 0);
+    assert!(!terminal.text().contains("cut off"), "{}", terminal.text());
+    assert_eq!(stage.read("sudo-log"), "");
+    assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
+}
+
+#[test]
+fn a_limit_that_is_high_enough_is_fine() {
+    let stage = tight("yes");
+    stage.write("wired", "21504\n");
+    // 22.5 GB for 17 GB.
+    let file = std::fs::File::options()
+        .write(true)
+        .open(stage.path("model/model.safetensors"));
+    file.expect("open")
+        .set_len(17_000_000_000)
+        .expect("its size");
+    let mut terminal = launch(&stage, &[]);
+    let screen = terminal.wait_for("(Enter = 1)");
+    insta::assert_snapshot!(screen, @"
+    GPU memory for model
+      budget      22.5 GB  iogpu.wired_limit_mb
+      weights     17.0 GB  5.5 GB left for the conversation (KV cache): tight
+      1) Shrink the context window  65,536 → 32,768 tokens (recommended)
+      2) GPU limit                  already fine: 21504 MiB
+      c) Continue as it is (risky: the engine may crash)
+      q) Quit
+    Choose [1/c/q] (Enter = 1)
+    ");
+    terminal.keys("2\r");
+    terminal.wait_for("Please answer one of 1/c/q.");
+    terminal.keys("1\r");
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(stage.read("sudo-log"), "");
+}
+
+#[test]
+fn metal_is_asked_where_no_limit_is_set() {
+    let stage = tight("no");
+    stage.write(
+        "engine/device",
+        r#"{"gpu": true, "recommended": 17179869184}"#,
+    );
+    let mut terminal = launch(&stage, &[]);
+    let screen = terminal.wait_for("(Enter = 1)");
+    assert!(
+        screen.contains("17.2 GB  what Metal recommends"),
+        "{screen}"
+    );
+    terminal.keys("q\r");
+    assert_eq!(terminal.end(), 12);
+}
+
+#[test]
+fn weights_that_do_not_fit_are_not_started_by_enter() {
+    let stage = stage(16, 18_000_000_000, "no");
+    let mut terminal = launch(&stage, &[]);
+    let screen = terminal.wait_for("(Enter = q)");
+    insta::assert_snapshot!(screen, @"
+    GPU memory for model
+      budget      12.9 GB  75 % of RAM, a rule of thumb
+      weights     18.0 GB  5.1 GB more than there is
+      1) Shrink the context window  65,536 → 32,768 tokens
+      2) Raise the GPU limit        0 → 13312 MiB (sudo, until the session ends)
+      3) Both
+      c) Continue as it is (risky: the engine may crash)
+      q) Quit (recommended)
+    Choose [1/2/3/c/q] (Enter = q)
+    ");
+    terminal.keys("\r");
+    assert_eq!(terminal.end(), 12);
+    assert_eq!(stage.read("engine/pid"), "");
+}
+
+#[test]
+fn ample_memory_asks_nothing_unless_told_to() {
+    let mut stage = stage(64, 5_000_000_000, "no");
+    let mut terminal = launch(&stage, &[]);
+    assert_eq!(terminal.end(), 0);
+    assert!(
+        !terminal.text().contains("GPU memory"),
+        "{}",
+        terminal.text()
+    );
+    for variable in [None, Some("CCLOCAL_FORCE_MEMCHECK")] {
+        let mut rest = vec!["--safe"];
+        if let Some(name) = variable {
+            stage.set(name, "1");
+            rest.clear();
+        }
+        let mut terminal = launch(&stage, &rest);
+        let screen = terminal.wait_for("(Enter = 1)");
+        assert!(screen.contains("ample"), "{screen}");
+        terminal.keys("c\r");
+        assert_eq!(terminal.end(), 0);
+        assert_eq!(window(&stage), "65536");
+    }
+}
+
+#[test]
+fn the_check_can_be_skipped() {
+    for variable in [None, Some("CCLOCAL_NO_MEMCHECK")] {
+        let mut stage = tight("no");
+        let mut rest = vec!["--no-mem-check"];
+        if let Some(name) = variable {
+            stage.set(name, "1");
+            rest.clear();
+        }
+        let mut terminal = launch(&stage, &rest);
+        assert_eq!(terminal.end(), 0);
+        assert!(!terminal.text().contains("Choose"), "{}", terminal.text());
+        assert_eq!(window(&stage), "65536");
+    }
+}
+
+#[test]
+fn off_a_terminal_the_window_is_shrunk_and_that_is_said() {
+    let stage = tight("yes");
+    let run = |rest: &[&str]| {
+        let port = free_port();
+        let mut args = vec!["--model", "../model", "--port", &port];
+        args.extend(rest);
+        stage.run(&args)
+    };
+    let ran = run(&[]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    insta::assert_snapshot!(notes(&ran.stderr), @"
+    note: memory is tight: weights of 16.0 GB leave 3.3 GB of 19.3 GB for the conversation: the window is 32,768 tokens instead of 65,536; --ctx or --no-mem-check keep it
+    note: this model's form of tool calls is not known: the engine guesses it, and Claude Code may see calls as text
+    ");
+    assert_eq!(window(&stage), "32768");
+    assert_eq!(stage.read("sudo-log"), "", "nobody could be asked");
+    let ran = run(&["--ctx", "50000"]);
+    insta::assert_snapshot!(notes(&ran.stderr), @"
+    note: memory is tight: weights of 16.0 GB leave 3.3 GB of 19.3 GB for the conversation
+    note: this model's form of tool calls is not known: the engine guesses it, and Claude Code may see calls as text
+    ");
+    assert_eq!(window(&stage), "50000", "what was asked for is kept");
+}
+
+#[test]
+fn off_a_terminal_a_model_that_does_not_fit_is_refused() {
+    let stage = stage(16, 18_000_000_000, "yes");
+    let port = free_port();
+    let ran = stage.run(&["--model", "../model", "--port", &port]);
+    assert_eq!(ran.status, 12);
+    insta::assert_snapshot!(ran.stderr, @"
+    error: model does not fit this machine
+      cause: its weights take 18.0 GB, 5.1 GB more than the 12.9 GB that there is for it (75 % of RAM, a rule of thumb)
+      hint: take a smaller model (cclocal --gemma-light), or try it all the same with --no-mem-check
+    ");
+    assert_eq!(stage.read("engine/pid"), "");
+    let ran = stage.run(&["--model", "../model", "--port", &port, "--no-mem-check"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("expect it to fail"), "{}", ran.stderr);
+}
+
+fn notes(stderr: &str) -> String {
+    let notes: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("note:"))
+        .collect();
+    notes.join("\n")
+}
+
+#[test]
+fn on_linux_a_gpu_counts_only_if_the_engine_computes_on_it() {
+    let mut stage = fakes::stage();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(stage.path("model/model.safetensors"));
+    file.expect("open")
+        .set_len(9_000_000_000)
+        .expect("its size");
+    stage.script("nvidia-smi", "#!/bin/sh\necho 8000\necho 24000\n");
+    fakes::client(&mut stage, "");
+    let run = |stage: &Stage| stage.run(&["--model", "../model", "--port", &free_port()]);
+    stage.write("engine/device", r#"{"gpu": true, "recommended": null}"#);
+    let ran = run(&stage);
+    assert_eq!(ran.status, 12, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("8.4 GB that there is for it (free on the NVIDIA GPU)"),
+        "{}",
+        ran.stderr
+    );
+    stage.write("engine/device", r#"{"gpu": false, "recommended": null}"#);
+    let ran = run(&stage);
+    assert!(!ran.stderr.contains("NVIDIA"), "{}", ran.stderr);
+}

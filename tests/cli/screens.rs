@@ -1,0 +1,282 @@
+//! The menu on a terminal of a real size: what a person sees, and what keys do.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::fakes;
+use crate::support::terminal::Terminal;
+use crate::support::{Stage, free_port};
+
+/// A stage with an engine, a client, and a Mac of this much RAM (GiB) whose GPU limit is not set.
+fn mac(ram_gib: u64) -> Stage {
+    let mut stage = fakes::stage();
+    fakes::mac(&mut stage, ram_gib);
+    stage
+}
+
+/// Puts a catalogue model into the cache: whole, of this many bytes that take no space on the disk.
+fn cached(stage: &Stage, id: &str, bytes: u64) {
+    let folder = format!(
+        "home/.cache/huggingface/hub/models--{}",
+        id.replace('/', "--")
+    );
+    stage.write(&format!("{folder}/refs/main"), "abc");
+    for (name, text) in [("config.json", "{}"), ("tokenizer.json", "{}")] {
+        stage.write(&format!("{folder}/snapshots/abc/{name}"), text);
+    }
+    let blob = stage.write(&format!("{folder}/blobs/weights"), "");
+    let file = std::fs::File::options().write(true).open(&blob);
+    file.expect("open").set_len(bytes).expect("its size");
+    std::os::unix::fs::symlink(
+        "../../blobs/weights",
+        stage.path(format!("{folder}/snapshots/abc/model.safetensors")),
+    )
+    .expect("linked");
+}
+
+const E4B: &str = "mlx-community/gemma-4-e4b-it-4bit";
+const CODER: &str = "mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit";
+
+#[test]
+fn the_menu_says_what_is_there_and_what_fits() {
+    let stage = mac(24);
+    cached(&stage, E4B, 5_180_000_000);
+    stage.write(
+        &format!(
+            "home/.cache/huggingface/hub/models--{}/blobs/x.incomplete",
+            CODER.replace('/', "--")
+        ),
+        &"x".repeat(3_000_000),
+    );
+    let mut terminal = Terminal::run(&stage, &[], 80, 24);
+    let screen = terminal.wait_for("q quit");
+    insta::assert_snapshot!(screen, @"
+    cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of thumb)
+
+        MODEL                   SIZE   ON DISK           MEMORY
+    > 1 Gemma-4-E4B           5.2 GB   yes               fits
+        --gemma-light · clean tool calls, the one to start with
+      2 Gemma-4-26B-A4B      16.0 GB   not yet           tight, 3.3 GB to spare
+        --gemma · mixture of experts, 3.8B active parameters
+      3 GLM-4.7-Flash        17.0 GB   not yet           tight, 2.3 GB to spare
+        --review · stronger reasoning
+      4 Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      tight, 1.3 GB to spare
+        --coder · the heavier code model
+      5 Qwen3.5-9B            5.0 GB   not yet           fits
+        --qwen3 · general reasoning; leaks plain-text thinking
+      6 Qwen2.5-Coder-7B      5.0 GB   not yet           fits
+        --coder7b · code analysis; tool calls unreliable
+
+    Enter start · q quit · m manage cache · l list cache · ↑↓ j k move
+    ");
+    assert!(terminal.is_covered());
+    terminal.keys("q");
+    assert_eq!(terminal.end(), 0);
+    terminal.assert_as_it_was();
+    assert_eq!(terminal.text(), "", "something is left on the screen");
+}
+
+#[test]
+fn a_small_terminal_shows_a_part_of_it() {
+    let stage = mac(24);
+    let mut terminal = Terminal::run(&stage, &[], 60, 11);
+    terminal.wait_for("q quit");
+    terminal.keys("G");
+    let screen = terminal.wait_for("> 6");
+    insta::assert_snapshot!(screen, @"
+    cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of…
+
+        MODEL                   SIZE   ON DISK           MEMORY
+      3 GLM-4.7-Flash        17.0 GB   not yet           tight,…
+      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           tight,…
+      5 Qwen3.5-9B            5.0 GB   not yet           fits
+    > 6 Qwen2.5-Coder-7B      5.0 GB   not yet           fits
+
+        --coder7b · code analysis; tool calls unreliable
+
+    Enter start · q quit · m manage cache · l list cache · ↑↓ j…
+    ");
+    terminal.resize(100, 30);
+    let screen = terminal.wait_until("all models", |screen| screen.contains("  1 Gemma"));
+    assert!(screen.contains("> 6"), "the place is kept: {screen}");
+    terminal.resize(20, 4);
+    terminal.wait_until("a tiny screen", |screen| screen.lines().count() <= 4);
+    terminal.keys("\x1b");
+    assert_eq!(terminal.end(), 0);
+    terminal.assert_as_it_was();
+}
+
+#[test]
+fn keys_move_and_enter_starts() {
+    let stage = mac(64);
+    let port = free_port();
+    let mut terminal = Terminal::run(&stage, &["--port", &port], 80, 24);
+    terminal.wait_for("> 1");
+    for (keys, wanted) in [
+        ("\x1b[B", "> 2"),
+        ("\x1b[A", "> 1"),
+        ("j", "> 2"),
+        ("k", "> 1"),
+        ("k", "> 6"),
+        ("\x1b[H", "> 1"),
+        ("\x1b[F", "> 6"),
+        ("g", "> 1"),
+        ("G", "> 6"),
+        ("x9", "> 6"),
+        ("4", "> 4"),
+    ] {
+        terminal.keys(keys);
+        let screen = terminal.wait_for(wanted);
+        assert_eq!(screen.matches("> ").count(), 1, "{screen}");
+    }
+    terminal.keys("\r");
+    assert_eq!(terminal.end(), 0);
+    terminal.assert_as_it_was();
+    assert!(
+        stage.read("engine/args").contains(CODER),
+        "{}",
+        stage.read("engine/args")
+    );
+    assert_ne!(stage.read("client/pid"), "");
+}
+
+#[test]
+fn signals_and_keys_that_are_signals_give_the_terminal_back() {
+    for (key, status) in [("\x03", 130), ("\x1c", 131)] {
+        let stage = mac(24);
+        let mut terminal = Terminal::run(&stage, &[], 80, 24);
+        terminal.wait_for("q quit");
+        terminal.keys(key);
+        assert_eq!(terminal.end(), status);
+        terminal.assert_as_it_was();
+        assert_eq!(stage.read("engine/pid"), "");
+    }
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let stage = mac(24);
+        let mut terminal = Terminal::run(&stage, &[], 80, 24);
+        terminal.wait_for("q quit");
+        let pid = i32::try_from(terminal.pid()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("signalled");
+        assert_eq!(terminal.end(), 128 + signal as i32);
+        terminal.assert_as_it_was();
+    }
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back() {
+    let mut stage = mac(24);
+    stage.set("PS1", "shell> ");
+    let mut terminal = Terminal::of(
+        &stage,
+        &["/bin/bash", "--norc", "--noprofile", "-i"],
+        80,
+        24,
+    );
+    terminal.wait_for("shell>");
+    terminal.keys(&format!("{}\r", env!("CARGO_BIN_EXE_cclocal")));
+    terminal.wait_for("q quit");
+    terminal.keys("\x1a");
+    terminal.wait_for("Stopped");
+    assert!(!terminal.is_covered());
+    terminal.keys("fg\r");
+    terminal.wait_for("q quit");
+    terminal.keys("j");
+    terminal.wait_for("> 2");
+    terminal.keys("q");
+    terminal.wait_until("the shell again", |screen| !screen.contains("q quit"));
+    terminal.keys("exit\r");
+    terminal.end();
+    terminal.assert_as_it_was();
+}
+
+/// Not a test: opens the screen and panics, for the test below.
+#[test]
+#[ignore = "run by the test of a panic"]
+fn panics_on_a_screen() {
+    let _screen = cclocal::ui::screen::Screen::open().expect("a screen");
+    panic!("a bug");
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_and_can_be_read() {
+    let stage = Stage::bare();
+    let exe = std::env::current_exe().expect("this binary");
+    let words = [
+        &exe.display().to_string(),
+        "--exact",
+        "screens::panics_on_a_screen",
+        "--ignored",
+        "--nocapture",
+    ];
+    let mut terminal = Terminal::of(&stage, &words, 80, 24);
+    assert_eq!(terminal.end(), 101);
+    assert!(terminal.raw().contains("\x1b[?1049h"), "{}", terminal.raw());
+    assert!(terminal.text().contains("a bug"), "{}", terminal.text());
+    terminal.assert_as_it_was();
+}
+
+#[test]
+fn colours_only_where_they_are_wanted() {
+    let mut stage = mac(24);
+    let styled = ["\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[36m"];
+    let mut terminal = Terminal::run(&stage, &[], 80, 24);
+    terminal.wait_for("q quit");
+    for style in styled {
+        assert!(terminal.raw().contains(style), "{style:?}");
+    }
+    terminal.keys("q");
+    terminal.end();
+    stage.set("NO_COLOR", "1");
+    let mut terminal = Terminal::run(&stage, &[], 80, 24);
+    terminal.wait_for("q quit");
+    terminal.keys("j");
+    terminal.wait_for("> 2");
+    terminal.keys("q");
+    assert_eq!(terminal.end(), 0);
+    for style in styled {
+        assert!(!terminal.raw().contains(style), "{style:?}");
+    }
+}
+
+#[test]
+fn a_terminal_that_cannot_be_painted_on_gets_a_list_and_a_question() {
+    let mut stage = mac(24);
+    stage.set("TERM", "dumb");
+    let mut terminal = Terminal::run(&stage, &[], 80, 24);
+    let screen = terminal.wait_for("(Enter = 1)");
+    insta::assert_snapshot!(screen, @"
+    cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of thumb)
+      1 Gemma-4-E4B           5.0 GB   not yet           fits
+      2 Gemma-4-26B-A4B      16.0 GB   not yet           tight, 3.3 GB to spare
+      3 GLM-4.7-Flash        17.0 GB   not yet           tight, 2.3 GB to spare
+      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           tight, 1.3 GB to spare
+      5 Qwen3.5-9B            5.0 GB   not yet           fits
+      6 Qwen2.5-Coder-7B      5.0 GB   not yet           fits
+    Model [1-6/q] (Enter = 1)
+    ");
+    terminal.keys("7\r");
+    terminal.wait_for("Please answer with a number of the list.");
+    terminal.keys("q\r");
+    assert_eq!(terminal.end(), 0);
+    assert!(!terminal.raw().contains('\x1b'), "{}", terminal.raw());
+}
+
+#[test]
+fn off_a_terminal_the_flags_are_named() {
+    let stage = fakes::stage();
+    for args in [
+        &[][..],
+        &["--server"],
+        &["server"],
+        &["--port", "8123", "--", "-p", "x"],
+    ] {
+        let ran = stage.run(args);
+        assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+        insta::allow_duplicates! { insta::assert_snapshot!(ran.stderr, @"
+        error: no model is named
+          cause: the menu of models needs a terminal
+          hint: name one: --gemma-light, --gemma, --review, --coder, --qwen3, --coder7b or --model ID
+        "); }
+    }
+    assert_eq!(stage.read("engine/pid"), "");
+}
