@@ -42,8 +42,8 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         engine: engine.as_ref(),
         claude: claude.as_ref(),
     };
-    // Nothing is started, so the engine's Python is not asked for Metal's figure.
-    let measured = prepare::measure(host, &paths, &platform, &request, None);
+    // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
+    let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
     let tight = launch::checking(host, args) != Checking::Never
         && matches!(measured.memory.fit(), Fit::Tight(_));
     let mut prepared = prepare::prepare(

@@ -7,6 +7,7 @@ use super::{menu, setup};
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
+use crate::hub::remote;
 use crate::machine::gpu_limit::{Asking, Raised};
 use crate::machine::platform::Platform;
 use crate::memory::preflight::Checking;
@@ -61,13 +62,19 @@ fn with_limit(
         true => None,
         false => Some(setup::client(host, paths, ui, false)?),
     };
-    let mut measured = prepare::measure(host, paths, platform, &request, Some(&engine));
+    let name = request.model.name.clone();
+    let ask_hub = |id: &str| {
+        let _progress = ui.progress(&format!("asking the hub how big {name} is"));
+        runtime().ok()?.block_on(remote::size(host, id))
+    };
+    let mut measured = prepare::measure(host, paths, platform, &request, Some(&engine), ask_hub);
+    prepare::check_disk(host, paths, &name, &measured)?;
     let check = Check {
         host,
         paths,
         ui,
         os: platform.os,
-        name: &request.model.name,
+        name: &name,
         checking: checking(host, args),
         output_tokens: request.output_tokens,
     };

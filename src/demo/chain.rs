@@ -73,13 +73,13 @@ impl Demo<'_> {
         )
         .await;
         let (mut server, took) = match link("starting the engine", up)? {
-            Up::Ready(server, took) => (server, took),
+            Up::Ready { server, took } => (server, took),
             Up::Interrupted(signal) => return Ok(signals::status(signal)),
         };
         self.ui.done(&format!(
             "engine: serving it on 127.0.0.1:{} {}",
             prepared.port,
-            time(took)
+            format_args!("({took})")
         ));
         let result = self
             .client(&prepared, &reservation, &work, &mut server, signals)
@@ -119,6 +119,7 @@ impl Demo<'_> {
             &platform,
             &request,
             Some(self.engine),
+            |_| None,
         );
         let prepared = prepare::prepare(
             self.host,

@@ -60,6 +60,8 @@ def main():
         arguments += ["--api-key", key]
     sys.argv = [script, *arguments]
 
+    resume_downloads()
+
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a session stays behind here.
     try:

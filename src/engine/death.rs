@@ -188,6 +188,13 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         .detail(detail)
 }
 
+/// The last lines of an engine's log that say something, and where the rest is.
+pub fn last_words(log: &Path) -> Vec<String> {
+    let mut words = essential(&super::log::tail(log));
+    words.push(format!("the whole log: {}", log.display()));
+    words
+}
+
 /// The last lines that say something: without the frames of tracebacks, the notices of a start and an orderly end, and rules.
 fn essential(tail: &[String]) -> Vec<String> {
     let says_nothing = |line: &&String| {

@@ -16,11 +16,14 @@ use crate::error::{Context, Exit, Result};
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The few lines of Python that tie the engine's life to ours.
-const BOOTSTRAP: &str = include_str!("bootstrap.py");
+/// The few lines of Python that tie the engine's life to ours, and let its downloads be resumed.
+const BOOTSTRAP: &str = concat!(include_str!("resume.py"), include_str!("bootstrap.py"));
 
 /// How long an engine may take to end when asked. It has nothing to save (see `bootstrap.py`), and waits only for open streams.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Far more than `ps` takes.
+const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// All that starting an engine needs.
 pub struct Launch<'a> {
@@ -96,6 +99,24 @@ impl Server {
 
     pub fn pid(&self) -> i32 {
         self.child.pid()
+    }
+
+    /// A sign of life that an engine gives while it loads: its resident memory in KiB as `ps` tells it, and the length of its log in bytes.
+    /// None if neither can be read.
+    pub async fn pulse(&self) -> Option<(u64, u64)> {
+        let mut ps = tokio::process::Command::new("ps");
+        ps.args(["-o", "rss=", "-p", &self.pid().to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let resident = tokio::time::timeout(PULSE_DEADLINE, ps.output())
+            .await
+            .ok()
+            .and_then(std::result::Result::ok)
+            .and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok());
+        let written = fs_err::metadata(&self.log).map(|data| data.len()).ok();
+        (resident.is_some() || written.is_some())
+            .then(|| (resident.unwrap_or(0), written.unwrap_or(0)))
     }
 
     pub fn log(&self) -> &Path {

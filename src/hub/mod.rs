@@ -3,6 +3,11 @@
 //! Layout (huggingface_hub, "Manage your cache"): `models--org--name/{blobs,refs,snapshots}`; `refs/main` holds a commit,
 //! `snapshots/<commit>/` holds links to blobs; a blob that is being fetched ends in `.incomplete`.
 
+pub mod remote;
+pub mod watch;
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -53,11 +58,6 @@ pub fn cached(hub: &Path, id: &str) -> Cached {
     }
 }
 
-/// Bytes of a model's blobs so far, finished or not: what grows while it is being downloaded.
-pub fn blob_bytes(hub: &Path, id: &str) -> u64 {
-    blobs(&model_folder(hub, id)).0
-}
-
 /// The `config.json` of a model in the cache, even if the rest is still missing.
 pub fn config(hub: &Path, id: &str) -> Option<Value> {
     let snapshot = snapshot(&model_folder(hub, id))?;
@@ -83,19 +83,35 @@ pub fn folder_bytes(folder: &Path) -> u64 {
         .sum()
 }
 
+/// Bytes of a model's blobs, finished or not, and whether one of them is still to be finished.
 fn blobs(folder: &Path) -> (u64, bool) {
     let mut bytes = 0;
-    let mut unfinished = false;
+    let mut finished = HashSet::new();
+    let mut unfinished = HashSet::new();
     let Ok(entries) = fs_err::read_dir(folder.join("blobs")) else {
         return (0, false);
     };
     for entry in entries.flatten() {
-        if let Ok(data) = entry.metadata() {
-            bytes += data.len();
+        let Ok(data) = entry.metadata() else {
+            continue;
+        };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match name.strip_suffix(".incomplete") {
+            Some(start) => {
+                // Some downloaders give a file its full length first and fill it then. (512: stat(2), st_blocks.)
+                bytes += data.len().min(data.blocks() * 512);
+                // The part before the first dot is the finished blob's name; what follows, if anything, is the attempt's.
+                let blob = start.split('.').next().unwrap_or(start);
+                unfinished.insert(blob.to_owned());
+            }
+            None => {
+                bytes += data.len();
+                finished.insert(name);
+            }
         }
-        unfinished |= entry.file_name().to_string_lossy().ends_with(".incomplete");
     }
-    (bytes, unfinished)
+    // What an attempt left that was killed says nothing once another attempt has finished the blob.
+    (bytes, !unfinished.is_subset(&finished))
 }
 
 fn snapshot(folder: &Path) -> Option<PathBuf> {
@@ -173,6 +189,35 @@ mod tests {
         let bytes = 2 + 2 + index.len() as u64 + 5 + 5 + 7;
         assert_eq!(cached(hub.path(), "org/name"), Cached::Partial { bytes });
         assert_eq!(cached(hub.path(), "org/other"), Cached::Missing);
+    }
+
+    #[test]
+    fn what_a_killed_attempt_left_of_a_finished_file_does_not_matter() {
+        let hub = cache_with(&[
+            ("config.json", "{}"),
+            ("tokenizer.json", "{}"),
+            ("model.safetensors", "1"),
+        ]);
+        let blobs = model_folder(hub.path(), "org/name").join("blobs");
+        fs_err::write(blobs.join("blob2.0a1b2c3d.incomplete"), "1").expect("written");
+        assert!(matches!(
+            cached(hub.path(), "org/name"),
+            Cached::Complete { .. }
+        ));
+        fs_err::write(blobs.join("blob3.0a1b2c3d.incomplete"), "1").expect("written");
+        assert!(matches!(
+            cached(hub.path(), "org/name"),
+            Cached::Partial { .. }
+        ));
+    }
+
+    #[test]
+    fn a_file_that_is_only_as_long_as_it_will_be_does_not_count_as_there() {
+        let hub = cache_with(&[("config.json", "{}")]);
+        let path = model_folder(hub.path(), "org/name").join("blobs/x.incomplete");
+        let file = fs_err::File::create(path).expect("made");
+        file.set_len(1_000_000_000).expect("its length");
+        assert_eq!(cached(hub.path(), "org/name"), Cached::Partial { bytes: 2 });
     }
 
     #[test]

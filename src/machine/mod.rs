@@ -1,5 +1,6 @@
 //! Facts about this machine.
 
+pub mod disk;
 pub mod gpu_limit;
 pub mod memory;
 pub mod platform;

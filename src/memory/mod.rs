@@ -35,6 +35,8 @@ pub fn smallest_window(output_tokens: u64) -> u64 {
 pub enum WeightsSource {
     /// Their size on this disk.
     Disk,
+    /// What the hub says of its download.
+    Hub,
     /// The catalogue's download size.
     Catalog,
 }

@@ -2,22 +2,23 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::prepare::Prepared;
 use super::signals::Signals;
-use crate::catalog::Source;
+use super::startup::{self, Startup};
+use crate::engine::death;
 use crate::engine::executable::Executable;
 use crate::engine::server::{Launch, Server};
 use crate::env_vars;
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
-use crate::hub::{self, Cached};
+use crate::hub::Cached;
 use crate::paths::Paths;
-use crate::ui::{self, Ui};
+use crate::ui::Ui;
 
 /// How often the line is brought up to date.
 const TICK: Duration = Duration::from_millis(250);
@@ -27,7 +28,11 @@ const SHORT_GRACE: Duration = Duration::from_secs(2);
 
 /// How bringing the engine up ended, when it did not fail.
 pub enum Up {
-    Ready(Server, Duration),
+    Ready {
+        server: Server,
+        /// How long it took, in words.
+        took: String,
+    },
     /// A signal came first. The engine is gone again.
     Interrupted(Signal),
 }
@@ -68,7 +73,9 @@ pub async fn bring_up(
             .iter()
             .map(|(name, value)| (OsString::from(name), OsString::from(value))),
     );
-    let mut progress = ui.progress(&phase(paths, prepared));
+    let limit = startup::stall_limit(host)?;
+    let mut startup = Startup::new(paths, prepared, limit, Instant::now());
+    let mut progress = ui.progress(&startup.line(ui.columns()));
     let mut server = Server::start(Launch {
         executable,
         argv: &prepared.engine.argv,
@@ -79,51 +86,36 @@ pub async fn bring_up(
         port: prepared.port,
         served_name: prepared.model.served_name.clone(),
     })?;
-    let interrupted = {
-        let ready = server.ready();
-        tokio::pin!(ready);
-        loop {
-            tokio::select! {
-                result = &mut ready => {
-                    result?;
-                    break None;
-                }
-                signal = signals.next() => break Some(signal),
-                () = tokio::time::sleep(TICK) => progress.update(&phase(paths, prepared)),
+    let ended = loop {
+        tokio::select! {
+            result = server.ready() => break result.map(|()| None),
+            signal = signals.next() => break Ok(Some(signal)),
+            () = tokio::time::sleep(TICK) => {}
+        }
+        if let Err(error) = startup.look(Instant::now(), &server, host).await {
+            break Err(error.detail(death::last_words(server.log())));
+        }
+        let line = startup.line(ui.columns());
+        match startup.loading_for(Instant::now()) {
+            Some(time) if time >= Duration::from_secs(1) => {
+                progress.show(&format!("{line} ({} s)", time.as_secs()));
             }
+            _ => progress.show(&line),
         }
     };
-    match interrupted {
-        Some(signal) => {
-            progress.update("stopping the engine");
+    match ended {
+        Ok(None) => Ok(Up::Ready {
+            took: startup.took(Instant::now()),
+            server,
+        }),
+        Ok(Some(signal)) => {
+            progress.show("stopping the engine");
             server.stop(SHORT_GRACE).await;
             Ok(Up::Interrupted(signal))
         }
-        None => Ok(Up::Ready(server, progress.elapsed())),
-    }
-}
-
-/// What the engine is busy with, by what there is on the disk.
-fn phase(paths: &Paths, prepared: &Prepared) -> String {
-    let name = &prepared.model.name;
-    let Source::Hub(id) = &prepared.model.source else {
-        return format!("loading {name} into memory");
-    };
-    if matches!(prepared.cached, Cached::Complete { .. }) {
-        return format!("loading {name} into memory");
-    }
-    match hub::cached(&paths.hub, id) {
-        Cached::Complete { bytes, .. } => {
-            format!("{} on disk, loading {name} into memory", ui::bytes(bytes))
-        }
-        cached => {
-            let so_far = ui::bytes(cached.bytes());
-            match prepared.model.download_bytes {
-                Some(total) => {
-                    format!("downloading {name}: {so_far} of about {}", ui::bytes(total))
-                }
-                None => format!("downloading {name}: {so_far}"),
-            }
+        Err(error) => {
+            server.stop(SHORT_GRACE).await;
+            Err(error)
         }
     }
 }

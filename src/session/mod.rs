@@ -9,6 +9,7 @@ pub mod reservation;
 mod run;
 mod serve;
 pub mod signals;
+pub mod startup;
 
 pub use client::{Output, command as client_command};
 pub use run::run;

@@ -12,9 +12,11 @@ use crate::claude::settings_files::{self, SettingsFile};
 use crate::engine::device;
 use crate::engine::executable::Executable;
 use crate::engine::flags::Flags;
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::host::Host;
+use crate::hub::watch::Total;
 use crate::hub::{self, Cached};
+use crate::machine::disk;
 use crate::machine::memory as machine_memory;
 use crate::machine::platform::{Os, Platform};
 use crate::memory::{self, Figures, Fit, WeightsSource};
@@ -42,6 +44,8 @@ pub struct Prepared {
     pub cached: Cached,
     pub port: u16,
     pub memory: Figures,
+    /// What the whole download takes, if there is one to be made.
+    pub download: Option<Total>,
     /// In tokens.
     pub output_tokens: u64,
     pub engine: EnginePlan,
@@ -97,16 +101,19 @@ pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
 #[derive(Debug)]
 pub struct Measured {
     pub cached: Cached,
+    /// What the whole download takes, if there is one to be made.
+    pub download: Option<Total>,
     pub memory: Figures,
 }
 
-/// Measures the model and the machine.
+/// Measures the model and the machine. `remote` tells what the hub says of the size of a model that is not on this disk.
 pub fn measure(
     host: &Host,
     paths: &Paths,
     platform: &Platform,
     request: &Request,
     engine: Option<&Executable>,
+    remote: impl FnOnce(&str) -> Option<u64>,
 ) -> Measured {
     let model = &request.model;
     let cached = match &model.source {
@@ -116,18 +123,51 @@ pub fn measure(
             snapshot: folder.clone(),
         },
     };
-    let weights = match &cached {
-        Cached::Complete { bytes, .. } => Some((*bytes, WeightsSource::Disk)),
-        _ => model
-            .download_bytes
-            .map(|bytes| (bytes, WeightsSource::Catalog)),
+    let (weights, download) = match (&cached, &model.source) {
+        (Cached::Missing | Cached::Partial { .. }, Source::Hub(id)) => {
+            let total = remote(id)
+                .map(Total::Hub)
+                .or(model.download_bytes.map(Total::Catalog));
+            let weights = total.map(|total| match total {
+                Total::Hub(bytes) => (bytes, WeightsSource::Hub),
+                Total::Catalog(bytes) => (bytes, WeightsSource::Catalog),
+            });
+            (weights, total)
+        }
+        _ => (Some((cached.bytes(), WeightsSource::Disk)), None),
     };
     let memory = Figures::new(
         machine_memory::read(host, platform.os, || device::ask(host, engine?)),
         weights,
         request.context_window,
     );
-    Measured { cached, memory }
+    Measured {
+        cached,
+        download,
+        memory,
+    }
+}
+
+/// Whether the disk has room for what is to be downloaded. Too little is an error.
+pub fn check_disk(host: &Host, paths: &Paths, name: &str, measured: &Measured) -> Result<()> {
+    let Some((total, free)) = measured.download.zip(disk::free(&paths.hub)) else {
+        return Ok(());
+    };
+    let needed = total.room_needed(measured.cached.bytes());
+    if needed <= free {
+        return Ok(());
+    }
+    Err(
+        Error::new(Exit::Machine, format!("the disk has no room for {name}"))
+            .cause(format!(
+                "{} of {} are still to be downloaded to {}, and {} are free there",
+                ui::bytes(total.bytes().saturating_sub(measured.cached.bytes())),
+                ui::bytes(total.bytes()),
+                host.tilde(&paths.hub),
+                ui::bytes(free)
+            ))
+            .hint("free some space (`cclocal rm` removes models), or keep models on another disk with HF_HOME"),
+    )
 }
 
 /// Makes the plan.
@@ -147,7 +187,11 @@ pub fn prepare(
         output_tokens,
         claude_args,
     } = request;
-    let Measured { cached, memory } = measured;
+    let Measured {
+        cached,
+        download,
+        memory,
+    } = measured;
     let mut notices = Vec::new();
     check_window(memory.context_window, output_tokens)?;
     if let (Some(machine), Some(bytes), Fit::TooBig(_)) =
@@ -212,6 +256,7 @@ pub fn prepare(
         cached,
         port,
         memory,
+        download,
         output_tokens,
         engine,
         claude,

@@ -41,13 +41,13 @@ pub async fn run(
     let log = engine::log_path(paths, prepared.port);
     let (mut server, took) =
         match engine::bring_up(host, paths, ui, prepared, engine, log, signals).await? {
-            Up::Ready(server, took) => (server, took),
+            Up::Ready { server, took } => (server, took),
             Up::Interrupted(signal) => return Ok(signals::status(signal)),
         };
     ui.done(&format!(
         "{} ready in {} · window {} tokens",
         prepared.model.name,
-        ui::seconds(took),
+        took,
         ui::thousands(prepared.memory.context_window),
     ));
     let outcome = client::command(

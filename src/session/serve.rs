@@ -38,7 +38,7 @@ pub async fn serve(
     let log = engine::log_path(paths, prepared.port);
     let (mut server, took) =
         match engine::bring_up(host, paths, ui, prepared, engine, log, signals).await? {
-            Up::Ready(server, took) => (server, took),
+            Up::Ready { server, took } => (server, took),
             Up::Interrupted(signal) => return Ok(signals::status(signal)),
         };
     let key_file = reservation.publish(
@@ -50,7 +50,7 @@ pub async fn serve(
     ui.done(&format!(
         "{} ready in {} · window {} tokens · http://127.0.0.1:{}",
         prepared.model.name,
-        ui::seconds(took),
+        took,
         ui::thousands(prepared.memory.context_window),
         prepared.port
     ));

@@ -123,6 +123,15 @@ impl Ui {
         Progress::start(self.animated, self.colour, message)
     }
 
+    /// The columns that a line about progress may take.
+    pub fn columns(&self) -> usize {
+        if !self.animated {
+            return 120;
+        }
+        // The spinner and its space come first.
+        usize::from(Term::stderr().size().1).saturating_sub(2)
+    }
+
     /// A style, plain where colours are off.
     pub fn style(&self, style: Style) -> Style {
         style.force_styling(self.colour).for_stderr()
@@ -157,6 +166,16 @@ pub fn seconds(duration: Duration) -> String {
     }
 }
 
+/// A duration that is only estimated: `40 s`, `3 min`, `1 h 20 min`.
+pub fn roughly(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..90 => format!("{seconds} s"),
+        90..5_400 => format!("{} min", (seconds + 30) / 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
 /// A number with its thousands set apart: `65,536`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -187,6 +206,10 @@ mod tests {
         assert_eq!(
             [430, 12_400, 185_000].map(|ms| seconds(Duration::from_millis(ms))),
             ["0.4 s", "12 s", "3 min 5 s"]
+        );
+        assert_eq!(
+            [40, 170, 4_800, 6_000].map(|s| roughly(Duration::from_secs(s))),
+            ["40 s", "3 min", "80 min", "1 h 40 min"]
         );
     }
 }

@@ -40,21 +40,25 @@ impl Progress {
     /// Says where it is now. The time since the start is added.
     pub fn update(&mut self, message: &str) {
         let elapsed = self.started.elapsed();
-        let line = if elapsed < Duration::from_secs(1) {
+        self.show(&if elapsed < Duration::from_secs(1) {
             message.to_owned()
         } else {
             format!("{message} ({} s)", elapsed.as_secs())
-        };
+        });
+    }
+
+    /// Says just this.
+    pub fn show(&mut self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.set_message(line),
+            Some(bar) => bar.set_message(line.to_owned()),
             None => {
                 let due = self
                     .printed
                     .as_ref()
                     .is_none_or(|(at, _)| at.elapsed() >= PLAIN_INTERVAL);
                 if due {
-                    let _ = console::Term::stderr().write_line(&line);
-                    self.printed = Some((Instant::now(), message.to_owned()));
+                    let _ = console::Term::stderr().write_line(line);
+                    self.printed = Some((Instant::now(), line.to_owned()));
                 }
             }
         }

@@ -81,6 +81,7 @@ fn output_budgets_out_of_range() {
     For more information, try '--help'.
     ");
     insta::assert_snapshot!(usage_error(&["--gemma-light", "--ctx", "32768", "--out-tokens", "30000"]), @"
+    asking the hub how big Gemma-4-E4B is
     error: replies of 30000 tokens leave no room in a window of 32768 tokens
       cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
       hint: take --out-tokens 11576 or less, or --ctx 51192 or more

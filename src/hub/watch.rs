@@ -1,0 +1,196 @@
+//! A download as its files grow: how much is there, how fast it comes, how long it will take. Pure; the clock is passed in.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Over how long the speed is taken. huggingface_hub writes 10 MB at a time (`DOWNLOAD_CHUNK_SIZE`), so a shorter time would show leaps.
+const SPEED_OVER: Duration = Duration::from_secs(20);
+
+/// How much a speed must be built on before it is told.
+const SPEED_AFTER: Duration = Duration::from_secs(2);
+
+/// How big a download is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "source", content = "bytes")]
+pub enum Total {
+    /// As the hub says.
+    Hub(u64),
+    /// As the catalogue says: rounded to GB.
+    Catalog(u64),
+}
+
+impl Total {
+    pub fn bytes(self) -> u64 {
+        match self {
+            Total::Hub(bytes) | Total::Catalog(bytes) => bytes,
+        }
+    }
+
+    /// Bytes that must be free for what is still to come. A rounded figure is believed only as far as it can be.
+    pub fn room_needed(self, there: u64) -> u64 {
+        match self {
+            Total::Hub(bytes) => bytes.saturating_sub(there),
+            Total::Catalog(bytes) => (bytes / 10 * 9).saturating_sub(there),
+        }
+    }
+}
+
+/// A download that is going on.
+#[derive(Debug, Clone)]
+pub struct Download {
+    total: Option<Total>,
+    /// When how much was there. The first is the start; what was there then was not downloaded now.
+    samples: VecDeque<(Instant, u64)>,
+    first: u64,
+    latest: u64,
+    grew: Instant,
+}
+
+/// What can be said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Bytes there.
+    pub bytes: u64,
+    pub total: Option<Total>,
+    /// 0 to 99: it is done when the model is complete, not before.
+    pub percent: Option<u64>,
+    /// Bytes a second.
+    pub speed: Option<u64>,
+    pub left: Option<Duration>,
+}
+
+impl Download {
+    /// A download of which this much is there already.
+    pub fn new(now: Instant, bytes: u64, total: Option<Total>) -> Self {
+        Self {
+            total,
+            samples: VecDeque::from([(now, bytes)]),
+            first: bytes,
+            latest: bytes,
+            grew: now,
+        }
+    }
+
+    /// This much is there now.
+    pub fn at(&mut self, now: Instant, bytes: u64) {
+        // A part that is thrown away and fetched again makes it smaller: that is no progress, and no way back on the line either.
+        if bytes > self.latest {
+            self.latest = bytes;
+            self.grew = now;
+        }
+        self.samples.push_back((now, self.latest));
+        while self
+            .samples
+            .get(1)
+            .is_some_and(|(at, _)| now.duration_since(*at) >= SPEED_OVER)
+        {
+            self.samples.pop_front();
+        }
+    }
+
+    /// How long nothing has come.
+    pub fn silent(&self, now: Instant) -> Duration {
+        now.duration_since(self.grew)
+    }
+
+    /// Bytes that have come since the start.
+    pub fn fetched(&self) -> u64 {
+        self.latest - self.first
+    }
+
+    pub fn standing(&self) -> Standing {
+        let total = self.total.map(Total::bytes).filter(|total| *total > 0);
+        let speed = self.speed().filter(|speed| *speed > 0);
+        Standing {
+            bytes: self.latest,
+            total: self.total,
+            percent: total.map(|total| (self.latest.saturating_mul(100) / total).min(99)),
+            speed,
+            left: total.zip(speed).and_then(|(total, speed)| {
+                let left = total.checked_sub(self.latest)?;
+                Some(Duration::from_secs(left.div_ceil(speed)))
+            }),
+        }
+    }
+
+    fn speed(&self) -> Option<u64> {
+        let (from, before) = self.samples.front()?;
+        let (to, now) = self.samples.back()?;
+        let took = to.duration_since(*from);
+        (took >= SPEED_AFTER).then(|| ((now - before) as f64 / took.as_secs_f64()) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_was_there_already_is_no_speed() {
+        let start = Instant::now();
+        let total = Some(Total::Hub(1_000 * MB));
+        let mut download = Download::new(start, 500 * MB, total);
+        assert_eq!(download.standing().percent, Some(50));
+        assert_eq!(download.standing().speed, None);
+        for second in 1..=10 {
+            download.at(after(start, second), 500 * MB + second * 10 * MB);
+        }
+        let standing = download.standing();
+        assert_eq!(standing.percent, Some(60));
+        assert_eq!(standing.speed, Some(10 * MB));
+        assert_eq!(standing.left, Some(Duration::from_secs(40)));
+        assert_eq!(download.fetched(), 100 * MB);
+    }
+
+    #[test]
+    fn the_speed_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let mut download = Download::new(start, 0, None);
+        for second in 1..=30 {
+            download.at(after(start, second), second * 100 * MB);
+        }
+        for second in 31..=60 {
+            download.at(after(start, second), 3_000 * MB + (second - 30) * MB);
+        }
+        assert_eq!(download.standing().speed, Some(MB));
+        for second in 61..=90 {
+            download.at(after(start, second), 3_030 * MB);
+        }
+        let standing = download.standing();
+        assert_eq!((standing.speed, standing.left), (None, None), "it stands");
+        assert_eq!(download.silent(after(start, 90)), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_percentage_neither_exceeds_nor_goes_back() {
+        let start = Instant::now();
+        let mut download = Download::new(start, 0, Some(Total::Catalog(100 * MB)));
+        download.at(after(start, 1), 60 * MB);
+        download.at(after(start, 2), 20 * MB);
+        assert_eq!(
+            download.standing().percent,
+            Some(60),
+            "a part was thrown away"
+        );
+        assert_eq!(download.silent(after(start, 5)), Duration::from_secs(4));
+        download.at(after(start, 6), 130 * MB);
+        let standing = download.standing();
+        assert_eq!(standing.percent, Some(99), "the catalogue was rounded");
+        assert_eq!(standing.left, None);
+    }
+
+    #[test]
+    fn room_is_needed_for_what_is_still_to_come() {
+        assert_eq!(Total::Hub(1_000).room_needed(300), 700);
+        assert_eq!(Total::Hub(1_000).room_needed(2_000), 0);
+        assert_eq!(Total::Catalog(1_000).room_needed(300), 600);
+    }
+}
