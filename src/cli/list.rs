@@ -1,10 +1,106 @@
-//! `cclocal list`.
+//! `cclocal list`: the models in the hub cache.
+
+use serde_json::json;
 
 use super::args::ListArgs;
-use crate::error::{Error, Result};
+use crate::catalog::catalog;
+use crate::error::{Context, Exit, Result};
 use crate::host::Host;
-use crate::ui::Ui;
+use crate::hub::scan::{self, Model};
+use crate::paths::Paths;
+use crate::session::reservation::{self, Record};
+use crate::ui::{self, Ui};
 
-pub fn run(_host: &Host, _ui: &Ui, _args: &ListArgs) -> Result<()> {
-    Err(Error::other("not built yet"))
+pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
+    let paths = Paths::of(host);
+    let models = models(host, &paths)?;
+    let running = reservation::all_running(&paths);
+    if args.json {
+        ui.data(&(json(&paths, &models, &running) + "\n"));
+    } else {
+        ui.data(&text(host, &paths, &models, &running));
+    }
+    Ok(())
+}
+
+/// The models in the cache.
+pub fn models(host: &Host, paths: &Paths) -> Result<Vec<Model>> {
+    scan::scan(&paths.hub).context(
+        Exit::Other,
+        format!("the model cache {} cannot be read", host.tilde(&paths.hub)),
+    )
+}
+
+/// The flag that starts it, if it is one of the catalogue.
+pub fn flag(model: &Model) -> Option<String> {
+    let entry = catalog().models.iter().find(|entry| entry.id == model.id)?;
+    Some(format!("--{}", entry.flag))
+}
+
+/// The running cclocal that uses it.
+pub fn user<'a>(model: &Model, running: &'a [Record]) -> Option<&'a Record> {
+    running.iter().find(|record| record.model == model.id)
+}
+
+/// The list for people.
+pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Record]) -> String {
+    let folder = host.tilde(&paths.hub);
+    if models.is_empty() {
+        return format!("No models in {folder}.\n");
+    }
+    let width = models.iter().map(|model| model.id.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for model in models {
+        let line = format!(
+            "{:<width$}  {:>8}  {}",
+            model.id,
+            ui::bytes(model.bytes),
+            remarks(model, running)
+        );
+        text += line.trim_end();
+        text.push('\n');
+    }
+    let total = models.iter().map(|model| model.bytes).sum();
+    let count = match models.len() {
+        1 => "1 model".to_owned(),
+        count => format!("{count} models"),
+    };
+    text + &format!("\n{count}, {}, in {folder}\n", ui::bytes(total))
+}
+
+/// What there is to say of a model beside its size.
+pub fn remarks(model: &Model, running: &[Record]) -> String {
+    let mut said: Vec<String> = flag(model).into_iter().collect();
+    if !model.complete {
+        said.push("partial".into());
+    }
+    if let Some(record) = user(model, running) {
+        said.push(format!("in use on port {}", record.port));
+    }
+    if let Some(link) = &model.link {
+        said.push(format!("link to {}", link.display()));
+    }
+    said.join(", ")
+}
+
+fn json(paths: &Paths, models: &[Model], running: &[Record]) -> String {
+    let listed: Vec<_> = models
+        .iter()
+        .map(|model| {
+            json!({
+                "id": model.id,
+                "bytes": model.bytes,
+                "state": if model.complete { "complete" } else { "partial" },
+                "flag": flag(model),
+                "in_use": user(model, running).map(|record| json!({ "pid": record.pid, "port": record.port })),
+                "path": model.folder,
+            })
+        })
+        .collect();
+    let report = json!({
+        "cache": paths.hub,
+        "models": listed,
+        "total_bytes": models.iter().map(|model| model.bytes).sum::<u64>(),
+    });
+    serde_json::to_string_pretty(&report).unwrap_or_default()
 }

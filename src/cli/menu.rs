@@ -1,5 +1,6 @@
 //! The menu: which model is wanted, where the command line names none.
 
+use super::cache_screen;
 use crate::catalog::{Choice, catalog};
 use crate::engine::device;
 use crate::engine::executable::{self, Found};
@@ -39,32 +40,29 @@ pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
         return plainly(paths, ui, machine);
     }
     let mut menu = Menu::new(rows(paths, machine), words(machine));
-    Ok(match on_screen(ui, &mut menu)? {
-        Outcome::Start(row) => Chosen::Model(choice(row)),
-        Outcome::Left(status) => Chosen::Nothing(status),
-    })
-}
-
-enum Outcome {
-    Start(usize),
-    Left(u8),
-}
-
-/// The menu until something is chosen that needs the terminal for itself.
-fn on_screen(ui: &Ui, menu: &mut Menu) -> Result<Outcome> {
     let mut screen = Screen::open()?;
     loop {
         let (width, height) = screen.size();
         screen.draw(&menu.lines(ui, width, height));
         match screen.input()? {
             Input::Redraw => {}
-            Input::Signal(signal) => return Ok(Outcome::Left(signals::status(signal))),
-            Input::Key(key) => match menu.key(key, height) {
-                Action::Nothing => {}
-                Action::Start(row) => return Ok(Outcome::Start(row)),
-                Action::Quit => return Ok(Outcome::Left(0)),
-                Action::Manage | Action::List => {}
-            },
+            Input::Signal(signal) => return Ok(Chosen::Nothing(signals::status(signal))),
+            Input::Key(key) => {
+                let signal = match menu.key(key, height) {
+                    Action::Nothing => None,
+                    Action::Start(row) => return Ok(Chosen::Model(choice(row))),
+                    Action::Quit => return Ok(Chosen::Nothing(0)),
+                    Action::List => cache_screen::read(&mut screen, host, paths, ui)?,
+                    Action::Manage => {
+                        let signal = cache_screen::manage(&mut screen, host, paths, ui)?;
+                        menu.refresh(rows(paths, machine));
+                        signal
+                    }
+                };
+                if let Some(signal) = signal {
+                    return Ok(Chosen::Nothing(signals::status(signal)));
+                }
+            }
         }
     }
 }

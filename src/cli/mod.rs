@@ -1,6 +1,7 @@
 //! The command line and its commands: each file wires one command together and decides nothing.
 
 pub mod args;
+mod cache_screen;
 mod connect;
 mod demo;
 mod dry_run;
@@ -51,7 +52,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Server(args)) => launch(args),
         Some(CliCommand::Connect(args)) => connect::run(&host, &ui, args),
         Some(CliCommand::List(args)) => list::run(&host, &ui, args).map(|()| 0),
-        Some(CliCommand::Rm(args)) => rm::run(&host, &ui, args).map(|()| 0),
+        Some(CliCommand::Rm(args)) => rm::run(&host, &ui, args),
         None => launch(&cli.launch),
     };
     result.unwrap_or_else(|error| {

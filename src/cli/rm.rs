@@ -1,10 +1,151 @@
-//! `cclocal rm`.
+//! `cclocal rm`: models out of the hub cache. All is checked before anything is removed.
 
 use super::args::RmArgs;
-use crate::error::{Error, Result};
+use super::{cache_screen, list};
+use crate::catalog::catalog;
+use crate::error::{Error, Exit, Result};
 use crate::host::Host;
-use crate::ui::Ui;
+use crate::hub::remove;
+use crate::hub::scan::Model;
+use crate::paths::Paths;
+use crate::session::reservation::{self, Record};
+use crate::ui::{self, Ui};
 
-pub fn run(_host: &Host, _ui: &Ui, _args: &RmArgs) -> Result<()> {
-    Err(Error::other("not built yet"))
+/// Returns the status to exit with.
+pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
+    let paths = Paths::of(host);
+    if args.models.is_empty() {
+        if ui.interactive && ui.animated {
+            return cache_screen::run(host, &paths, ui);
+        }
+        return Err(Error::usage("no model is named")
+            .cause("choosing from a list needs a terminal")
+            .hint("`cclocal list` shows what is there; then: cclocal rm --yes ORG/NAME"));
+    }
+    let chosen = select(list::models(host, &paths)?, &args.models)?;
+    let running = reservation::all_running(&paths);
+    for model in &chosen {
+        if let Some(why) = held(&paths, model, &running) {
+            return Err(Error::other(format!("{} was not removed", model.id))
+                .cause(why.cause)
+                .hint(why.hint));
+        }
+    }
+    let total = chosen.iter().map(|model| model.bytes).sum();
+    if !args.yes {
+        if !ui.interactive {
+            return Err(Error::usage("nothing was removed")
+                .cause("there is no terminal to ask on")
+                .hint("add --yes to remove without a question"));
+        }
+        for model in &chosen {
+            ui.say(&format!("  {}  {}", model.id, ui::bytes(model.bytes)));
+        }
+        if !ui.confirm_loss(&format!("Remove {}?", ui::bytes(total))) {
+            ui.say("Nothing was removed.");
+            return Ok(0);
+        }
+    }
+    let mut freed = 0;
+    for model in &chosen {
+        remove_one(&paths, model).map_err(|error| {
+            error.hint(format!(
+                "{} were freed before; `cclocal list` shows what is left, and the same command goes on",
+                ui::bytes(freed)
+            ))
+        })?;
+        freed += model.bytes;
+        ui.done(&format!(
+            "removed {} ({})",
+            model.id,
+            ui::bytes(model.bytes)
+        ));
+    }
+    if chosen.len() > 1 {
+        ui.say(&format!("Freed {}.", ui::bytes(freed)));
+    }
+    Ok(0)
+}
+
+/// Removes a model that was checked.
+pub fn remove_one(paths: &Paths, model: &Model) -> Result<()> {
+    remove::remove(&paths.hub, model).map_err(|error| {
+        Error::new(
+            Exit::Other,
+            format!("{} could not be removed completely", model.id),
+        )
+        .cause(error)
+    })
+}
+
+/// Why a model is not to be removed now, and what to do about it.
+pub struct Held {
+    pub cause: String,
+    pub hint: String,
+}
+
+/// Whether something speaks against removing it.
+pub fn held(paths: &Paths, model: &Model, running: &[Record]) -> Option<Held> {
+    if let Some(link) = &model.link {
+        return Some(Held {
+            cause: format!("it is a link that leads to {}", link.display()),
+            hint: format!(
+                "remove it by hand if you want to: rm {}",
+                model.folder.display()
+            ),
+        });
+    }
+    if let Some(record) = list::user(model, running) {
+        return Some(Held {
+            cause: format!(
+                "cclocal (process {}) uses it on port {}",
+                record.pid, record.port
+            ),
+            hint: "leave that session first".into(),
+        });
+    }
+    remove::is_downloading(&paths.hub, model).then(|| Held {
+        cause: "a program is downloading it".into(),
+        hint: "end that download first".into(),
+    })
+}
+
+/// The models of these names. A name that is not there is an error.
+fn select(models: Vec<Model>, names: &[String]) -> Result<Vec<Model>> {
+    let mut chosen: Vec<Model> = Vec::new();
+    for name in names {
+        let id = id(name);
+        let Some(model) = models.iter().find(|model| model.id == id) else {
+            let near = models
+                .iter()
+                .find(|model| {
+                    let known = model.id.to_lowercase();
+                    let asked = id.to_lowercase();
+                    known.contains(&asked) || asked.contains(&known)
+                })
+                .map(|model| format!("perhaps {}; ", model.id))
+                .unwrap_or_default();
+            return Err(Error::usage(format!("{name} is not in the cache"))
+                .cause("nothing was removed")
+                .hint(format!("{near}`cclocal list` shows what is there")));
+        };
+        if !chosen.contains(model) {
+            chosen.push(model.clone());
+        }
+    }
+    Ok(chosen)
+}
+
+/// A hub id from what was typed: an id, a flag of the catalogue with or without its dashes, or a folder of the cache.
+fn id(name: &str) -> String {
+    let catalog = catalog();
+    let flag = name.trim_start_matches('-');
+    let flag = catalog.aliases.get(flag).map_or(flag, String::as_str);
+    if let Some(entry) = catalog.models.iter().find(|entry| entry.flag == flag) {
+        return entry.id.clone();
+    }
+    match name.strip_prefix("models--") {
+        Some(rest) => rest.replace("--", "/"),
+        None => name.to_owned(),
+    }
 }

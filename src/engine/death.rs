@@ -119,7 +119,7 @@ const REASONS: &[Reason] = &[
         ],
         exit: Exit::Engine,
         cause: "a file of the model is damaged or missing",
-        hint: "remove the model's folder from the hub cache and run it again to download it anew",
+        hint: "remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it anew",
     },
     Reason {
         marks: &[

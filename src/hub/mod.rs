@@ -4,6 +4,8 @@
 //! `snapshots/<commit>/` holds links to blobs; a blob that is being fetched ends in `.incomplete`.
 
 pub mod remote;
+pub mod remove;
+pub mod scan;
 pub mod watch;
 
 use std::collections::HashSet;
@@ -49,13 +51,16 @@ pub fn cached(hub: &Path, id: &str) -> Cached {
         return Cached::Missing;
     }
     let (bytes, unfinished) = blobs(&folder);
-    match snapshot(&folder) {
-        Some(snapshot) if !unfinished && is_whole(&snapshot) => {
-            Cached::Complete { bytes, snapshot }
-        }
-        _ if bytes == 0 => Cached::Missing,
-        _ => Cached::Partial { bytes },
+    match whole(&folder, unfinished) {
+        Some(snapshot) => Cached::Complete { bytes, snapshot },
+        None if bytes == 0 => Cached::Missing,
+        None => Cached::Partial { bytes },
     }
+}
+
+/// The snapshot of a model of which nothing is missing.
+fn whole(folder: &Path, unfinished: bool) -> Option<PathBuf> {
+    snapshot(folder).filter(|snapshot| !unfinished && is_whole(snapshot))
 }
 
 /// The `config.json` of a model in the cache, even if the rest is still missing.
@@ -87,6 +92,7 @@ pub fn folder_bytes(folder: &Path) -> u64 {
 fn blobs(folder: &Path) -> (u64, bool) {
     let mut bytes = 0;
     let mut finished = HashSet::new();
+    let mut counted = HashSet::new();
     let mut unfinished = HashSet::new();
     let Ok(entries) = fs_err::read_dir(folder.join("blobs")) else {
         return (0, false);
@@ -105,7 +111,10 @@ fn blobs(folder: &Path) -> (u64, bool) {
                 unfinished.insert(blob.to_owned());
             }
             None => {
-                bytes += data.len();
+                // Two names of one file take its space once.
+                if data.nlink() < 2 || counted.insert((data.dev(), data.ino())) {
+                    bytes += data.len();
+                }
                 finished.insert(name);
             }
         }

@@ -60,6 +60,18 @@ pub fn running(paths: &Paths, port: u16) -> Option<Record> {
     read_record(&folder)
 }
 
+/// The records of all cclocals that run.
+pub fn all_running(paths: &Paths) -> Vec<Record> {
+    let folders = std::fs::read_dir(paths.state.join("run"));
+    folders
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|port| running(paths, port))
+        .collect()
+}
+
 fn read_record(folder: &Path) -> Option<Record> {
     let text = std::fs::read_to_string(folder.join("record.json")).ok()?;
     serde_json::from_str(&text).ok()

@@ -99,6 +99,20 @@ impl Ui {
         }
     }
 
+    /// A question about something that cannot be undone: Enter means no.
+    pub fn confirm_loss(&self, question: &str) -> bool {
+        loop {
+            let Some(answer) = self.ask(&format!("{question} [y/N]")) else {
+                return false;
+            };
+            match answer.to_lowercase().as_str() {
+                "y" | "yes" => return true,
+                "" | "n" | "no" | "q" => return false,
+                _ => self.say("Please answer y or n."),
+            }
+        }
+    }
+
     /// What was typed in answer to a question, without the spaces around it. None without a terminal, and at the end of the input, which
     /// agrees to nothing.
     pub fn ask(&self, question: &str) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Tests through the binary, with executable fakes for the engine and the client: no Python, no network.
 
 mod arguments;
+mod cache;
 mod dry_run;
 mod fakes;
 mod faults;

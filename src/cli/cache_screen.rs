@@ -1,0 +1,98 @@
+//! The cache on the whole terminal: to be looked through, and to be cleared.
+
+use nix::sys::signal::Signal;
+
+use super::{list, rm};
+use crate::error::Result;
+use crate::host::Host;
+use crate::hub::scan::Model;
+use crate::paths::Paths;
+use crate::session::{reservation, signals};
+use crate::ui::picker::{Action, Picker, Row};
+use crate::ui::reader::Reader;
+use crate::ui::screen::{Input, Screen};
+use crate::ui::{self, Ui};
+
+/// `cclocal rm` without names. Returns the status to exit with.
+pub fn run(host: &Host, paths: &Paths, ui: &Ui) -> Result<u8> {
+    let mut screen = Screen::open()?;
+    let signal = manage(&mut screen, host, paths, ui)?;
+    Ok(signal.map_or(0, signals::status))
+}
+
+/// Shows the models to be chosen and removed, until it is left or a signal comes.
+pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
+    let mut models = list::models(host, paths)?;
+    let mut picker = picker(host, paths, &models);
+    loop {
+        let (width, height) = screen.size();
+        screen.draw(&picker.lines(ui, width, height));
+        match screen.input()? {
+            Input::Redraw => {}
+            Input::Signal(signal) => return Ok(Some(signal)),
+            Input::Key(key) => match picker.key(key, height) {
+                Action::Nothing => {}
+                Action::Back => return Ok(None),
+                Action::Remove(rows) => {
+                    let chosen: Vec<&Model> = rows.iter().map(|row| &models[*row]).collect();
+                    let message = remove(paths, &chosen);
+                    models = list::models(host, paths)?;
+                    picker = self::picker(host, paths, &models);
+                    picker.message = Some(message);
+                }
+            },
+        }
+    }
+}
+
+/// Shows the list, until it is left or a signal comes.
+pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
+    let models = list::models(host, paths)?;
+    let running = reservation::all_running(paths);
+    let mut reader = Reader::new(&list::text(host, paths, &models, &running));
+    loop {
+        let (width, height) = screen.size();
+        screen.draw(&reader.lines(ui, width, height));
+        match screen.input()? {
+            Input::Redraw => {}
+            Input::Signal(signal) => return Ok(Some(signal)),
+            Input::Key(key) if reader.key(key, height) => {}
+            Input::Key(_) => return Ok(None),
+        }
+    }
+}
+
+fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
+    let running = reservation::all_running(paths);
+    let rows = models
+        .iter()
+        .map(|model| Row {
+            name: model.id.clone(),
+            bytes: model.bytes,
+            remark: list::remarks(model, &running),
+            held: rm::held(paths, model, &running).map(|held| held.cause),
+        })
+        .collect();
+    let total = models.iter().map(|model| model.bytes).sum();
+    let title = format!("{} in {}", ui::bytes(total), host.tilde(&paths.hub));
+    Picker::new(title, rows)
+}
+
+/// Removes what nothing speaks against by now, and says what came of it.
+fn remove(paths: &Paths, chosen: &[&Model]) -> String {
+    let running = reservation::all_running(paths);
+    let mut freed = 0;
+    for model in chosen {
+        let failed = match rm::held(paths, model, &running) {
+            Some(held) => Some(format!("{} was not removed: {}", model.id, held.cause)),
+            None => rm::remove_one(paths, model)
+                .err()
+                .map(|error| format!("{}: {}", error.message, error.cause.unwrap_or_default())),
+        };
+        if let Some(failed) = failed {
+            return format!("Freed {}. {failed}.", ui::bytes(freed));
+        }
+        freed += model.bytes;
+    }
+    format!("Freed {}.", ui::bytes(freed))
+}
