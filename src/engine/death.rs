@@ -44,6 +44,8 @@ const REASONS: &[Reason] = &[
     Reason {
         marks: &[
             "401 client error",
+            "401 unauthorized",
+            "403 forbidden",
             "invalid user token",
             "invalid credentials",
         ],
@@ -52,10 +54,21 @@ const REASONS: &[Reason] = &[
         hint: "check the model's name; for a private or gated model set HF_TOKEN to a valid token",
     },
     Reason {
-        marks: &["repository not found", "repositorynotfounderror"],
+        marks: &[
+            "repository not found",
+            "repositorynotfounderror",
+            "client error '404",
+        ],
         exit: Exit::Download,
         cause: "the hub has no model of that name",
         hint: "check the name on huggingface.co; ids are org/name",
+    },
+    // Before what is said of downloads: a full disk ends one, and is no fault of the network.
+    Reason {
+        marks: &["no space left on device", "not enough free disk space"],
+        exit: Exit::Machine,
+        cause: "the disk is full",
+        hint: "free some space and run it again; what was downloaded is kept",
     },
     Reason {
         marks: &[
@@ -83,12 +96,6 @@ const REASONS: &[Reason] = &[
         exit: Exit::Download,
         cause: "the download failed: the hub could not be reached",
         hint: "check the network and run it again; what was downloaded is kept",
-    },
-    Reason {
-        marks: &["no space left on device", "not enough free disk space"],
-        exit: Exit::Machine,
-        cause: "the disk is full",
-        hint: "free some space and run it again; what was downloaded is kept",
     },
     Reason {
         marks: &["address already in use", "errno 48", "errno 98"],
@@ -256,7 +263,7 @@ mod tests {
                 "no model of that name",
             ),
             (
-                "OSError: [Errno 28] No space left on device",
+                "Failed to download 'org/name' after 3 attempts. Last error: [Errno 28] No space left on device",
                 Exit::Machine,
                 "disk is full",
             ),

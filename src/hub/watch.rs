@@ -11,6 +11,9 @@ const SPEED_OVER: Duration = Duration::from_secs(20);
 /// How much a speed must be built on before it is told.
 const SPEED_AFTER: Duration = Duration::from_secs(2);
 
+/// How much must have come before the time left is told, in bytes: the first files are small ones.
+const TIME_LEFT_AFTER: u64 = 1_000_000;
+
 /// How big a download is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "source", content = "bytes")]
@@ -108,10 +111,13 @@ impl Download {
             total: self.total,
             percent: total.map(|total| (self.latest.saturating_mul(100) / total).min(99)),
             speed,
-            left: total.zip(speed).and_then(|(total, speed)| {
-                let left = total.checked_sub(self.latest)?;
-                Some(Duration::from_secs(left.div_ceil(speed)))
-            }),
+            left: total
+                .filter(|_| self.fetched() >= TIME_LEFT_AFTER)
+                .zip(speed)
+                .and_then(|(total, speed)| {
+                    let left = total.checked_sub(self.latest)?;
+                    Some(Duration::from_secs(left.div_ceil(speed)))
+                }),
         }
     }
 

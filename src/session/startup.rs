@@ -33,14 +33,25 @@ pub fn stall_limit(host: &Host) -> Result<Duration> {
 }
 
 /// What the engine is busy with.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Phase {
-    Downloading(Download),
+    Downloading,
     Loading {
+        since: Instant,
         /// The last sign of life, and when it was seen.
         pulse: Option<(u64, u64)>,
         alive: Instant,
     },
+}
+
+impl Phase {
+    fn loading(now: Instant) -> Self {
+        Phase::Loading {
+            since: now,
+            pulse: None,
+            alive: now,
+        }
+    }
 }
 
 /// Watches an engine from its start until it answers.
@@ -51,60 +62,40 @@ pub struct Startup<'a> {
     limit: Duration,
     started: Instant,
     phase: Phase,
+    /// None if there is nothing to download.
+    download: Option<Download>,
     looked: Instant,
-    /// What was downloaded, and in what time.
-    downloaded: Option<(u64, Duration)>,
-    loading_since: Instant,
 }
 
 impl<'a> Startup<'a> {
     pub fn new(paths: &'a Paths, prepared: &'a Prepared, limit: Duration, now: Instant) -> Self {
-        let phase = match &prepared.cached {
-            Cached::Complete { .. } => Phase::Loading {
-                pulse: None,
-                alive: now,
-            },
-            cached => Phase::Downloading(Download::new(now, cached.bytes(), prepared.download)),
+        let download = match &prepared.cached {
+            Cached::Complete { .. } => None,
+            cached => Some(Download::new(now, cached.bytes(), prepared.download)),
         };
         Self {
             paths,
             prepared,
             limit,
             started: now,
-            phase,
+            phase: match download {
+                Some(_) => Phase::Downloading,
+                None => Phase::loading(now),
+            },
+            download,
             looked: now,
-            downloaded: None,
-            loading_since: now,
         }
     }
 
     /// Looks at it. An engine that has stopped getting on is an error, which says what there is to do.
     pub async fn look(&mut self, now: Instant, server: &Server, host: &Host) -> Result<()> {
-        match &mut self.phase {
-            Phase::Downloading(download) => {
-                let Source::Hub(id) = &self.prepared.model.source else {
-                    return Ok(());
-                };
-                match hub::cached(&self.paths.hub, id) {
-                    Cached::Complete { bytes, .. } => {
-                        download.at(now, bytes);
-                        self.downloaded =
-                            Some((download.fetched(), now.duration_since(self.started)));
-                        self.loading_since = now;
-                        self.phase = Phase::Loading {
-                            pulse: None,
-                            alive: now,
-                        };
-                    }
-                    cached => {
-                        download.at(now, cached.bytes());
-                        if download.silent(now) >= self.limit {
-                            return Err(stalled(self.limit, &download.standing()));
-                        }
-                    }
-                }
+        self.look_at_files(now);
+        match (&mut self.phase, &self.download) {
+            (Phase::Downloading, Some(download)) if download.silent(now) >= self.limit => {
+                Err(stalled(self.limit, &download.standing()))
             }
-            Phase::Loading { pulse, alive } => {
+            (Phase::Downloading, _) => Ok(()),
+            (Phase::Loading { pulse, alive, .. }, _) => {
                 if now.duration_since(self.looked) >= PULSE_INTERVAL.min(self.limit) {
                     self.looked = now;
                     let seen = server.pulse().await;
@@ -116,38 +107,57 @@ impl<'a> Startup<'a> {
                 if now.duration_since(*alive) >= self.limit {
                     return Err(stuck(self.limit, &host.tilde(server.log())));
                 }
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    /// Whether it still downloads is seen from the files. All that serving needs may be there before the last file has begun to come, so what
+    /// looked complete can be incomplete again.
+    fn look_at_files(&mut self, now: Instant) {
+        let (Some(download), Source::Hub(id)) = (&mut self.download, &self.prepared.model.source)
+        else {
+            return;
+        };
+        let cached = hub::cached(&self.paths.hub, id);
+        download.at(now, cached.bytes());
+        match (&cached, self.phase) {
+            (Cached::Complete { .. }, Phase::Downloading) => self.phase = Phase::loading(now),
+            (Cached::Complete { .. }, Phase::Loading { .. }) | (_, Phase::Downloading) => {}
+            (_, Phase::Loading { .. }) => self.phase = Phase::Downloading,
+        }
     }
 
     /// The line that says where it is, for a terminal with this many columns.
     pub fn line(&self, columns: usize) -> String {
         let name = &self.prepared.model.name;
-        match &self.phase {
-            Phase::Downloading(download) => downloading(name, &download.standing(), columns),
-            Phase::Loading { .. } => format!("loading {name} into memory"),
+        match (&self.phase, &self.download) {
+            (Phase::Downloading, Some(download)) => {
+                downloading(name, &download.standing(), columns)
+            }
+            _ => format!("loading {name} into memory"),
         }
     }
 
-    /// Whether the line is about loading: then the time it has taken so far belongs to it.
+    /// How long it has been loading. None: it does not yet.
     pub fn loading_for(&self, now: Instant) -> Option<Duration> {
         match self.phase {
-            Phase::Downloading(_) => None,
-            Phase::Loading { .. } => Some(now.duration_since(self.loading_since)),
+            Phase::Downloading => None,
+            Phase::Loading { since, .. } => Some(now.duration_since(since)),
         }
     }
 
     /// How long it took until it was ready, in words.
     pub fn took(&self, now: Instant) -> String {
-        let loading = ui::seconds(now.duration_since(self.loading_since));
-        match self.downloaded {
-            Some((bytes, time)) => format!(
-                "{loading} (downloaded {} in {})",
-                ui::bytes(bytes),
-                ui::seconds(time)
+        let loading = self.loading_for(now).unwrap_or_default();
+        match &self.download {
+            Some(download) => format!(
+                "{} (downloaded {} in {})",
+                ui::seconds(loading),
+                ui::bytes(download.fetched()),
+                ui::seconds(now.duration_since(self.started).saturating_sub(loading))
             ),
-            None => loading,
+            None => ui::seconds(loading),
         }
     }
 }

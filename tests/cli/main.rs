@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod docs;
 mod dry_run;
 mod fakes;
 mod faults;

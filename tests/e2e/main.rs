@@ -4,11 +4,14 @@
 //! - `CCLOCAL_E2E_CLAUDE`, `CCLOCAL_E2E_CLAUDE_OLD`: the newest client, and an old one.
 
 mod demo;
+mod download;
+mod fake_hub;
 mod interactive;
 mod print_mode;
 mod real;
 mod screen;
 mod scripted_server;
+mod server;
 mod settings;
 mod signals;
 #[path = "../support/mod.rs"]
