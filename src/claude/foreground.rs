@@ -10,6 +10,9 @@ use crate::process::{Change, Child, Ended};
 /// How long Claude Code may take to end when it was asked to.
 pub const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a continued group may take until all of it runs.
+const SETTLED: Duration = Duration::from_millis(50);
+
 /// Claude Code, running in our process group on our terminal.
 #[derive(Debug)]
 pub struct Foreground {
@@ -50,6 +53,12 @@ impl Foreground {
                     return ended;
                 }
                 Change::Stopped => {
+                    // It may have stopped the whole group, us among it, and have been continued with us since: then this is old news, and
+                    // stopping again would take the terminal from a session that just got it back.
+                    tokio::time::sleep(SETTLED).await;
+                    if !self.child.is_stopped() {
+                        continue;
+                    }
                     // The default action of SIGTSTP is what a shell's job control expects, and the kernel itself leaves it out where no
                     // shell could continue us (an orphaned process group).
                     let _ = nix::sys::signal::raise(Signal::SIGTSTP);

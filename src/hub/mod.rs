@@ -91,36 +91,34 @@ pub fn folder_bytes(folder: &Path) -> u64 {
 /// Bytes of a model's blobs, finished or not, and whether one of them is still to be finished.
 fn blobs(folder: &Path) -> (u64, bool) {
     let mut bytes = 0;
-    let mut finished = HashSet::new();
     let mut counted = HashSet::new();
-    let mut unfinished = HashSet::new();
-    let Ok(entries) = fs_err::read_dir(folder.join("blobs")) else {
+    let mut unfinished: Vec<String> = Vec::new();
+    let blobs = folder.join("blobs");
+    let Ok(entries) = std::fs::read_dir(&blobs) else {
         return (0, false);
     };
     for entry in entries.flatten() {
         let Ok(data) = entry.metadata() else {
             continue;
         };
-        let name = entry.file_name().to_string_lossy().into_owned();
-        match name.strip_suffix(".incomplete") {
+        let name = entry.file_name();
+        match name.to_string_lossy().strip_suffix(".incomplete") {
             Some(start) => {
                 // Some downloaders give a file its full length first and fill it then. (512: stat(2), st_blocks.)
                 bytes += data.len().min(data.blocks() * 512);
                 // The part before the first dot is the finished blob's name; what follows, if anything, is the attempt's.
-                let blob = start.split('.').next().unwrap_or(start);
-                unfinished.insert(blob.to_owned());
+                unfinished.push(start.split('.').next().unwrap_or(start).to_owned());
             }
-            None => {
-                // Two names of one file take its space once.
-                if data.nlink() < 2 || counted.insert((data.dev(), data.ino())) {
-                    bytes += data.len();
-                }
-                finished.insert(name);
+            // Two names of one file take its space once.
+            None if data.nlink() < 2 || counted.insert((data.dev(), data.ino())) => {
+                bytes += data.len();
             }
+            None => {}
         }
     }
     // What an attempt left that was killed says nothing once another attempt has finished the blob.
-    (bytes, !unfinished.is_subset(&finished))
+    let unfinished = unfinished.iter().any(|blob| !blobs.join(blob).exists());
+    (bytes, unfinished)
 }
 
 fn snapshot(folder: &Path) -> Option<PathBuf> {

@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -83,6 +84,17 @@ impl Child {
             owns_group,
             changes,
         })
+    }
+
+    /// Whether it is stopped at this moment, as `ps` tells on every system. One that is gone, or of which nothing is told, is taken to be: the
+    /// end is noticed elsewhere.
+    pub fn is_stopped(&self) -> bool {
+        let mut ps = Command::new("ps");
+        ps.args(["-o", "stat=", "-p", &self.pid().to_string()]);
+        match super::run(&mut ps, Duration::from_secs(2)) {
+            Ok(told) if !told.stdout.trim().is_empty() => told.stdout.trim().starts_with('T'),
+            _ => true,
+        }
     }
 
     pub fn pid(&self) -> i32 {

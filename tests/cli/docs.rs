@@ -29,3 +29,38 @@ fn every_option_command_and_variable_is_documented() {
         assert!(found, "{word} is not in docs/configuration.md");
     }
 }
+
+#[test]
+fn the_tests_that_the_problems_page_names_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = include_str!("../../docs/problems.md");
+    let mut named = 0;
+    for quoted in page.split('`').skip(1).step_by(2) {
+        let Some((file, test)) = quoted.split_once(".rs: ") else {
+            continue;
+        };
+        let text = std::fs::read_to_string(root.join(format!("{file}.rs"))).expect(file);
+        assert!(text.contains(&format!("fn {test}(")), "{quoted}");
+        named += 1;
+    }
+    assert!(named > 25, "only {named} were found");
+}
+
+#[test]
+fn the_words_that_the_troubleshooting_page_explains_are_ours() {
+    let mut source = String::new();
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("read").flatten() {
+            match entry.file_type().expect("a type").is_dir() {
+                true => folders.push(entry.path()),
+                false => source += &std::fs::read_to_string(entry.path()).unwrap_or_default(),
+            }
+        }
+    }
+    let page = include_str!("../../docs/troubleshooting.md");
+    for line in page.lines().filter(|line| line.starts_with("| `")) {
+        let words = line.split('`').nth(1).expect("the words");
+        assert!(source.contains(words), "{words}");
+    }
+}

@@ -90,3 +90,32 @@ fn a_terminal_that_is_closed_ends_all_of_it() {
     stage.assert_nothing_left();
     port_is_free(&port);
 }
+
+#[test]
+fn an_engine_that_the_system_kills_while_it_loads() {
+    let stage = real::stage(&real::client());
+    let port = free_port();
+    let session = stage.start(&launch(&port, &["--", "-p", "write the file"]));
+    let since = Instant::now();
+    let engine = loop {
+        // By the first words of what its Python runs; the engine is asked for its flags before, by other words.
+        let found = stage.survivors().into_iter().find_map(|process| {
+            let engine = process.contains("Downloads that go on where they stopped");
+            let pid = process.split('"').nth(1)?.parse::<i32>().ok()?;
+            engine.then_some(pid)
+        });
+        if let Some(pid) = found {
+            break pid;
+        }
+        assert!(since.elapsed() < crate::support::HANG, "no engine");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), Signal::SIGKILL).expect("killed");
+    let ran = finish(session);
+    assert_eq!(ran.status, 14, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("the system killed it (SIGKILL)"),
+        "{}",
+        ran.stderr
+    );
+}
