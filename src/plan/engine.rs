@@ -94,8 +94,9 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
     }
     argv.switch("--tool-call-truncation-notice");
     if inputs.complete {
-        // Beside HF_HUB_OFFLINE: without this flag the engine tries three times, for 18 s, before it says that a file is missing.
-        argv.switch("--offline");
+        // Beside HF_HUB_OFFLINE: else the engine tries three times, for 18 s, before it says that a file is missing. Not `--offline`, which
+        // asks for every file of the repository, and so fails for a model that the engine itself downloaded without its README.
+        argv.value("--download-retries", "1");
     }
     let takes_key = inputs.flags.has("--api-key");
     if !takes_key {
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn a_trimmable_model_is_batched_one_at_a_time() {
         let plan = planned("coder", &Flags::of_pinned_engine(), true);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 8000 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --offline"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 8000 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
         assert_eq!(
             plan.env.get("HF_HUB_OFFLINE").map(String::as_str),
             Some("1")
