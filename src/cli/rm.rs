@@ -104,6 +104,16 @@ pub fn held(paths: &Paths, model: &Model, running: &[Record]) -> Option<Held> {
             hint: "leave that session first".into(),
         });
     }
+    if remove::is_shared(model) {
+        return Some(Held {
+            cause: "its files are in the store that models share, which cclocal does not clear"
+                .into(),
+            hint: format!(
+                "remove it with the hub's own tool: hf cache rm model/{}",
+                model.id
+            ),
+        });
+    }
     remove::is_downloading(&paths.hub, model).then(|| Held {
         cause: "a program is downloading it".into(),
         hint: "end that download first".into(),

@@ -98,7 +98,12 @@ fn blobs(folder: &Path) -> (u64, bool) {
         return (0, false);
     };
     for entry in entries.flatten() {
-        let Ok(data) = entry.metadata() else {
+        // huggingface_hub 2.4 may keep a blob in a store that models share, and leave a link to it.
+        let data = match entry.metadata() {
+            Ok(data) if data.is_symlink() => std::fs::metadata(entry.path()),
+            data => data,
+        };
+        let Ok(data) = data else {
             continue;
         };
         let name = entry.file_name();

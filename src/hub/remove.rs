@@ -43,7 +43,22 @@ pub fn remove(hub: &Path, model: &Model) -> Result<()> {
         entry(&model.folder.join(part))?;
     }
     tree(&model.folder)?;
-    entry(&hub.join(".locks").join(name))
+    let locks = hub.join(".locks");
+    match std::fs::symlink_metadata(&locks) {
+        Ok(data) if data.is_dir() => entry(&locks.join(name)),
+        // None, or a link that leads elsewhere.
+        _ => Ok(()),
+    }
+}
+
+/// Whether files of it are in the store that models share (huggingface_hub 2.4): removing its folder would free nothing of them.
+pub fn is_shared(model: &Model) -> bool {
+    let blobs = std::fs::read_dir(model.folder.join("blobs"));
+    blobs
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
 }
 
 fn tree(folder: &Path) -> Result<()> {

@@ -396,3 +396,34 @@ fn the_menu_leads_to_the_cache_and_back() {
     assert_eq!(terminal.end(), 0);
     terminal.assert_as_it_was();
 }
+
+#[test]
+fn what_is_in_the_shared_store_is_measured_and_left_to_the_hubs_own_tool() {
+    let stage = fakes::stage();
+    let folder = model(&stage, "org/shared", 3_000_000);
+    let stored = stage.path(HUB).join("blobs/ab/abc");
+    std::fs::create_dir_all(stored.parent().expect("a folder")).expect("made");
+    let blob = stage.path(format!("{folder}/blobs/weights"));
+    std::fs::rename(&blob, &stored).expect("moved");
+    symlink("../../blobs/ab/abc", &blob).expect("linked");
+    let ran = stage.run(&["list"]);
+    assert!(ran.stdout.contains("3 MB"), "{}", ran.stdout);
+    let ran = stage.run(&["rm", "org/shared", "--yes"]);
+    assert_eq!(ran.status, 1);
+    assert!(
+        ran.stderr.contains("the store that models share"),
+        "{}",
+        ran.stderr
+    );
+    assert!(stored.exists() && blob.exists());
+}
+
+#[test]
+fn locks_that_lead_elsewhere_are_not_followed() {
+    let stage = three();
+    let kept = stage.write("elsewhere/models--org--other/x.lock", "mine");
+    symlink(stage.path("elsewhere"), stage.path(HUB).join(".locks")).expect("linked");
+    let ran = stage.run(&["rm", "org/other", "--yes"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(kept.exists());
+}
