@@ -8,6 +8,7 @@ pub mod engine;
 pub mod env_vars;
 pub mod error;
 pub mod files;
+pub mod gateway;
 pub mod host;
 pub mod hub;
 pub mod machine;

@@ -1,0 +1,35 @@
+//! Between Claude Code and the engine: the Anthropic Messages API on both sides, and what lies between repaired.
+//!
+//! The supervisor owns the listener and says through [`Settings`] where the engine is; everything else happens here.
+
+pub mod wire;
+
+use tokio::sync::watch;
+
+use crate::secret::Secret;
+
+/// Where the engine is, as its owner tells.
+#[derive(Debug, Clone)]
+pub enum Engine {
+    /// It is downloading, loading or being started again: requests wait.
+    Starting,
+    /// It answers.
+    Ready {
+        /// Such as `http://127.0.0.1:49152`, without a slash at its end.
+        base_url: String,
+        /// Sent as `Authorization: Bearer`. None for an engine that takes none.
+        key: Option<Secret>,
+    },
+    /// It is gone for good: every request is refused with this sentence.
+    Gone(String),
+}
+
+/// What the gateway is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What is served, and how.
+    pub served: wire::Served,
+    pub engine: watch::Receiver<Engine>,
+    /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
+    pub window: watch::Receiver<u64>,
+}
