@@ -813,6 +813,31 @@ pub fn engine_env(host: &Host) -> BTreeMap<OsString, OsString> {
         .collect()
 }
 
+/// Folders that may be named by a path that starts at the working directory, which a background process does not share.
+const FOLDERS: &[&str] = &[
+    "CCLOCAL_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "XDG_CACHE_HOME",
+];
+
+/// The environment of a supervisor: what an engine may inherit, and our own settings. Folders are named from the root.
+pub fn supervisor_env(host: &Host) -> BTreeMap<OsString, OsString> {
+    let mut env = engine_env(host);
+    let ours = host
+        .env
+        .iter()
+        .filter(|(name, _)| name.to_str().is_some_and(|name| matches("CCLOCAL_*", name)));
+    env.extend(ours.map(|(name, value)| (name.clone(), value.clone())));
+    for name in FOLDERS {
+        if let Some(folder) = host.var(name) {
+            env.insert(OsString::from(name), host.resolve(folder).into());
+        }
+    }
+    env
+}
+
 fn allowed_for_engine(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| {
         ENGINE_MAY_INHERIT

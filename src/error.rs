@@ -27,6 +27,22 @@ impl Exit {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    /// The status with this code.
+    pub fn of_code(code: u8) -> Self {
+        [
+            Exit::Usage,
+            Exit::EngineMissing,
+            Exit::ClaudeMissing,
+            Exit::Machine,
+            Exit::PortInUse,
+            Exit::Engine,
+            Exit::Download,
+        ]
+        .into_iter()
+        .find(|exit| exit.code() == code)
+        .unwrap_or(Exit::Other)
+    }
 }
 
 /// What a user sees when something fails. `message` says what happened, `cause` why, `hint` what to do next.

@@ -19,5 +19,6 @@ mod probe;
 pub mod process;
 pub mod secret;
 pub mod session;
+pub mod supervisor;
 mod sys;
 pub mod ui;

@@ -37,7 +37,7 @@ extern "C" fn note(which: i32) {
 }
 
 /// Notes signals instead of ending by them, until dropped. For the moments in which ending would leave something behind; while a session
-/// runs, `session::signals` listens. The two cannot be mixed: drop this first.
+/// runs, `process::signals` listens. The two cannot be mixed: drop this first.
 pub struct Caught {
     before: Vec<(Signal, SigAction)>,
 }

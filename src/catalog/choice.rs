@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::entry::{EngineProfile, Entry, catalog};
@@ -18,7 +18,7 @@ pub enum Choice {
 }
 
 /// Where the weights come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     Hub(String),
@@ -26,7 +26,7 @@ pub enum Source {
 }
 
 /// A model as it will be served.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Model {
     /// The name a person reads.
     pub name: String,

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::engine::MAX_OUTPUT_TOKENS;
 
-/// The output budget where none is asked for, in tokens: a whole file body has to fit in one tool call. Source: the scripts' README, problem 18.
-pub const DEFAULT_OUTPUT_TOKENS: u64 = 8_192;
+/// The longest time for which an engine is kept without a session, in seconds: a day.
+pub const LONGEST_LINGER: u64 = 86_400;
 
 /// The smallest window that can be asked for, in tokens: less holds no session (see `memory::smallest_window`).
 const SMALLEST_WINDOW: u64 = 24_576;
@@ -41,21 +41,60 @@ pub enum CliCommand {
     Demo(DemoArgs),
     /// Start the engine alone and print the command that connects Claude Code to it from another terminal
     Server(Box<LaunchArgs>),
-    /// Run Claude Code in this folder on the engine of a `cclocal --server`
+    /// Run Claude Code in this folder on an engine that runs already
     Connect(ConnectArgs),
+    /// Show what runs: models, memory, sessions, requests
+    Status(StatusArgs),
+    /// End what runs, which frees its memory
+    Stop(StopArgs),
+    /// Show the engine's log
+    Logs(LogsArgs),
     /// List the models in the Hugging Face cache, with their real sizes
     #[command(long_flag = "list", short_flag = 'l')]
     List(ListArgs),
     /// Remove models from the Hugging Face cache
     #[command(long_flag = "rm", long_flag_alias = "clean")]
     Rm(RmArgs),
+    /// Own one engine in the background; run by cclocal itself
+    #[command(hide = true)]
+    Supervisor,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// As JSON, sizes in bytes, times in seconds
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Only the engine at this port
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Also under sessions that use it
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Of the engine at this port [default: of the only one that runs, else 8000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Go on until Ctrl-C
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// The server's port
-    #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: u16,
+    /// The engine's port [default: of the only one that runs, else 8000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
+    pub linger: Option<u64>,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,
@@ -108,15 +147,18 @@ pub struct LaunchArgs {
     /// Start the engine alone and print the command that connects Claude Code to it
     #[arg(long)]
     pub server: bool,
-    /// Port of the engine, on 127.0.0.1
-    #[arg(long, value_name = "N", default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: u16,
+    /// Port on 127.0.0.1 that Claude Code talks to [default: 8000, or the next that is free]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
     /// Context window in tokens [default: by this machine's memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(SMALLEST_WINDOW..=LARGEST_WINDOW))]
     pub ctx: Option<u64>,
-    /// Longest reply in tokens; a file that is written has to fit in one
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_OUTPUT_TOKENS, value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
-    pub out_tokens: u64,
+    /// Longest reply in tokens; a file that is written has to fit in one [default: 8192]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
+    pub out_tokens: Option<u64>,
+    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
+    pub linger: Option<u64>,
     /// Ask how to make room in GPU memory, however much there is
     #[arg(long, conflicts_with = "no_mem_check")]
     pub safe: bool,

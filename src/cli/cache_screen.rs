@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::hub::scan::Model;
 use crate::paths::Paths;
-use crate::session::{reservation, signals};
+use crate::process::signals;
+use crate::supervisor::find;
 use crate::ui::picker::{Action, Picker, Row};
 use crate::ui::reader::Reader;
 use crate::ui::screen::{Input, Screen};
@@ -48,7 +49,7 @@ pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Resul
 /// Shows the list, until it is left or a signal comes.
 pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
     let models = list::models(host, paths)?;
-    let running = reservation::all_running(paths);
+    let running = find::statuses(paths);
     let mut reader = Reader::new(&list::text(host, paths, &models, &running));
     loop {
         let (width, height) = screen.size();
@@ -63,7 +64,7 @@ pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<
 }
 
 fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
-    let running = reservation::all_running(paths);
+    let running = find::statuses(paths);
     let rows = models
         .iter()
         .map(|model| Row {
@@ -80,7 +81,7 @@ fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
 
 /// Removes what nothing speaks against by now, and says what came of it.
 fn remove(paths: &Paths, chosen: &[&Model]) -> String {
-    let running = reservation::all_running(paths);
+    let running = find::statuses(paths);
     let mut freed = 0;
     for model in chosen {
         let failed = match rm::held(paths, model, &running) {

@@ -1,21 +1,39 @@
-//! `cclocal connect`: Claude Code on the engine of a `cclocal --server`.
+//! `cclocal connect`: Claude Code in this terminal, on an engine that runs already.
 
 use super::args::ConnectArgs;
 use super::{launch, setup};
-use crate::error::Result;
+use crate::error::{Error, Exit, Result};
 use crate::host::Host;
+use crate::machine::platform::Platform;
 use crate::paths::Paths;
-use crate::session::connect;
-use crate::session::signals::Signals;
+use crate::process::signals::Signals;
+use crate::session::{self, Session, connect, leave};
+use crate::supervisor::Lease;
 use crate::ui::Ui;
 
 pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs) -> Result<u8> {
     let paths = Paths::of(host);
     let found = connect::find(&paths, args.port)?;
     let claude = setup::client(host, &paths, ui, false)?;
+    let linger = launch::linger(host, args.linger)?;
+    let session = Session {
+        host,
+        paths: &paths,
+        ui,
+        os: Platform::detect(host)?.os,
+        claude: &claude,
+        args: &args.claude_args,
+        linger: linger.map_or(leave::LINGER, std::time::Duration::from_secs),
+    };
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        let args = &args.claude_args;
-        connect::run(host, &paths, ui, &claude, found, args, &mut signals).await
+        match Lease::take(&paths, found.port, session.linger).await? {
+            Some(lease) => session::run(&session, lease, &mut signals).await,
+            None => Err(Error::new(
+                Exit::Engine,
+                format!("the engine on port {} is just ending", found.port),
+            )
+            .hint(format!("start it anew: cclocal {}", found.typed))),
+        }
     })
 }

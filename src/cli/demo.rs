@@ -9,7 +9,7 @@ use crate::demo::chain::Demo;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
 use crate::paths::Paths;
-use crate::session::signals::Signals;
+use crate::process::signals::Signals;
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {

@@ -11,14 +11,18 @@ use crate::catalog::Source;
 use crate::claude;
 use crate::engine::executable::{self, Found};
 use crate::env_vars;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::hub::Cached;
 use crate::machine::platform::Platform;
 use crate::memory::Fit;
 use crate::memory::preflight::Checking;
 use crate::paths::Paths;
-use crate::session::prepare::{self, Prepared, Probing, Programs};
+use crate::plan::claude::ClaudePlan;
+use crate::secret::Secret;
+use crate::session::folder::Folder;
+use crate::session::prepare::{self, Client, Prepared, Probing};
+use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
@@ -38,10 +42,6 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     if claude.is_none() {
         missing.push("Claude Code is not installed: a launch would stop there".into());
     }
-    let programs = Programs {
-        engine: engine.as_ref(),
-        claude: claude.as_ref(),
-    };
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
     let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
     let tight = launch::checking(host, args) != Checking::Never
@@ -49,12 +49,25 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     let mut prepared = prepare::prepare(
         host,
         &paths,
-        &platform,
-        request,
+        &request,
         measured,
-        &programs,
+        engine.as_ref(),
         Probing::Assume,
     )?;
+    let settings = Folder::planned_settings(&paths);
+    let client = Client {
+        program: claude.as_deref(),
+        args: &args.claude_args,
+        settings: &settings,
+        port: args.port.unwrap_or(USUAL_PORT),
+        token: Secret::random()
+            .map_err(|error| Error::other("there are no random numbers").cause(error))?,
+        model: &prepared.model.served_name,
+        context_window: prepared.memory.context_window,
+        output_tokens: prepared.output_tokens,
+    };
+    let plan = prepare::plan_client(host, &paths, platform.os, client, Probing::Assume)?;
+    prepared.notices.extend(plan.notices.iter().cloned());
     if tight {
         prepared.notices.push(
             "memory is tight: on a terminal a launch asks what to do; off one it shrinks the window".into(),
@@ -66,21 +79,27 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         |engine| engine.script.display().to_string(),
     );
     let claude = claude.map_or_else(|| "claude".into(), |claude| claude.display().to_string());
-    let report = report(host, &prepared, &engine, &claude);
+    let report = report(host, &prepared, &plan, &engine, &claude);
     let text = if args.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {
-        text(host, &prepared, &report)
+        text(host, &prepared, &plan, &report)
     };
     ui.data(&text);
     Ok(())
 }
 
-fn report(host: &Host, prepared: &Prepared, engine: &str, claude: &str) -> Value {
+fn report(
+    host: &Host,
+    prepared: &Prepared,
+    plan: &ClaudePlan,
+    engine: &str,
+    claude: &str,
+) -> Value {
     let mut engine_argv = vec![engine.to_owned()];
     engine_argv.extend(prepared.engine.argv.iter().cloned());
     // What is shown has no key in it.
-    let plan = prepared.claude.redacted();
+    let plan = plan.redacted();
     let mut claude_argv = vec![claude.to_owned()];
     claude_argv.extend(
         plan.argv
@@ -123,7 +142,7 @@ fn report(host: &Host, prepared: &Prepared, engine: &str, claude: &str) -> Value
     })
 }
 
-fn text(host: &Host, prepared: &Prepared, report: &Value) -> String {
+fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> String {
     let mut out = String::new();
     let model = &prepared.model;
     let source = match &model.source {
@@ -192,7 +211,7 @@ fn text(host: &Host, prepared: &Prepared, report: &Value) -> String {
         }
     }
     // All names are in the JSON; a person wants to know what of theirs is held back.
-    let held_back: Vec<&str> = (prepared.claude.unset.iter().map(String::as_str))
+    let held_back: Vec<&str> = (plan.unset.iter().map(String::as_str))
         .filter(|name| host.env.contains_key(OsStr::new(name)))
         .collect();
     if !held_back.is_empty() {

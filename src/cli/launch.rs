@@ -2,23 +2,32 @@
 
 use nix::sys::signal::Signal;
 
-use super::args::LaunchArgs;
+use super::args::{LONGEST_LINGER, LaunchArgs};
 use super::{menu, setup};
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
-use crate::hub::remote;
 use crate::machine::gpu_limit::{Asking, Raised};
 use crate::machine::platform::Platform;
+use crate::memory::WIDE_WINDOW;
 use crate::memory::preflight::Checking;
 use crate::paths::Paths;
-use crate::session::preflight::{self, Check};
-use crate::session::prepare::{self, Probing, Programs, Request};
-use crate::session::signals::{self, Signals};
+use crate::process::signals::{self, Signals};
+use crate::secret::Secret;
+use crate::session::folder::Folder;
+use crate::session::prepare::{self, Client, Probing, Request};
+use crate::session::reach::{self, Reach, Reached};
+use crate::session::{self, Session, leave, preflight};
+use crate::supervisor::Lease;
+use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
+
+/// How often it is tried to get hold of an engine that is just ending.
+const TRIES: usize = 3;
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<u8> {
     let paths = Paths::of(host);
+    let linger = linger(host, args.linger)?;
     let choice = match args.model.choice(host)? {
         Some(choice) => choice,
         None => match menu::choose(host, &paths, ui)? {
@@ -29,7 +38,16 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<u8> {
     let request = request(host, args, Some(&choice))?;
     let platform = Platform::detect(host)?;
     let mut limit = preflight::take_over_limit(host, &paths, platform.os, ui)?;
-    let status = with_limit(host, &paths, ui, args, &platform, request, &mut limit);
+    let launch = Launch {
+        host,
+        paths: &paths,
+        ui,
+        args,
+        platform: &platform,
+        request: &request,
+        linger,
+    };
+    let status = launch.with_limit(&mut limit);
     if let Some(raised) = limit {
         // Whoever ended us with a signal does not wait for a password.
         let hurried = [Signal::SIGTERM, Signal::SIGHUP].iter().any(|signal| {
@@ -47,66 +65,115 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<u8> {
     status
 }
 
-/// The session. The limit of GPU memory is left as it is then.
-fn with_limit(
-    host: &Host,
-    paths: &Paths,
-    ui: &Ui,
-    args: &LaunchArgs,
-    platform: &Platform,
-    request: Request,
-    limit: &mut Option<Raised>,
-) -> Result<u8> {
-    let engine = engine(host, paths, ui, args.yes)?;
-    let claude = match args.server {
-        true => None,
-        false => Some(setup::client(host, paths, ui, false)?),
-    };
-    let name = request.model.name.clone();
-    let ask_hub = |id: &str| {
-        let _progress = ui.progress(&format!("asking the hub how big {name} is"));
-        runtime().ok()?.block_on(remote::size(host, id))
-    };
-    let mut measured = prepare::measure(host, paths, platform, &request, Some(&engine), ask_hub);
-    prepare::check_disk(host, paths, &name, &measured)?;
-    let check = Check {
-        host,
-        paths,
-        ui,
-        os: platform.os,
-        name: &name,
-        checking: checking(host, args),
-        output_tokens: request.output_tokens,
-    };
-    if let Some(signal) = preflight::check(&check, &mut measured.memory, limit)? {
-        return Ok(signals::status(signal));
-    }
-    let programs = Programs {
-        engine: Some(&engine),
-        claude: claude.as_ref(),
-    };
-    let prepared = prepare::prepare(
-        host,
-        paths,
-        platform,
-        request,
-        measured,
-        &programs,
-        Probing::Ask,
-    )?;
-    for notice in &prepared.notices {
-        ui.notice(notice);
-    }
-    runtime()?.block_on(async {
-        let mut signals = Signals::listen()?;
-        let signals = &mut signals;
-        match &claude {
-            Some(claude) => {
-                crate::session::run(host, paths, ui, &prepared, &engine, claude, signals).await
-            }
-            None => crate::session::serve(host, paths, ui, &prepared, &engine, signals).await,
+struct Launch<'a> {
+    host: &'a Host,
+    paths: &'a Paths,
+    ui: &'a Ui,
+    args: &'a LaunchArgs,
+    platform: &'a Platform,
+    request: &'a Request,
+    linger: Option<u64>,
+}
+
+impl Launch<'_> {
+    /// The session. The limit of GPU memory is left as it is then.
+    fn with_limit(&self, limit: &mut Option<Raised>) -> Result<u8> {
+        let &Launch {
+            host,
+            paths,
+            ui,
+            args,
+            platform,
+            request,
+            linger,
+        } = self;
+        let engine = engine(host, paths, ui, args.yes)?;
+        let claude = match args.server {
+            true => None,
+            false => Some(setup::client(host, paths, ui, false)?),
+        };
+        if let Some(claude) = &claude {
+            // What Claude Code may not be given is refused before anything is started for it.
+            let client = Client {
+                program: Some(claude),
+                args: &args.claude_args,
+                settings: &Folder::planned_settings(paths),
+                port: USUAL_PORT,
+                token: Secret::new(""),
+                model: &request.model.served_name,
+                context_window: request.context_window.unwrap_or(WIDE_WINDOW),
+                output_tokens: request.longest_reply(),
+            };
+            prepare::plan_client(host, paths, platform.os, client, Probing::Ask)?;
         }
-    })
+        let reach = Reach {
+            host,
+            paths,
+            ui,
+            platform,
+            request,
+            engine: &engine,
+            checking: checking(host, args),
+        };
+        let runtime = runtime()?;
+        // One that begins to end just now is gone in a moment, and then a new one is started.
+        for _ in 0..TRIES {
+            let port = match reach::reach(&reach, limit)? {
+                Reached::Port(port) => port,
+                Reached::Signalled(signal) => return Ok(signals::status(signal)),
+            };
+            let linger = reach::linger(linger, limit.as_ref());
+            let status = runtime.block_on(async {
+                let mut signals = Signals::listen()?;
+                let signals = &mut signals;
+                let Some(lease) = Lease::take(paths, port, linger).await? else {
+                    return Ok(None);
+                };
+                let Some(claude) = &claude else {
+                    return session::serve(host, paths, ui, lease, signals)
+                        .await
+                        .map(Some);
+                };
+                let session = Session {
+                    host,
+                    paths,
+                    ui,
+                    os: platform.os,
+                    claude,
+                    args: &args.claude_args,
+                    linger,
+                };
+                session::run(&session, lease, signals).await.map(Some)
+            })?;
+            if let Some(status) = status {
+                return Ok(status);
+            }
+        }
+        Err(Error::new(
+            Exit::Engine,
+            "the engine's supervisor ends as soon as it is started",
+        )
+        .hint("read supervisor.log in cclocal's state folder"))
+    }
+}
+
+/// How long the engine is kept after its last session, in seconds, if it was asked for: by the flag, else by the variable.
+pub fn linger(host: &Host, asked: Option<u64>) -> Result<Option<u64>> {
+    if asked.is_some() {
+        return Ok(asked);
+    }
+    let Some(set) = host.var("CCLOCAL_LINGER") else {
+        return Ok(None);
+    };
+    match set.parse::<u64>() {
+        Ok(seconds) if seconds <= LONGEST_LINGER => Ok(Some(seconds)),
+        _ => Err(
+            Error::usage(format!("CCLOCAL_LINGER={set} is not a number of seconds")).hint(format!(
+                "set it to a whole number from 0 to {LONGEST_LINGER}, or unset it for {}",
+                leave::LINGER.as_secs()
+            )),
+        ),
+    }
 }
 
 /// What the command line asks for. Without a choice: the default model.
@@ -121,7 +188,6 @@ pub fn request(
         port: args.port,
         context_window: args.ctx,
         output_tokens: args.out_tokens,
-        claude_args: args.claude_args.clone(),
     })
 }
 

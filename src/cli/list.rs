@@ -1,20 +1,24 @@
 //! `cclocal list`: the models in the hub cache.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::args::ListArgs;
+use crate::catalog::Source;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
 use crate::hub::scan::{self, Model};
 use crate::paths::Paths;
-use crate::session::reservation::{self, Record};
+use crate::supervisor::find;
+use crate::supervisor::protocol::Status;
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
     let models = models(host, &paths)?;
-    let running = reservation::all_running(&paths);
+    let running = find::statuses(&paths);
     if args.json {
         ui.data(&(json(&paths, &models, &running) + "\n"));
     } else {
@@ -37,13 +41,18 @@ pub fn flag(model: &Model) -> Option<String> {
     Some(format!("--{}", entry.flag))
 }
 
-/// The running cclocal that uses it.
-pub fn user<'a>(model: &Model, running: &'a [Record]) -> Option<&'a Record> {
-    running.iter().find(|record| record.model == model.id)
+/// The engine that is served from it, by its id or by a folder of the cache.
+pub fn user<'a>(model: &Model, running: &'a [Status]) -> Option<&'a Status> {
+    let real = |path: &Path| fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    running.iter().find(|status| match &status.source {
+        // The hub does not tell upper from lower case.
+        Source::Hub(id) => id.eq_ignore_ascii_case(&model.id),
+        Source::Folder(folder) => real(folder).starts_with(real(&model.folder)),
+    })
 }
 
 /// The list for people.
-pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Record]) -> String {
+pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Status]) -> String {
     let folder = host.tilde(&paths.hub);
     if models.is_empty() {
         return format!("No models in {folder}.\n");
@@ -69,7 +78,7 @@ pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Record]) ->
 }
 
 /// What there is to say of a model beside its size.
-pub fn remarks(model: &Model, running: &[Record]) -> String {
+pub fn remarks(model: &Model, running: &[Status]) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     if !model.complete {
         said.push("partial".into());
@@ -83,7 +92,7 @@ pub fn remarks(model: &Model, running: &[Record]) -> String {
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Record]) -> String {
+fn json(paths: &Paths, models: &[Model], running: &[Status]) -> String {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {

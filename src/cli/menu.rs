@@ -11,7 +11,7 @@ use crate::machine::memory::{self as machine_memory, Memory};
 use crate::machine::platform::Platform;
 use crate::memory::{Fit, headroom};
 use crate::paths::Paths;
-use crate::session::signals;
+use crate::process::signals;
 use crate::ui::menu::{Action, Menu, Row};
 use crate::ui::screen::{Input, Screen};
 use crate::ui::{self, Ui};

@@ -7,9 +7,12 @@ mod demo;
 mod dry_run;
 mod launch;
 mod list;
+mod logs;
 mod menu;
 mod rm;
 mod setup;
+mod status;
+mod stop;
 
 use std::ffi::OsString;
 
@@ -53,6 +56,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Connect(args)) => connect::run(&host, &ui, args),
         Some(CliCommand::List(args)) => list::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Rm(args)) => rm::run(&host, &ui, args),
+        Some(CliCommand::Status(args)) => status::run(&host, &ui, args).map(|()| 0),
+        Some(CliCommand::Stop(args)) => stop::run(&host, &ui, args).map(|()| 0),
+        Some(CliCommand::Logs(args)) => logs::run(&host, &ui, args).map(|()| 0),
+        Some(CliCommand::Supervisor) => {
+            return crate::supervisor::process::run(&host, &crate::paths::Paths::of(&host));
+        }
         None => launch(&cli.launch),
     };
     result.unwrap_or_else(|error| {
@@ -61,16 +70,23 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     })
 }
 
-/// Diagnostics for developers: `CCLOCAL_LOG=debug` (or another level) prints them to standard error. Never prompts, replies or keys.
+/// Diagnostics for developers: `CCLOCAL_LOG=debug` (or another level) prints them to standard error, which of a supervisor is its log; that one
+/// says what matters without being asked. Never prompts, replies or keys.
 pub fn start_logging() {
-    let Some(level) = std::env::var_os("CCLOCAL_LOG").and_then(|level| level.into_string().ok())
-    else {
-        return;
+    let set = std::env::var_os("CCLOCAL_LOG").and_then(|level| level.into_string().ok());
+    let in_background = std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "supervisor");
+    let level = match (set, in_background) {
+        (Some(level), _) => level,
+        (None, true) => "info".into(),
+        (None, false) => return,
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
             "cclocal={level}"
         )))
+        .with_ansi(!in_background)
         .with_writer(std::io::stderr)
         .init();
 }

@@ -8,7 +8,9 @@ use crate::host::Host;
 use crate::hub::remove;
 use crate::hub::scan::Model;
 use crate::paths::Paths;
-use crate::session::reservation::{self, Record};
+use crate::session::reach;
+use crate::supervisor::find;
+use crate::supervisor::protocol::Status;
 use crate::ui::{self, Ui};
 
 /// Returns the status to exit with.
@@ -23,7 +25,7 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
             .hint("`cclocal list` shows what is there; then: cclocal rm --yes ORG/NAME"));
     }
     let chosen = select(list::models(host, &paths)?, &args.models)?;
-    let running = reservation::all_running(&paths);
+    let running = find::statuses(&paths);
     for model in &chosen {
         if let Some(why) = held(&paths, model, &running) {
             return Err(Error::other(format!("{} was not removed", model.id))
@@ -85,7 +87,7 @@ pub struct Held {
 }
 
 /// Whether something speaks against removing it.
-pub fn held(paths: &Paths, model: &Model, running: &[Record]) -> Option<Held> {
+pub fn held(paths: &Paths, model: &Model, running: &[Status]) -> Option<Held> {
     if let Some(link) = &model.link {
         return Some(Held {
             cause: format!("it is a link that leads to {}", link.display()),
@@ -97,11 +99,12 @@ pub fn held(paths: &Paths, model: &Model, running: &[Record]) -> Option<Held> {
     }
     if let Some(record) = list::user(model, running) {
         return Some(Held {
-            cause: format!(
-                "cclocal (process {}) uses it on port {}",
-                record.pid, record.port
-            ),
-            hint: "leave that session first".into(),
+            cause: format!("it is loaded: {}", reach::words(record)),
+            hint: if record.is_idle() {
+                format!("end it first: cclocal stop --port {}", record.port)
+            } else {
+                "leave that session first".into()
+            },
         });
     }
     if remove::is_shared(model) {

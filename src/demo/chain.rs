@@ -11,7 +11,6 @@ use super::model;
 use crate::catalog::{EngineProfile, Model, Source};
 use crate::claude::foreground::{self, Foreground};
 use crate::engine::executable::Executable;
-use crate::engine::server::{self, Server};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
 use crate::machine::platform::Platform;
@@ -19,11 +18,15 @@ use crate::machine::port;
 use crate::memory::WIDE_WINDOW;
 use crate::paths::Paths;
 use crate::process::Ended;
-use crate::session::engine::{self, Up};
-use crate::session::prepare::{self, Prepared, Probing, Programs, Request};
-use crate::session::reservation::Reservation;
-use crate::session::signals::{self, Signals};
-use crate::session::{Output, client_command};
+use crate::process::signals::{self, Signals};
+use crate::secret::Secret;
+use crate::session::folder::Folder;
+use crate::session::follow::{self, Followed};
+use crate::session::prepare::{self, Client, Probing, Request};
+use crate::session::{self, Output, client_command, leave};
+use crate::supervisor::protocol::Say;
+use crate::supervisor::spec::Port;
+use crate::supervisor::{Lease, start};
 use crate::ui::{self, Ui};
 
 /// What the file holds in the end.
@@ -60,31 +63,26 @@ impl Demo<'_> {
         )?;
         self.step("model: written from code", started);
 
-        let (prepared, reservation) = self.prepare(&model_folder)?;
-        let log = self.scratch.join("server.log");
-        let up = engine::bring_up(
-            self.host,
-            self.paths,
-            self.ui,
-            &prepared,
-            self.engine,
-            log,
-            signals,
-        )
-        .await;
-        let (mut server, took) = match link("starting the engine", up)? {
-            Up::Ready { server, took } => (server, took),
-            Up::Interrupted(signal) => return Ok(signals::status(signal)),
-        };
-        self.ui.done(&format!(
-            "engine: serving it on 127.0.0.1:{} {}",
-            prepared.port,
-            format_args!("({took})")
-        ));
-        let result = self
-            .client(&prepared, &reservation, &work, &mut server, signals)
-            .await;
-        engine::take_down(self.ui, &mut server, signals, server::GRACE).await;
+        let port = link("starting the engine", self.start(&model_folder))?;
+        let taken = Lease::take(self.paths, port, Duration::ZERO).await?;
+        let mut lease = taken.ok_or_else(|| {
+            Error::new(Exit::Engine, "the demo failed at starting the engine")
+                .cause("its supervisor ended at once")
+                .hint("run it again")
+        })?;
+        let followed = follow::until_ready(self.ui, &mut lease, signals).await;
+        match link("starting the engine", followed)? {
+            Followed::Ready { took } => self
+                .ui
+                .done(&format!("engine: serving it on 127.0.0.1:{port} ({took})")),
+            Followed::Interrupted(signal) => {
+                leave::leave(self.ui, &mut lease, signals, Duration::ZERO).await;
+                return Ok(signals::status(signal));
+            }
+        }
+        let result = self.client(&mut lease, &work, signals).await;
+        lease.leave(Duration::ZERO).await;
+        lease.gone().await;
         if let Some(signal) = link("running Claude Code", result)? {
             return Ok(signals::status(signal));
         }
@@ -97,51 +95,30 @@ impl Demo<'_> {
         Ok(0)
     }
 
-    fn prepare(&self, model_folder: &Path) -> Result<(Prepared, Reservation)> {
+    /// Starts the engine's supervisor and returns the gateway's port.
+    fn start(&self, model_folder: &Path) -> Result<u16> {
         let free = port::any_free().context(Exit::Other, "no port is free")?;
-        let args = ["-p", PROMPT].map(OsString::from).to_vec();
         let request = Request {
             model: demo_model(model_folder),
-            port: free,
+            port: Some(free),
             context_window: Some(WIDE_WINDOW),
-            output_tokens: crate::cli::args::DEFAULT_OUTPUT_TOKENS,
-            claude_args: args,
-        };
-        let claude = self.claude.to_path_buf();
-        let programs = Programs {
-            engine: Some(self.engine),
-            claude: Some(&claude),
+            output_tokens: None,
         };
         let platform = Platform::detect(self.host)?;
-        let measured = prepare::measure(
-            self.host,
-            self.paths,
-            &platform,
-            &request,
-            Some(self.engine),
-            |_| None,
-        );
-        let prepared = prepare::prepare(
-            self.host,
-            self.paths,
-            &platform,
-            request,
-            measured,
-            &programs,
-            Probing::Ask,
-        )?;
-        let reservation =
-            Reservation::take(self.host, self.paths, free, &prepared.model.served_name)?;
-        Ok((prepared, reservation))
+        let engine = Some(self.engine);
+        let (host, paths) = (self.host, self.paths);
+        let measured = prepare::measure(host, paths, &platform, &request, engine, |_| None);
+        let prepared = prepare::prepare(host, paths, &request, measured, engine, Probing::Ask)?;
+        let mut spec = prepared.spec(self.engine, Port::Exactly(free));
+        spec.log = Some(self.scratch.join("server.log"));
+        start::start(host, &spec)
     }
 
     /// Claude Code's two turns. Some signal if one came first.
     async fn client(
         &self,
-        prepared: &Prepared,
-        reservation: &Reservation,
+        lease: &mut Lease,
         work: &Path,
-        server: &mut Server,
         signals: &mut Signals,
     ) -> Result<Option<Signal>> {
         let said = self.scratch.join("claude.out");
@@ -149,12 +126,28 @@ impl Demo<'_> {
         let create = |path: &PathBuf| {
             std::fs::File::create(path).context(Exit::Other, "the demo's folder cannot be written")
         };
+        let folder = Folder::make(self.paths)?;
+        let settings = folder.settings();
+        let args = ["-p", PROMPT].map(OsString::from);
+        let granted = &lease.granted;
+        let client = Client {
+            program: Some(self.claude),
+            args: &args,
+            settings: &settings,
+            port: granted.port,
+            token: Secret::new(granted.token.clone()),
+            model: &granted.served_name,
+            context_window: granted.context_window,
+            output_tokens: granted.output_tokens,
+        };
+        let os = Platform::detect(self.host)?.os;
+        let plan = prepare::plan_client(self.host, self.paths, os, client, Probing::Ask)?;
         let mut command = client_command(
             self.host,
             self.paths,
             self.claude,
-            &prepared.claude,
-            &reservation.settings(),
+            &plan,
+            &settings,
             work,
             Output::Files(create(&said)?, create(&complained)?),
         )?;
@@ -164,15 +157,17 @@ impl Demo<'_> {
             Exit::ClaudeMissing,
             format!("{} cannot be started", self.claude.display()),
         )?;
-        server.client(Some(claude.pid()));
+        lease
+            .say(&Say::Client {
+                pid: claude.pid(),
+                group: nix::unistd::getpgrp().as_raw(),
+            })
+            .await;
         let ended = tokio::select! {
-            ended = claude.ended() => {
-                server.client(None);
-                ended
-            }
-            end = server.ended() => {
+            ended = claude.ended() => ended,
+            error = failure(lease) => {
                 claude.stop(Signal::SIGTERM, foreground::GRACE).await;
-                return Err(server.explain(end));
+                return Err(error);
             }
             signal = signals.next() => {
                 claude.stop(Signal::SIGTERM, foreground::GRACE).await;
@@ -186,6 +181,7 @@ impl Demo<'_> {
             }
         };
         drop(progress);
+        lease.say(&Say::ClientEnded).await;
         let answer = fs_err::read_to_string(&said).unwrap_or_default();
         let complaint = fs_err::read_to_string(&complained).unwrap_or_default();
         let lines = answer
@@ -221,6 +217,16 @@ impl Demo<'_> {
 
     fn step(&self, what: &str, started: Instant) {
         self.ui.done(&format!("{what} {}", time(started.elapsed())));
+    }
+}
+
+/// Waits until the engine is of no use any more.
+async fn failure(lease: &mut Lease) -> Error {
+    loop {
+        let tell = lease.told().await;
+        if let Some(error) = session::over(tell) {
+            return error;
+        }
     }
 }
 

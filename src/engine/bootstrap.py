@@ -3,9 +3,6 @@
 Run as `python -c <this> SCRIPT ARGS...`, with a pipe from cclocal as standard input. The first line of the pipe is the key (empty:
 none). The pipe then stays open for as long as cclocal lives: its end means that cclocal is gone, however it went, and the engine's
 whole process group is killed. There is no signal for a parent's death on macOS; a pipe works everywhere.
-
-Further lines name the client that cclocal runs: `client PID GROUP` when it starts, `client` when it has ended. A client whose
-cclocal is gone has no engine either, so it is ended first.
 """
 
 import os
@@ -13,32 +10,12 @@ import runpy
 import signal
 import sys
 import threading
-import time
 
 
 def watch(pipe):
-    said = b""
-    while block := os.read(pipe, 4096):
-        said += block
-    lines = said.split(b"\n")[:-1]
-    client = lines[-1].split()[1:] if lines else []
-    if len(client) == 2:
-        end_client(int(client[0]), int(client[1]))
+    while os.read(pipe, 4096):
+        pass
     os.killpg(0, signal.SIGKILL)
-
-
-def end_client(pid, group):
-    for number, seconds in ((signal.SIGTERM, 3), (signal.SIGKILL, 0)):
-        until = time.monotonic() + seconds
-        try:
-            # In another group it is another process: the number has been given away.
-            if os.getpgid(pid) != group:
-                return
-            os.kill(pid, number)
-            while time.monotonic() < until and os.getpgid(pid) == group:
-                time.sleep(0.02)
-        except OSError:
-            return
 
 
 def main():

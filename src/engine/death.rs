@@ -17,16 +17,19 @@ struct Reason {
     hint: &'static str,
 }
 
+/// What Metal and MLX say when the GPU's memory runs out.
+const OUT_OF_MEMORY: &[&str] = &[
+    "kiogpucommandbuffercallbackerroroutofmemory",
+    "insufficient memory",
+    "[metal::malloc]",
+    "unable to allocate",
+];
+
 /// What the engine's libraries say, and what it means. The first that matches wins, so the particular stands before the general.
 /// Sources: vllm-mlx 0.6.0, mlx 0.32, huggingface_hub 2.x, uvicorn; each run against the real engine unless it needs a Mac or the hub.
 const REASONS: &[Reason] = &[
     Reason {
-        marks: &[
-            "kiogpucommandbuffercallbackerroroutofmemory",
-            "insufficient memory",
-            "[metal::malloc]",
-            "unable to allocate",
-        ],
+        marks: OUT_OF_MEMORY,
         exit: Exit::Engine,
         cause: "the GPU ran out of memory",
         hint: "take a smaller model (cclocal --gemma-light) or a smaller window (--ctx 32768)",
@@ -150,6 +153,13 @@ const REASONS: &[Reason] = &[
         hint: "run `cclocal setup --force` to install it anew",
     },
 ];
+
+/// Whether it ended because memory ran out: the GPU's, by its log, or the system's, by the signal of the memory killer.
+pub fn is_out_of_memory(end: End, tail: &[String]) -> bool {
+    let text = tail.join("\n").to_lowercase();
+    let says_so = OUT_OF_MEMORY.iter().any(|mark| text.contains(mark));
+    says_so || matches!(end, End::Died(Ended::Signal(9)))
+}
 
 /// The error for an engine that ended by itself.
 pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {

@@ -3,13 +3,15 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::paths::Paths;
 
 /// An engine that can be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Executable {
     /// The `vllm-mlx` script.
     pub script: PathBuf,

@@ -101,6 +101,11 @@ impl Server {
         self.child.pid()
     }
 
+    /// Its own port, behind the gateway.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A sign of life that an engine gives while it loads: its resident memory in KiB as `ps` tells it, and the length of its log in bytes.
     /// None if neither can be read.
     pub async fn pulse(&self) -> Option<(u64, u64)> {
@@ -121,19 +126,6 @@ impl Server {
 
     pub fn log(&self) -> &Path {
         &self.log
-    }
-
-    /// Tells the engine's watch which client we run, so that it ends with us even if we are killed. None: it has ended.
-    pub fn client(&mut self, pid: Option<i32>) {
-        let Some(pipe) = &mut self.lifeline else {
-            return;
-        };
-        let line = match pid {
-            Some(pid) => format!("client {pid} {}", nix::unistd::getpgrp()),
-            None => "client".to_owned(),
-        };
-        // An engine that is gone watches nothing; its end is noticed elsewhere.
-        let _ = writeln!(pipe, "{line}");
     }
 
     /// Waits until the engine answers for its model. An engine that ends before is an error that says why. Can be cancelled and called again.
@@ -170,13 +162,14 @@ impl Server {
         death::explain(end, &log::tail(&self.log), &self.log, self.port)
     }
 
-    /// Ends the engine: asks, waits for the time of grace, then kills its group. Returns when it is gone.
-    pub async fn stop(&mut self, grace: Duration) {
+    /// Asks the engine to end. [`Server::ended`] tells when it has; one that takes too long is to be killed.
+    pub fn ask_to_end(&mut self) {
         self.apply(Event::Stop);
-        if tokio::time::timeout(grace, self.ended()).await.is_err() {
-            self.apply(Event::GraceOver);
-            self.ended().await;
-        }
+    }
+
+    /// Ends an engine that did not end when it was asked to, with its whole process group.
+    pub fn kill(&mut self) {
+        self.apply(Event::GraceOver);
     }
 
     fn apply(&mut self, event: Event) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Over how long the speed is taken. huggingface_hub writes 10 MB at a time (`DOWNLOAD_CHUNK_SIZE`), so a shorter time would show leaps.
 const SPEED_OVER: Duration = Duration::from_secs(20);
@@ -15,7 +15,7 @@ const SPEED_AFTER: Duration = Duration::from_secs(2);
 const TIME_LEFT_AFTER: u64 = 1_000_000;
 
 /// How big a download is, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "source", content = "bytes")]
 pub enum Total {
     /// As the hub says.
@@ -52,7 +52,7 @@ pub struct Download {
 }
 
 /// What can be said of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Bytes there.
     pub bytes: u64,

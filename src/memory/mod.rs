@@ -74,7 +74,9 @@ pub struct Figures {
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
     pub weights_source: Option<WeightsSource>,
-    /// Budget less weights, in bytes; below zero it does not fit.
+    /// Bytes of the budget that other engines of ours take or may come to take.
+    pub others: u64,
+    /// Budget less others and weights, in bytes; below zero it does not fit.
     pub headroom: Option<i64>,
     /// The context window that Claude Code is told, in tokens.
     pub context_window: u64,
@@ -106,6 +108,7 @@ impl Figures {
             machine,
             weights: weights.map(|(bytes, _)| bytes),
             weights_source: weights.map(|(_, source)| source),
+            others: 0,
             headroom,
             context_window,
             asked: asked.is_some(),
@@ -120,7 +123,15 @@ impl Figures {
     /// The same with another budget.
     pub fn with_machine(&mut self, machine: Memory) {
         self.machine = Some(machine);
-        self.headroom = headroom(self.machine, self.weights);
+        self.with_others(self.others);
+    }
+
+    /// The same beside other engines, which take this many bytes of the budget or may come to take them.
+    pub fn with_others(&mut self, others: u64) {
+        self.others = others;
+        let others = i64::try_from(others).unwrap_or(i64::MAX);
+        self.headroom =
+            headroom(self.machine, self.weights).map(|headroom| headroom.saturating_sub(others));
     }
 
     /// The same with a window that bounds the context more closely.

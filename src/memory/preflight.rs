@@ -62,7 +62,10 @@ pub enum Answer {
 pub struct Question {
     pub fit: Fit,
     pub weights: u64,
+    /// What there is for it: the machine's budget less what others take.
     pub budget: u64,
+    /// Bytes that other engines of ours take or may come to take.
+    pub others: u64,
     pub limit: Limit,
     /// The window as it is, in tokens, and as it would be. None: it is as small as it is of use.
     pub window: u64,
@@ -88,7 +91,8 @@ impl Question {
         asked.then_some(Self {
             fit,
             weights,
-            budget: machine.budget,
+            budget: machine.budget.saturating_sub(figures.others),
+            others: figures.others,
             limit,
             window: figures.context_window,
             shrunk: (figures.context_window > small).then_some(small),
@@ -97,7 +101,9 @@ impl Question {
 
     /// The budget after raising the limit, in bytes.
     pub fn raised_budget(&self) -> Option<u64> {
-        self.limit.raised().map(|mib| mib << 20)
+        self.limit
+            .raised()
+            .map(|mib| (mib << 20).saturating_sub(self.others))
     }
 
     /// What Enter means. A smaller window makes room, but none for weights that do not fit by themselves.

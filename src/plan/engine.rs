@@ -18,7 +18,6 @@ const REQUEST_TIMEOUT_SECONDS: u64 = 1_800;
 /// What is asked of the engine.
 pub struct Inputs<'a> {
     pub model: &'a Model,
-    pub port: u16,
     pub output_tokens: u64,
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
@@ -51,11 +50,8 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
         "127.0.0.1",
         "it could listen on every network interface",
     );
-    argv.must(
-        "--port",
-        &inputs.port.to_string(),
-        "its port cannot be chosen",
-    );
+    // Behind the gateway, on a port that is chosen at each start: this one stands for it.
+    argv.must("--port", "0", "its port cannot be chosen");
     argv.must(
         "--served-model-name",
         &inputs.model.served_name,
@@ -193,7 +189,6 @@ mod tests {
         let model = resolve(&Choice::Flag(flag.into()), None).expect("a model");
         plan(&Inputs {
             model: &model,
-            port: 8000,
             output_tokens: 8192,
             complete,
             flags,
@@ -203,7 +198,7 @@ mod tests {
     #[test]
     fn a_trimmable_model_is_batched_one_at_a_time() {
         let plan = planned("coder", &Flags::of_pinned_engine(), true);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 8000 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
         assert_eq!(
             plan.env.get("HF_HUB_OFFLINE").map(String::as_str),
             Some("1")
@@ -219,7 +214,7 @@ mod tests {
     #[test]
     fn the_default_model_waits_its_turn_in_simple_mode() {
         let plan = planned("gemma-light", &Flags::of_pinned_engine(), false);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 8000 --served-model-name mlx-community/gemma-4-e4b-it-4bit --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
         assert_eq!(
             plan.env
                 .get("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION")
@@ -233,7 +228,7 @@ mod tests {
     fn only_what_the_engine_has_is_passed_and_what_is_missed_is_said() {
         let help = "usage: serve [--host HOST] [--port PORT] [--tool-call-truncation-notice]\n  --enable-auto-tool-choice\n  --tool-call-parser {auto,hermes}\n";
         let plan = planned("gemma", &Flags::from_help(help), false);
-        insta::assert_snapshot!(plan.argv.join(" "), @"serve mlx-community/gemma-4-26b-a4b-it-4bit --host 127.0.0.1 --port 8000 --enable-auto-tool-choice --tool-call-parser auto --tool-call-truncation-notice");
+        insta::assert_snapshot!(plan.argv.join(" "), @"serve mlx-community/gemma-4-26b-a4b-it-4bit --host 127.0.0.1 --port 0 --enable-auto-tool-choice --tool-call-parser auto --tool-call-truncation-notice");
         insta::assert_snapshot!(plan.notices.join("\n"), @"
         this engine has no --served-model-name: Claude Code may be told that the model does not exist
         this engine has no tool-call parser gemma4: using auto, so earlier tool calls are shown to the model as text

@@ -2,6 +2,7 @@
 
 mod child;
 mod deadline;
+pub mod signals;
 
 pub use child::{Change, Child, Ended};
 pub use deadline::{Finished, run};

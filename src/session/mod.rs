@@ -2,15 +2,16 @@
 
 mod client;
 pub mod connect;
-pub mod engine;
+pub mod folder;
+pub mod follow;
+pub mod leave;
 pub mod preflight;
 pub mod prepare;
-pub mod reservation;
+mod progress;
+pub mod reach;
 mod run;
 mod serve;
-pub mod signals;
-pub mod startup;
 
 pub use client::{Output, command as client_command};
-pub use run::run;
+pub use run::{Session, over, run};
 pub use serve::serve;

@@ -213,7 +213,7 @@ fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
         format!(
             "  {:<9} {:>9}  {}",
             "budget",
-            ui::bytes(question.budget),
+            ui::bytes(question.budget + question.others),
             budget_words(figures)
         ),
         format!(
@@ -222,6 +222,16 @@ fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
             ui::bytes(question.weights)
         ),
     ];
+    if question.others > 0 {
+        let others = ui::bytes(question.others);
+        lines.insert(
+            2,
+            format!(
+                "  {:<9} {others:>9}  models that run, with room for their conversations",
+                "others"
+            ),
+        );
+    }
     let recommended = |answer| {
         if question.recommended() == answer {
             " (recommended)"

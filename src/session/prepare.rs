@@ -1,14 +1,13 @@
 //! Finds out all that a plan needs (what is installed, cached, free) and makes the plan. Starts nothing that stays.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::Value;
 
-use super::reservation::Reservation;
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve};
 use crate::claude::features;
-use crate::claude::settings_files::{self, SettingsFile};
+use crate::claude::settings_files;
 use crate::engine::device;
 use crate::engine::executable::Executable;
 use crate::engine::flags::Flags;
@@ -25,53 +24,65 @@ use crate::plan::claude::ClaudePlan;
 use crate::plan::engine::EnginePlan;
 use crate::plan::{claude as plan_claude, engine as plan_engine};
 use crate::secret::Secret;
+use crate::supervisor::spec::{Port, Spec};
 use crate::ui;
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub model: Model,
-    pub port: u16,
+    /// The gateway's port, if one was asked for.
+    pub port: Option<u16>,
+    /// In tokens, if it was asked for.
     pub context_window: Option<u64>,
-    pub output_tokens: u64,
-    pub claude_args: Vec<OsString>,
+    /// In tokens, if it was asked for.
+    pub output_tokens: Option<u64>,
 }
 
-/// Everything that will be run.
-#[derive(Debug)]
+impl Request {
+    /// The longest reply, in tokens.
+    pub fn longest_reply(&self) -> u64 {
+        self.output_tokens.unwrap_or(DEFAULT_OUTPUT_TOKENS)
+    }
+}
+
+/// The output budget where none is asked for, in tokens: a whole file body has to fit in one tool call. Source: the scripts' README, problem 18.
+pub const DEFAULT_OUTPUT_TOKENS: u64 = 8_192;
+
+/// An engine that can be run.
+#[derive(Debug, Clone)]
 pub struct Prepared {
     pub model: Model,
     pub cached: Cached,
-    pub port: u16,
     pub memory: Figures,
     /// What the whole download takes, if there is one to be made.
     pub download: Option<Total>,
     /// In tokens.
     pub output_tokens: u64,
     pub engine: EnginePlan,
-    pub claude: ClaudePlan,
-    pub token: Secret,
-    /// The settings files that the plan is made from; the client's profile is made from the same.
-    pub settings_files: Vec<SettingsFile>,
     /// What a person should know before it starts.
     pub notices: Vec<String>,
 }
 
 impl Prepared {
-    /// Whether a person will talk with Claude Code, rather than a script.
-    pub fn claude_is_interactive(&self) -> bool {
-        !self.claude.argv.iter().any(|word| {
-            ["-p", "--print", "--help", "-h", "--version", "-v"]
-                .iter()
-                .any(|flag| word == flag)
-        })
+    /// What a supervisor is asked to run.
+    pub fn spec(self, engine: &Executable, port: Port) -> Spec {
+        Spec {
+            port,
+            engine: engine.clone(),
+            argv: self.engine.argv,
+            env: self.engine.env,
+            takes_key: self.engine.takes_key,
+            complete: matches!(self.cached, Cached::Complete { .. }),
+            cached_bytes: self.cached.bytes(),
+            download: self.download,
+            context_window: self.memory.context_window,
+            output_tokens: self.output_tokens,
+            weights: self.memory.weights,
+            model: self.model,
+            log: None,
+        }
     }
-}
-
-/// The programs that a plan is for. None in a dry run where one is not installed.
-pub struct Programs<'a> {
-    pub engine: Option<&'a Executable>,
-    pub claude: Option<&'a PathBuf>,
 }
 
 /// How programs that were not asked before are learnt about.
@@ -170,28 +181,22 @@ pub fn check_disk(host: &Host, paths: &Paths, name: &str, measured: &Measured) -
     )
 }
 
-/// Makes the plan.
+/// Plans the engine's run. `engine`: None in a dry run where none is installed.
 pub fn prepare(
     host: &Host,
     paths: &Paths,
-    platform: &Platform,
-    request: Request,
+    request: &Request,
     measured: Measured,
-    programs: &Programs,
+    engine: Option<&Executable>,
     probing: Probing,
 ) -> Result<Prepared> {
-    let Request {
-        model,
-        port,
-        context_window: _,
-        output_tokens,
-        claude_args,
-    } = request;
     let Measured {
         cached,
         download,
         memory,
     } = measured;
+    let model = request.model.clone();
+    let output_tokens = request.longest_reply();
     let mut notices = Vec::new();
     check_window(memory.context_window, output_tokens)?;
     if let (Some(machine), Some(bytes), Fit::TooBig(_)) =
@@ -201,12 +206,11 @@ pub fn prepare(
             "{} needs {} for its weights alone, and this machine has {} for it ({}): expect it to fail; cclocal --gemma-light is smaller",
             model.name,
             ui::bytes(bytes),
-            ui::bytes(machine.budget),
+            ui::bytes(machine.budget.saturating_sub(memory.others)),
             machine.budget_source.words()
         ));
     }
-
-    let flags = match (programs.engine, probing) {
+    let flags = match (engine, probing) {
         (Some(engine), Probing::Ask) => {
             crate::engine::flags::probe(host, &paths.cache, &engine.script)?
         }
@@ -218,14 +222,50 @@ pub fn prepare(
     };
     let engine = plan_engine::plan(&plan_engine::Inputs {
         model: &model,
-        port,
         output_tokens,
         complete: matches!(cached, Cached::Complete { .. }),
         flags: &flags,
     });
     notices.extend(engine.notices.iter().cloned());
+    Ok(Prepared {
+        model,
+        cached,
+        memory,
+        download,
+        output_tokens,
+        engine,
+        notices,
+    })
+}
 
-    let features = match (programs.claude, probing) {
+/// What Claude Code is started for.
+pub struct Client<'a> {
+    /// None in a dry run where it is not installed.
+    pub program: Option<&'a Path>,
+    /// What follows `--` on the command line.
+    pub args: &'a [OsString],
+    /// Where its settings will be written.
+    pub settings: &'a Path,
+    /// The gateway's port on 127.0.0.1.
+    pub port: u16,
+    pub token: Secret,
+    /// The served model's name.
+    pub model: &'a str,
+    /// In tokens.
+    pub context_window: u64,
+    /// In tokens.
+    pub output_tokens: u64,
+}
+
+/// Plans Claude Code's run. Errors: arguments and settings that would take the session elsewhere.
+pub fn plan_client(
+    host: &Host,
+    paths: &Paths,
+    os: Os,
+    client: Client,
+    probing: Probing,
+) -> Result<ClaudePlan> {
+    let features = match (client.program, probing) {
         (Some(claude), Probing::Ask) => {
             features::probe(host, &paths.cache, &paths.claude_profile(), claude)?
         }
@@ -234,35 +274,28 @@ pub fn prepare(
         }
         (None, _) => plan_claude::Features::default(),
     };
-    let token = Secret::random()
-        .map_err(|error| Error::other("there are no random numbers").cause(error))?;
-    let settings_files = settings_files::read(host, platform.os == Os::Macos)?;
-    let claude = plan_claude::plan(&plan_claude::Inputs {
+    let settings_files = settings_files::read(host, os == Os::Macos)?;
+    plan_claude::plan(&plan_claude::Inputs {
         host,
         profile_dir: &paths.claude_profile(),
-        settings_path: &Reservation::settings_of(paths, port),
-        base_url: format!("http://127.0.0.1:{port}"),
-        token: token.clone(),
-        model: model.served_name.clone(),
-        context_window: memory.context_window,
-        output_tokens,
-        user_args: &claude_args,
+        settings_path: client.settings,
+        base_url: format!("http://127.0.0.1:{}", client.port),
+        token: client.token,
+        model: client.model.to_owned(),
+        context_window: client.context_window,
+        output_tokens: client.output_tokens,
+        user_args: client.args,
         settings_files: &settings_files,
         features: &features,
-    })?;
-    notices.extend(claude.notices.iter().cloned());
-    Ok(Prepared {
-        model,
-        cached,
-        port,
-        memory,
-        download,
-        output_tokens,
-        engine,
-        claude,
-        token,
-        settings_files,
-        notices,
+    })
+}
+
+/// Whether a person will talk with Claude Code, rather than a script.
+pub fn is_interactive(plan: &ClaudePlan) -> bool {
+    !plan.argv.iter().any(|word| {
+        ["-p", "--print", "--help", "-h", "--version", "-v"]
+            .iter()
+            .any(|flag| word == flag)
     })
 }
 

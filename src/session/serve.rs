@@ -1,19 +1,20 @@
 //! A server: the engine alone, for Claude Code in other terminals, until it is ended.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::engine::{self, Up};
-use super::prepare::Prepared;
-use super::reservation::Reservation;
-use super::signals::{self, Signals};
-use crate::engine::executable::Executable;
-use crate::engine::server;
+use super::follow::{self, Followed};
+use super::leave;
+use super::run::{over, say_ready};
 use crate::error::Result;
 use crate::host::Host;
 use crate::paths::Paths;
-use crate::ui::{self, Ui};
+use crate::process::signals::{self, Signals};
+use crate::supervisor::protocol::Tell;
+use crate::supervisor::{Lease, find, record};
+use crate::ui::Ui;
 
 /// What decides where a cclocal finds its folders and programs: in another terminal these have to be the same.
 const SAME_ELSEWHERE: &[&str] = &[
@@ -29,49 +30,97 @@ pub async fn serve(
     host: &Host,
     paths: &Paths,
     ui: &Ui,
-    prepared: &Prepared,
-    engine: &Executable,
+    mut lease: Lease,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let mut reservation =
-        Reservation::take(host, paths, prepared.port, &prepared.model.served_name)?;
-    let log = engine::log_path(paths, prepared.port);
-    let (mut server, took) =
-        match engine::bring_up(host, paths, ui, prepared, engine, log, signals).await? {
-            Up::Ready { server, took } => (server, took),
-            Up::Interrupted(signal) => return Ok(signals::status(signal)),
-        };
-    let key_file = reservation.publish(
-        host,
-        &prepared.token,
-        prepared.memory.context_window,
-        prepared.output_tokens,
-    )?;
-    ui.done(&format!(
-        "{} ready in {} · window {} tokens · http://127.0.0.1:{}",
-        prepared.model.name,
-        took,
-        ui::thousands(prepared.memory.context_window),
-        prepared.port
-    ));
-    ui.say("\nClaude Code on this model, in another terminal and any folder:\n");
-    ui.data(&format!("  {}\n", command(host, prepared.port)));
-    ui.say(&format!(
-        "\nOther programs: the Anthropic Messages API, model {}, with the key in\n{}\n\nCtrl-C ends the server.",
-        prepared.model.served_name,
-        host.tilde(&key_file)
-    ));
-    let outcome = tokio::select! {
-        end = server.ended() => Err(server.explain(end)),
-        signal = signals.next() => Ok(signal),
+    let took = match follow::until_ready(ui, &mut lease, signals).await? {
+        Followed::Ready { took } => took,
+        Followed::Interrupted(signal) => {
+            leave::leave(ui, &mut lease, signals, Duration::ZERO).await;
+            return Ok(signals::status(signal));
+        }
     };
-    engine::take_down(ui, &mut server, signals, server::GRACE).await;
-    match outcome? {
+    let port = lease.granted.port;
+    say_ready(ui, &lease, &took);
+    ui.say("\nClaude Code on this model, in another terminal and any folder:\n");
+    ui.data(&format!("  {}\n", command(host, port)));
+    ui.say(&format!(
+        "\nOther programs: the Anthropic Messages API at http://127.0.0.1:{port}, model {}, with the key in\n{}\n\nCtrl-C ends the server.",
+        lease.granted.served_name,
+        host.tilde(&record::key_file(paths, port))
+    ));
+    let signal = loop {
+        tokio::select! {
+            tell = lease.told() => match tell {
+                Some(Tell::Restarting { why }) => {
+                    ui.notice(&format!("the engine died ({why}) and is started again"));
+                }
+                Some(Tell::Ready { took }) => ui.done(&format!("ready again in {took}")),
+                tell => if let Some(error) = over(tell) {
+                    record::sweep(paths, port);
+                    return Err(error);
+                },
+            },
+            signal = signals.next() => break signal,
+        }
+    };
+    if signal == Signal::SIGINT
+        && let Some(more) = wait_for_others(paths, ui, port, signals).await
+    {
+        leave::leave(ui, &mut lease, signals, Duration::ZERO).await;
+        return Ok(signals::status(more));
+    }
+    leave::leave(ui, &mut lease, signals, Duration::ZERO).await;
+    match signal {
         Signal::SIGINT => {
             ui.done("the server has ended");
             Ok(0)
         }
         signal => Ok(signals::status(signal)),
+    }
+}
+
+/// Sessions that use the server are not cut off by one key: it ends when they have, or at a second Ctrl-C. Some signal, if another one came.
+async fn wait_for_others(
+    paths: &Paths,
+    ui: &Ui,
+    port: u16,
+    signals: &mut Signals,
+) -> Option<Signal> {
+    let others = || match find::at(paths, port) {
+        Some(find::Running::Known(status)) => status.sessions.len().saturating_sub(1),
+        _ => 0,
+    };
+    let mut said = false;
+    loop {
+        let others = others();
+        if others == 0 {
+            return None;
+        }
+        if !said {
+            said = true;
+            ui.notice(&format!(
+                "{} still used by {}: it ends with {}; Ctrl-C again ends it now",
+                "the server is",
+                if others == 1 {
+                    "another session".to_owned()
+                } else {
+                    format!("{others} other sessions")
+                },
+                if others == 1 { "that one" } else { "the last" }
+            ));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            signal = signals.next() => match signal {
+                Signal::SIGINT => {
+                    let _progress = ui.progress("stopping the engine");
+                    let _ = find::stop(paths, port, true);
+                    return None;
+                }
+                signal => return Some(signal),
+            }
+        }
     }
 }
 
@@ -84,7 +133,7 @@ fn command(host: &Host, port: u16) -> String {
         .collect();
     words.push(quoted(&this_program(host)));
     words.push("connect".into());
-    if port != super::reservation::USUAL_PORT {
+    if port != record::USUAL_PORT {
         words.extend(["--port".into(), port.to_string()]);
     }
     words.join(" ")

@@ -1,15 +1,16 @@
-//! An engine that is starting: what it is busy with, in one line, and whether it has stopped getting on.
+//! An engine that is starting: what it is busy with, and whether it has stopped getting on.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::prepare::Prepared;
-use crate::catalog::Source;
+use super::protocol::Progress;
+use super::spec::Spec;
+use crate::catalog::{Model, Source};
 use crate::engine::server::Server;
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
-use crate::hub::watch::{Download, Standing, Total};
+use crate::hub::watch::{Download, Standing};
 use crate::hub::{self, Cached};
-use crate::paths::Paths;
 use crate::ui;
 
 /// How long nothing may happen. Source: the scripts' README, problem 16.
@@ -56,9 +57,9 @@ impl Phase {
 
 /// Watches an engine from its start until it answers.
 #[derive(Debug)]
-pub struct Startup<'a> {
-    paths: &'a Paths,
-    prepared: &'a Prepared,
+pub struct Startup {
+    hub: PathBuf,
+    model: Model,
     limit: Duration,
     started: Instant,
     phase: Phase,
@@ -67,15 +68,15 @@ pub struct Startup<'a> {
     looked: Instant,
 }
 
-impl<'a> Startup<'a> {
-    pub fn new(paths: &'a Paths, prepared: &'a Prepared, limit: Duration, now: Instant) -> Self {
-        let download = match &prepared.cached {
-            Cached::Complete { .. } => None,
-            cached => Some(Download::new(now, cached.bytes(), prepared.download)),
+impl Startup {
+    pub fn new(hub: &Path, spec: &Spec, limit: Duration, now: Instant) -> Self {
+        let download = match spec.complete {
+            true => None,
+            false => Some(Download::new(now, spec.cached_bytes, spec.download)),
         };
         Self {
-            paths,
-            prepared,
+            hub: hub.to_owned(),
+            model: spec.model.clone(),
             limit,
             started: now,
             phase: match download {
@@ -115,11 +116,10 @@ impl<'a> Startup<'a> {
     /// Whether it still downloads is seen from the files. All that serving needs may be there before the last file has begun to come, so what
     /// looked complete can be incomplete again.
     fn look_at_files(&mut self, now: Instant) {
-        let (Some(download), Source::Hub(id)) = (&mut self.download, &self.prepared.model.source)
-        else {
+        let (Some(download), Source::Hub(id)) = (&mut self.download, &self.model.source) else {
             return;
         };
-        let cached = hub::cached(&self.paths.hub, id);
+        let cached = hub::cached(&self.hub, id);
         download.at(now, cached.bytes());
         match (&cached, self.phase) {
             (Cached::Complete { .. }, Phase::Downloading) => self.phase = Phase::loading(now),
@@ -128,19 +128,20 @@ impl<'a> Startup<'a> {
         }
     }
 
-    /// The line that says where it is, for a terminal with this many columns.
-    pub fn line(&self, columns: usize) -> String {
-        let name = &self.prepared.model.name;
+    /// What it is busy with.
+    pub fn progress(&self, now: Instant) -> Progress {
         match (&self.phase, &self.download) {
-            (Phase::Downloading, Some(download)) => {
-                downloading(name, &download.standing(), columns)
-            }
-            _ => format!("loading {name} into memory"),
+            (Phase::Downloading, Some(download)) => Progress::Downloading {
+                standing: download.standing(),
+            },
+            _ => Progress::Loading {
+                seconds: self.loading_for(now).unwrap_or_default().as_secs(),
+            },
         }
     }
 
     /// How long it has been loading. None: it does not yet.
-    pub fn loading_for(&self, now: Instant) -> Option<Duration> {
+    fn loading_for(&self, now: Instant) -> Option<Duration> {
         match self.phase {
             Phase::Downloading => None,
             Phase::Loading { since, .. } => Some(now.duration_since(since)),
@@ -160,44 +161,6 @@ impl<'a> Startup<'a> {
             None => ui::seconds(loading),
         }
     }
-}
-
-/// The line of a download, as much of it as fits: first the speed is left out, then the rest of the name.
-fn downloading(name: &str, standing: &Standing, columns: usize) -> String {
-    let so_far = match standing.total {
-        Some(total) => {
-            let about = match total {
-                Total::Hub(_) => "",
-                Total::Catalog(_) => "about ",
-            };
-            format!(
-                "{} of {about}{}, {} %",
-                ui::bytes(standing.bytes),
-                ui::bytes(total.bytes()),
-                standing.percent.unwrap_or(0)
-            )
-        }
-        None => ui::bytes(standing.bytes),
-    };
-    let speed = standing
-        .speed
-        .map(|speed| format!(" · {}/s", ui::bytes(speed)))
-        .unwrap_or_default();
-    let left = standing
-        .left
-        .map(|left| format!(" · {} left", ui::roughly(left)))
-        .unwrap_or_default();
-    let full = format!("downloading {name}: {so_far}{speed}{left}");
-    let short = format!("downloading {name}: {so_far}{left}");
-    for line in [full, short] {
-        if console::measure_text_width(&line) <= columns {
-            return line;
-        }
-    }
-    let rest = format!(": {so_far}{left}");
-    let room = columns.saturating_sub(console::measure_text_width(&rest));
-    let start = format!("downloading {name}");
-    format!("{}{rest}", console::truncate_str(&start, room.max(12), "…"))
 }
 
 fn stalled(limit: Duration, standing: &Standing) -> Error {
@@ -231,43 +194,6 @@ fn stuck(limit: Duration, log: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn standing(speed: Option<u64>) -> Standing {
-        Standing {
-            bytes: 8_400_000_000,
-            total: Some(Total::Hub(16_200_000_000)),
-            percent: Some(51),
-            speed,
-            left: speed.map(|speed| Duration::from_secs(7_800_000_000 / speed)),
-        }
-    }
-
-    #[test]
-    fn the_line_fits_and_keeps_what_matters() {
-        let line = |columns| downloading("Gemma-4-26B-A4B", &standing(Some(42_000_000)), columns);
-        insta::assert_snapshot!([line(80), line(66), line(50)].join("\n"), @"
-        downloading Gemma-4-26B-A4B: 8.4 GB of 16.2 GB, 51 % · 42 MB/s · 3 min left
-        downloading Gemma-4-26B-A4B: 8.4 GB of 16.2 GB, 51 % · 3 min left
-        downloading…: 8.4 GB of 16.2 GB, 51 % · 3 min left
-        ");
-        assert_eq!(
-            downloading("Gemma-4-26B-A4B", &standing(None), 80),
-            "downloading Gemma-4-26B-A4B: 8.4 GB of 16.2 GB, 51 %"
-        );
-        let unknown = Standing {
-            total: None,
-            percent: None,
-            left: None,
-            ..standing(Some(42_000_000))
-        };
-        assert_eq!(
-            downloading("org/name", &unknown, 80),
-            "downloading org/name: 8.4 GB · 42 MB/s"
-        );
-        for columns in [60, 66, 80] {
-            assert!(console::measure_text_width(&line(columns)) <= columns);
-        }
-    }
 
     #[test]
     fn the_limit_is_a_number_of_seconds() {

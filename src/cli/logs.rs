@@ -1,0 +1,72 @@
+//! `cclocal logs`: the engine's log.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use fs_err::File;
+
+use super::args::LogsArgs;
+use crate::error::{Context, Error, Exit, Result};
+use crate::host::Host;
+use crate::paths::Paths;
+use crate::supervisor::find;
+use crate::supervisor::process::engine_log;
+use crate::supervisor::record::USUAL_PORT;
+use crate::ui::Ui;
+
+/// How often a log that is followed is looked at.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How much is read at a time, in bytes.
+const BLOCK: usize = 64 * 1024;
+
+pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
+    let paths = Paths::of(host);
+    let running = find::statuses(&paths);
+    let status = match args.port {
+        Some(port) => running.iter().find(|status| status.port == port),
+        None => running
+            .iter()
+            .find(|status| status.port == USUAL_PORT)
+            .or(running.first()),
+    };
+    let path = match status {
+        Some(status) => status.log.clone(),
+        // The log of the last one is what one looks for when it is gone.
+        None => engine_log(&paths, args.port.unwrap_or(USUAL_PORT)),
+    };
+    let mut file = File::open(&path).map_err(|error| {
+        Error::other("there is no log")
+            .cause(error)
+            .hint("an engine writes one when it is started; `cclocal status` shows what runs")
+    })?;
+    let unreadable = || format!("{} cannot be read", host.tilde(&path));
+    let mut block = vec![0; BLOCK];
+    loop {
+        let read = file.read(&mut block).context(Exit::Other, unreadable())?;
+        if read > 0 {
+            ui.data(&String::from_utf8_lossy(&block[..read]));
+            continue;
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        std::thread::sleep(INTERVAL);
+        // A new engine begins a new log at the same place.
+        if let Ok(named) = File::open(&path)
+            && !same(&file, &named)
+        {
+            file = named;
+            file.seek(SeekFrom::Start(0))
+                .context(Exit::Other, unreadable())?;
+        }
+    }
+}
+
+fn same(one: &File, other: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}

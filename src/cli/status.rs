@@ -1,0 +1,92 @@
+//! `cclocal status`: what runs.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::args::StatusArgs;
+use crate::error::Result;
+use crate::host::Host;
+use crate::paths::Paths;
+use crate::session::leave;
+use crate::supervisor::find::{self, Running};
+use crate::supervisor::protocol::Status;
+use crate::ui::{self, Ui};
+
+pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
+    let running = find::running(&Paths::of(host));
+    if args.json {
+        let all: Vec<_> = running
+            .iter()
+            .map(|running| match running {
+                Running::Known(status) => json!(status),
+                Running::Foreign {
+                    port,
+                    version,
+                    used,
+                } => json!({"port": port, "version": version, "used": used}),
+            })
+            .collect();
+        ui.data(&(serde_json::to_string_pretty(&all).unwrap_or_default() + "\n"));
+        return Ok(());
+    }
+    if running.is_empty() {
+        ui.say("Nothing runs.");
+    }
+    for running in &running {
+        ui.data(&match running {
+            Running::Known(status) => text(host, status),
+            Running::Foreign {
+                port,
+                version,
+                used,
+            } => format!(
+                "an engine of another version of cclocal ({version}) on port {port}, {}\n",
+                if *used { "used" } else { "not used" }
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn text(host: &Host, status: &Status) -> String {
+    let up = ui::roughly(Duration::from_secs(status.up));
+    let mut lines = vec![format!(
+        "{}  {} · port {} · up {up}",
+        status.name,
+        status.phase.word(),
+        status.port
+    )];
+    let mut memory = Vec::new();
+    if let Some(weights) = status.weights {
+        memory.push(format!("weights {}", ui::bytes(weights)));
+    }
+    if let Some(resident) = status.resident {
+        memory.push(format!("{} resident", ui::bytes(resident)));
+    }
+    memory.push(format!(
+        "window {} tokens",
+        ui::thousands(status.context_window)
+    ));
+    lines.push(format!("  memory    {}", memory.join(" · ")));
+    let mut sessions = match status.sessions.as_slice() {
+        [] => "none".to_owned(),
+        pids => {
+            let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+            format!("{} (process {})", pids.len(), pids.join(", "))
+        }
+    };
+    if let Some(seconds) = status.ends_in {
+        let left = ui::roughly(Duration::from_secs(seconds));
+        sessions += &format!("; ends in {left} unless one comes");
+    }
+    lines.push(format!("  sessions  {sessions}"));
+    if status.busy > 0 {
+        lines.push(format!("  requests  {} at work or waiting", status.busy));
+    }
+    if let Some(figures) = leave::figures(&status.figures, status.restarts) {
+        lines.push(format!("  figures   {figures}"));
+    }
+    lines.push(format!("  log       {}", host.tilde(&status.log)));
+    lines.join("\n") + "\n"
+}

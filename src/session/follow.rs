@@ -1,0 +1,66 @@
+//! Waiting for an engine to be ready, with a line that says what it is busy with.
+
+use nix::sys::signal::Signal;
+
+use super::progress;
+use crate::error::{Error, Exit, Result};
+use crate::process::signals::Signals;
+use crate::supervisor::Lease;
+use crate::supervisor::protocol::Tell;
+use crate::ui::Ui;
+
+/// How the wait ended, when the engine did not fail.
+pub enum Followed {
+    Ready {
+        /// How long it took, in words. Empty: nothing had to be waited for.
+        took: String,
+    },
+    Interrupted(Signal),
+}
+
+/// Waits until the engine behind the lease is ready.
+pub async fn until_ready(ui: &Ui, lease: &mut Lease, signals: &mut Signals) -> Result<Followed> {
+    let name = lease.granted.name.clone();
+    let mut shown = None;
+    let mut waited = false;
+    loop {
+        let tell = tokio::select! {
+            tell = lease.told() => tell,
+            signal = signals.next() => return Ok(Followed::Interrupted(signal)),
+        };
+        match tell {
+            Some(Tell::Ready { took }) => {
+                return Ok(Followed::Ready {
+                    took: if waited { took } else { String::new() },
+                });
+            }
+            Some(Tell::Progress(progress)) => {
+                waited = true;
+                let line = progress::line(&name, &progress, ui.columns());
+                shown.get_or_insert_with(|| ui.progress(&line)).show(&line);
+            }
+            Some(Tell::Restarting { why }) => {
+                drop(shown.take());
+                ui.notice(&format!("the engine died ({why}) and is started again"));
+            }
+            Some(Tell::Failed(failure)) => return Err(failure.into()),
+            Some(Tell::Ending) => return Err(ended()),
+            Some(_) => {}
+            None => return Err(lost()),
+        }
+    }
+}
+
+/// The engine was ended by somebody.
+pub fn ended() -> Error {
+    Error::new(Exit::Engine, "the engine was ended")
+        .cause("by `cclocal stop`, or a signal to its supervisor")
+        .hint("run it again")
+}
+
+/// The supervisor is gone without a word.
+pub fn lost() -> Error {
+    Error::new(Exit::Engine, "the engine's supervisor is gone")
+        .cause("it was killed, and the engine with it")
+        .hint("run it again; if nobody killed it, its log is supervisor.log in cclocal's state folder")
+}

@@ -1,0 +1,128 @@
+//! The end of a session: what it came to, and what becomes of the engine.
+
+use std::time::Duration;
+
+use crate::gateway::figures::Summary;
+use crate::process::signals::Signals;
+use crate::supervisor::Lease;
+use crate::supervisor::protocol::Farewell;
+use crate::ui::{self, Ui};
+
+/// How long the engine is kept after its last session, where nothing else is asked for.
+pub const LINGER: Duration = Duration::from_secs(300);
+
+/// How long an end may take before it is said that it is waited for.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Leaves the engine: it is kept for this long if nobody else uses it. If it is being ended, waits for that; a second signal does not wait.
+pub async fn leave(ui: &Ui, lease: &mut Lease, signals: &mut Signals, linger: Duration) {
+    let name = lease.granted.name.clone();
+    let Some(farewell) = lease.leave(linger).await else {
+        return;
+    };
+    for line in lines(&name, &farewell) {
+        ui.say(&line);
+    }
+    if farewell.lingers.is_some() || farewell.sessions > 0 {
+        return;
+    }
+    let gone = lease.gone();
+    tokio::pin!(gone);
+    if tokio::time::timeout(SILENT, &mut gone).await.is_ok() {
+        return;
+    }
+    let _progress = ui.progress("stopping the engine");
+    tokio::select! {
+        () = &mut gone => {}
+        _ = signals.next() => {}
+    }
+}
+
+/// What is said to the person.
+fn lines(name: &str, farewell: &Farewell) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(figures(&farewell.figures, farewell.restarts));
+    match (farewell.lingers, farewell.sessions) {
+        (Some(linger), _) => lines.push(format!(
+            "{name} stays loaded for {}; `cclocal stop` ends it now.",
+            ui::roughly(linger)
+        )),
+        (None, 1) => lines.push(format!("{name} stays loaded: another session uses it.")),
+        (None, 2..) => lines.push(format!(
+            "{name} stays loaded: {} other sessions use it.",
+            farewell.sessions
+        )),
+        (None, 0) => {}
+    }
+    lines
+}
+
+/// The figures in one line. None if nothing was asked of the model.
+pub fn figures(summary: &Summary, restarts: u64) -> Option<String> {
+    if summary.turns == 0 {
+        return None;
+    }
+    let prompt = summary.input_tokens + summary.cached_tokens;
+    let mut parts = vec![format!(
+        "{} {}",
+        ui::thousands(summary.turns),
+        if summary.turns == 1 { "turn" } else { "turns" }
+    )];
+    if prompt > 0 {
+        parts.push(format!(
+            "{} tokens in, {} % from cache",
+            ui::thousands(prompt),
+            summary.cached_tokens * 100 / prompt
+        ));
+    }
+    parts.push(format!("{} out", ui::thousands(summary.output_tokens)));
+    if let Some(milliseconds) = summary.first_token_ms {
+        let median = ui::seconds(Duration::from_millis(milliseconds));
+        parts.push(format!("first token after {median} (median)"));
+    }
+    if let Some(speed) = summary.tokens_per_second {
+        parts.push(format!("{speed:.0} tokens/s"));
+    }
+    match restarts {
+        0 => {}
+        1 => parts.push("the engine was restarted once".into()),
+        more => parts.push(format!("the engine was restarted {more} times")),
+    }
+    Some(parts.join(" · "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_session_came_to_is_one_line() {
+        let summary = Summary {
+            turns: 12,
+            input_tokens: 23_900,
+            cached_tokens: 160_100,
+            output_tokens: 3_122,
+            first_token_ms: Some(1_240),
+            tokens_per_second: Some(31.4),
+            ..Summary::default()
+        };
+        let farewell = Farewell {
+            figures: summary,
+            restarts: 1,
+            sessions: 0,
+            lingers: Some(LINGER),
+        };
+        insta::assert_snapshot!(lines("Gemma-4-E4B", &farewell).join("\n"), @"");
+        let silent = Farewell {
+            figures: Summary::default(),
+            lingers: None,
+            ..farewell.clone()
+        };
+        assert_eq!(lines("Gemma-4-E4B", &silent), Vec::<String>::new());
+        let shared = Farewell {
+            sessions: 2,
+            ..silent
+        };
+        insta::assert_snapshot!(lines("Gemma-4-E4B", &shared).join("\n"), @"");
+    }
+}

@@ -1,0 +1,298 @@
+//! Getting at an engine: one that runs already, or a new one, where memory allows it beside what runs.
+
+use std::fs::File;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+
+use super::preflight::{self, Check};
+use super::prepare::{self, Measured, Prepared, Probing, Request};
+use crate::engine::executable::Executable;
+use crate::error::{Context, Error, Exit, Result};
+use crate::files;
+use crate::host::Host;
+use crate::hub::remote;
+use crate::machine::gpu_limit::Raised;
+use crate::machine::platform::{Os, Platform};
+use crate::memory::preflight::Checking;
+use crate::memory::{AMPLE_HEADROOM, Fit};
+use crate::paths::Paths;
+use crate::supervisor::find::{self, Running, Wanted};
+use crate::supervisor::protocol::Status;
+use crate::supervisor::record::USUAL_PORT;
+use crate::supervisor::spec::Port;
+use crate::supervisor::start;
+use crate::ui::{self, Ui};
+
+/// How often it is begun anew because something else was started or ended meanwhile.
+const TRIES: usize = 5;
+
+/// What a session wants.
+pub struct Reach<'a> {
+    pub host: &'a Host,
+    pub paths: &'a Paths,
+    pub ui: &'a Ui,
+    pub platform: &'a Platform,
+    pub request: &'a Request,
+    pub engine: &'a Executable,
+    pub checking: Checking,
+}
+
+/// What came of it.
+pub enum Reached {
+    /// The gateway to the engine listens on this port; the engine may still be starting.
+    Port(u16),
+    Signalled(Signal),
+}
+
+/// Finds the engine or starts one. The raised GPU limit, if this session raises it, is put into `limit`.
+pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
+    for _ in 0..TRIES {
+        let running = current(reach)?;
+        if let Some(status) = running.iter().find(|status| reach.wanted().is(status)) {
+            return Ok(Reached::Port(status.port));
+        }
+        let prepared = match check(reach, &running, limit)? {
+            Checked::Go(prepared) => *prepared,
+            Checked::Again => continue,
+            Checked::Signalled(signal) => return Ok(Reached::Signalled(signal)),
+        };
+        // Two that start at once: the second finds the first.
+        let lock = lock(reach)?;
+        let ports = |statuses: &[Status]| -> Vec<u16> {
+            statuses.iter().map(|status| status.port).collect()
+        };
+        if ports(&current(reach)?) != ports(&running) {
+            drop(lock);
+            continue;
+        }
+        for notice in &prepared.notices {
+            reach.ui.notice(notice);
+        }
+        let port = match reach.request.port {
+            Some(port) => Port::Exactly(port),
+            None => Port::From(USUAL_PORT),
+        };
+        let spec = prepared.spec(reach.engine, port);
+        return start::start(reach.host, &spec).map(Reached::Port);
+    }
+    Err(
+        Error::other("other engines keep being started and ended at the same time")
+            .hint("run it again; cclocal status shows what runs"),
+    )
+}
+
+impl Reach<'_> {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            source: &self.request.model.source,
+            engine: &self.engine.script,
+            context_window: self.request.context_window,
+            output_tokens: self.request.output_tokens,
+            port: self.request.port,
+        }
+    }
+}
+
+/// The engines that run and can be used. One that is ending is waited for; one of another version is replaced if nobody uses it.
+fn current(reach: &Reach) -> Result<Vec<Status>> {
+    let mut usable = Vec::new();
+    for running in find::running(reach.paths) {
+        match running {
+            Running::Known(status) if !find::is_usable(&status) => {
+                let _progress = reach.ui.progress("waiting for an engine that is ending");
+                find::wait_until_gone(reach.paths, status.port)?;
+            }
+            Running::Known(status)
+                if status.version != env!("CARGO_PKG_VERSION") && status.is_idle() =>
+            {
+                replace(reach, status.port, &status.version)?;
+            }
+            Running::Known(status) => usable.push(*status),
+            Running::Foreign {
+                port,
+                version,
+                used: false,
+            } => replace(reach, port, &version)?,
+            Running::Foreign { port, version, .. } => reach.ui.notice(&format!(
+                "sessions of another version of cclocal ({version}) run on port {port}; what they use of memory is not counted"
+            )),
+        }
+    }
+    Ok(usable)
+}
+
+fn replace(reach: &Reach, port: u16, version: &str) -> Result<()> {
+    reach.ui.notice(&format!(
+        "ending an unused engine of another version of cclocal ({version})"
+    ));
+    find::stop(reach.paths, port, false)
+}
+
+/// What the look at memory came to.
+enum Checked {
+    Go(Box<Prepared>),
+    /// Something was ended to make room: look again.
+    Again,
+    Signalled(Signal),
+}
+
+/// Looks whether there is room for it beside what runs, and makes the plan.
+fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Result<Checked> {
+    let &Reach {
+        host,
+        paths,
+        ui,
+        platform,
+        request,
+        engine,
+        checking,
+    } = reach;
+    let name = request.model.name.as_str();
+    let ask_hub = |id: &str| {
+        let _progress = ui.progress(&format!("asking the hub how big {name} is"));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.ok()?.block_on(remote::size(host, id))
+    };
+    let mut measured = prepare::measure(host, paths, platform, request, Some(engine), ask_hub);
+    let others: u64 = running
+        .iter()
+        .map(|status| claim(platform.os, status))
+        .sum();
+    measured.memory.with_others(others);
+    if checking != Checking::Never
+        && !running.is_empty()
+        && matches!(measured.memory.fit(), Fit::Tight(_) | Fit::TooBig(_))
+    {
+        if make_room(reach, running)? {
+            return Ok(Checked::Again);
+        }
+        refuse_beside(name, &measured, running)?;
+    }
+    if checking != Checking::Never {
+        for status in running {
+            ui.notice(&format!("beside it runs {}", words(status)));
+        }
+    }
+    prepare::check_disk(host, paths, name, &measured)?;
+    let check = Check {
+        host,
+        paths,
+        ui,
+        os: platform.os,
+        name,
+        checking,
+        output_tokens: request.longest_reply(),
+    };
+    if let Some(signal) = preflight::check(&check, &mut measured.memory, limit)? {
+        return Ok(Checked::Signalled(signal));
+    }
+    let engine = Some(engine);
+    prepare::prepare(host, paths, request, measured, engine, Probing::Ask)
+        .map(|prepared| Checked::Go(Box::new(prepared)))
+}
+
+/// What an engine takes of the budget or may come to take, in bytes: its weights and room for its conversation. Where the budget is what is
+/// available now, what it has taken already is not in it any more.
+fn claim(os: Os, status: &Status) -> u64 {
+    let all = status.weights.unwrap_or(0) + AMPLE_HEADROOM;
+    match os {
+        Os::Macos => all,
+        Os::Linux => all.saturating_sub(status.resident.unwrap_or(0)),
+    }
+}
+
+/// Ends engines that nobody uses, if the person agrees; off a terminal they are ended, as nothing is lost with them. True if one was.
+fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
+    let mut made = false;
+    for status in running.iter().filter(|status| status.is_idle()) {
+        let ui = reach.ui;
+        let agreed = if ui.interactive {
+            ui.confirm(&format!(
+                "{} is still loaded and not used. End it to make room?",
+                words(status)
+            ))
+        } else {
+            ui.notice(&format!("ending {} to make room", words(status)));
+            true
+        };
+        if agreed {
+            let _progress = ui.progress("ending it");
+            find::stop(reach.paths, status.port, false)?;
+            made = true;
+        }
+    }
+    Ok(made)
+}
+
+/// A model that would fit by itself and does not fit beside what is used is not started.
+fn refuse_beside(name: &str, measured: &Measured, running: &[Status]) -> Result<()> {
+    let others = i64::try_from(measured.memory.others).unwrap_or(i64::MAX);
+    let fits_alone = measured
+        .memory
+        .headroom
+        .is_some_and(|headroom| headroom.saturating_add(others) >= 0);
+    if !matches!(measured.memory.fit(), Fit::TooBig(_)) || !fits_alone {
+        return Ok(());
+    }
+    let what: Vec<String> = running.iter().map(words).collect();
+    Err(Error::new(
+        Exit::Machine,
+        format!("{name} does not fit beside what runs"),
+    )
+    .cause(what.join("; "))
+    .hint(match running.first() {
+        Some(status) => format!(
+            "leave that session first, or use its model here too: cclocal {}",
+            status.typed
+        ),
+        None => "leave that session first".into(),
+    }))
+}
+
+/// An engine in words: what it serves, what it takes, who uses it.
+pub fn words(status: &Status) -> String {
+    let memory = status.weights.or(status.resident);
+    let memory = memory.map_or_else(String::new, |bytes| format!("{}, ", ui::bytes(bytes)));
+    let sessions = match status.sessions.as_slice() {
+        [] => "no session".to_owned(),
+        [pid] => format!("1 session, process {pid}"),
+        pids => format!("{} sessions", pids.len()),
+    };
+    format!("{} ({memory}port {}, {sessions})", status.name, status.port)
+}
+
+/// The lock under which engines are started. It is held for milliseconds.
+fn lock(reach: &Reach) -> Result<Flock<File>> {
+    let folder = reach.paths.state.join("run");
+    files::private_folder(&folder)
+        .and_then(|()| {
+            File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(folder.join("start.lock"))
+        })
+        .and_then(|file| {
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+        })
+        .context(
+            Exit::Other,
+            format!(
+                "the run folder {} cannot be used",
+                reach.host.tilde(&folder)
+            ),
+        )
+}
+
+/// How long the engine is kept after its last session: as asked, else as usual; not at all where the GPU limit was raised for it.
+pub fn linger(asked: Option<u64>, limit: Option<&Raised>) -> Duration {
+    match (limit, asked) {
+        (Some(_), _) => Duration::ZERO,
+        (None, Some(seconds)) => Duration::from_secs(seconds),
+        (None, None) => super::leave::LINGER,
+    }
+}

@@ -1,0 +1,103 @@
+//! One connection to the supervisor's socket: lines in, lines out. It decides nothing.
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::protocol::{Ask, LONGEST_LINE, Say, Tell};
+
+/// What a connection has to say to the supervisor's one task.
+#[derive(Debug)]
+pub enum Message {
+    /// It has come, and asks for this. What it is told goes through the channel; it is closed when the channel is.
+    Came {
+        id: u64,
+        ask: Ask,
+        tell: Teller,
+    },
+    Said {
+        id: u64,
+        say: Say,
+    },
+    /// The other end is closed.
+    Gone {
+        id: u64,
+    },
+}
+
+/// Says things to the other end of a connection, which is closed when this is dropped.
+#[derive(Debug)]
+pub struct Teller(mpsc::UnboundedSender<Option<Tell>>);
+
+impl Teller {
+    /// One that is gone hears nothing; its end is noticed elsewhere.
+    pub fn tell(&self, tell: Tell) {
+        let _ = self.0.send(Some(tell));
+    }
+
+    /// Closes the connection when all that was said is on its way, and returns then.
+    pub async fn finish(self) {
+        let _ = self.0.send(None);
+        self.0.closed().await;
+    }
+}
+
+/// Reads a connection until its end, and writes what it is told until nobody tells any more.
+pub async fn run(id: u64, stream: UnixStream, to: mpsc::UnboundedSender<Message>) {
+    // The folder is this user's alone; this is for the day on which it is not.
+    let ours = nix::unistd::getuid().as_raw();
+    if stream.peer_cred().is_ok_and(|peer| peer.uid() != ours) {
+        return;
+    }
+    let (read, write) = stream.into_split();
+    let mut lines = BufReader::new(read);
+    let Some(ask) = line(&mut lines).await else {
+        return;
+    };
+    let (tell, told) = mpsc::unbounded_channel();
+    if to
+        .send(Message::Came {
+            id,
+            ask,
+            tell: Teller(tell),
+        })
+        .is_err()
+    {
+        return;
+    }
+    let reading = async {
+        while let Some(say) = line(&mut lines).await {
+            if to.send(Message::Said { id, say }).is_err() {
+                break;
+            }
+        }
+        let _ = to.send(Message::Gone { id });
+    };
+    tokio::join!(reading, writing(told, write));
+}
+
+/// The next line. None at the end, and for what is no such line.
+async fn line<T: serde::de::DeserializeOwned>(lines: &mut BufReader<OwnedReadHalf>) -> Option<T> {
+    let mut text = String::new();
+    let read = (&mut *lines)
+        .take(LONGEST_LINE as u64)
+        .read_line(&mut text)
+        .await
+        .ok()?;
+    (read > 0)
+        .then(|| serde_json::from_str(&text).ok())
+        .flatten()
+}
+
+async fn writing(mut told: mpsc::UnboundedReceiver<Option<Tell>>, mut write: OwnedWriteHalf) {
+    while let Some(Some(tell)) = told.recv().await {
+        let Ok(text) = serde_json::to_string(&tell) else {
+            continue;
+        };
+        if write.write_all((text + "\n").as_bytes()).await.is_err() {
+            return;
+        }
+    }
+    let _ = write.shutdown().await;
+}

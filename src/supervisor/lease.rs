@@ -1,0 +1,95 @@
+//! A session's hold on an engine: an open connection to its supervisor.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell};
+use super::{record, socket};
+use crate::error::{Error, Exit, Result};
+use crate::paths::Paths;
+
+/// How long the first answer may take.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The hold. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Lease {
+    pub granted: Granted,
+    told: Lines<BufReader<OwnedReadHalf>>,
+    say: OwnedWriteHalf,
+}
+
+impl Lease {
+    /// Takes a lease on the engine at this port. None: it is ending, or gone already.
+    pub async fn take(paths: &Paths, port: u16, linger: Duration) -> Result<Option<Self>> {
+        let path = socket::path(&record::folder(paths, port));
+        let Ok(stream) = UnixStream::connect(&path).await else {
+            return Ok(None);
+        };
+        let (read, mut say) = stream.into_split();
+        let mut told = BufReader::new(read).lines();
+        let ask = Ask::Lease {
+            protocol: PROTOCOL,
+            pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
+            linger,
+        };
+        if !send(&mut say, &ask).await {
+            return Ok(None);
+        }
+        let answer = tokio::time::timeout(ANSWER_DEADLINE, next(&mut told)).await;
+        match answer {
+            Ok(Some(Tell::Granted(granted))) => Ok(Some(Self { granted, told, say })),
+            Ok(_) => Ok(None),
+            Err(_) => Err(Error::new(
+                Exit::Engine,
+                format!("the supervisor on port {port} does not answer"),
+            )
+            .cause(format!("nothing within {} s", ANSWER_DEADLINE.as_secs()))
+            .hint("it may be stopped (kill -CONT), or hang: cclocal status names its process")),
+        }
+    }
+
+    /// What the supervisor says next. None: it is gone. Can be cancelled and called again.
+    pub async fn told(&mut self) -> Option<Tell> {
+        next(&mut self.told).await
+    }
+
+    /// Says something. A supervisor that is gone hears nothing; its end is noticed elsewhere.
+    pub async fn say(&mut self, say: &Say) {
+        send(&mut self.say, say).await;
+    }
+
+    /// Says that the session ends, and what the supervisor answers. None: it was gone before.
+    pub async fn leave(&mut self, linger: Duration) -> Option<Farewell> {
+        self.say(&Say::Leave { linger }).await;
+        loop {
+            match self.told().await? {
+                Tell::Farewell(farewell) => return Some(farewell),
+                _ => continue,
+            }
+        }
+    }
+
+    /// Waits for the supervisor's end.
+    pub async fn gone(&mut self) {
+        while self.told().await.is_some() {}
+    }
+}
+
+async fn send(say: &mut OwnedWriteHalf, line: &impl serde::Serialize) -> bool {
+    let text = serde_json::to_string(line).unwrap_or_default() + "\n";
+    say.write_all(text.as_bytes()).await.is_ok()
+}
+
+/// The next line that we understand: a newer supervisor may say more.
+async fn next(told: &mut Lines<BufReader<OwnedReadHalf>>) -> Option<Tell> {
+    loop {
+        let line = told.next_line().await.ok()??;
+        if let Ok(tell) = serde_json::from_str(&line) {
+            return Some(tell);
+        }
+    }
+}

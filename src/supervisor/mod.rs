@@ -1,0 +1,22 @@
+//! The background process that owns one engine and the gateway to it, and the sessions' side of it.
+//!
+//! - [`state`]: what happens when, pure;
+//! - [`spec`]: what a supervisor is asked to run;
+//! - [`process`]: the supervisor itself: one task owns the engine, all else sends it messages;
+//! - [`protocol`], [`socket`]: what sessions and supervisor say to each other, and where;
+//! - [`record`]: the port, held for as long as the supervisor lives, and who runs where;
+//! - [`lease`], [`find`], [`start`]: a session's hold on an engine, finding one, starting one.
+
+mod connection;
+pub mod find;
+pub mod lease;
+pub mod process;
+pub mod protocol;
+pub mod record;
+pub mod socket;
+pub mod spec;
+pub mod start;
+pub mod startup;
+pub mod state;
+
+pub use lease::Lease;

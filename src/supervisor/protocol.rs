@@ -1,0 +1,232 @@
+//! What sessions and their supervisor say to each other: lines of JSON over a Unix socket. The connection is the lease: the kernel closes it
+//! however a session ends.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::gateway::figures::Summary;
+use crate::hub::watch::Standing;
+
+/// Changes when an older supervisor could no longer be used by a newer session, or the other way round.
+pub const PROTOCOL: u32 = 1;
+
+/// The longest line that is read, in bytes.
+pub const LONGEST_LINE: usize = 64 * 1024;
+
+/// The first line of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// A session wants to use the engine. Answered by [`Tell::Granted`], then by progress, for as long as the connection is open.
+    Lease {
+        protocol: u32,
+        /// The session's process id, for people.
+        pid: i32,
+        /// How long the engine is to be kept should this session vanish without a word, and be the last.
+        linger: Duration,
+    },
+    /// How things are. Answered by one [`Tell::Status`].
+    Status,
+    /// End the engine. Answered by [`Tell::Ending`] and the end of the connection, or by [`Tell::Refused`].
+    Stop {
+        /// Also if sessions use it.
+        even_if_used: bool,
+    },
+}
+
+/// What a session says while it holds its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum Say {
+    /// Claude Code runs as this process in this process group: it is to be ended should the session vanish.
+    Client { pid: i32, group: i32 },
+    /// Claude Code has ended.
+    ClientEnded,
+    /// The session ends. Answered by [`Tell::Farewell`].
+    Leave {
+        /// How long the engine is to be kept if this was the last session.
+        linger: Duration,
+    },
+}
+
+/// What the supervisor says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "tell", rename_all = "snake_case")]
+pub enum Tell {
+    /// The lease is taken.
+    Granted(Granted),
+    /// What a starting engine is busy with.
+    Progress(Progress),
+    Ready {
+        /// How long it took, in words.
+        took: String,
+    },
+    /// The engine died and is being started again.
+    Restarting {
+        why: String,
+    },
+    /// It is over.
+    Failed(Failure),
+    /// It is being ended, by a person or a signal.
+    Ending,
+    Farewell(Farewell),
+    Status(Box<Status>),
+    Refused {
+        why: String,
+    },
+}
+
+/// What a session needs to use the engine.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Granted {
+    /// The gateway's port on 127.0.0.1.
+    pub port: u16,
+    /// This session's own token.
+    pub token: String,
+    pub served_name: String,
+    /// The model as people know it, and as it is named on a command line.
+    pub name: String,
+    pub typed: String,
+    /// In tokens.
+    pub context_window: u64,
+    /// In tokens.
+    pub output_tokens: u64,
+    pub version: String,
+}
+
+/// Without the token.
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Granted")
+            .field("port", &self.port)
+            .field("served_name", &self.served_name)
+            .field("context_window", &self.context_window)
+            .field("output_tokens", &self.output_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a starting engine is busy with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "doing", rename_all = "snake_case")]
+pub enum Progress {
+    Downloading { standing: Standing },
+    Loading { seconds: u64 },
+}
+
+/// An error of ours, as it crosses the socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub exit: u8,
+    pub message: String,
+    pub cause: Option<String>,
+    pub hint: Option<String>,
+    pub detail: Vec<String>,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self {
+            exit: error.exit.code(),
+            message: error.message.clone(),
+            cause: error.cause.clone(),
+            hint: error.hint.clone(),
+            detail: error.detail.clone(),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self {
+            exit: crate::error::Exit::of_code(failure.exit),
+            message: failure.message,
+            cause: failure.cause,
+            hint: failure.hint,
+            detail: failure.detail,
+        }
+    }
+}
+
+/// What a session is told when it leaves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Farewell {
+    /// What the session's requests came to.
+    pub figures: Summary,
+    /// How often the engine was started again while this session ran.
+    pub restarts: u64,
+    /// How many sessions still use the engine.
+    pub sessions: usize,
+    /// How long the engine is kept. None: it is used by others, or is being ended.
+    pub lingers: Option<Duration>,
+}
+
+/// How things are with an engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub protocol: u32,
+    /// The supervisor's process.
+    pub pid: u32,
+    /// The gateway's port on 127.0.0.1.
+    pub port: u16,
+    pub phase: PhaseName,
+    pub name: String,
+    pub typed: String,
+    pub served_name: String,
+    /// The hub id or the folder that it is served from.
+    pub source: crate::catalog::Source,
+    /// The engine's program.
+    pub engine: std::path::PathBuf,
+    pub context_window: u64,
+    pub output_tokens: u64,
+    /// Bytes of the weights, if known.
+    pub weights: Option<u64>,
+    /// Resident memory of the engine in bytes, as `ps` tells it; on a Mac that leaves out most of what the GPU uses.
+    pub resident: Option<u64>,
+    /// The engine's process, if there is one at the moment.
+    pub engine_pid: Option<i32>,
+    /// The sessions' processes.
+    pub sessions: Vec<i32>,
+    /// Seconds since the supervisor's start.
+    pub up: u64,
+    /// Seconds until the engine is ended because no session uses it.
+    pub ends_in: Option<u64>,
+    /// Requests that the engine works on or that wait for it.
+    pub busy: usize,
+    pub restarts: u64,
+    pub figures: Summary,
+    pub log: std::path::PathBuf,
+}
+
+impl Status {
+    /// Whether nobody uses it.
+    pub fn is_idle(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
+
+/// The phase of an engine, for people and programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PhaseName {
+    Downloading,
+    Loading,
+    Ready,
+    Restarting,
+    Ending,
+}
+
+impl PhaseName {
+    pub fn word(self) -> &'static str {
+        match self {
+            PhaseName::Downloading => "downloading",
+            PhaseName::Loading => "loading",
+            PhaseName::Ready => "ready",
+            PhaseName::Restarting => "restarting",
+            PhaseName::Ending => "ending",
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A port that is a supervisor's for the length of its life: nobody else listens on it, and no other cclocal is about to.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::socket;
+use super::spec::Port;
+use crate::error::{Context, Error, Exit, Result};
+use crate::files;
+use crate::host::Host;
+use crate::machine::port;
+use crate::paths::Paths;
+use crate::secret::Secret;
+
+const LOCK: &str = "lock";
+const KEY: &str = "key";
+const RECORD: &str = "record.json";
+
+/// The port where none is asked for.
+pub const USUAL_PORT: u16 = 8000;
+/// How many ports above the usual one are tried.
+const TRIED: u16 = 100;
+/// How often a lock is tried for that was removed under our hands.
+const LOCK_TRIES: usize = 100;
+
+/// What a supervisor leaves for people to read while it runs. Programs ask its socket, which cannot be out of date.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    pub pid: u32,
+    pub port: u16,
+    /// The served model.
+    pub model: String,
+    pub version: String,
+}
+
+/// The folder of whoever has this port.
+pub fn folder(paths: &Paths, port: u16) -> PathBuf {
+    paths.state.join("run").join(port.to_string())
+}
+
+/// The file with the key to a running engine, for other programs of this user.
+pub fn key_file(paths: &Paths, port: u16) -> PathBuf {
+    folder(paths, port).join(KEY)
+}
+
+/// The ports that have a folder, in order: of supervisors that run, and of some that were killed.
+pub fn ports(paths: &Paths) -> Vec<u16> {
+    let folders = std::fs::read_dir(paths.state.join("run"));
+    let mut ports: Vec<u16> = folders
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    ports.sort_unstable();
+    ports
+}
+
+/// Removes what a killed supervisor left at this port. One that runs holds its lock, and is left alone.
+pub fn sweep(paths: &Paths, port: u16) {
+    let folder = folder(paths, port);
+    if let Ok(file) = File::open(folder.join(LOCK))
+        && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+    {
+        clear(&folder);
+        drop(lock);
+    }
+}
+
+/// The port, held by a file lock, which the kernel gives back however we end, and by listening on it.
+#[derive(Debug)]
+pub struct Reservation {
+    pub port: u16,
+    folder: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Reservation {
+    /// Takes the port before anything is loaded: the engine itself would find out only after minutes of loading.
+    pub fn take(host: &Host, paths: &Paths, wanted: Port) -> Result<(Self, TcpListener)> {
+        match wanted {
+            Port::Exactly(port) => Self::exactly(host, paths, port),
+            Port::From(first) => {
+                let mut last = first;
+                for step in 0..=TRIED {
+                    let Some(port) = first.checked_add(step) else {
+                        break;
+                    };
+                    last = port;
+                    match Self::exactly(host, paths, port) {
+                        Err(error) if error.exit == Exit::PortInUse => {}
+                        taken => return taken,
+                    }
+                }
+                Err(Error::new(
+                    Exit::PortInUse,
+                    format!("no port from {first} to {last} is free"),
+                )
+                .hint("name one that is, with --port"))
+            }
+        }
+    }
+
+    fn exactly(host: &Host, paths: &Paths, port: u16) -> Result<(Self, TcpListener)> {
+        let folder = folder(paths, port);
+        let lock = lock(&folder).context(
+            Exit::Other,
+            format!("the run folder {} cannot be used", host.tilde(&folder)),
+        )?;
+        let Some(lock) = lock else {
+            return Err(ours(&folder, port));
+        };
+        let reservation = Self {
+            port,
+            folder,
+            _lock: lock,
+        };
+        // Left by one that was killed.
+        let _ = std::fs::remove_file(reservation.socket());
+        match listen(port) {
+            Some(listener) => Ok((reservation, listener)),
+            None => Err(taken(host, port)),
+        }
+    }
+
+    /// Where the supervisor's socket is to be.
+    pub fn socket(&self) -> PathBuf {
+        socket::path(&self.folder)
+    }
+
+    /// Writes what others may read: who runs here, and the key to the engine.
+    pub fn publish(&self, host: &Host, model: &str, key: &Secret) -> Result<()> {
+        let record = Record {
+            pid: std::process::id(),
+            port: self.port,
+            model: model.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let text = serde_json::to_string(&record).unwrap_or_default();
+        files::write_private(&self.folder.join(RECORD), text.as_bytes())
+            .and_then(|()| files::write_private(&self.folder.join(KEY), key.expose().as_bytes()))
+            .context(
+                Exit::Other,
+                format!("the run folder {} cannot be used", host.tilde(&self.folder)),
+            )
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        clear(&self.folder);
+    }
+}
+
+/// Removes the files of a run folder, by name, and the folder. The lock must be held.
+fn clear(folder: &Path) {
+    let _ = std::fs::remove_file(socket::path(folder));
+    let _ = std::fs::remove_file(folder.join(RECORD));
+    let _ = std::fs::remove_file(folder.join(KEY));
+    // Last, and while it is still held: whoever takes it next looks whether it is still the one that has the name.
+    let _ = std::fs::remove_file(folder.join(LOCK));
+    let _ = std::fs::remove_dir(folder);
+}
+
+/// Listens on 127.0.0.1, if this would be the one that answers there.
+fn listen(port: u16) -> Option<TcpListener> {
+    // Where another program listens on all addresses, macOS still lets one bind to 127.0.0.1: so binding alone does not tell.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok() {
+        return None;
+    }
+    TcpListener::bind(address).ok()
+}
+
+fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
+    let path = folder.join(LOCK);
+    for _ in 0..LOCK_TRIES {
+        files::private_folder(folder)?;
+        let file = match File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+        {
+            // The one before was just removing its folder.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, error)) => return Err(error.into()),
+        };
+        // The one before may have removed the file between our opening and our locking it: then the lock is on a file that nobody else
+        // will find.
+        if std::fs::metadata(&path)
+            .is_ok_and(|named| lock.metadata().is_ok_and(|held| held.ino() == named.ino()))
+        {
+            return Ok(Some(lock));
+        }
+    }
+    Ok(None)
+}
+
+fn ours(folder: &Path, port: u16) -> Error {
+    let record = std::fs::read_to_string(folder.join(RECORD))
+        .ok()
+        .and_then(|text| serde_json::from_str::<Record>(&text).ok());
+    let cause = match record {
+        Some(record) => format!(
+            "cclocal (process {}) serves {} there",
+            record.pid, record.model
+        ),
+        None => "another cclocal is just starting there".into(),
+    };
+    Error::new(
+        Exit::PortInUse,
+        format!("port {port} is in use by another model of cclocal"),
+    )
+    .cause(cause)
+    .hint(match port::free_above(port) {
+        Some(free) => {
+            format!("run this one beside it with --port {free}, or end the other: cclocal stop --port {port}")
+        }
+        None => format!("end the other: cclocal stop --port {port}"),
+    })
+}
+
+fn taken(host: &Host, port: u16) -> Error {
+    let cause = match port::holder(host, port) {
+        Some(holder) => format!("{} (process {}) listens there", holder.name, holder.pid),
+        None => "a program that this user may not see listens there".into(),
+    };
+    let hint = match port::free_above(port) {
+        Some(free) => format!("take a free port: --port {free}"),
+        None => "take another port with --port".into(),
+    };
+    Error::new(Exit::PortInUse, format!("port {port} is in use"))
+        .cause(cause)
+        .hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting() -> (tempfile::TempDir, Host, Paths) {
+        let home = tempfile::tempdir().expect("a home");
+        let host = Host::for_tests(home.path(), &[]);
+        let paths = Paths::of(&host);
+        (home, host, paths)
+    }
+
+    #[test]
+    fn a_second_one_learns_who_has_the_port_or_takes_the_next() {
+        let (_home, host, paths) = setting();
+        let port = port::any_free().expect("a port");
+        let first = Reservation::take(&host, &paths, Port::Exactly(port)).expect("taken");
+        let key = Secret::new("k");
+        first
+            .0
+            .publish(&host, "org/first", &key)
+            .expect("published");
+        let error = Reservation::take(&host, &paths, Port::Exactly(port)).expect_err("held");
+        assert_eq!(error.exit, Exit::PortInUse);
+        assert!(error.cause.is_some_and(|cause| cause.contains("org/first")));
+        let beside = Reservation::take(&host, &paths, Port::From(port)).expect("beside it");
+        assert!(beside.0.port > port);
+        assert_eq!(ports(&paths), [port, beside.0.port]);
+        drop(first);
+        assert!(!folder(&paths, port).exists());
+        Reservation::take(&host, &paths, Port::Exactly(port)).expect("free again");
+    }
+
+    #[test]
+    fn a_strangers_port_is_named_with_a_free_one() {
+        let (_home, host, paths) = setting();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let port = listener.local_addr().expect("an address").port();
+        let error = Reservation::take(&host, &paths, Port::Exactly(port)).expect_err("taken");
+        assert_eq!(error.exit, Exit::PortInUse);
+        assert!(error.hint.is_some_and(|hint| hint.contains("--port")));
+        assert!(
+            error
+                .cause
+                .is_some_and(|cause| cause.contains(&std::process::id().to_string()))
+        );
+        assert_eq!(ports(&paths), [0; 0], "nothing is left of the try");
+    }
+
+    #[test]
+    fn what_a_killed_one_left_is_removed_and_what_runs_is_not() {
+        let (_home, host, paths) = setting();
+        let port = port::any_free().expect("a port");
+        let running = Reservation::take(&host, &paths, Port::Exactly(port)).expect("taken");
+        sweep(&paths, port);
+        assert!(folder(&paths, port).join(LOCK).exists());
+        drop(running);
+        for name in [LOCK, KEY, RECORD, "socket"] {
+            files::write_private(&folder(&paths, port).join(name), b"").expect("written");
+        }
+        sweep(&paths, port);
+        assert!(!folder(&paths, port).exists());
+    }
+}

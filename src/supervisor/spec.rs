@@ -1,0 +1,143 @@
+//! What a supervisor is asked to run. It comes through its standard input, so nothing of it is on a command line.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Model;
+use crate::engine::executable::Executable;
+use crate::hub::watch::Total;
+use crate::memory;
+
+/// The smallest step in which a prompt is computed, in tokens. Below it, prefill slows down for little memory.
+const SMALLEST_PREFILL_STEP: u64 = 512;
+
+/// An engine to be run, and the gateway to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    pub port: Port,
+    pub model: Model,
+    pub engine: Executable,
+    /// `serve …`; the value of `--port` is put in at each start.
+    pub argv: Vec<String>,
+    /// Set on top of the scrubbed environment.
+    pub env: BTreeMap<String, String>,
+    pub takes_key: bool,
+    /// All of the model is on this disk.
+    pub complete: bool,
+    /// Bytes of it that are there already.
+    pub cached_bytes: u64,
+    /// What the whole download takes, if there is one to be made.
+    pub download: Option<Total>,
+    /// In tokens.
+    pub context_window: u64,
+    /// In tokens.
+    pub output_tokens: u64,
+    /// Bytes of the weights, if known.
+    pub weights: Option<u64>,
+    /// The engine's log, where it is not the usual one.
+    pub log: Option<PathBuf>,
+}
+
+/// The gateway's port on 127.0.0.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Port {
+    /// This one or none.
+    Exactly(u16),
+    /// This one, or the next that is free of other engines of ours.
+    From(u16),
+}
+
+impl Spec {
+    /// The command line for an engine on this port.
+    pub fn argv_on(&self, port: u16) -> Vec<String> {
+        let mut argv = self.argv.clone();
+        if let Some(value) = value_of(&mut argv, "--port") {
+            *value = port.to_string();
+        }
+        argv
+    }
+
+    /// The same with a smaller appetite, for an engine that ran out of memory: prompts are computed in smaller steps, less is kept for later,
+    /// and the window is narrower, as far as a session still fits in it.
+    pub fn make_safer(&mut self) {
+        if let Some(step) = value_of(&mut self.argv, "--prefill-step-size")
+            && let Ok(tokens) = step.parse::<u64>()
+        {
+            *step = (tokens / 2).max(SMALLEST_PREFILL_STEP).to_string();
+        }
+        if let Some(share) = value_of(&mut self.argv, "--cache-memory-percent")
+            && let Ok(part) = share.parse::<f64>()
+        {
+            *share = format!("{:.2}", (part / 2.0).max(0.05));
+        }
+        let smallest = memory::smallest_window(self.output_tokens).min(self.context_window);
+        self.context_window = (self.context_window / 4 * 3).max(smallest);
+    }
+}
+
+fn value_of<'a>(argv: &'a mut [String], flag: &str) -> Option<&'a mut String> {
+    let at = argv.iter().position(|word| word == flag)?;
+    argv.get_mut(at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Choice, resolve};
+
+    fn spec() -> Spec {
+        let words = "serve m --port 0 --prefill-step-size 4096 --cache-memory-percent 0.35";
+        Spec {
+            port: Port::From(8000),
+            model: resolve(&Choice::Flag("coder".into()), None).expect("a model"),
+            engine: Executable {
+                script: "/engine".into(),
+                python: "/python".into(),
+            },
+            argv: words.split(' ').map(str::to_owned).collect(),
+            env: BTreeMap::new(),
+            takes_key: true,
+            complete: true,
+            cached_bytes: 0,
+            download: None,
+            context_window: 65_536,
+            output_tokens: 8_192,
+            weights: None,
+            log: None,
+        }
+    }
+
+    #[test]
+    fn the_port_is_put_in() {
+        assert!(spec().argv_on(50123).join(" ").contains("--port 50123 "));
+    }
+
+    #[test]
+    fn an_engine_that_ran_out_of_memory_wants_less_each_time_but_still_holds_a_session() {
+        let mut spec = spec();
+        spec.make_safer();
+        assert_eq!(spec.context_window, 49_152);
+        assert_eq!(
+            spec.argv.join(" "),
+            "serve m --port 0 --prefill-step-size 2048 --cache-memory-percent 0.17"
+        );
+        for _ in 0..5 {
+            spec.make_safer();
+        }
+        assert_eq!(spec.context_window, memory::smallest_window(8_192));
+        assert_eq!(
+            spec.argv.join(" "),
+            "serve m --port 0 --prefill-step-size 512 --cache-memory-percent 0.05"
+        );
+    }
+
+    #[test]
+    fn it_crosses_the_pipe_whole() {
+        let text = serde_json::to_string(&spec()).expect("text");
+        let back: Spec = serde_json::from_str(&text).expect("a spec");
+        assert_eq!(format!("{back:?}"), format!("{:?}", spec()));
+    }
+}
