@@ -267,8 +267,8 @@ pub fn words(status: &Status) -> String {
 
 /// The lock under which engines are started. It is held for milliseconds.
 fn lock(reach: &Reach) -> Result<Flock<File>> {
-    let folder = reach.paths.state.join("run");
-    files::private_folder(&folder)
+    let folder = &reach.paths.state;
+    files::private_folder(folder)
         .and_then(|()| {
             File::options()
                 .create(true)
@@ -281,10 +281,7 @@ fn lock(reach: &Reach) -> Result<Flock<File>> {
         })
         .context(
             Exit::Other,
-            format!(
-                "the run folder {} cannot be used",
-                reach.host.tilde(&folder)
-            ),
+            format!("the folder {} cannot be used", reach.host.tilde(folder)),
         )
 }
 

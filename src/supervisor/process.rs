@@ -128,7 +128,7 @@ fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
     gateway
         .set_nonblocking(true)
         .context(Exit::Other, "the gateway's port cannot be used")?;
-    redirect_errors(paths, reservation.port);
+    redirect_errors(paths, &spec, reservation.port);
     Ok(Begun {
         spec,
         reservation,
@@ -140,14 +140,18 @@ fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
 }
 
 /// What goes wrong with the supervisor itself is kept, for whoever looks into it.
-fn redirect_errors(paths: &Paths, port: u16) {
-    if let Ok(file) = log::start(&supervisor_log(paths, port)) {
+fn redirect_errors(paths: &Paths, spec: &Spec, port: u16) {
+    let path = match &spec.log {
+        Some(log) => log.with_file_name("supervisor.log"),
+        None => supervisor_log(paths, port),
+    };
+    if let Ok(file) = log::start(&path) {
         let _ = rustix::stdio::dup2_stderr(&file);
     }
 }
 
 /// The log of the supervisor on this port.
-pub fn supervisor_log(paths: &Paths, port: u16) -> PathBuf {
+fn supervisor_log(paths: &Paths, port: u16) -> PathBuf {
     paths.state.join(match port {
         record::USUAL_PORT => "supervisor.log".to_owned(),
         port => format!("supervisor-{port}.log"),

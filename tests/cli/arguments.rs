@@ -150,7 +150,10 @@ fn help_and_version_go_to_standard_output() {
       demo              Run the whole chain on a built-in model: a real tool call writes a real file
       server            Start the engine alone and print the command that connects Claude Code to it
                         from another terminal
-      connect           Run Claude Code in this folder on the engine of a `cclocal --server`
+      connect           Run Claude Code in this folder on an engine that runs already
+      status            Show what runs: models, memory, sessions, requests
+      stop              End what runs, which frees its memory
+      logs              Show the engine's log
       list, -l, --list  List the models in the Hugging Face cache, with their real sizes
       rm, --rm          Remove models from the Hugging Face cache
 
@@ -158,18 +161,22 @@ fn help_and_version_go_to_standard_output() {
       [CLAUDE ARGS]...  Arguments for Claude Code
 
     Options:
-          --server          Start the engine alone and print the command that connects Claude Code to it
-          --port <N>        Port of the engine, on 127.0.0.1 [default: 8000]
-          --ctx <N>         Context window in tokens [default: by this machine's memory]
-          --out-tokens <N>  Longest reply in tokens; a file that is written has to fit in one [default:
-                            8192]
-          --safe            Ask how to make room in GPU memory, however much there is
-          --no-mem-check    Do not check GPU memory
-      -y, --yes             Ask nothing: install the engine if it is missing
-          --dry-run         Print what would be run, and why; start nothing, write nothing
-          --json            With --dry-run: as JSON
-      -h, --help            Print help
-      -V, --version         Print version
+          --server            Start the engine alone and print the command that connects Claude Code to
+                              it
+          --port <N>          Port on 127.0.0.1 that Claude Code talks to [default: 8000, or the next
+                              that is free]
+          --ctx <N>           Context window in tokens [default: by this machine's memory]
+          --out-tokens <N>    Longest reply in tokens; a file that is written has to fit in one
+                              [default: 8192]
+          --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0
+                              ends it at once]
+          --safe              Ask how to make room in GPU memory, however much there is
+          --no-mem-check      Do not check GPU memory
+      -y, --yes               Ask nothing: install the engine if it is missing
+          --dry-run           Print what would be run, and why; start nothing, write nothing
+          --json              With --dry-run: as JSON
+      -h, --help              Print help
+      -V, --version           Print version
 
     Models:
           --gemma-light     Gemma-4-E4B: 5 GB, for 16 GB RAM and more; clean tool calls, the one to

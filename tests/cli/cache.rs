@@ -284,10 +284,8 @@ fn what_is_in_use_or_being_downloaded_stays() {
     let ran = stage.run(&["rm", "org/other", "--yes"]);
     assert_eq!(ran.status, 1);
     assert!(
-        ran.stderr.contains(&format!(
-            "cclocal (process {}) uses it on port {port}",
-            session.id()
-        )),
+        ran.stderr
+            .contains(&format!("port {port}, 1 session, process {}", session.id())),
         "{}",
         ran.stderr
     );

@@ -32,7 +32,10 @@ fn the_client_runs_on_the_engine_and_its_status_is_ours() {
         "{env}"
     );
     let engine = stage.read("engine/args");
-    assert!(engine.contains(&format!("--port\n{port}")), "{engine}");
+    assert!(
+        engine.contains("--port\n") && !engine.contains(&format!("--port\n{port}\n")),
+        "it listens on a port of its own, behind the gateway: {engine}"
+    );
     assert!(engine.contains("--host\n127.0.0.1"), "{engine}");
     stage.assert_nothing_left();
     let record = stage.path("cclocal/state/run").join(&port);
@@ -40,21 +43,25 @@ fn the_client_runs_on_the_engine_and_its_status_is_ours() {
 }
 
 #[test]
-fn the_key_is_shared_by_engine_and_client_and_on_no_command_line() {
+fn the_keys_of_engine_and_client_are_on_no_command_line() {
     let stage = fakes::stage();
     let ran = stage.run(&["--model", "../model", "--port", &free_port()]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let key = stage.read("engine/key");
     assert_eq!(key.len(), 64);
-    assert!(
-        stage
-            .read("client/env")
-            .contains(&format!("ANTHROPIC_AUTH_TOKEN={key}\n"))
-    );
-    for public in ["engine/args", "engine/env", "client/args"] {
-        assert!(!stage.read(public).contains(&key), "the key is in {public}");
+    let env = stage.read("client/env");
+    let token = env
+        .lines()
+        .find_map(|line| line.strip_prefix("ANTHROPIC_AUTH_TOKEN="))
+        .expect("a token");
+    assert_eq!(token.len(), 64);
+    assert_ne!(token, key, "the engine's own key stays behind the gateway");
+    for secret in [key.as_str(), token] {
+        for public in ["engine/args", "engine/env", "client/args"] {
+            assert!(!stage.read(public).contains(secret), "it is in {public}");
+        }
+        assert!(!ran.stderr.contains(secret));
     }
-    assert!(!ran.stderr.contains(&key));
 }
 
 #[test]

@@ -229,9 +229,13 @@ fn after_a_kill_the_next_start_puts_it_back_and_knows_what_was_before() {
     killed.keys("2\r");
     stage.wait_for("home/wired-in-session");
     let pid = i32::try_from(killed.pid()).expect("a pid");
+    // The supervisor tries to put it back, and cannot: sudo would ask.
+    stage.write("sudo", "no");
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
     assert_eq!(killed.end(), 1009);
+    stage.assert_nothing_left();
     assert_eq!(wired(&stage), "21504");
+    stage.write("sudo", "yes");
     std::fs::remove_file(stage.path("home/stay")).expect("told to go");
 
     // Not now: then it is used, and put back at the end, to what was before the killed session.
@@ -244,6 +248,22 @@ fn after_a_kill_the_next_start_puts_it_back_and_knows_what_was_before() {
 }
 
 #[test]
+fn after_a_kill_the_supervisor_puts_it_back_where_that_takes_no_password() {
+    let stage = tight("yes");
+    stage.write("home/stay", "yes");
+    let mut killed = launch(&stage, &[]);
+    killed.wait_for("(Enter = 1)");
+    killed.keys("2\r");
+    stage.wait_for("home/wired-in-session");
+    let pid = i32::try_from(killed.pid()).expect("a pid");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+    assert_eq!(killed.end(), 1009);
+    stage.assert_nothing_left();
+    assert_eq!(wired(&stage), "0");
+    assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
+}
+
+#[test]
 fn another_session_in_between_shares_the_raised_limit() {
     let stage = tight("yes");
     stage.write("home/stay", "yes");
@@ -252,7 +272,7 @@ fn another_session_in_between_shares_the_raised_limit() {
     first.keys("2\r");
     stage.wait_for("home/wired-in-session");
     std::fs::remove_file(stage.path("client/pid")).expect("removed");
-    let second = stage.start(&["--model", "../model", "--port", &free_port(), "--yes"]);
+    let second = stage.start(&["--model", "../model", "--yes"]);
     stage.wait_for("client/pid");
     // The one that raised it leaves first.
     let pid = i32::try_from(first.pid()).expect("a pid");

@@ -73,8 +73,9 @@ fn the_printed_command_connects_another_shell() {
         env.contains(&format!("ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\n")),
         "{env}"
     );
-    let key = stage.read("engine/key");
-    assert!(env.contains(&format!("ANTHROPIC_AUTH_TOKEN={key}\n")));
+    let key = stage.read(&format!("cclocal/state/run/{port}/key"));
+    assert_eq!(key.len(), 64);
+    assert!(!env.contains(&key), "a session has a token of its own");
     assert!(!env.contains("sk-ant-real"));
     assert_eq!(
         stage.read("home/where").trim(),
@@ -137,12 +138,12 @@ fn what_a_server_prints() {
     insta::assert_snapshot!(said, @"
     note: this model's form of tool calls is not known: the engine guesses it, and Claude Code may see calls as text
     loading model into memory
-    ✓ model ready in [TIME] · window 65,536 tokens · http://127.0.0.1:[PORT]
+    ✓ model ready in [TIME] · window 65,536 tokens
 
     Claude Code on this model, in another terminal and any folder:
 
 
-    Other programs: the Anthropic Messages API, model model, with the key in
+    Other programs: the Anthropic Messages API at http://127.0.0.1:[PORT], model model, with the key in
     [STAGE]/a home/it's/state/run/[PORT]/key
 
     Ctrl-C ends the server.
@@ -208,7 +209,7 @@ fn connecting_to_what_is_no_server() {
     let ran = stage.run(&["connect", "--port", &port]);
     assert_eq!(ran.status, 1);
     insta::assert_snapshot!(ran.stderr.replace(&port, "[PORT]"), @"
-    error: no server of cclocal runs on port [PORT]
+    error: no engine of cclocal runs on port [PORT]
       cause: nothing listens there
       hint: start one with `cclocal --server`, in another terminal
     ");

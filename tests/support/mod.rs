@@ -56,6 +56,8 @@ impl Stage {
                     ),
                 ),
                 ("LANG".into(), "C.UTF-8".into()),
+                // Tests that are not about it end all that they start.
+                ("CCLOCAL_LINGER".into(), "0".into()),
             ]),
             folder,
         };
