@@ -423,7 +423,7 @@ impl<'a> Owner<'a> {
             tell.tell(Tell::Refused { why });
             return;
         }
-        if matches!(self.state.phase, Phase::Ending | Phase::Ended) {
+        if self.state.on(Event::Taken).1.contains(&Action::Refuse) {
             tell.tell(Tell::Refused {
                 why: "it is ending".into(),
             });
@@ -611,7 +611,7 @@ impl<'a> Owner<'a> {
 
     fn act(&mut self, action: Action, before: Phase) {
         match action {
-            // Those that come too late are told before they are counted.
+            // Those that come too late are told so before they are counted.
             Action::Refuse => {}
             Action::StartEngine => self.start_engine(),
             Action::EndEngine => self.end_engine(before),

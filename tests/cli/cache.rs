@@ -294,7 +294,7 @@ fn what_is_in_use_or_being_downloaded_stays() {
     // What a killed session left behind holds nothing.
     stage.write(
         &format!("cclocal/state/run/{port}/record.json"),
-        &format!(r#"{{"pid":1,"port":{port},"model":"org/other","started":0}}"#),
+        &format!(r#"{{"pid":1,"port":{port},"model":"org/other","version":"0"}}"#),
     );
     stage.write(&format!("cclocal/state/run/{port}/lock"), "");
     assert_eq!(
