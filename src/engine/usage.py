@@ -8,7 +8,7 @@ import re
 
 # What a tool call opens and closes with, whatever the parser.
 TOOL_CALL = (("<tool_call>", "</tool_call>"), ("<|tool_call>", "<tool_call|>"), ("<function=", "</function>"))
-TOOL_NAME = re.compile(r"""\s*(?:\{\s*"name"\s*:\s*"|<function=|call:)?\s*([\w.-]+)""")
+TOOL_NAME = re.compile(r"""\s*(?:\{\s*"name"\s*:\s*"|<function=|call:)?\s*([\w.-]+)(?=[^\w.-])""")
 
 reply_now = contextvars.ContextVar("reply_now", default=None)
 
