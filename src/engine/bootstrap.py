@@ -38,6 +38,7 @@ def main():
     sys.argv = [script, *arguments]
 
     resume_downloads()
+    report_usage()
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a session stays behind here.

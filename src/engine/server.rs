@@ -16,8 +16,12 @@ use crate::error::{Context, Exit, Result};
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The few lines of Python that tie the engine's life to ours, and let its downloads be resumed.
-const BOOTSTRAP: &str = concat!(include_str!("resume.py"), include_str!("bootstrap.py"));
+/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, and let it say what it knows of a reply.
+const BOOTSTRAP: &str = concat!(
+    include_str!("resume.py"),
+    include_str!("usage.py"),
+    include_str!("bootstrap.py")
+);
 
 /// How long an engine may take to end when asked. It has nothing to save (see `bootstrap.py`), and waits only for open streams.
 pub const GRACE: Duration = Duration::from_secs(5);

@@ -1,6 +1,30 @@
 //! The messages themselves: pure, bytes in and bytes out. No network, no clock.
+//!
+//! What lies between Claude Code and an engine, and is repaired here (vllm-mlx 0.6.0, Claude Code 2.1.197 and 2.1.331):
+//!
+//! - The engine knows one model by one name; the client asks for several. Requests are mapped, replies name what was asked for.
+//! - The engine puts every `system` message of a conversation in front of all others, so each new one changes the prompt's beginning, and it puts
+//!   the text of a user's turn before the tool results of the same turn. See [`mod@fold`].
+//! - The engine streams no `input_tokens` and never `stop_reason: "max_tokens"`. Ours says both in its `message_delta` (`engine/usage.py`); for
+//!   others the prompt is counted before, and a reply as long as allowed was cut.
+//! - A tool call that was cut is dropped by some parsers, leaks as text from others, and becomes a call without input in `qwen3_coder`. It is
+//!   replaced by a sentence and `max_tokens`, on which the client lets the model try again. See [`mod@notice`].
+//! - A reply that breaks off is tried again by the client as long as it has not seen the end of a content block. See [`mod@stream`].
 
-use serde_json::{Value, json};
+mod error;
+mod fold;
+mod json;
+mod markup;
+mod notice;
+mod reply;
+mod request;
+mod sse;
+mod stream;
+
+pub use error::ApiError;
+pub use reply::reply;
+pub use request::{Request, count_tokens, messages};
+pub use stream::Repair;
 
 /// The model as the engine serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,18 +37,6 @@ pub struct Served {
     pub tool_call_parser: String,
 }
 
-/// A request, read and made ready for the engine.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The model's name as the client asked for it; replies name it.
-    pub asked_model: String,
-    pub stream: bool,
-    /// The longest reply, in tokens, as the engine is asked for it.
-    pub max_tokens: u64,
-    /// What goes to the engine.
-    pub body: Vec<u8>,
-}
-
 /// Tokens of one request, as they are reported to the client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -35,85 +47,5 @@ pub struct Usage {
     pub output_tokens: u64,
 }
 
-/// An error in the API's own shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiError {
-    /// The HTTP status.
-    pub status: u16,
-    /// Such as `invalid_request_error`.
-    pub kind: &'static str,
-    pub message: String,
-}
-
-impl ApiError {
-    pub fn new(status: u16, kind: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            kind,
-            message: message.into(),
-        }
-    }
-
-    /// The body of an error reply, and the data of an `error` event.
-    pub fn json(&self) -> Value {
-        json!({"type": "error", "error": {"type": self.kind, "message": self.message}})
-    }
-}
-
-/// Reads a body of `POST /v1/messages` and makes it ready for the engine. Errors: it is no such request.
-pub fn messages(body: &[u8], served: &Served) -> Result<Request, ApiError> {
-    let invalid = |message: &str| ApiError::new(400, "invalid_request_error", message);
-    let mut value: Value =
-        serde_json::from_slice(body).map_err(|_| invalid("the body is not JSON"))?;
-    let fields = value
-        .as_object_mut()
-        .ok_or_else(|| invalid("the body is not an object"))?;
-    let asked_model = fields
-        .get("model")
-        .and_then(Value::as_str)
-        .ok_or_else(|| invalid("model: Field required"))?
-        .to_owned();
-    fields.insert("model".into(), json!(served.name));
-    let stream = fields.get("stream").and_then(Value::as_bool) == Some(true);
-    Ok(Request {
-        asked_model,
-        stream,
-        max_tokens: served.output_tokens,
-        body: value.to_string().into_bytes(),
-    })
-}
-
-/// A streamed reply on its way to the client: repaired, event by event.
-#[derive(Debug)]
-pub struct Repair {
-    usage: Usage,
-}
-
-impl Repair {
-    /// `prompt_tokens`: the prompt's length, if it was counted before.
-    pub fn new(_request: &Request, _prompt_tokens: Option<u64>) -> Self {
-        Self {
-            usage: Usage::default(),
-        }
-    }
-
-    /// Takes bytes of the engine's stream as they come, split anywhere, and returns the bytes that are ready for the client.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        bytes.to_vec()
-    }
-
-    /// The engine's stream has ended: what is left, and an `error` event if it ended before its time.
-    pub fn finish(&mut self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// What is known of the tokens so far.
-    pub fn usage(&self) -> Usage {
-        self.usage
-    }
-}
-
-/// A plain (not streamed) reply of the engine, repaired. Errors: it is no reply.
-pub fn reply(body: &[u8], _request: &Request) -> Result<(Vec<u8>, Usage), ApiError> {
-    Ok((body.to_vec(), Usage::default()))
-}
+#[cfg(test)]
+mod tests;

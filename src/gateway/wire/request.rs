@@ -1,0 +1,220 @@
+//! Requests, read and made ready for the engine.
+
+use serde_json::{Map, Value, json};
+
+use super::{ApiError, Served, fold, json};
+
+/// A request, read and made ready for the engine.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The model's name as the client asked for it; replies name it.
+    pub asked_model: String,
+    pub stream: bool,
+    /// The longest reply, in tokens, as the engine is asked for it.
+    pub max_tokens: u64,
+    /// What goes to the engine. `count_tokens` takes it as well.
+    pub body: Vec<u8>,
+}
+
+/// What engines understand. The rest (`thinking`, `context_management`, `output_config`, `metadata` with the device's id, …) acts on the API's own models only.
+/// The last two are vllm-mlx's.
+const FIELDS: [&str; 13] = [
+    "model",
+    "messages",
+    "system",
+    "max_tokens",
+    "stream",
+    "tools",
+    "tool_choice",
+    "stop_sequences",
+    "temperature",
+    "top_p",
+    "top_k",
+    "response_format",
+    "chat_template_kwargs",
+];
+
+/// Reads a body of `POST /v1/messages` and makes it ready for the engine. Errors: it is no such request.
+pub fn messages(body: &[u8], served: &Served) -> Result<Request, ApiError> {
+    let mut fields = fields(body)?;
+    let asked = match fields.get("max_tokens") {
+        None => return Err(ApiError::invalid("max_tokens: Field required")),
+        Some(tokens) => tokens
+            .as_u64()
+            .filter(|tokens| *tokens > 0)
+            .ok_or_else(|| {
+                ApiError::invalid("max_tokens: Input should be a valid integer greater than 0")
+            })?,
+    };
+    let max_tokens = asked.min(served.output_tokens.max(1));
+    fields.insert("max_tokens".into(), json!(max_tokens));
+    let stream = fields.get("stream") == Some(&Value::Bool(true));
+    let asked_model = ready(&mut fields, served)?;
+    Ok(Request {
+        asked_model,
+        stream,
+        max_tokens,
+        body: Value::Object(fields).to_string().into_bytes(),
+    })
+}
+
+/// Reads a body of `POST /v1/messages/count_tokens` and makes it ready for the engine's own. Errors: it is no such request.
+pub fn count_tokens(body: &[u8], served: &Served) -> Result<Vec<u8>, ApiError> {
+    let mut fields = fields(body)?;
+    ready(&mut fields, served)?;
+    Ok(Value::Object(fields).to_string().into_bytes())
+}
+
+fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    match json::read(body) {
+        Some(Value::Object(fields)) => Ok(fields),
+        Some(_) => Err(ApiError::invalid("the body is not a JSON object")),
+        None => Err(ApiError::invalid("the body is not valid JSON")),
+    }
+}
+
+/// Validates, maps and folds. Returns the model that was asked for.
+fn ready(fields: &mut Map<String, Value>, served: &Served) -> Result<String, ApiError> {
+    validate(fields)?;
+    fields.retain(|name, value| FIELDS.contains(&name.as_str()) && !value.is_null());
+    let asked = fields
+        .insert("model".into(), json!(served.name))
+        .and_then(|model| model.as_str().map(str::to_owned))
+        .unwrap_or_default();
+    if let Some(Value::Array(messages)) = fields.get_mut("messages") {
+        *messages = fold::fold(std::mem::take(messages));
+    }
+    Ok(asked)
+}
+
+/// Holds the request against the shapes that an engine answers with a bare 500.
+fn validate(fields: &Map<String, Value>) -> Result<(), ApiError> {
+    let wrong =
+        |path: &str, what: &str| Err(ApiError::invalid(format!("{path}: Input should be {what}")));
+    match fields.get("model") {
+        None => return Err(ApiError::invalid("model: Field required")),
+        Some(Value::String(_)) => {}
+        Some(_) => return wrong("model", "a valid string"),
+    }
+    let messages = match fields.get("messages") {
+        None => return Err(ApiError::invalid("messages: Field required")),
+        Some(Value::Array(messages)) => messages,
+        Some(_) => return wrong("messages", "a valid list"),
+    };
+    if messages.is_empty() {
+        return Err(ApiError::invalid(
+            "messages: at least one message is required",
+        ));
+    }
+    for (index, message) in messages.iter().enumerate() {
+        validate_message(message, &format!("messages.{index}"))?;
+    }
+    match fields.get("system") {
+        None | Some(Value::Null | Value::String(_)) => {}
+        Some(Value::Array(blocks)) if blocks.iter().all(|block| block["text"].is_string()) => {}
+        Some(_) => return wrong("system", "a valid string or a list of text blocks"),
+    }
+    match fields.get("tools") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(tools)) => {
+            for (index, tool) in tools.iter().enumerate() {
+                validate_tool(tool, &format!("tools.{index}"))?;
+            }
+        }
+        Some(_) => return wrong("tools", "a valid list"),
+    }
+    let is_absent_or = |name: &str, check: fn(&Value) -> bool| {
+        fields
+            .get(name)
+            .is_none_or(|value| value.is_null() || check(value))
+    };
+    for (name, check, what) in [
+        (
+            "stream",
+            Value::is_boolean as fn(&Value) -> bool,
+            "a valid boolean",
+        ),
+        ("temperature", Value::is_number, "a valid number"),
+        ("top_p", Value::is_number, "a valid number"),
+        ("top_k", Value::is_i64, "a valid integer"),
+        ("tool_choice", Value::is_object, "a valid object"),
+        ("response_format", Value::is_object, "a valid object"),
+        ("chat_template_kwargs", Value::is_object, "a valid object"),
+        ("stop_sequences", is_strings, "a list of strings"),
+    ] {
+        if !is_absent_or(name, check) {
+            return wrong(name, what);
+        }
+    }
+    Ok(())
+}
+
+fn validate_message(message: &Value, path: &str) -> Result<(), ApiError> {
+    let wrong = |what: &str| Err(ApiError::invalid(format!("{path}{what}")));
+    if !message.is_object() {
+        return wrong(": Input should be a valid object");
+    }
+    match message["role"].as_str() {
+        Some("user" | "assistant" | "system") => {}
+        Some(_) => return wrong(".role: Input should be 'user' or 'assistant'"),
+        None => return wrong(".role: Field required"),
+    }
+    let blocks = match &message["content"] {
+        Value::String(_) => return Ok(()),
+        Value::Array(blocks) => blocks,
+        Value::Null => return wrong(".content: Field required"),
+        _ => return wrong(".content: Input should be a valid string or list"),
+    };
+    for (index, block) in blocks.iter().enumerate() {
+        let wrong = |what: &str| Err(ApiError::invalid(format!("{path}.content.{index}.{what}")));
+        let is_text = |name: &str| block[name].is_string();
+        match block["type"].as_str() {
+            None => return wrong("type: Field required"),
+            Some("text") if !is_text("text") => {
+                return wrong("text: Input should be a valid string");
+            }
+            Some("tool_use") if !is_text("id") || !is_text("name") => {
+                return wrong("id, name: Input should be a valid string");
+            }
+            Some("tool_use") if !block["input"].is_object() => {
+                return wrong("input: Input should be a valid object");
+            }
+            Some("tool_result") if !is_text("tool_use_id") => {
+                return wrong("tool_use_id: Input should be a valid string");
+            }
+            Some("tool_result")
+                if !matches!(
+                    block["content"],
+                    Value::Null | Value::String(_) | Value::Array(_)
+                ) =>
+            {
+                return wrong("content: Input should be a valid string or list");
+            }
+            Some("image") if !block["source"].is_object() => {
+                return wrong("source: Input should be a valid object");
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn validate_tool(tool: &Value, path: &str) -> Result<(), ApiError> {
+    let wrong = |what: &str| Err(ApiError::invalid(format!("{path}.{what}")));
+    if !tool["name"].is_string() {
+        return wrong("name: Field required");
+    }
+    if !matches!(tool["description"], Value::Null | Value::String(_)) {
+        return wrong("description: Input should be a valid string");
+    }
+    if !matches!(tool["input_schema"], Value::Null | Value::Object(_)) {
+        return wrong("input_schema: Input should be a valid object");
+    }
+    Ok(())
+}
+
+fn is_strings(value: &Value) -> bool {
+    value
+        .as_array()
+        .is_some_and(|items| items.iter().all(Value::is_string))
+}
