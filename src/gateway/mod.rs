@@ -2,9 +2,23 @@
 //!
 //! The supervisor owns the listener and says through [`Settings`] where the engine is; everything else happens here.
 
+pub mod access;
+pub mod figures;
+mod limits;
+mod messages;
+mod outlet;
+mod queue;
+mod routes;
+mod server;
+mod upstream;
 pub mod wire;
 
 use tokio::sync::watch;
+
+pub use access::{Access, Caller};
+pub use figures::{Figures, Summary};
+pub use limits::Limits;
+pub use server::serve;
 
 use crate::secret::Secret;
 
@@ -32,4 +46,28 @@ pub struct Settings {
     pub engine: watch::Receiver<Engine>,
     /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
     pub window: watch::Receiver<u64>,
+    /// Who may ask. Keep a clone to grant and revoke.
+    pub access: Access,
+    /// Where figures are kept. Keep a clone to read them.
+    pub figures: Figures,
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// With the usual limits, and figures of its own.
+    pub fn new(
+        served: wire::Served,
+        engine: watch::Receiver<Engine>,
+        window: watch::Receiver<u64>,
+        access: Access,
+    ) -> Self {
+        Self {
+            served,
+            engine,
+            window,
+            access,
+            figures: Figures::new(),
+            limits: Limits::default(),
+        }
+    }
 }
