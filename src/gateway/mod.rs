@@ -10,6 +10,8 @@ mod outlet;
 mod queue;
 mod routes;
 mod server;
+#[cfg(test)]
+mod tests;
 mod upstream;
 pub mod wire;
 
