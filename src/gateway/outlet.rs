@@ -153,7 +153,7 @@ impl Reply {
     pub async fn begin(mut self, hold: Duration) -> Beginning {
         let next = match tokio::time::timeout(hold, self.items.recv()).await {
             Ok(Some(Item::Error(error))) => return Beginning::Error(error),
-            Ok(item) => item.unwrap_or(Item::BreakOff),
+            Ok(item) => self.taken(item),
             Err(_) => Item::Piece(Bytes::from_static(PING)),
         };
         Beginning::Stream(Streaming {
@@ -162,6 +162,14 @@ impl Reply {
             between_events: true,
             over: false,
         })
+    }
+
+    fn taken(&self, item: Option<Item>) -> Item {
+        if let Some(Item::Piece(piece)) = &item {
+            self.unread.fetch_sub(piece.len(), Ordering::Relaxed);
+        }
+        // Whoever filled it has ended without a word.
+        item.unwrap_or(Item::BreakOff)
     }
 }
 
@@ -210,10 +218,7 @@ impl Streaming {
             Err(_) if self.between_events => return Item::Piece(Bytes::from_static(PING)),
             Err(_) => self.reply.items.recv().await,
         };
-        if let Some(Item::Piece(piece)) = &item {
-            self.reply.unread.fetch_sub(piece.len(), Ordering::Relaxed);
-        }
-        item.unwrap_or(Item::BreakOff)
+        self.reply.taken(item)
     }
 }
 
@@ -225,7 +230,8 @@ enum Word {
 
 /// What the first events say, past those that only open a message.
 fn first_word(events: &[u8]) -> Word {
-    for line in events.split(|byte| *byte == b'\n') {
+    let whole_lines = events.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    for line in events[..whole_lines].split(|byte| *byte == b'\n') {
         let Some(name) = line.strip_prefix(b"event:") else {
             continue;
         };
@@ -280,4 +286,157 @@ fn stated_error(events: &[u8]) -> ApiError {
     };
     let message = say("message").unwrap_or_else(|| "the engine failed without a word".into());
     ApiError::new(status, kind, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, StreamExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const HOLD: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_secs(5);
+    const START: &str = "event: message_start\ndata: {}\n\n";
+    const TEXT: &str = "event: content_block_delta\ndata: {}\n\n";
+    const STOP: &str = "event: message_stop\ndata: {}\n\n";
+
+    fn pair() -> (Outlet, Reply) {
+        channel(INTERVAL, 1000)
+    }
+
+    fn idle() -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(tokio::spawn(async {}))
+    }
+
+    async fn begin(reply: Reply) -> Streaming {
+        match reply.begin(HOLD).await {
+            Beginning::Stream(streaming) => streaming,
+            Beginning::Error(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn text(piece: Option<io::Result<Bytes>>) -> String {
+        let bytes = piece.expect("more").expect("a piece");
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_begins_after_a_second_and_is_pinged_every_five() {
+        let started = Instant::now();
+        let (mut outlet, reply) = pair();
+        let body = begin(reply).await.body(idle());
+        let mut body = std::pin::pin!(body);
+        assert_eq!(started.elapsed(), HOLD);
+        for n in 0..4 {
+            assert!(text(body.next().await).starts_with("event: ping\n"));
+            assert_eq!(started.elapsed(), HOLD + INTERVAL * n);
+        }
+        // What only opens a message is held back, and the pings go on.
+        outlet.send(START.into()).ok().expect("held");
+        assert!(text(body.next().await).starts_with("event: ping\n"));
+        outlet.send(TEXT.into()).ok().expect("sent");
+        assert_eq!(text(body.next().await), format!("{START}{TEXT}"));
+        // Also in its middle: a tool call that is written is not heard of for long.
+        assert!(text(body.next().await).starts_with("event: ping\n"));
+        outlet.send(STOP.into()).ok().expect("sent");
+        assert_eq!(text(body.next().await), STOP);
+        assert!(outlet.complete());
+        outlet.end();
+        assert!(body.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_ping_is_put_into_the_middle_of_an_event() {
+        let (mut outlet, reply) = pair();
+        outlet.send(TEXT.into()).ok().expect("sent");
+        outlet.send("event: content".into()).ok().expect("sent");
+        let body = begin(reply).await.body(idle());
+        let mut body = std::pin::pin!(body);
+        assert_eq!(text(body.next().await), TEXT);
+        assert_eq!(text(body.next().await), "event: content");
+        let waiting = tokio::time::timeout(INTERVAL * 10, body.next());
+        waiting.await.expect_err("nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_has_a_status_within_a_second_and_is_an_event_after_that() {
+        let error = || ApiError::new(400, "invalid_request_error", "no");
+        let (outlet, reply) = pair();
+        outlet.error(error());
+        match reply.begin(HOLD).await {
+            Beginning::Error(given) => assert_eq!(given, error()),
+            Beginning::Stream(_) => panic!("a stream"),
+        }
+        let (outlet, reply) = pair();
+        let body = begin(reply).await.body(idle());
+        outlet.error(error());
+        let all: Vec<_> = body.collect().await;
+        let last = text(all.into_iter().last());
+        assert!(last.starts_with("event: error\ndata: {\"type\":\"error\""));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_fails_breaks_the_stream_off() {
+        let (mut outlet, reply) = pair();
+        outlet.send(TEXT.into()).ok().expect("sent");
+        drop(outlet);
+        let body = begin(reply).await.body(idle());
+        let all: Vec<_> = body.collect().await;
+        assert!(all[0].is_ok() && all[1].is_err() && all.len() == 2);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_kept_than_may_be() {
+        let (mut outlet, reply) = pair();
+        let piece = || TEXT.repeat(20).into_bytes();
+        outlet.send(piece()).ok().expect("sent");
+        outlet.send(piece()).ok().expect("sent");
+        assert!(matches!(outlet.send(piece()), Err(Failure::Lost(_))));
+        // What was read counts no longer.
+        let (mut outlet, reading) = pair();
+        let body = {
+            outlet.send(TEXT.into()).ok().expect("sent");
+            begin(reading).await.body(idle())
+        };
+        let mut body = std::pin::pin!(body);
+        let _ = body.next().await;
+        for _ in 0..10 {
+            outlet.send(piece()).ok().expect("sent");
+            assert!(body.next().now_or_never().is_some());
+        }
+        drop(reply);
+    }
+
+    #[test]
+    fn words_are_read_from_whole_lines() {
+        let none = |events: &str| matches!(first_word(events.as_bytes()), Word::None);
+        assert!(none(""));
+        assert!(none(START));
+        assert!(none("event: content_bl"));
+        assert!(none(": heartbeat\n\nevent: ping\n"));
+        assert!(!none(TEXT));
+        assert_eq!(last_word(STOP.as_bytes()), Some("message_stop"));
+        assert_eq!(last_word(TEXT.as_bytes()), None);
+        let quoted =
+            "event: content_block_delta\ndata: {\"text\":\"\\nevent: message_stop\\n\"}\n\n";
+        assert_eq!(last_word(quoted.as_bytes()), None);
+        assert!(!tells_of_an_error(quoted.as_bytes()));
+        assert!(tells_of_an_error(b"event: error\ndata: {}\n\n"));
+    }
+
+    #[test]
+    fn what_an_error_event_states_becomes_a_status() {
+        let event = br#"event: error
+data: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}
+
+"#;
+        let error = stated_error(event);
+        assert_eq!((error.status, error.kind), (529, "overloaded_error"));
+        assert_eq!(error.message, "busy");
+        assert_eq!(
+            stated_error(b"event: error\ndata: nonsense\n\n").status,
+            500
+        );
+    }
 }

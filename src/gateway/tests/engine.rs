@@ -352,5 +352,4 @@ async fn an_engine_that_ends_without_its_last_event_breaks_off() {
     let stage = Stage::new(fake.ready()).await;
     let (_, text, broke) = stage.stream("hi").await;
     assert!(text.contains("some") && broke, "{text}");
-    let _ = closing();
 }

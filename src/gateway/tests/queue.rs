@@ -47,13 +47,27 @@ async fn requests_reach_the_engine_one_at_a_time_in_the_order_in_which_they_came
         let (answer, broke) = within(one).await.expect("no panic");
         assert!(!broke);
         assert!(answer.contains(&format!("answer to q{n}")), "{answer}");
-        assert_eq!(
-            answer.contains("event: ping"),
-            n > 0 || answer.contains("ping")
-        );
     }
     assert_eq!(fake.said(), ["q0", "q1", "q2", "q3", "q4"]);
     assert_eq!(stage.figures.total().turns, 5);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_others_is_told_that_the_line_is_alive() {
+    let (fake, signal) = patient().await;
+    let stage = Stage::new(fake.ready()).await;
+    let first = stage.asking("first");
+    until(|| fake.said().len() == 1).await;
+    let mut second = stage.ask("second", true).await;
+    let mut pings = String::new();
+    while pings.matches("event: ping\n").count() < 3 {
+        let piece = within(second.chunk()).await.expect("a stream");
+        pings += &String::from_utf8_lossy(&piece.expect("more"));
+    }
+    assert_eq!(fake.said(), ["first"]);
+    signal.add_permits(2);
+    within(first).await.expect("no panic");
+    assert!(rest(second).await.0.contains("answer to second"));
 }
 
 #[tokio::test]
