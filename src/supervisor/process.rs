@@ -226,7 +226,7 @@ struct Owner<'a> {
     figures: Figures,
     tell_gateway: watch::Sender<Engine>,
     window: watch::Sender<u64>,
-    gateway: JoinHandle<()>,
+    gateway: JoinHandle<Result<()>>,
     gateway_stop: CancellationToken,
 
     pause_over: Option<tokio::time::Instant>,
@@ -281,6 +281,7 @@ impl<'a> Owner<'a> {
             window: narrowed,
             access: access.clone(),
             figures: figures.clone(),
+            limits: gateway::Limits::default(),
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,

@@ -1,0 +1,118 @@
+//! How much and how long: sizes, deadlines, and a request's body read within them.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+
+use super::wire::ApiError;
+
+/// Limits and intervals. The defaults are for use; tests shorten them.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The longest body of a request, in bytes. A window of 262,144 tokens is about 1 MB of text; the rest is room for images.
+    pub body: usize,
+    /// The longest head of a request, in bytes.
+    pub head: usize,
+    /// The most headers that a request may have.
+    pub headers: usize,
+    /// Connections at a time. A Mac gives a process 256 open files unless told otherwise.
+    pub connections: usize,
+    /// Requests that may wait for the engine.
+    pub waiting: usize,
+    /// How long a connection may take for the head of its next request, and so how long an idle one is kept.
+    pub head_deadline: Duration,
+    /// How long a body may send nothing.
+    pub body_idle: Duration,
+    /// How long a whole body may take.
+    pub body_deadline: Duration,
+    /// How long a streamed reply's status is held back, so that what is refused at once is refused with a status of its own.
+    pub hold: Duration,
+    /// How long a stream is silent before the client is told that it lives.
+    pub ping: Duration,
+    /// How long the engine may send nothing that counts. Its comments do not: it sends them while it hangs, too.
+    pub stall: Duration,
+    /// How long a request waits for the engine's owner to notice that the engine is lost, before it tries the same one again.
+    pub notice: Duration,
+    /// How long a count of tokens may take while the engine generates for somebody else.
+    pub count: Duration,
+    /// How often a request is sent again to an engine that was lost before it said anything.
+    pub replays: u32,
+    /// How much of a reply is kept for a client that does not read it, in bytes.
+    pub unread: usize,
+    /// How long open streams have to say farewell when the gateway stops.
+    pub farewell: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: 64 << 20,
+            head: 64 << 10,
+            headers: 100,
+            connections: 128,
+            waiting: 64,
+            head_deadline: Duration::from_secs(60),
+            body_idle: Duration::from_secs(30),
+            body_deadline: Duration::from_secs(300),
+            hold: Duration::from_secs(1),
+            ping: Duration::from_secs(5),
+            stall: Duration::from_secs(1800),
+            notice: Duration::from_secs(5),
+            count: Duration::from_secs(30),
+            replays: 2,
+            unread: 64 << 20,
+            farewell: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Reads a whole body, if it keeps to the limits.
+pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limits.body as u64) {
+        return Err(too_large(limits));
+    }
+    match tokio::time::timeout(limits.body_deadline, collect(body, limits)).await {
+        Ok(read) => read,
+        Err(_) => Err(too_slow()),
+    }
+}
+
+async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+    let mut whole = bytes::BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout(limits.body_idle, body.frame()).await {
+            Err(_) => return Err(too_slow()),
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(_))) => {
+                return Err(invalid("the body ended before its time"));
+            }
+            Ok(Some(Ok(frame))) => frame,
+        };
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > limits.body {
+                return Err(too_large(limits));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+}
+
+fn invalid(message: &str) -> ApiError {
+    ApiError::new(400, "invalid_request_error", message)
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(408, "timeout_error", "the body took too long")
+}
+
+fn too_large(limits: &Limits) -> ApiError {
+    let message = format!("the body is larger than {} bytes", limits.body);
+    ApiError::new(413, "request_too_large", message)
+}

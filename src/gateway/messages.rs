@@ -1,0 +1,325 @@
+//! One request for a message, from the queue to the end of its reply.
+
+use std::pin::pin;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::Response;
+use bytes::Bytes;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::access::Caller;
+use super::figures::{Ended, Running};
+use super::outlet::{self, Beginning, Outlet};
+use super::queue::Place;
+use super::server::Gateway;
+use super::upstream::{self, Failure, Target};
+use super::wire::{self, ApiError};
+
+/// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
+const TEMPLATE_TOKENS: u64 = 4096;
+
+/// Answers the body of `POST /v1/messages`.
+pub async fn answer(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
+    let mut running = gateway.figures.arrive(caller);
+    let request =
+        wire::messages(&body, &gateway.served).inspect_err(|_| running.end(Ended::Refused))?;
+    drop(body);
+    if gateway.figures.queued() > gateway.limits.waiting {
+        running.end(Ended::Refused);
+        let message = "too many requests wait for the model already";
+        return Err(ApiError::new(529, "overloaded_error", message));
+    }
+    let stream = request.stream;
+    let turn = Turn {
+        gateway: gateway.clone(),
+        body: request.body.clone().into(),
+        request,
+        running,
+        counted: None,
+    };
+    let place = gateway.queue.enter();
+    if stream {
+        turn.streamed(place).await
+    } else {
+        turn.plain(place).await
+    }
+}
+
+struct Turn {
+    gateway: Gateway,
+    request: wire::Request,
+    body: Bytes,
+    running: Running,
+    /// The prompt's length as the engine counts it, once it was asked.
+    counted: Option<u64>,
+}
+
+/// Where the reply goes.
+enum Client {
+    Stream(Outlet),
+    Plain(Vec<u8>),
+}
+
+impl Client {
+    fn begun(&self) -> bool {
+        match self {
+            Self::Stream(outlet) => outlet.begun(),
+            Self::Plain(_) => false,
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Self::Stream(outlet) = self {
+            outlet.forget();
+        }
+    }
+}
+
+impl Turn {
+    async fn plain(mut self, place: Place) -> Result<Response, ApiError> {
+        let mut client = Client::Plain(Vec::new());
+        let done = self.run(place, &mut client).await;
+        if let Err(failure) = done {
+            return Err(stated(failure));
+        }
+        let Client::Plain(reply) = client else {
+            return Err(upstream::senseless());
+        };
+        let mut response = Response::new(Body::from(reply));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json"),
+        );
+        Ok(response)
+    }
+
+    async fn streamed(self, place: Place) -> Result<Response, ApiError> {
+        let limits = &self.gateway.limits;
+        let hold = limits.hold;
+        let (outlet, reply) = outlet::channel(limits.ping, limits.unread);
+        // The task ends with the reply, and the reply with the client's connection.
+        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
+        match reply.begin(hold).await {
+            Beginning::Error(error) => Err(error),
+            Beginning::Stream(streaming) => {
+                let mut response = Response::new(Body::from_stream(streaming.body(task)));
+                let headers = response.headers_mut();
+                let value = header::HeaderValue::from_static;
+                headers.insert(header::CONTENT_TYPE, value("text/event-stream"));
+                headers.insert(header::CACHE_CONTROL, value("no-cache"));
+                Ok(response)
+            }
+        }
+    }
+
+    async fn fill(mut self, place: Place, outlet: Outlet) {
+        let mut client = Client::Stream(outlet);
+        let done = self.run(place, &mut client).await;
+        let Client::Stream(outlet) = client else {
+            return;
+        };
+        // The figure is in the book before the client can know that this is over.
+        drop(self);
+        match done {
+            Ok(()) => outlet.end(),
+            Err(Failure::Lost(_)) if outlet.begun() => outlet.break_off(),
+            Err(failure) => outlet.error(stated(failure)),
+        }
+    }
+
+    /// The whole of it, and how it ended for the figures.
+    async fn run(&mut self, place: Place, client: &mut Client) -> Result<(), Failure> {
+        let stop = self.gateway.stop.clone();
+        let done = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                self.running.end(Ended::Stopped);
+                return Err(Failure::Refused(ApiError::new(upstream::GONE, "api_error", "cclocal is stopping")));
+            }
+            done = self.take_turn(place, client) => done,
+        };
+        self.running.end(match &done {
+            Ok(()) => match client {
+                Client::Stream(outlet) if outlet.failed() => Ended::EngineError,
+                _ => Ended::Answered,
+            },
+            Err(Failure::Lost(_)) => Ended::EngineLost,
+            Err(Failure::Stalled) => Ended::Stalled,
+            Err(Failure::Refused(_)) => Ended::EngineError,
+        });
+        done
+    }
+
+    async fn take_turn(&mut self, place: Place, client: &mut Client) -> Result<(), Failure> {
+        let mut engine = self.gateway.engine.clone();
+        let mut turn = pin!(place.turn());
+        // What is too long is refused without waiting for others, if the engine can count meanwhile.
+        let mut held = None;
+        if let Some(target) = upstream::ready_now(&engine) {
+            tokio::select! {
+                biased;
+                mine = &mut turn => held = Some(mine),
+                guarded = self.guard(&target) => match guarded {
+                    Err(Failure::Refused(error)) => return Err(Failure::Refused(error)),
+                    // Asked again when it is its turn.
+                    Ok(()) | Err(_) => {}
+                },
+            }
+        }
+        let _held = match held {
+            Some(mine) => mine,
+            None => turn.await,
+        };
+
+        let mut replays = 0;
+        loop {
+            let target = upstream::ready(&mut engine)
+                .await
+                .map_err(Failure::Refused)?;
+            match self.attempt(&target, client).await {
+                Err(Failure::Lost(why))
+                    if !client.begun() && replays < self.gateway.limits.replays =>
+                {
+                    tracing::debug!(why, "the engine was lost before it answered");
+                    replays += 1;
+                    client.forget();
+                    upstream::another(&mut engine, &self.gateway.limits).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, target: &Target, client: &mut Client) -> Result<(), Failure> {
+        self.guard(target).await?;
+        self.running.start();
+        match client {
+            Client::Stream(outlet) => self.forward(target, outlet).await,
+            Client::Plain(reply) => {
+                *reply = self.whole(target).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses a prompt that is longer than the window. Only one that could be is counted: a token has at least one byte.
+    async fn guard(&mut self, target: &Target) -> Result<(), Failure> {
+        let window = *self.gateway.window.borrow();
+        if self.body.len() as u64 + TEMPLATE_TOKENS <= window {
+            return Ok(());
+        }
+        if self.counted.is_none() {
+            let upstream = &self.gateway.upstream;
+            let deadline = self.gateway.limits.count;
+            match upstream.count(target, self.body.clone(), deadline).await {
+                Ok(tokens) => self.counted = Some(tokens),
+                Err(Failure::Lost(why)) => return Err(Failure::Lost(why)),
+                // An engine that cannot count must do without.
+                Err(Failure::Stalled | Failure::Refused(_)) => {
+                    tracing::debug!("the engine does not count tokens");
+                    return Ok(());
+                }
+            }
+        }
+        match self.counted {
+            Some(tokens) if tokens > window => {
+                self.running.end(Ended::Refused);
+                // The real client reads both numbers and compacts.
+                let message = format!("prompt is too long: {tokens} tokens > {window} maximum");
+                Err(Failure::Refused(ApiError::new(
+                    400,
+                    "invalid_request_error",
+                    message,
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn whole(&mut self, target: &Target) -> Result<Vec<u8>, Failure> {
+        let body = self
+            .gateway
+            .upstream
+            .post_plain(
+                target,
+                "/v1/messages",
+                self.body.clone(),
+                self.gateway.limits.stall,
+            )
+            .await?;
+        let (reply, usage) = wire::reply(&body, &self.request).map_err(Failure::Refused)?;
+        self.running.usage(usage);
+        Ok(reply)
+    }
+
+    async fn forward(&mut self, target: &Target, outlet: &mut Outlet) -> Result<(), Failure> {
+        let stall = self.gateway.limits.stall;
+        let mut response = self
+            .gateway
+            .upstream
+            .post(target, "/v1/messages", self.body.clone(), stall)
+            .await?;
+        if !is_event_stream(&response) {
+            return Err(Failure::Refused(upstream::senseless()));
+        }
+        let mut repair = wire::Repair::new(&self.request, self.counted);
+        let mut patience = upstream::Patience::new(stall);
+        let ended = loop {
+            let piece = match patience.piece(&mut response).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break Ok(()),
+                Err(failure) => break Err(failure),
+            };
+            outlet.send(repair.push(&piece))?;
+            if outlet.begun() {
+                self.running.token();
+            }
+        };
+        self.running.usage(repair.usage());
+        if let Err(Failure::Stalled) = ended {
+            return Err(Failure::Stalled);
+        }
+        if !outlet.complete() && !outlet.failed() {
+            let rest = repair.finish();
+            self.running.usage(repair.usage());
+            // What it lacks is told by breaking off, not by an event.
+            if !outlet::tells_of_an_error(&rest) {
+                outlet.send(rest)?;
+            }
+        }
+        if outlet.complete() || outlet.failed() {
+            return Ok(());
+        }
+        Err(match ended {
+            Err(failure) => failure,
+            Ok(()) => Failure::Lost("the engine ended its answer before its time".into()),
+        })
+    }
+}
+
+fn is_event_stream(response: &reqwest::Response) -> bool {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+/// What the client is told.
+fn stated(failure: Failure) -> ApiError {
+    match failure {
+        // The real client tries again, streamed, after this one.
+        Failure::Lost(why) => ApiError::new(
+            529,
+            "overloaded_error",
+            format!("the engine was lost ({why})"),
+        ),
+        Failure::Stalled => ApiError::new(
+            504,
+            "timeout_error",
+            "the engine has sent nothing for too long",
+        ),
+        Failure::Refused(error) => error,
+    }
+}

@@ -1,0 +1,353 @@
+//! One at a time, in order; pings meanwhile; whoever goes away is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::fake::{
+    Fake, Seen, Step, answer, closing, head, json_reply, opening, plain_answer, text,
+};
+use super::{Stage, error, error_event, limits, question, rest, until, within};
+use crate::gateway::figures::Ended;
+use crate::gateway::{Engine, Limits};
+
+/// An engine that answers each request when it is let.
+async fn patient() -> (Fake, Arc<Semaphore>) {
+    let signal = Arc::new(Semaphore::new(0));
+    let let_go = signal.clone();
+    let fake = Fake::start(move |seen| {
+        let said = format!("answer to {}", seen.said());
+        vec![
+            head(),
+            opening(),
+            Step::Wait(let_go.clone()),
+            text(&said),
+            closing(),
+        ]
+    })
+    .await;
+    (fake, signal)
+}
+
+#[tokio::test]
+async fn requests_reach_the_engine_one_at_a_time_in_the_order_in_which_they_came() {
+    let (fake, signal) = patient().await;
+    let stage = Stage::new(fake.ready()).await;
+    let mut asking = Vec::new();
+    for n in 0..5 {
+        asking.push(stage.asking(&format!("q{n}")));
+        until(|| stage.figures.queued() + stage.figures.active() == n + 1).await;
+    }
+    for (n, one) in asking.into_iter().enumerate() {
+        until(|| fake.said().len() == n + 1).await;
+        assert_eq!((stage.figures.active(), stage.figures.queued()), (1, 4 - n));
+        signal.add_permits(1);
+        let (answer, broke) = within(one).await.expect("no panic");
+        assert!(!broke);
+        assert!(answer.contains(&format!("answer to q{n}")), "{answer}");
+    }
+    assert_eq!(fake.said(), ["q0", "q1", "q2", "q3", "q4"]);
+    assert_eq!(stage.figures.total().turns, 5);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_others_is_told_that_the_line_is_alive() {
+    let (fake, signal) = patient().await;
+    let stage = Stage::new(fake.ready()).await;
+    let first = stage.asking("first");
+    until(|| fake.said().len() == 1).await;
+    let mut second = stage.ask("second", true).await;
+    let mut pings = String::new();
+    while pings.matches("event: ping\n").count() < 3 {
+        let piece = within(second.chunk()).await.expect("a stream");
+        pings += &String::from_utf8_lossy(&piece.expect("more"));
+    }
+    assert_eq!(fake.said(), ["first"]);
+    signal.add_permits(2);
+    within(first).await.expect("no panic");
+    assert!(rest(second).await.0.contains("answer to second"));
+}
+
+#[tokio::test]
+async fn whoever_goes_away_in_the_queue_is_not_answered() {
+    let (fake, signal) = patient().await;
+    let stage = Stage::new(fake.ready()).await;
+    let first = stage.asking("first");
+    until(|| fake.said().len() == 1).await;
+    let leaving = stage.asking("leaving");
+    until(|| stage.figures.queued() == 1).await;
+    let last = stage.asking("last");
+    until(|| stage.figures.queued() == 2).await;
+    drop(leaving);
+    until(|| stage.figures.queued() == 1).await;
+    signal.add_permits(2);
+    within(first).await.expect("no panic");
+    assert!(
+        within(last)
+            .await
+            .expect("no panic")
+            .0
+            .contains("answer to last")
+    );
+    assert_eq!(fake.said(), ["first", "last"]);
+    assert!(
+        stage
+            .figures
+            .recent()
+            .iter()
+            .any(|figure| figure.ended == Ended::Cancelled)
+    );
+}
+
+#[tokio::test]
+async fn whoever_goes_away_while_it_is_answered_is_cancelled_at_the_engine() {
+    for (stream, steps) in [
+        (true, vec![head(), opening(), text("some"), Step::Hang]),
+        (true, vec![head(), opening(), Step::Hang]),
+        (true, vec![Step::Hang]),
+        (false, vec![Step::Hang]),
+    ] {
+        let steps = std::sync::Mutex::new(Some(steps));
+        let fake = Fake::start(move |_| {
+            steps
+                .lock()
+                .expect("no panic")
+                .take()
+                .unwrap_or_else(|| answer("next"))
+        })
+        .await;
+        let stage = Stage::new(fake.ready()).await;
+        let sent = stage.post("/v1/messages", &question("hi", stream)).send();
+        let asking = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+            rest(sent.await.expect("an answer")).await
+        }));
+        until(|| fake.said().len() == 1).await;
+        drop(asking);
+        until(|| fake.left() == 1).await;
+        // The engine is free for the next one.
+        let (_, answer, _) = stage.stream("next").await;
+        assert!(answer.contains("next"));
+        assert_eq!(stage.figures.recent()[0].ended, Ended::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_lives_while_the_engine_starts_and_is_answered_when_it_is_ready() {
+    let fake = Fake::start(|_| answer("hello")).await;
+    let stage = Stage::new(Engine::Starting).await;
+    let mut response = stage.ask("hi", true).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut pings = String::new();
+    while pings.matches("event: ping\n").count() < 3 {
+        let piece = within(response.chunk()).await.expect("a stream");
+        pings += &String::from_utf8_lossy(&piece.expect("more"));
+    }
+    assert!(!pings.contains("message_start"));
+    stage.engine.send_replace(fake.ready());
+    let (answer, broke) = rest(response).await;
+    assert!(answer.contains("hello") && answer.contains("message_stop") && !broke);
+}
+
+#[tokio::test]
+async fn a_plain_request_waits_for_the_engine_too() {
+    let fake = Fake::start(|_| plain_answer("hello")).await;
+    let stage = Stage::new(Engine::Starting).await;
+    let sent = stage.post("/v1/messages", &question("hi", false)).send();
+    let asking = tokio::spawn(sent);
+    until(|| stage.figures.queued() == 1).await;
+    stage.engine.send_replace(fake.ready());
+    let response = within(asking).await.expect("no panic").expect("an answer");
+    assert!(response.text().await.expect("a text").contains("hello"));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_keeps_nobody_waiting() {
+    let fake = Fake::start(|seen| {
+        if seen.said() != "much" {
+            return answer("little");
+        }
+        let mut steps = vec![head(), opening()];
+        // More than what the sockets between take.
+        steps.extend((0..200).map(|_| text(&"x".repeat(100_000))));
+        steps.push(closing());
+        steps
+    })
+    .await;
+    let stage = Stage::new(fake.ready()).await;
+    let unread = stage.ask("much", true).await;
+    let (_, answer, _) = stage.stream("hi").await;
+    assert!(answer.contains("little"));
+    // And it can still be read.
+    let (much, broke) = rest(unread).await;
+    assert!(much.contains("message_stop") && !broke);
+    assert!(much.len() > 20_000_000);
+}
+
+#[tokio::test]
+async fn no_more_wait_than_may() {
+    let limits = Limits {
+        waiting: 1,
+        ..limits()
+    };
+    let (fake, _signal) = patient().await;
+    let stage = Stage::with(fake.ready(), limits).await;
+    let _first = stage.asking("first");
+    until(|| fake.said().len() == 1).await;
+    let _second = stage.asking("second");
+    until(|| stage.figures.queued() == 1).await;
+    let response = stage.ask("third", true).await;
+    assert_eq!(response.status(), 529);
+    assert_eq!(
+        error(&response.text().await.expect("a text")).0,
+        "overloaded_error"
+    );
+}
+
+/// Counts by the number in the question; answers at once, or when it is let.
+async fn counting(tokens: u64, signal: Option<Arc<Semaphore>>) -> Fake {
+    Fake::start(move |seen: &Seen| {
+        if seen.path == "/v1/messages/count_tokens" {
+            return json_reply(200, &json!({"input_tokens": tokens}));
+        }
+        let mut steps = vec![head(), opening()];
+        steps.extend(signal.clone().map(Step::Wait));
+        steps.extend([text("hello"), closing()]);
+        steps
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_prompt_beyond_the_window_is_refused_before_the_engine_computes_anything() {
+    let fake = counting(70_000, None).await;
+    let stage = Stage::new(fake.ready()).await;
+    for stream in [true, false] {
+        let response = stage.ask(&"x".repeat(65_000), stream).await;
+        assert_eq!(response.status(), 400);
+        let said = error(&response.text().await.expect("a text"));
+        let expected = "prompt is too long: 70000 tokens > 65536 maximum";
+        assert_eq!(said, ("invalid_request_error".into(), expected.into()));
+    }
+    assert!(fake.said().is_empty());
+    // What cannot be too long is not even counted.
+    let (_, answer, _) = stage.stream(&"x".repeat(60_000)).await;
+    assert!(answer.contains("hello"));
+    assert_eq!(fake.seen().len(), 3);
+    // A window can become narrower.
+    stage.window.send_replace(1000);
+    let response = stage.ask("short", true).await;
+    let said = error(&response.text().await.expect("a text")).1;
+    assert_eq!(said, "prompt is too long: 70000 tokens > 1000 maximum");
+    let ends: Vec<Ended> = stage
+        .figures
+        .recent()
+        .iter()
+        .map(|figure| figure.ended)
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            Ended::Refused,
+            Ended::Refused,
+            Ended::Answered,
+            Ended::Refused
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_prompt_that_fills_the_window_exactly_is_not_refused() {
+    let fake = counting(65_536, None).await;
+    let stage = Stage::new(fake.ready()).await;
+    let (status, answer, _) = stage.stream(&"x".repeat(70_000)).await;
+    assert_eq!(status, 200);
+    assert!(answer.contains("hello"));
+}
+
+#[tokio::test]
+async fn a_prompt_beyond_the_window_does_not_wait_for_others() {
+    let signal = Arc::new(Semaphore::new(0));
+    let fake = counting(70_000, Some(signal)).await;
+    let stage = Stage::new(fake.ready()).await;
+    let _first = stage.asking("first");
+    until(|| stage.figures.active() == 1).await;
+    let response = stage.ask(&"x".repeat(70_000), true).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(stage.figures.active(), 1);
+}
+
+#[tokio::test]
+async fn a_prompt_that_turns_out_too_long_after_pings_is_refused_by_an_event() {
+    let fake = counting(70_000, None).await;
+    let stage = Stage::new(Engine::Starting).await;
+    let response = stage.ask(&"x".repeat(70_000), true).await;
+    assert_eq!(response.status(), 200);
+    stage.engine.send_replace(fake.ready());
+    let (stream, broke) = rest(response).await;
+    assert!(!broke);
+    let (kind, message) = error_event(&stream);
+    assert_eq!(kind, "invalid_request_error");
+    assert_eq!(message, "prompt is too long: 70000 tokens > 65536 maximum");
+}
+
+#[tokio::test]
+async fn an_engine_that_cannot_count_does_without() {
+    let fake = Fake::start(|seen| match seen.path.as_str() {
+        "/v1/messages" => answer("hello"),
+        _ => json_reply(404, &json!({"detail": "Not Found"})),
+    })
+    .await;
+    let stage = Stage::new(fake.ready()).await;
+    let (_, answer, _) = stage.stream(&"x".repeat(70_000)).await;
+    assert!(answer.contains("hello"));
+}
+
+#[tokio::test]
+async fn stopping_ends_what_is_open_with_an_error_and_closes_the_port() {
+    let (fake, _signal) = patient().await;
+    let limits = Limits {
+        farewell: Duration::from_secs(30),
+        ..limits()
+    };
+    let mut stage = Stage::with(fake.ready(), limits).await;
+    let active = stage.asking("active");
+    until(|| fake.said().len() == 1).await;
+    let waiting = stage.asking("waiting");
+    until(|| stage.figures.queued() == 1).await;
+    let plain = tokio::spawn(stage.post("/v1/messages", &question("plain", false)).send());
+    until(|| stage.figures.queued() == 2).await;
+    // They have their status already.
+    let idle = stage.connect().await;
+    stage
+        .stop
+        .take()
+        .expect("once")
+        .send(())
+        .expect("it listens");
+    within(&mut stage.serving)
+        .await
+        .expect("no panic")
+        .expect("no error");
+    for one in [active, waiting] {
+        let (text, broke) = within(one).await.expect("no panic");
+        assert!(!broke, "{text}");
+        assert!(text.contains("cclocal is stopping"), "{text}");
+    }
+    let response = within(plain).await.expect("no panic").expect("an answer");
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["x-should-retry"], "false");
+    drop(idle);
+    tokio::net::TcpStream::connect(("127.0.0.1", stage.port))
+        .await
+        .expect_err("closed");
+    assert!(
+        stage
+            .figures
+            .recent()
+            .iter()
+            .all(|figure| figure.ended == Ended::Stopped)
+    );
+}

@@ -1,0 +1,304 @@
+//! The way to the engine: requests that are sent, and what can go wrong with them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Response, header};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::wire::ApiError;
+use super::{Engine, limits::Limits};
+use crate::secret::Secret;
+
+/// How long a connection to the engine may take. It is on this machine, or near it.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Shorter than the 5 seconds after which the engine's server (uvicorn) closes an idle connection.
+const KEPT_IDLE: Duration = Duration::from_secs(3);
+/// The most that is read of an error's body.
+const ERROR_BODY: usize = 64 << 10;
+/// The longest plain reply. A reply of 131,072 tokens is below 1 MB.
+const REPLY_BODY: usize = 64 << 20;
+
+/// An engine that answers.
+#[derive(Debug, Clone)]
+pub struct Target {
+    base_url: String,
+    key: Option<Secret>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// The engine cannot be reached, or it is gone in the middle of its answer.
+    Lost(String),
+    /// It sends nothing.
+    Stalled,
+    /// It said no.
+    Refused(ApiError),
+}
+
+/// Sends requests to engines. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Upstream(reqwest::Client);
+
+impl Upstream {
+    /// Errors: the system's certificates cannot be read.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        // Prompts go to the engine and nowhere else: through no proxy of the environment, and not where an answer points.
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_DEADLINE)
+            .pool_idle_timeout(KEPT_IDLE)
+            .tcp_nodelay(true)
+            .build()
+            .map(Self)
+    }
+
+    /// Posts a body and returns the answer when its head is there. Answers that are errors become [`Failure::Refused`].
+    pub async fn post(
+        &self,
+        target: &Target,
+        path: &str,
+        body: Bytes,
+        stall: Duration,
+    ) -> Result<Response, Failure> {
+        let mut request = self
+            .0
+            .post(format!("{}{path}", target.base_url))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("anthropic-version", "2023-06-01")
+            .body(body);
+        if let Some(key) = &target.key {
+            request = request.bearer_auth(key.expose());
+        }
+        let response = match tokio::time::timeout(stall, request.send()).await {
+            Err(_) => return Err(Failure::Stalled),
+            Ok(Err(error)) => return Err(lost(&error)),
+            Ok(Ok(response)) => response,
+        };
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let body = read(response, ERROR_BODY, stall).await?;
+        Err(Failure::Refused(refusal(status, &body)))
+    }
+
+    /// Posts a body and returns the whole answer.
+    pub async fn post_plain(
+        &self,
+        target: &Target,
+        path: &str,
+        body: Bytes,
+        stall: Duration,
+    ) -> Result<Vec<u8>, Failure> {
+        let response = self.post(target, path, body, stall).await?;
+        read(response, REPLY_BODY, stall).await
+    }
+
+    /// How many tokens a prompt has, as the engine counts them.
+    pub async fn count(
+        &self,
+        target: &Target,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<u64, Failure> {
+        let counting = self.post_plain(target, "/v1/messages/count_tokens", body, deadline);
+        let answer = tokio::time::timeout(deadline, counting)
+            .await
+            .map_err(|_| Failure::Stalled)??;
+        serde_json::from_slice::<Value>(&answer)
+            .ok()
+            .and_then(|answer| answer.get("input_tokens")?.as_u64())
+            .ok_or_else(|| Failure::Refused(senseless()))
+    }
+}
+
+/// Reads a stream for as long as something comes that counts.
+pub struct Patience {
+    stall: Duration,
+    deadline: Instant,
+}
+
+impl Patience {
+    pub fn new(stall: Duration) -> Self {
+        Self {
+            stall,
+            deadline: Instant::now() + stall,
+        }
+    }
+
+    /// The next piece of a streamed answer; None at its end. The engine's heartbeats are comments, and it sends them while it hangs, too.
+    pub async fn piece(&mut self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+        let piece = tokio::time::timeout_at(self.deadline, response.chunk());
+        match piece.await {
+            Err(_) => Err(Failure::Stalled),
+            Ok(Err(error)) => Err(lost(&error)),
+            Ok(Ok(piece)) => {
+                if piece.as_ref().is_some_and(|piece| !is_comment(piece)) {
+                    self.deadline = Instant::now() + self.stall;
+                }
+                Ok(piece)
+            }
+        }
+    }
+}
+
+fn is_comment(piece: &[u8]) -> bool {
+    piece.starts_with(b":")
+        && piece
+            .split(|byte| *byte == b'\n')
+            .all(|line| line.is_empty() || line.starts_with(b":"))
+}
+
+/// Waits until the engine answers. Errors: it is gone for good.
+pub async fn ready(engine: &mut watch::Receiver<Engine>) -> Result<Target, ApiError> {
+    loop {
+        match &*engine.borrow_and_update() {
+            Engine::Ready { base_url, key } => {
+                return Ok(Target {
+                    base_url: base_url.clone(),
+                    key: key.clone(),
+                });
+            }
+            Engine::Gone(sentence) => return Err(gone(sentence)),
+            Engine::Starting => {}
+        }
+        // Whoever owns the engine has ended without a word.
+        if engine.changed().await.is_err() {
+            return Err(gone("the engine is gone"));
+        }
+    }
+}
+
+/// The engine, if it answers at this moment.
+pub fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
+    match &*engine.borrow() {
+        Engine::Ready { base_url, key } => Some(Target {
+            base_url: base_url.clone(),
+            key: key.clone(),
+        }),
+        _ => None,
+    }
+}
+
+/// Waits until something has changed about an engine that was lost, or long enough that its owner would have noticed.
+pub async fn another(engine: &mut watch::Receiver<Engine>, limits: &Limits) {
+    let _ = tokio::time::timeout(limits.notice, engine.changed()).await;
+}
+
+fn gone(sentence: &str) -> ApiError {
+    ApiError::new(GONE, "api_error", sentence)
+}
+
+/// The status of "gone for good". The reply also says that trying again is of no use (see `routes`).
+pub const GONE: u16 = 503;
+
+/// An answer that is none.
+pub fn senseless() -> ApiError {
+    ApiError::new(
+        502,
+        "api_error",
+        "the engine answered with something that is no answer",
+    )
+}
+
+async fn read(mut response: Response, most: usize, stall: Duration) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    let mut patience = Patience::new(stall);
+    while let Some(piece) = patience.piece(&mut response).await? {
+        if body.len() + piece.len() > most {
+            return Err(Failure::Refused(senseless()));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+/// The engine's errors, whatever shape they have, in the API's own.
+fn refusal(status: u16, body: &[u8]) -> ApiError {
+    let (status, kind) = match status {
+        400 | 422 => (400, "invalid_request_error"),
+        404 => (404, "not_found_error"),
+        413 => (413, "request_too_large"),
+        429 => (429, "rate_limit_error"),
+        // Our key is none of the client's business: to it, the gateway failed.
+        401 | 403 => (502, "api_error"),
+        503 | 529 => (529, "overloaded_error"),
+        504 => (504, "timeout_error"),
+        500..=599 => (status, "api_error"),
+        _ => (502, "api_error"),
+    };
+    let message = words(body).unwrap_or_else(|| "the engine failed without a word".into());
+    ApiError::new(status, kind, message)
+}
+
+/// What an error's body says: Anthropic's and OpenAI's shape, FastAPI's, or text.
+fn words(body: &[u8]) -> Option<String> {
+    const LONGEST: usize = 2000;
+    let text = String::from_utf8_lossy(body);
+    let said = match serde_json::from_str::<Value>(&text) {
+        Ok(value) => {
+            let found = value
+                .pointer("/error/message")
+                .or_else(|| value.get("detail"))
+                .or_else(|| value.get("message"))
+                .or_else(|| value.get("error"))?;
+            match found {
+                Value::String(words) => words.clone(),
+                other => other.to_string(),
+            }
+        }
+        Err(_) => text.into_owned(),
+    };
+    let said = said.trim();
+    (!said.is_empty()).then(|| said.chars().take(LONGEST).collect())
+}
+
+fn lost(error: &reqwest::Error) -> Failure {
+    // The URL is of no use to anybody, and the deepest cause says most.
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    Failure::Lost(deepest.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_any_shape_become_the_apis_own() {
+        let kind = |status, body: &str| {
+            let error = refusal(status, body.as_bytes());
+            (error.status, error.kind, error.message)
+        };
+        assert_eq!(
+            kind(400, r#"{"detail":"bad tool"}"#),
+            (400, "invalid_request_error", "bad tool".into())
+        );
+        assert_eq!(
+            kind(500, "Internal Server Error"),
+            (500, "api_error", "Internal Server Error".into())
+        );
+        assert_eq!(
+            kind(422, r#"{"detail":[{"loc":["body"],"msg":"no"}]}"#).2,
+            r#"[{"loc":["body"],"msg":"no"}]"#
+        );
+        assert_eq!(
+            kind(
+                503,
+                r#"{"type":"error","error":{"type":"x","message":"busy"}}"#
+            ),
+            (529, "overloaded_error", "busy".into())
+        );
+        assert_eq!(kind(401, "{}").0, 502);
+        assert_eq!(kind(302, "").0, 502);
+        assert_eq!(kind(500, "").2, "the engine failed without a word");
+        assert_eq!(kind(500, &"é".repeat(5000)).2.chars().count(), 2000);
+    }
+}
