@@ -9,6 +9,7 @@ mod faults;
 mod launch;
 mod preflight;
 mod prompts;
+mod reliability;
 mod screens;
 mod server;
 mod signals;
