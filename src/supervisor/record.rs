@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::protocol::Ask;
 use super::socket;
 use super::spec::Port;
 use crate::error::{Context, Error, Exit, Result};
@@ -70,8 +70,8 @@ const DYING: Duration = Duration::from_secs(2);
 pub fn sweep_after(paths: &Paths, port: u16) {
     let since = Instant::now();
     let folder = folder(paths, port);
-    // One that listens is another, which has taken the port since.
-    let taken = || UnixStream::connect(socket::path(&folder)).is_ok();
+    // One that answers is another, which has taken the port since.
+    let taken = || socket::ask(&socket::path(&folder), &Ask::Status).is_ok();
     while folder.exists() && !taken() && since.elapsed() < DYING {
         sweep(paths, port);
         std::thread::sleep(Duration::from_millis(5));
