@@ -3,7 +3,7 @@
 //! The engine's Python is a shell script that answers `serve --help` by itself and otherwise becomes this very test binary, in which the
 //! ignored test [`engine_process`] then plays the engine. What the engine does is told by files in the stage's `engine` folder:
 //! `die-before` (its text is the log's last line, and its status is 1), `slow` (it never gets ready), `stubborn` (it ignores SIGTERM),
-//! `die-after` (it is killed once the file `die-now` appears).
+//! `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpListener;
@@ -126,6 +126,11 @@ echo $$ > '{record}/pid'
     stage.set("CCLOCAL_CLAUDE", script.display().to_string());
 }
 
+/// A client that stays until the file `home/go-on` appears.
+pub fn staying_client(stage: &mut Stage) {
+    client(stage, "while [ ! -e \"$HOME/go-on\" ]; do sleep 0.05; done");
+}
+
 /// A client that asks the gateway for an answer, keeps what comes in `client/stream`, and stays until the file `home/go-on` appears.
 pub fn asking_client(stage: &mut Stage) {
     let exe = std::env::current_exe().expect("this binary");
@@ -205,6 +210,13 @@ fn engine_process() {
         .collect();
     note("env", &env);
     note("pid", &std::process::id().to_string());
+    // One line for each engine that was ever started.
+    let mut starts = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("starts"))
+        .expect("open");
+    writeln!(starts, "{}", std::process::id()).expect("written");
     if let Ok(last_words) = std::fs::read_to_string(folder.join("die-before")) {
         eprintln!("{last_words}");
         std::process::exit(1);

@@ -13,5 +13,6 @@ mod reliability;
 mod screens;
 mod server;
 mod signals;
+mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;

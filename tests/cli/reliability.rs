@@ -130,10 +130,7 @@ fn cell(phase: Phase, victim: Victim, signal: Signal) -> String {
         Phase::Download | Phase::Load => {
             stage.write("engine/slow", "yes");
         }
-        Phase::Ready => fakes::client(
-            &mut stage,
-            "while [ ! -e \"$HOME/go-on\" ]; do sleep 0.05; done",
-        ),
+        Phase::Ready => fakes::staying_client(&mut stage),
         Phase::Request => fakes::asking_client(&mut stage),
         Phase::Shutdown => {
             stage.write("engine/stubborn", "yes");
