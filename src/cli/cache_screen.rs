@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use super::{list, rm};
 use crate::error::Result;
 use crate::host::Host;
-use crate::hub::scan::Model;
+use crate::hub::scan::{self, Model};
 use crate::paths::Paths;
 use crate::session::{reservation, signals};
 use crate::ui::picker::{Action, Picker, Row};
@@ -73,7 +73,7 @@ fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
             held: rm::held(paths, model, &running).map(|held| held.cause),
         })
         .collect();
-    let total = models.iter().map(|model| model.bytes).sum();
+    let total = scan::total(models);
     let title = format!("{} in {}", ui::bytes(total), host.tilde(&paths.hub));
     Picker::new(title, rows)
 }
@@ -83,16 +83,15 @@ fn remove(paths: &Paths, chosen: &[&Model]) -> String {
     let running = reservation::all_running(paths);
     let mut freed = 0;
     for model in chosen {
-        let failed = match rm::held(paths, model, &running) {
-            Some(held) => Some(format!("{} was not removed: {}", model.id, held.cause)),
+        let removed = match rm::held(paths, model, &running) {
+            Some(held) => Err(format!("{} was not removed: {}", model.id, held.cause)),
             None => rm::remove_one(paths, model)
-                .err()
-                .map(|error| format!("{}: {}", error.message, error.cause.unwrap_or_default())),
+                .map_err(|error| format!("{}: {}", error.message, error.cause.unwrap_or_default())),
         };
-        if let Some(failed) = failed {
-            return format!("Freed {}. {failed}.", ui::bytes(freed));
+        match removed {
+            Ok(gone) => freed += gone,
+            Err(failed) => return format!("Freed {}. {failed}.", ui::bytes(freed)),
         }
-        freed += model.bytes;
     }
     format!("Freed {}.", ui::bytes(freed))
 }

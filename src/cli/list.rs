@@ -6,6 +6,7 @@ use super::args::ListArgs;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
+use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::paths::Paths;
 use crate::session::reservation::{self, Record};
@@ -39,7 +40,9 @@ pub fn flag(model: &Model) -> Option<String> {
 
 /// The running cclocal that uses it.
 pub fn user<'a>(model: &Model, running: &'a [Record]) -> Option<&'a Record> {
-    running.iter().find(|record| record.model == model.id)
+    running
+        .iter()
+        .find(|record| remove::serves(&record.model, model))
 }
 
 /// The list for people.
@@ -60,7 +63,7 @@ pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Record]) ->
         text += line.trim_end();
         text.push('\n');
     }
-    let total = models.iter().map(|model| model.bytes).sum();
+    let total = scan::total(models);
     let count = match models.len() {
         1 => "1 model".to_owned(),
         count => format!("{count} models"),
@@ -73,6 +76,9 @@ pub fn remarks(model: &Model, running: &[Record]) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     if !model.complete {
         said.push("partial".into());
+    }
+    if !model.stored.is_empty() {
+        said.push(format!("{} shared", ui::bytes(model.stored_bytes())));
     }
     if let Some(record) = user(model, running) {
         said.push(format!("in use on port {}", record.port));
@@ -90,6 +96,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Record]) -> String {
             json!({
                 "id": model.id,
                 "bytes": model.bytes,
+                "shared_bytes": model.stored_bytes(),
                 "state": if model.complete { "complete" } else { "partial" },
                 "flag": flag(model),
                 "in_use": user(model, running).map(|record| json!({ "pid": record.pid, "port": record.port })),
@@ -100,7 +107,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Record]) -> String {
     let report = json!({
         "cache": paths.hub,
         "models": listed,
-        "total_bytes": models.iter().map(|model| model.bytes).sum::<u64>(),
+        "total_bytes": scan::total(models),
     });
     serde_json::to_string_pretty(&report).unwrap_or_default()
 }
