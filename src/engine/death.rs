@@ -65,7 +65,8 @@ const REASONS: &[Reason] = &[
     },
     // Before what is said of downloads: a full disk ends one, and is no fault of the network.
     Reason {
-        marks: &["no space left on device", "not enough free disk space"],
+        // Not the library's warning beforehand, "Not enough free disk space": it downloads all the same, and may have room by then.
+        marks: &["no space left on device"],
         exit: Exit::Machine,
         cause: "the disk is full",
         hint: "free some space and run it again; what was downloaded is kept",
@@ -73,7 +74,15 @@ const REASONS: &[Reason] = &[
     Reason {
         marks: &[
             "outgoing traffic has been disabled",
+            "offline mode is enabled",
             "not found in local cache",
+        ],
+        exit: Exit::Download,
+        cause: "the model is not on this disk, and offline mode is on (HF_HUB_OFFLINE)",
+        hint: "unset HF_HUB_OFFLINE and run it again; what was downloaded is kept",
+    },
+    Reason {
+        marks: &[
             "localentrynotfounderror",
             "cannot find the requested files in the",
         ],
@@ -266,6 +275,16 @@ mod tests {
                 "Failed to download 'org/name' after 3 attempts. Last error: [Errno 28] No space left on device",
                 Exit::Machine,
                 "disk is full",
+            ),
+            (
+                "UserWarning: Not enough free disk space to download the file. The expected file size is: 9 MB.\nsomething else",
+                Exit::Engine,
+                "status 1",
+            ),
+            (
+                "Failed to download 'org/name' after 1 attempts. Last error: Cannot find an appropriate cached snapshot folder for the specified revision on the local disk and outgoing traffic has been disabled. To enable repo look-ups and downloads online, set 'HF_HUB_OFFLINE=0' as environment variable.",
+                Exit::Download,
+                "offline mode is on",
             ),
             (
                 "[Errno 98] error while attempting to bind on address: address already in use",
