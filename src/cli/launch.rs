@@ -54,7 +54,7 @@ fn with_limit(
     ui: &Ui,
     args: &LaunchArgs,
     platform: &Platform,
-    request: Request,
+    mut request: Request,
     limit: &mut Option<Raised>,
 ) -> Result<u8> {
     let engine = engine(host, paths, ui, args.yes)?;
@@ -63,6 +63,10 @@ fn with_limit(
         false => Some(setup::client(host, paths, ui, false)?),
     };
     let name = request.model.name.clone();
+    prepare::learn(paths, &mut request, |id| {
+        let _progress = ui.progress(&format!("asking the hub what {name} is"));
+        runtime().ok()?.block_on(remote::config(host, id))
+    });
     let ask_hub = |id: &str| {
         let _progress = ui.progress(&format!("asking the hub how big {name} is"));
         runtime().ok()?.block_on(remote::size(host, id))
