@@ -347,5 +347,11 @@ mod tests {
           cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
           hint: take --out-tokens 11576 or less, or --ctx 53960 or more
         ");
+        let error = check_window(20_000, 8_192).expect_err("no room");
+        insta::assert_snapshot!(error, @"
+        error: replies of 8192 tokens leave no room in a window of 20000 tokens
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: take --ctx 29384 or more
+        ");
     }
 }
