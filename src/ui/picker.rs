@@ -163,3 +163,118 @@ impl Picker {
         fitted(lines, width)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Ui {
+        Ui {
+            colour: false,
+            interactive: true,
+            animated: true,
+        }
+    }
+
+    fn row(name: &str, held: Option<&str>) -> Row {
+        Row {
+            name: name.into(),
+            bytes: 3_000_000,
+            remark: "partial".into(),
+            held: held.map(str::to_owned),
+        }
+    }
+
+    fn three() -> Picker {
+        let rows = vec![
+            row("org/first", None),
+            row("org/held", Some("a program is downloading it")),
+            row("org/last", None),
+        ];
+        Picker::new("9 MB in ~/hub".into(), rows)
+    }
+
+    fn typed(picker: &mut Picker, keys: &[Key]) -> Action {
+        let mut last = Action::Nothing;
+        for key in keys {
+            last = picker.key(*key, 24);
+        }
+        last
+    }
+
+    #[test]
+    fn what_is_held_is_never_chosen() {
+        let mut picker = three();
+        typed(&mut picker, &[Key::Down, Key::Char(' ')]);
+        insta::assert_snapshot!(picker.lines(&plain(), 80, 24).join("\n"), @"
+        9 MB in ~/hub
+
+          [ ] org/first                                    3 MB   partial
+        > [-] org/held                                     3 MB   a program is download…
+          [ ] org/last                                     3 MB   partial
+
+        It cannot be removed: a program is downloading it.
+        Space choose · a all · Enter remove · q back · ↑↓ j k move
+        ");
+        typed(&mut picker, &[Key::Char('a'), Key::Enter]);
+        insta::assert_snapshot!(picker.lines(&plain(), 80, 24).join("\n"), @"
+        9 MB in ~/hub
+
+          [x] org/first                                    3 MB   partial
+        > [-] org/held                                     3 MB   a program is download…
+          [x] org/last                                     3 MB   partial
+
+        Remove 2 models, 6 MB? [y/N]
+        Space choose · a all · Enter remove · q back · ↑↓ j k move
+        ");
+        assert_eq!(picker.key(Key::Char('y'), 24), Action::Remove(vec![0, 2]));
+        // All of them are chosen: then none.
+        typed(&mut picker, &[Key::Char('a')]);
+        assert_eq!(picker.chosen_rows(), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn nothing_but_yes_removes() {
+        for key in [
+            Key::Enter,
+            Key::Escape,
+            Key::Char('n'),
+            Key::Char('q'),
+            Key::Down,
+        ] {
+            let mut picker = three();
+            typed(&mut picker, &[Key::Char(' '), Key::Enter]);
+            assert_eq!(picker.key(key, 24), Action::Nothing, "{key:?}");
+            assert!(!picker.asking, "{key:?}");
+        }
+        let mut picker = three();
+        assert_eq!(picker.key(Key::Enter, 24), Action::Nothing);
+        assert!(!picker.asking, "nothing is chosen");
+        assert_eq!(picker.key(Key::Char('q'), 24), Action::Back);
+    }
+
+    #[test]
+    fn lines_fit_and_an_empty_cache_says_so() {
+        let mut picker = three();
+        for (width, height) in [(80, 24), (40, 8), (20, 6)] {
+            let lines = picker.lines(&plain(), width, height);
+            assert!(lines.len() <= height.max(OTHER_LINES));
+            assert!(
+                lines
+                    .iter()
+                    .all(|line| console::measure_text_width(line) <= width),
+                "{lines:#?}"
+            );
+        }
+        let mut empty = Picker::new("0 kB in ~/hub".into(), Vec::new());
+        typed(&mut empty, &[Key::Char(' '), Key::Char('a'), Key::Down]);
+        insta::assert_snapshot!(empty.lines(&plain(), 80, 24).join("\n"), @"
+        0 kB in ~/hub
+
+        Nothing is there.
+
+
+        Space choose · a all · Enter remove · q back · ↑↓ j k move
+        ");
+    }
+}
