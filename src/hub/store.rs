@@ -54,7 +54,10 @@ impl Store {
     pub fn entry(&self, blob: &Path) -> Option<Entry> {
         let path = self.target(blob)?;
         let data = std::fs::symlink_metadata(&path).ok()?;
-        (data.is_file() && is_real_folder(path.parent()?)).then(|| Entry {
+        if !data.is_file() || !is_real_folder(path.parent()?) {
+            return None;
+        }
+        Some(Entry {
             path,
             bytes: data.len(),
         })
