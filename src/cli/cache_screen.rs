@@ -1,5 +1,7 @@
 //! The cache on the whole terminal: to be looked through, and to be cleared.
 
+use std::collections::HashMap;
+
 use nix::sys::signal::Signal;
 
 use super::{list, rm};
@@ -64,11 +66,20 @@ pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<
 
 fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
     let running = reservation::all_running(paths);
+    let mut files = HashMap::new();
     let rows = models
         .iter()
         .map(|model| Row {
             name: model.id.clone(),
             bytes: model.bytes,
+            shared: model
+                .stored
+                .iter()
+                .map(|entry| {
+                    let number = files.len();
+                    (*files.entry(&entry.path).or_insert(number), entry.bytes)
+                })
+                .collect(),
             remark: list::remarks(model, &running),
             held: rm::held(paths, model, &running).map(|held| held.cause),
         })

@@ -1,5 +1,7 @@
 //! The cache screen: models to choose several of, to be removed. What it shows and what its keys mean. Pure.
 
+use std::collections::HashSet;
+
 use console::Style;
 
 use super::cursor::Cursor;
@@ -12,6 +14,8 @@ use super::{Ui, bytes};
 pub struct Row {
     pub name: String,
     pub bytes: u64,
+    /// What of them may be shared with other rows: which file, the same number in each row that has it, and its bytes.
+    pub shared: Vec<(usize, u64)>,
     /// Such as its flag, or that it is not complete.
     pub remark: String,
     /// Why it cannot be removed, if so.
@@ -111,6 +115,26 @@ impl Picker {
             .collect()
     }
 
+    /// Bytes that go with what is chosen: what another row needs too stays.
+    fn freed(&self) -> u64 {
+        let rows = || self.rows.iter().zip(&self.chosen);
+        let kept: HashSet<usize> = rows()
+            .filter(|(_, chosen)| !**chosen)
+            .flat_map(|(row, _)| row.shared.iter().map(|(file, _)| *file))
+            .collect();
+        let mut counted = kept;
+        let mut bytes = 0;
+        for (row, _) in rows().filter(|(_, chosen)| **chosen) {
+            bytes += row.bytes - row.shared.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            for (file, shared) in &row.shared {
+                if counted.insert(*file) {
+                    bytes += shared;
+                }
+            }
+        }
+        bytes
+    }
+
     /// The lines for a terminal of this size.
     pub fn lines(&mut self, ui: &Ui, width: usize, height: usize) -> Vec<String> {
         let bold = ui.style(Style::new().bold());
@@ -145,7 +169,7 @@ impl Picker {
             lines.push("Nothing is there.".into());
         }
         let chosen = self.chosen_rows();
-        let total: u64 = chosen.iter().map(|index| self.rows[*index].bytes).sum();
+        let total = self.freed();
         let count = match chosen.len() {
             1 => "1 model".to_owned(),
             count => format!("{count} models"),
@@ -180,6 +204,7 @@ mod tests {
         Row {
             name: name.into(),
             bytes: 3_000_000,
+            shared: Vec::new(),
             remark: "partial".into(),
             held: held.map(str::to_owned),
         }
@@ -231,6 +256,28 @@ mod tests {
         // All of them are chosen: then none.
         typed(&mut picker, &[Key::Char('a')]);
         assert_eq!(picker.chosen_rows(), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn what_another_needs_is_not_freed() {
+        let sharing = |name| Row {
+            shared: vec![(0, 2_000_000)],
+            ..row(name, None)
+        };
+        let mut picker = Picker::new(
+            String::new(),
+            vec![
+                sharing("org/first"),
+                sharing("org/second"),
+                row("org/last", None),
+            ],
+        );
+        typed(&mut picker, &[Key::Char(' ')]);
+        assert_eq!(picker.freed(), 1_000_000);
+        typed(&mut picker, &[Key::Down, Key::Char(' ')]);
+        assert_eq!(picker.freed(), 4_000_000);
+        typed(&mut picker, &[Key::Char('a')]);
+        assert_eq!(picker.freed(), 7_000_000);
     }
 
     #[test]
