@@ -519,7 +519,10 @@ impl<'a> Owner<'a> {
     fn asked_to_stop(&mut self, even_if_used: bool, tell: Teller) {
         if !even_if_used && !self.leases.is_empty() {
             tell.tell(Tell::Refused {
-                why: format!("{} sessions use it", self.leases.len()),
+                why: match self.leases.len() {
+                    1 => "a session uses it".into(),
+                    more => format!("{more} sessions use it"),
+                },
             });
             return;
         }

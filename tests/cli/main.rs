@@ -4,6 +4,8 @@ mod arguments;
 mod cache;
 mod docs;
 mod dry_run;
+mod errors;
+mod failures;
 mod fakes;
 mod faults;
 mod launch;

@@ -148,7 +148,10 @@ fn stop_ends_what_is_not_used_and_with_force_what_is() {
     let session = start(&stage, &["--model", "../model", "--port", &port]);
     let ran = stage.run(&["stop"]);
     assert_eq!(ran.status, 1);
-    let told = stage.filtered(&ran.stderr).replace(&port, "[PORT]");
+    let told = stage
+        .filtered(&ran.stderr)
+        .replace(&port, "[PORT]")
+        .replace(&session.id().to_string(), "[PID]");
     insta::assert_snapshot!(told, @"
     ending model (0 kB, port [PORT], 1 session, process 15354)
     error: the engine on port [PORT] was not ended
