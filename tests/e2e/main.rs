@@ -16,3 +16,4 @@ mod settings;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod usage;
