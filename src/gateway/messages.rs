@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::access::Caller;
 use super::figures::{Ended, Running};
 use super::outlet::{self, Beginning, Outlet};
-use super::queue::Place;
+use super::queue::{self, Place};
 use super::server::Gateway;
 use super::upstream::{self, Failure, Target};
 use super::wire::{self, ApiError};
@@ -167,17 +167,24 @@ impl Turn {
                 },
             }
         }
-        let _held = match held {
+        let held = match held {
             Some(mine) => mine,
             None => turn.await,
         };
+        let mut underway = Underway::new(&self.gateway, held);
 
         let mut replays = 0;
         loop {
             let target = upstream::ready(&mut engine)
                 .await
                 .map_err(Failure::Refused)?;
-            match self.attempt(&target, client).await {
+            underway.engine_has_it(target.clone());
+            let done = self.attempt(&target, client).await;
+            // Answered, refused or lost: nothing of it is left there. One that stalls, or is dropped in the middle, is.
+            if !matches!(done, Err(Failure::Stalled)) {
+                underway.engine_is_free();
+            }
+            match done {
                 Err(Failure::Lost(why))
                     if !client.begun() && replays < self.gateway.limits.replays =>
                 {
@@ -295,6 +302,52 @@ impl Turn {
             Err(failure) => failure,
             Ok(()) => Failure::Lost("the engine ended its answer before its time".into()),
         })
+    }
+}
+
+/// One's turn while the engine works at it. Dropped in the middle, it is handed on only when the engine has let go of the request.
+struct Underway {
+    gateway: Gateway,
+    turn: Option<queue::Turn>,
+    engine: Option<Target>,
+}
+
+impl Underway {
+    fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
+        Self {
+            gateway: gateway.clone(),
+            turn: Some(turn),
+            engine: None,
+        }
+    }
+
+    fn engine_has_it(&mut self, engine: Target) {
+        self.engine = Some(engine);
+    }
+
+    fn engine_is_free(&mut self) {
+        self.engine = None;
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let (Some(engine), Some(turn)) = (self.engine.take(), self.turn.take()) else {
+            return;
+        };
+        if !self.gateway.exclusive || self.gateway.stop.is_cancelled() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let gateway = self.gateway.clone();
+            runtime.spawn(async move {
+                tokio::select! {
+                    () = gateway.upstream.clear(&engine, gateway.limits.clear) => {}
+                    () = gateway.stop.cancelled() => {}
+                }
+                drop(turn);
+            });
+        }
     }
 }
 

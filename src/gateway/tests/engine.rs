@@ -16,7 +16,10 @@ use crate::gateway::{Engine, Limits};
 /// Does something else each time, and answers "again" after that.
 async fn in_turn(acts: Vec<Vec<Step>>) -> Fake {
     let acts = std::sync::Mutex::new(acts.into_iter());
-    Fake::start(move |_: &Seen| {
+    Fake::start(move |seen: &Seen| {
+        if seen.path == "/v1/status" {
+            return json_reply(404, &json!({}));
+        }
         let next = acts.lock().expect("no panic").next();
         next.unwrap_or_else(|| answer("again"))
     })

@@ -157,7 +157,10 @@ async fn read(stream: &mut TcpStream) -> Option<Seen> {
     }
     Some(Seen {
         path: text.split(' ').nth(1).expect("a path").to_owned(),
-        body: serde_json::from_slice(&bytes[head + 4..]).expect("JSON"),
+        body: match length {
+            0 => Value::Null,
+            _ => serde_json::from_slice(&bytes[head + 4..]).expect("JSON"),
+        },
         head: text,
     })
 }
