@@ -1,7 +1,5 @@
 //! `cclocal list`: the models in the hub cache.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use super::args::ListArgs;

@@ -346,10 +346,9 @@ mod tests {
             let choice = Choice::Argument(ModelArgument::Hub(id.into()));
             let mut request = Request {
                 model: model(&paths, Some(&choice)).expect("a model"),
-                port: 8000,
+                port: None,
                 context_window: None,
-                output_tokens: 1,
-                claude_args: Vec::new(),
+                output_tokens: None,
             };
             learn(&paths, &mut request, |asked| {
                 assert_eq!(asked, "org/name", "it is known");

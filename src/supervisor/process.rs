@@ -286,6 +286,7 @@ impl<'a> Owner<'a> {
             access: access.clone(),
             figures: figures.clone(),
             limits: gateway::Limits::default(),
+            exclusive: true,
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,
