@@ -64,7 +64,7 @@ fn usage_is_the_engines_own(flags: &[&str]) {
         assert!(reply.contains(r#""stop_reason":"max_tokens""#), "{reply}");
         assert!(reply.contains("inside a call of the tool Write"), "{reply}");
         assert!(!reply.contains("tool_use"), "{reply}");
-        engine.server.stop(GRACE).await;
+        engine.stop().await;
     });
 }
 
@@ -77,6 +77,17 @@ struct Engine {
 }
 
 impl Engine {
+    async fn stop(mut self) {
+        self.server.ask_to_end();
+        if tokio::time::timeout(GRACE, self.server.ended())
+            .await
+            .is_err()
+        {
+            self.server.kill();
+            self.server.ended().await;
+        }
+    }
+
     async fn start(stage: &Stage, flags: &[&str]) -> Self {
         let script = PathBuf::from(&stage.env()["CCLOCAL_ENGINE"]);
         let executable = Executable {
