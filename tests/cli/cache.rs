@@ -463,7 +463,7 @@ fn what_looks_like_the_shared_store_and_leads_elsewhere_stays() {
 
 #[test]
 fn a_model_that_is_served_by_the_path_of_its_snapshot_is_in_use() {
-    let stage = three();
+    let mut stage = three();
     let folder = stage.path(HUB).join("models--org--other/snapshots/abc");
     let links = stage.path("own-folder");
     std::fs::create_dir_all(&links).expect("made");
@@ -472,24 +472,32 @@ fn a_model_that_is_served_by_the_path_of_its_snapshot_is_in_use() {
         links.join("model.safetensors"),
     )
     .expect("linked");
-    let run = stage.path("cclocal/state/run/8000");
-    let lock = stage.write("cclocal/state/run/8000/lock", "");
-    let lock = std::fs::File::open(lock).expect("open");
-    let _held = Flock::lock(lock, FlockArg::LockExclusiveNonblock).expect("locked");
-    for served in [folder.as_path(), "abc".as_ref(), links.as_path()] {
-        let record = serde_json::json!({"pid": 1, "port": 8000, "model": served, "started": 0});
-        std::fs::write(run.join("record.json"), record.to_string()).expect("written");
+    for file in ["config.json", "tokenizer.json"] {
+        symlink(stage.path("model").join(file), links.join(file)).expect("linked");
+    }
+    fakes::staying_client(&mut stage);
+    for served in [folder.as_path(), links.as_path()] {
+        let _ = std::fs::remove_file(stage.path("client/pid"));
+        let _ = std::fs::remove_file(stage.path("home/go-on"));
+        let (port, served) = (free_port(), served.display().to_string());
+        let session = stage.start(&["--model", &served, "--port", &port]);
+        stage.wait_for("client/pid");
         let ran = stage.run(&["rm", "org/other", "--yes"]);
-        assert_eq!(ran.status, 1, "{}", served.display());
-        insta::allow_duplicates! { insta::assert_snapshot!(ran.stderr, @"
+        assert_eq!(ran.status, 1, "{served}");
+        let name = served.rsplit('/').next().expect("a name");
+        let told = ran
+            .stderr
+            .replace(&format!("{name} ("), "[NAME] (")
+            .replace(&port, "[PORT]")
+            .replace(&session.id().to_string(), "[PID]");
+        insta::allow_duplicates! { insta::assert_snapshot!(told, @"
         error: org/other was not removed
-          cause: cclocal (process 1) uses it on port 8000
+          cause: it is loaded: [NAME] (1 MB, port [PORT], 1 session, process [PID])
           hint: leave that session first
         "); }
+        stage.write("home/go-on", "yes");
+        assert_eq!(finish(session).status, 0);
     }
-    let record =
-        serde_json::json!({"pid": 1, "port": 8000, "model": stage.path("model"), "started": 0});
-    std::fs::write(run.join("record.json"), record.to_string()).expect("written");
     assert_eq!(stage.run(&["rm", "org/other", "--yes"]).status, 0);
 }
 

@@ -26,8 +26,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     // A file or folder of ours that was good a moment before is not any more.
     "a folder for Claude Code's settings cannot be made",
     "Claude Code's settings cannot be written to {}",
-    "the key cannot be written to {}",
-    "the server's key cannot be read",
     "what is known of the GPU limit cannot be read or written down in cclocal's state folder",
     "the engine's record cannot be removed",
     "its log cannot be written",
@@ -40,6 +38,36 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "install Python 3.12, then run `cclocal setup` again",
     "the engine was installed but cannot be used",
     "uv could not be unpacked",
+    // A supervisor that ends or hangs between two moments.
+    "start it anew: cclocal {}",
+    "the engine on port {} is just ending",
+    "the engine's supervisor ends as soon as it is started",
+    "read supervisor.log in cclocal's state folder",
+    "its supervisor ended at once",
+    "the demo failed at starting the engine",
+    "other engines keep being started and ended at the same time",
+    "run it again; cclocal status shows what runs",
+    "the engine on port {port} does not end",
+    "nothing after {} s",
+    "cclocal status names its process; end that with kill -9",
+    "the supervisor on port {port} does not answer",
+    "nothing within {} s",
+    "it may be stopped (kill -CONT), or hang: cclocal status names its process",
+    "the engine has ended",
+    "the gateway ended by itself",
+    "the supervisor cannot be started",
+    "it did not say that it is ready",
+    "run it again; CCLOCAL_LOG=debug says more",
+    // The system gives it no socket, or a hundred ports are taken.
+    "the folder {} cannot be used",
+    "the socket {} cannot be used",
+    "its socket",
+    "the gateway's port",
+    "the gateway's port cannot be used",
+    "the gateway cannot make connections to the engine",
+    "the specification cannot be read",
+    "no port from {first} to {last} is free",
+    "name one that is, with --port",
     // It takes three minutes.
     "Claude Code did not finish",
     "no end within {} s",
@@ -49,7 +77,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the engine exists for macOS on Apple Silicon and for Linux",
     "on Windows, use Linux in WSL 2",
     // What the code before has ruled out.
-    "that is no server",
     "there is no such model",
     "cclocal --help lists the models",
 ];
@@ -191,7 +218,11 @@ fn collected(place: &str, text: &str) -> Vec<Words> {
             let open = at + call.find('(').expect("a call");
             let argument = balanced(&text[open..]);
             // The standard library's own.
-            if text[..at].ends_with("io::") || argument[1..].trim_start().starts_with("ErrorKind") {
+            // Nor those of the API, which programs read.
+            if text[..at].ends_with("io::")
+                || text[..at].ends_with("Api")
+                || argument[1..].trim_start().starts_with("ErrorKind")
+            {
                 continue;
             }
             let message = literals(argument).into_iter().next();

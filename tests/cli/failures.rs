@@ -4,6 +4,8 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::fakes;
 use crate::support::terminal::Terminal;
@@ -241,9 +243,72 @@ fn an_engine_that_dies_under_the_client() {
     let ran = launched(&stage);
     assert_eq!(ran.status, 14);
     insta::assert_snapshot!(without_log(&stage, &ran), @"
-    error: the engine died
+    error: the engine died 4 times within 10 minutes
       cause: the GPU ran out of memory; Claude Code was closed, its conversation is kept
       hint: take a smaller model (cclocal --gemma-light) or a smaller window (--ctx 32768); then go on with it: cclocal --model [STAGE]/model -- --continue
+    ");
+}
+
+#[test]
+fn an_engine_that_is_ended_under_the_client_or_loses_its_supervisor() {
+    let mut stage = fakes::stage();
+    fakes::staying_client(&mut stage);
+    for (signal, whole) in [(Signal::SIGTERM, "ended"), (Signal::SIGKILL, "lost")] {
+        let _ = std::fs::remove_file(stage.path("client/pid"));
+        let port = free_port();
+        let session = stage.start(&["--model", "../model", "--port", &port]);
+        stage.wait_for("client/pid");
+        let record = stage.read(&format!("cclocal/state/run/{port}/record.json"));
+        let record: serde_json::Value = serde_json::from_str(&record).expect("a record");
+        let pid = i32::try_from(record["pid"].as_i64().expect("a pid")).expect("small");
+        kill(Pid::from_raw(pid), signal).expect("signalled");
+        let ran = finish(session);
+        assert_eq!(ran.status, 14);
+        match whole {
+            "ended" => insta::assert_snapshot!(said(&stage, &ran), @"
+            error: the engine was ended
+              cause: by `cclocal stop`, or a signal to its supervisor; Claude Code was closed, its conversation is kept
+              hint: run it again; then go on with it: cclocal --model [STAGE]/model -- --continue
+            "),
+            _ => insta::assert_snapshot!(said(&stage, &ran), @"
+            error: the engine's supervisor is gone
+              cause: it was killed, and the engine with it; Claude Code was closed, its conversation is kept
+              hint: run it again; if nobody killed it, its log is supervisor.log in cclocal's state folder; then go on with it: cclocal --model [STAGE]/model -- --continue
+            "),
+        }
+    }
+}
+
+#[test]
+fn what_runs_in_the_background_is_set_and_asked_wrongly() {
+    let mut stage = fakes::stage();
+    stage.set("CCLOCAL_LINGER", "5m");
+    let ran = launched(&stage);
+    assert_eq!(ran.status, 2);
+    insta::assert_snapshot!(said(&stage, &ran), @"
+    error: CCLOCAL_LINGER=5m is not a number of seconds
+      hint: set it to a whole number from 0 to 86400, or unset it for 300
+    ");
+    let ran = stage.run(&["logs"]);
+    assert_eq!(ran.status, 1);
+    insta::assert_snapshot!(said(&stage, &ran), @"
+    error: there is no log
+      cause: failed to open file `[STAGE]/cclocal/state/server.log`: No such file or directory (os error […])
+      hint: an engine writes one when it is started; `cclocal status` shows what runs
+    ");
+    let child = stage
+        .command(&["supervisor"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("run");
+    let line = String::from_utf8_lossy(&child.stdout).into_owned();
+    let failure: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let failure = &failure["failed"];
+    let text = |name: &str| failure[name].as_str().expect("a text").to_owned();
+    let told = format!("error: {}\n  hint: {}", text("message"), text("hint"));
+    insta::assert_snapshot!(told, @"
+    error: that is no specification of an engine
+      hint: this command is run by cclocal itself; run cclocal without it
     ");
 }
 
@@ -261,19 +326,27 @@ fn a_port_that_is_taken() {
       hint: take a free port: --port […]
     ");
     drop(listener);
-    fakes::client(
-        &mut stage,
-        "while [ ! -e \"$HOME/go-on\" ]; do sleep 0.05; done",
-    );
+    fakes::staying_client(&mut stage);
+    fakes::other_model(&stage);
     let session = stage.start(&["--model", "../model", "--port", &port]);
     stage.wait_for("client/pid");
-    let ran = stage.run(&["--model", "../model", "--port", &port]);
+    let ran = stage.run(&["--model", "../other", "--port", &port]);
     assert_eq!(ran.status, 13);
     insta::assert_snapshot!(said(&stage, &ran), @"
-    error: port […] is in use by another cclocal session
-      cause: cclocal (process […]) already serves model there
-      hint: leave that session first, or run this one beside it with --port […] if memory allows two models
+    error: port […] is in use by another model of cclocal
+      cause: cclocal (process […]) serves model there
+      hint: run this one beside it with --port […], or end the other: cclocal stop --port […]
     ");
+    let ran = stage.run(&["connect", "--port", "1"]);
+    assert_eq!(ran.status, 1);
+    let told = said(&stage, &ran).replace(&session.id().to_string(), "[…]");
+    insta::assert_snapshot!(told.replace(&port, "[…]"), @"
+    error: no engine of cclocal runs on port 1
+      cause: there runs model (0 kB, port […], 1 session, process […])
+      hint: name its port: cclocal connect --port […]
+    ");
+    let ran = stage.run(&["rm", "--yes", "org/name"]);
+    assert_eq!(ran.status, 2);
     stage.write("home/go-on", "yes");
     assert_eq!(finish(session).status, 0);
 }

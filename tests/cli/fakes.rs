@@ -126,6 +126,16 @@ echo $$ > '{record}/pid'
     stage.set("CCLOCAL_CLAUDE", script.display().to_string());
 }
 
+/// A second model, like the first, in the folder `other`.
+pub fn other_model(stage: &Stage) {
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        stage.write(
+            &format!("other/{name}"),
+            &stage.read(&format!("model/{name}")),
+        );
+    }
+}
+
 /// A client that stays until the file `home/go-on` appears.
 pub fn staying_client(stage: &mut Stage) {
     client(stage, "while [ ! -e \"$HOME/go-on\" ]; do sleep 0.05; done");

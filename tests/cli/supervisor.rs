@@ -18,16 +18,6 @@ fn staying() -> Stage {
     stage
 }
 
-/// A second model, like the first.
-fn other_model(stage: &Stage) {
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        stage.write(
-            &format!("other/{name}"),
-            &stage.read(&format!("model/{name}")),
-        );
-    }
-}
-
 /// Starts a session and waits until its Claude Code is there.
 fn start(stage: &Stage, args: &[&str]) -> Child {
     let _ = std::fs::remove_file(stage.path("client/pid"));
@@ -153,9 +143,9 @@ fn stop_ends_what_is_not_used_and_with_force_what_is() {
         .replace(&port, "[PORT]")
         .replace(&session.id().to_string(), "[PID]");
     insta::assert_snapshot!(told, @"
-    ending model (0 kB, port [PORT], 1 session, process 15354)
+    ending model (0 kB, port [PORT], 1 session, process [PID])
     error: the engine on port [PORT] was not ended
-      cause: 1 sessions use it
+      cause: a session uses it
       hint: leave those sessions first, or end it under them: cclocal stop --force --port [PORT]
     ");
     let ran = stage.run(&["stop", "--force"]);
@@ -249,7 +239,7 @@ fn logs_shows_the_engines_log_and_follows_it() {
 fn another_model_runs_beside_it_where_memory_allows() {
     let mut stage = staying();
     fakes::mac(&mut stage, 64);
-    other_model(&stage);
+    fakes::other_model(&stage);
     let port = free_port();
     let first = start(&stage, &["--model", "../model", "--port", &port]);
     let beside = free_port();
@@ -272,7 +262,7 @@ fn small_mac(sudo: &str) -> Stage {
     let mut stage = staying();
     fakes::mac(&mut stage, 24);
     stage.write("sudo", sudo);
-    other_model(&stage);
+    fakes::other_model(&stage);
     for name in ["model", "other"] {
         let file = std::fs::File::options()
             .write(true)
