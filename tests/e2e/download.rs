@@ -249,6 +249,28 @@ fn download_that_stalls() {
 }
 
 #[test]
+fn download_by_a_slow_line_does_not_stall() {
+    let (mut stage, hub) = stage(2);
+    // Each of the two big files takes over 20 s, and neither is as long as what the library would write at a time.
+    hub.behaves(Manner {
+        bytes_per_second: Some(100_000),
+        ..Manner::default()
+    });
+    stage.set("CCLOCAL_STALL_LIMIT", "12");
+    let ran = run(&stage);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(stage.read("work/hello.txt"), real::TEXT);
+    // Not on a terminal: a plain line every few seconds.
+    let lines: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("downloading demo/hermes-llama: "))
+        .collect();
+    assert!(lines.len() > 3, "{}", ran.stderr);
+    assert!(lines.windows(2).all(|two| two[0] != two[1]), "{lines:#?}");
+}
+
+#[test]
 fn download_of_what_is_not_to_be_had() {
     let (mut stage, hub) = stage(0);
     hub.behaves(Manner {
