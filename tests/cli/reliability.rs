@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::fakes;
 use crate::support::terminal::Terminal;
-use crate::support::{Stage, free_port};
+use crate::support::free_port;
 
 const SIGNALS: [Signal; 5] = [
     Signal::SIGTERM,
