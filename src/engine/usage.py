@@ -35,7 +35,7 @@ def report_usage():
                 async for frame in frames:
                     yield reply.told(frame)
             finally:
-                await frames.aclose()
+                await closed(frames)
 
         server._stream_anthropic_messages = told
         logging.getLogger("vllm_mlx.engine.simple").addFilter(reused_in_simple_mode)
@@ -101,7 +101,13 @@ class Watched:
                 self._reply.see(output, self._engine_itself)
                 yield output
         finally:
-            await outputs.aclose()
+            await closed(outputs)
+
+
+async def closed(generator):
+    """Ends it now, and what it holds with it, rather than when it is collected."""
+    if hasattr(generator, "aclose"):
+        await generator.aclose()
 
 
 def reused_in_batched_mode(engine, prompt):
