@@ -60,10 +60,10 @@ fn a_reply_that_breaks_off_is_asked_for_again() {
 fn a_prompt_that_is_too_long_is_compacted() {
     for (version, client) in clients() {
         let world = world(vec![
-            write_file("a", "a.txt", &"a lot ".repeat(2_000)),
-            write_file("b", "b.txt", &"a lot ".repeat(2_000)),
-            write_file("c", "c.txt", &"a lot ".repeat(2_000)),
-            Reply::Refused(ApiError::prompt_too_long(40_000, 32_768)),
+            write_file("a", "a.txt", &"a lot ".repeat(200)),
+            write_file("b", "b.txt", &"a lot ".repeat(200)),
+            write_file("c", "c.txt", &"a lot ".repeat(200)),
+            Reply::Refused(ApiError::prompt_too_long(33_000, 32_768)),
             Reply::Text("<summary>Three files are written.</summary>".into()),
             write_file("d", "d.txt", "hello\n"),
         ]);

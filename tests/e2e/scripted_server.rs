@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cclocal::gateway::wire::ApiError;
@@ -234,8 +235,14 @@ fn stop_reason(reply: &Reply) -> &'static str {
     }
 }
 
+/// Each reply has an id of its own: the client takes replies of the same id for one.
+fn message_id() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    format!("msg_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn whole(model: &Value, reply: &Reply) -> Value {
-    json!({"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [block(reply)], "stop_reason": stop_reason(reply),
+    json!({"id": message_id(), "type": "message", "role": "assistant", "model": model, "content": [block(reply)], "stop_reason": stop_reason(reply),
         "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 5}})
 }
 
@@ -255,7 +262,7 @@ fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::
         )
     };
     event(
-        json!({"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
+        json!({"type": "message_start", "message": {"id": message_id(), "type": "message", "role": "assistant", "model": model, "content": [],
         "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}}}),
     )?;
     let (start, delta) = match reply {
