@@ -160,10 +160,9 @@ impl Turn {
             tokio::select! {
                 biased;
                 mine = &mut turn => held = Some(mine),
-                guarded = self.guard(&target) => match guarded {
-                    Err(Failure::Refused(error)) => return Err(Failure::Refused(error)),
-                    // Asked again when it is its turn.
-                    Ok(()) | Err(_) => {}
+                // Any other failure is met again when it is its turn.
+                guarded = self.guard(&target) => if let Err(Failure::Refused(error)) = guarded {
+                    return Err(Failure::Refused(error));
                 },
             }
         }
@@ -180,8 +179,7 @@ impl Turn {
                 .map_err(Failure::Refused)?;
             underway.engine_has_it(target.clone());
             let done = self.attempt(&target, client).await;
-            // Answered, refused or lost: nothing of it is left there. One that stalls, or is dropped in the middle, is.
-            if !matches!(done, Err(Failure::Stalled)) {
+            if matches!(done, Ok(()) | Err(Failure::Refused(_))) {
                 underway.engine_is_free();
             }
             match done {
