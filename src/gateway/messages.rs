@@ -19,6 +19,9 @@ use super::wire::{self, ApiError};
 /// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
 const TEMPLATE_TOKENS: u64 = 4096;
 
+/// How long the end of the connection is waited for after the last event.
+const REST: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Answers the body of `POST /v1/messages`.
 pub async fn answer(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
     let mut running = gateway.figures.arrive(caller);
@@ -279,6 +282,15 @@ impl Turn {
             outlet.send(repair.push(&piece))?;
             if outlet.begun() {
                 self.running.token();
+            }
+            if repair.is_over() {
+                // A whole reply is read to its end, so that the engine is not disturbed; what comes after an error is not waited for.
+                if outlet.complete() {
+                    let rest =
+                        async { while let Ok(Some(_)) = patience.piece(&mut response).await {} };
+                    let _ = tokio::time::timeout(REST, rest).await;
+                }
+                break Ok(());
             }
         };
         self.running.usage(repair.usage());

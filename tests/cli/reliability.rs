@@ -10,8 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fakes;
-use crate::support::terminal::Terminal;
 use crate::support::free_port;
+use crate::support::terminal::Terminal;
 
 const SIGNALS: [Signal; 5] = [
     Signal::SIGTERM,

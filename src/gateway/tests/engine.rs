@@ -348,11 +348,29 @@ async fn an_engine_that_ends_without_its_last_event_breaks_off() {
             head(),
             opening(),
             text("some"),
-            Step::Send(chunk("event: nonsense\ndata: {broken\n\n") + LAST_CHUNK),
+            Step::Send(LAST_CHUNK.to_owned()),
         ]
     })
     .await;
     let stage = Stage::new(fake.ready()).await;
     let (_, text, broke) = stage.stream("hi").await;
     assert!(text.contains("some") && broke, "{text}");
+}
+
+#[tokio::test]
+async fn what_is_no_event_ends_the_reply_with_an_error() {
+    let fake = Fake::start(|_| {
+        vec![
+            head(),
+            opening(),
+            text("some"),
+            Step::Send(chunk("event: nonsense\ndata: {broken\n\n")),
+            Step::Hang,
+        ]
+    })
+    .await;
+    let stage = Stage::new(fake.ready()).await;
+    let (_, text, broke) = stage.stream("hi").await;
+    assert_eq!(error_event(&text).0, "api_error", "{text}");
+    assert!(!broke && text.contains("some"));
 }
