@@ -84,8 +84,16 @@ fn text(host: &Host, status: &Status) -> String {
     if status.busy > 0 {
         lines.push(format!("  requests  {} at work or waiting", status.busy));
     }
-    if let Some(figures) = leave::figures(&status.figures, status.restarts) {
-        lines.push(format!("  figures   {figures}"));
+    if status.figures.turns > 0 {
+        lines.push(format!("  served    {}", leave::tokens(&status.figures)));
+    }
+    if let Some(speed) = leave::speed(&status.figures) {
+        lines.push(format!("  tokens    {speed} (medians)"));
+    }
+    match status.restarts {
+        0 => {}
+        1 => lines.push("  restarts  once, after the engine died".into()),
+        more => lines.push(format!("  restarts  {more} times, after the engine died")),
     }
     lines.push(format!("  log       {}", host.tilde(&status.log)));
     lines.join("\n") + "\n"
