@@ -87,8 +87,13 @@ fn text(host: &Host, status: &Status) -> String {
     if status.figures.turns > 0 {
         lines.push(format!("  served    {}", leave::tokens(&status.figures)));
     }
-    if let Some(speed) = leave::speed(&status.figures) {
-        lines.push(format!("  tokens    {speed} (medians)"));
+    if let Some(milliseconds) = status.figures.first_token_ms {
+        let median = ui::seconds(Duration::from_millis(milliseconds));
+        let speed = (status.figures.tokens_per_second)
+            .map_or_else(String::new, |speed| format!(" · {speed:.0} tokens/s"));
+        lines.push(format!(
+            "  speed     first token after {median} (median){speed}"
+        ));
     }
     match status.restarts {
         0 => {}

@@ -108,7 +108,7 @@ pub fn tokens(summary: &Summary) -> String {
 }
 
 /// The median time to the first token, and tokens a second from then on. None: nothing was measured.
-pub fn speed(summary: &Summary) -> Option<String> {
+fn speed(summary: &Summary) -> Option<String> {
     let first = summary.first_token_ms.map(|milliseconds| {
         let median = ui::seconds(Duration::from_millis(milliseconds));
         format!("first after {median}")
