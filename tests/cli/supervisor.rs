@@ -64,6 +64,11 @@ fn a_second_session_uses_the_first_ones_engine() {
     let running = statuses(&stage);
     assert_eq!(running.len(), 1);
     assert_eq!(running[0]["sessions"].as_array().map(Vec::len), Some(2));
+    let planned = stage.run(&["--model", "../model", "--dry-run"]).stdout;
+    assert!(
+        planned.contains(&format!("a launch would use it on port {port}")),
+        "{planned}"
+    );
     go_on(&stage);
     let (first, second) = (finish(first), finish(second));
     assert_eq!((first.status, second.status), (0, 0));
