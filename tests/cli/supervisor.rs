@@ -101,6 +101,33 @@ fn two_that_start_at_once_start_one_engine() {
 }
 
 #[test]
+fn two_that_start_at_once_both_see_what_it_does_and_how_it_fails() {
+    let stage = fakes::stage();
+    stage.write("engine/slow", "yes");
+    let sessions: Vec<Child> = (0..2)
+        .map(|_| stage.start(&["--model", "../model"]))
+        .collect();
+    wait_until(&stage, "two sessions", |stage| {
+        statuses(stage).first().is_some_and(|status| {
+            status["phase"] == "loading" && status["sessions"].as_array().map(Vec::len) == Some(2)
+        })
+    });
+    let engine = stage.wait_for("engine/pid").trim().parse().expect("a pid");
+    kill(Pid::from_raw(engine), Signal::SIGKILL).expect("killed");
+    for session in sessions {
+        let ran = finish(session);
+        assert_eq!(ran.status, 14, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("loading model into memory")
+                && ran.stderr.contains("the system killed it (SIGKILL)"),
+            "{}",
+            ran.stderr
+        );
+    }
+    assert_eq!(starts(&stage), 1);
+}
+
+#[test]
 fn the_engine_is_kept_for_a_while_and_said_to_be() {
     let mut stage = fakes::stage();
     stage.set("CCLOCAL_LINGER", "");
