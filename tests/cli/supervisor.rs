@@ -553,3 +553,20 @@ fn the_supervisor_is_nothing_to_run_by_hand() {
         ran.stdout
     );
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let mut stage = fakes::stage();
+    stage.set("CCLOCAL_LOG", "trace");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("the device that is always full");
+    let session = stage
+        .command(&["--model", "../model"])
+        .stderr(full)
+        .output()
+        .expect("run");
+    assert_eq!(session.status.code(), Some(0));
+}
