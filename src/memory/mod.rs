@@ -1,5 +1,7 @@
 //! Memory arithmetic: pure.
 
+pub mod architecture;
+pub mod cache;
 pub mod preflight;
 
 use serde::Serialize;
