@@ -2,7 +2,9 @@
 
 pub mod architecture;
 pub mod cache;
+pub mod plan;
 pub mod preflight;
+pub mod working;
 
 use serde::Serialize;
 
