@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod cache;
+pub mod known;
 pub mod plan;
 pub mod preflight;
 pub mod working;

@@ -5,7 +5,8 @@
 
 For each architecture it prints a line of JSON: the bytes of each layer's cache after each update, for a request alone (`alone`) and as the
 engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), and the most that one step of reading
-a prompt took beside weights and caches (`working`). The weights are random: only sizes are looked at.
+a prompt took beside weights and caches (`working`). For the model named `turns` it prints what two turns of a conversation took at the most, all
+in all, with the engine's scheduler (`plain`, and `quantised`). The weights are random: only sizes are looked at.
 """
 
 import importlib
@@ -18,6 +19,8 @@ import mlx.nn as nn
 from mlx_lm.generate import PromptProcessingBatch
 from mlx_lm.models.cache import make_prompt_cache
 from vllm_mlx.memory_cache import MemoryAwarePrefixCache, MemoryCacheConfig
+from vllm_mlx.request import Request, SamplingParams
+from vllm_mlx.scheduler import Scheduler, SchedulerConfig
 
 
 def build(config):
@@ -65,6 +68,54 @@ def working(model, step, steps):
     return mx.get_peak_memory() - weights - sum(layer.nbytes for layer in cache)
 
 
+class Tokenizer:
+    """As much of one as the scheduler needs."""
+
+    eos_token_id = -1
+    eos_token_ids = set()
+    clean_up_tokenization_spaces = False
+
+    def decode(self, tokens, **_):
+        return "x" * len(tokens)
+
+
+def turns(model, quantise):
+    """Two turns as `--continuous-batching --max-num-seqs 1` serves them; the second goes on from the first."""
+    config = SchedulerConfig(
+        max_num_seqs=1,
+        prefill_step_size=64,
+        enable_prefix_cache=True,
+        use_memory_aware_cache=True,
+        cache_memory_mb=1024,
+        kv_cache_quantization=quantise,
+    )
+    scheduler = Scheduler(model, Tokenizer(), config)
+    weights = mx.get_active_memory()
+    said = [number % 300 for number in range(300)]
+    measured = []
+    for turn in range(2):
+        mx.reset_peak_memory()
+        sampling = SamplingParams(max_tokens=8, temperature=0.0)
+        request = Request(request_id=str(turn), prompt=said, sampling_params=sampling)
+        request.prompt_token_ids, request.num_prompt_tokens = list(said), len(said)
+        scheduler.add_request(request)
+        reply = []
+        while scheduler.has_requests():
+            for output in scheduler.step().outputs:
+                reply += output.new_token_ids
+        said = said + reply
+        measured.append(
+            {
+                "tokens": len(said),
+                "reused": request.cached_tokens,
+                "peak": mx.get_peak_memory() - weights,
+                "stored": scheduler.memory_aware_cache._current_memory,
+            }
+        )
+        said += [number % 300 for number in range(100)]
+    return measured
+
+
 def main():
     logging.basicConfig(level=logging.WARNING)
     with open(sys.argv[1]) as file:
@@ -73,7 +124,10 @@ def main():
     updates = [step, step, 300, 1, 1]
     for name, config in architectures.items():
         model = build(config)
-        weights = mx.get_active_memory()
+        if name == "turns":
+            measured = {"name": name, "plain": turns(model, False), "quantised": turns(model, True)}
+            print(json.dumps(measured), flush=True)
+            continue
         alone = make_prompt_cache(model)
         held = follow(model, alone, updates)
         batch = PromptProcessingBatch(model, [0], [make_prompt_cache(model)])
@@ -89,7 +143,6 @@ def main():
                     "batched": batched,
                     "stored": stored(model, entry, total, False),
                     "quantised": stored(model, batch.extract_cache(0), total, True),
-                    "weights": weights,
                     "working": [[steps * step, working(model, step, steps)] for steps in (1, 4)],
                 }
             ),
