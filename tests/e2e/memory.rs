@@ -16,7 +16,7 @@ use crate::real;
 const STEP: u64 = 256;
 
 /// How many times what a step takes may be planned for it. On Metal more than on a CPU is there at once, and that cannot be measured here.
-const GENEROUS: u64 = 4;
+const GENEROUS: u64 = 3;
 
 #[derive(Debug, Deserialize)]
 struct Measured {
