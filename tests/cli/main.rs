@@ -7,6 +7,7 @@ mod dry_run;
 mod fakes;
 mod faults;
 mod launch;
+mod models_page;
 mod preflight;
 mod prompts;
 mod screens;
