@@ -131,6 +131,15 @@ impl Architecture {
     }
 }
 
+impl Architecture {
+    /// Whether there are layers that keep the last tokens alone.
+    pub fn slides(&self) -> bool {
+        self.layers
+            .iter()
+            .any(|layer| matches!(layer.attention, Attention::Sliding { .. }))
+    }
+}
+
 /// Model types whose layout in the engine was looked at. Those that an end-to-end test measures are marked in `tests/e2e/models/architectures.json`.
 fn is_known(model_type: &str) -> bool {
     matches!(

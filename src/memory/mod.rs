@@ -3,6 +3,7 @@
 pub mod architecture;
 pub mod cache;
 pub mod known;
+pub mod offer;
 pub mod plan;
 pub mod preflight;
 pub mod working;

@@ -30,6 +30,9 @@ const USABLE_PERCENT: u64 = 95;
 /// itself takes was not measured.
 const ENGINE_ITSELF: u64 = 270_000_000;
 
+/// System prompts whose state the engine keeps where it serves one request at a time. Source: vllm-mlx 0.6.0, VLLM_MLX_SYSTEM_KV_SLOTS.
+const SYSTEM_PROMPTS: u64 = 4;
+
 /// What is asked for on the command line, in tokens. None: the plan chooses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -110,8 +113,9 @@ pub enum Bound {
 pub enum Refusal {
     /// The memory holds no session.
     Memory {
-        /// Bytes that the smallest window needs, all in all.
+        /// Bytes that the smallest window needs, all in all, and for what.
         needed: u64,
+        shares: Shares,
         /// Bytes of the budget that are planned with.
         usable: u64,
         window: u64,
@@ -122,6 +126,14 @@ pub enum Refusal {
     Asked { window: u64, fits: u64 },
     /// The window that was asked for does not hold the reply that was asked for.
     Reply { window: u64, needed: u64 },
+}
+
+impl Shares {
+    /// What the worst moment takes in all: the copies are made when nothing is read.
+    pub fn taken(&self) -> u64 {
+        let moment = self.copies.max(self.working);
+        self.weights + self.conversation + self.prefix_cache + moment + self.engine
+    }
 }
 
 impl Plan {
@@ -164,10 +176,12 @@ impl Plan {
                 needed: smallest,
             });
         }
-        let least = Way::thriftiest(inputs).total(inputs, smallest);
+        let thriftiest = Way::thriftiest(inputs);
+        let least = thriftiest.total(inputs, smallest);
         if least > usable(inputs) {
             return Err(Refusal::Memory {
                 needed: least,
+                shares: thriftiest.shares(inputs, smallest),
                 usable: usable(inputs),
                 window: smallest,
             });
@@ -295,11 +309,12 @@ impl Way {
         let (copies, prefix_cache) = match (profile, self.stored) {
             (EngineProfile::Batched, Stored::Plain) => (extracted + entry, entry),
             (EngineProfile::Batched, Stored::Quantised) => (extracted + 2 * entry, entry),
-            // The system prompt's state alone is kept.
-            (EngineProfile::Simple, _) => (
-                0,
-                architecture.stored_bytes(super::FIRST_REQUEST, Stored::Plain),
-            ),
+            // The state of some system prompts alone is kept, and not even that where there are sliding windows.
+            (EngineProfile::Simple, _) if architecture.slides() => (0, 0),
+            (EngineProfile::Simple, _) => {
+                let prompt = architecture.stored_bytes(super::FIRST_REQUEST, Stored::Plain);
+                (0, SYSTEM_PROMPTS * prompt)
+            }
         };
         Shares {
             weights,
@@ -312,14 +327,9 @@ impl Way {
         }
     }
 
-    /// Bytes at the worst moment: the copies are made when nothing is read.
+    /// Bytes at the worst moment.
     fn total(self, inputs: &Inputs, window: u64) -> u64 {
-        let shares = self.shares(inputs, window);
-        shares.weights
-            + shares.conversation
-            + shares.prefix_cache
-            + shares.copies.max(shares.working)
-            + shares.engine
+        self.shares(inputs, window).taken()
     }
 }
 
@@ -361,20 +371,18 @@ mod tests {
         let architecture = architecture(262_144);
         let budget = 40_000_000_000;
         let plan = Plan::of(&inputs(&architecture, budget)).expect("a plan");
-        let Shares {
-            weights,
-            conversation,
-            copies,
-            prefix_cache,
-            working,
-            engine,
-            free,
-        } = plan.shares;
-        let taken = weights + conversation + prefix_cache + engine + copies.max(working);
-        assert_eq!(taken + free, budget);
-        assert!(free >= budget / 20);
-        assert!(conversation >= plan.context_window * 98_304);
-        assert_eq!(plan.cache_memory_mb, Some(prefix_cache.div_ceil(1 << 20)));
+        let shares = plan.shares;
+        assert_eq!(shares.taken() + shares.free, budget);
+        assert!(shares.free >= budget / 20);
+        assert!(
+            shares.copies > shares.working,
+            "the fast way of a model whose scores are not written down"
+        );
+        assert!(shares.conversation >= plan.context_window * 98_304);
+        assert_eq!(
+            plan.cache_memory_mb,
+            Some(shares.prefix_cache.div_ceil(1 << 20))
+        );
         assert_eq!(plan.context_window % WINDOW_UNIT, 0);
         assert_eq!(plan.output_tokens, OUTPUTS[0]);
     }
@@ -465,9 +473,7 @@ mod tests {
                     prop_assert!(more.prefill_step >= less.prefill_step);
                     prop_assert!(less.quantise || !more.quantise || more.prefill_step > less.prefill_step);
                 }
-                let shares = less.shares;
-                let taken = shares.weights + shares.conversation + shares.prefix_cache + shares.engine + shares.copies.max(shares.working);
-                prop_assert!(taken <= (gib << 30));
+                prop_assert!(less.shares.taken() <= (gib << 30));
             }
         }
     }
