@@ -22,6 +22,7 @@ pub fn plan(
         weights: weights.unwrap_or(entry.download_bytes()),
         budget,
         asked,
+        step: None,
         estimated: estimated || weights.is_none(),
     }))
 }

@@ -18,6 +18,10 @@ pub const WIDEST_WINDOW: u64 = 200_000;
 /// (vllm-mlx 0.6.0, `--prefill-step-size`).
 pub const STEPS: [u64; 4] = [256, 512, 1_024, 2_048];
 
+/// The step on the engine's multimodal route, which `--prefill-step-size` does not reach, in tokens. Source: vllm-mlx 0.6.0 hands it to its text
+/// routes alone; mlx-vlm 0.7.10, `DEFAULT_PREFILL_STEP_SIZE`.
+pub const MULTIMODAL_STEP: u64 = 2_048;
+
 /// Output budgets where none is asked for, in tokens, the best first. Source of the first: the scripts' README, problem 18. The second still holds
 /// the parts of files that Claude Code is told to write.
 pub const OUTPUTS: [u64; 2] = [8_192, 4_096];
@@ -51,6 +55,8 @@ pub struct Inputs<'a> {
     /// What there is for this model, in bytes: the machine's budget less what others take.
     pub budget: u64,
     pub asked: Asked,
+    /// The one step that prompts are read in, in tokens, where the engine cannot be told: [`MULTIMODAL_STEP`] on the route with vision.
+    pub step: Option<u64>,
     /// Whether the configuration or the weights are not those of the model on this disk.
     pub estimated: bool,
 }
@@ -280,7 +286,9 @@ impl Way {
     /// All ways, from the one that takes the least memory to the best: faster steps count more than entries that are not quantised.
     fn all(inputs: &Inputs) -> impl DoubleEndedIterator<Item = Self> + use<> {
         let batched = inputs.profile == EngineProfile::Batched;
-        STEPS.into_iter().flat_map(move |step| {
+        let only = inputs.step;
+        let steps = STEPS.into_iter().filter(move |_| only.is_none());
+        steps.chain(only).flat_map(move |step| {
             let quantised = batched.then_some(Stored::Quantised);
             let stored = quantised.into_iter().chain([Stored::Plain]);
             stored.map(move |stored| Way { step, stored })
@@ -355,6 +363,7 @@ mod tests {
             weights: 17_200_000_000,
             budget,
             asked: Asked::default(),
+            step: None,
             estimated: false,
         }
     }
@@ -439,6 +448,24 @@ mod tests {
             ask(17_000_000_000, None, None),
             Err(Refusal::Memory { .. })
         ));
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_chosen_is_planned_with() {
+        let architecture = architecture(262_144);
+        let plan = |step| {
+            Plan::of(&Inputs {
+                device: Device::Other,
+                profile: EngineProfile::Simple,
+                step,
+                ..inputs(&architecture, 40_000_000_000)
+            })
+            .expect("a plan")
+        };
+        let (chosen, told) = (plan(None), plan(Some(MULTIMODAL_STEP)));
+        assert_eq!(told.prefill_step, MULTIMODAL_STEP);
+        assert!(chosen.prefill_step < MULTIMODAL_STEP);
+        assert!(told.context_window < chosen.context_window);
     }
 
     proptest! {

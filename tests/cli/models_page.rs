@@ -91,6 +91,7 @@ fn cell(entry: &Entry, budget: u64) -> String {
         weights: entry.download_bytes(),
         budget,
         asked: Asked::default(),
+        step: None,
         estimated,
     });
     plan.map_or("–".into(), |plan| kilo(plan.context_window))
