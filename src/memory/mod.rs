@@ -6,6 +6,7 @@ pub mod known;
 pub mod offer;
 pub mod plan;
 pub mod preflight;
+pub mod room;
 pub mod working;
 
 use serde::Serialize;

@@ -84,15 +84,10 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Option<(&str, u64)>) -> E
 /// What a change does to the window: `24k → 61k tokens`. A side that has no plan is `none`.
 pub fn effect(now: &Result<Plan, Refusal>, then: &Result<Plan, Refusal>) -> String {
     let side = |plan: &Result<Plan, Refusal>| match plan {
-        Ok(plan) => kilo(plan.context_window),
+        Ok(plan) => ui::kilo(plan.context_window),
         Err(_) => "none".into(),
     };
     format!("{} → {} tokens", side(now), side(then))
-}
-
-/// Tokens in units of 1,024: `61k`.
-pub fn kilo(tokens: u64) -> String {
-    format!("{}k", tokens / 1_024)
 }
 
 #[cfg(test)]

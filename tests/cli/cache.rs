@@ -39,12 +39,13 @@ fn three() -> Stage {
 
 #[test]
 fn the_list() {
-    let stage = three();
+    let mut stage = three();
+    fakes::mac(&mut stage, 24);
     for args in [["list"], ["--list"], ["-l"]] {
         let ran = stage.run(&args);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         insta::allow_duplicates! { insta::assert_snapshot!(ran.stdout, @"
-        mlx-community/gemma-4-e4b-it-4bit    5.2 GB  --gemma-light
+        mlx-community/gemma-4-e4b-it-4bit    5.2 GB  --gemma-light, 128k tokens
         org/partial                            2 MB  partial
         org/other                              1 MB
 
@@ -61,6 +62,7 @@ fn the_list() {
           "bytes": 5180000004,
           "state": "complete",
           "flag": "--gemma-light",
+          "context_window": 131072,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--mlx-community--gemma-4-e4b-it-4bit"
         },
@@ -69,6 +71,7 @@ fn the_list() {
           "bytes": 2000008,
           "state": "partial",
           "flag": null,
+          "context_window": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--org--partial"
         },
@@ -77,6 +80,7 @@ fn the_list() {
           "bytes": 1000004,
           "state": "complete",
           "flag": null,
+          "context_window": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--org--other"
         }
