@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """What the engine's own code holds in memory for tiny models of the catalogue's architectures.
 
-    memory.py ARCHITECTURES.json STEP      (run it with the engine's own Python)
+    memory.py ARCHITECTURES.json STEP ENTRIES.py      (run it with the engine's own Python)
 
 For each architecture it prints a line of JSON: the bytes of each layer's cache after each update, for a request alone (`alone`) and as the
 engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), and the most that one step of reading
 a prompt took beside weights and caches (`working`). For the model named `turns` it prints what two turns of a conversation took at the most, all
-in all, with the engine's scheduler (`plain`, and `quantised`). The weights are random: only sizes are looked at.
+in all, with the engine's scheduler (`plain`, and `quantised`), and what a dropped entry leaves behind, without and with `entries.py`. The weights are random: only sizes are looked at.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -66,6 +67,27 @@ def working(model, step, steps):
     mx.reset_peak_memory()
     read(model, cache, step)
     return mx.get_peak_memory() - weights - sum(layer.nbytes for layer in cache)
+
+
+def left_behind(model):
+    """Bytes of an entry that was dropped for another one and is still there, while Python looks for no circles."""
+    gc.collect()
+    gc.disable()
+    entries = []
+    for _ in range(2):
+        cache = make_prompt_cache(model)
+        read(model, cache, 64)
+        entries.append(cache)
+    keeper = MemoryAwarePrefixCache(
+        model, MemoryCacheConfig(max_memory_mb=64, max_entries=1, min_prefix_tokens=1)
+    )
+    before = mx.get_active_memory()
+    for number, cache in enumerate(entries):
+        assert keeper.store([number] * 64, cache), "the entry was refused"
+    assert len(keeper) == 1
+    left = mx.get_active_memory() - before - keeper._current_memory
+    gc.enable()
+    return left
 
 
 class Tokenizer:
@@ -126,6 +148,10 @@ def main():
         model = build(config)
         if name == "turns":
             measured = {"name": name, "plain": turns(model, False), "quantised": turns(model, True)}
+            measured["left"] = left_behind(model)
+            exec(compile(open(sys.argv[3]).read(), sys.argv[3], "exec"), globals())
+            free_dropped_entries()
+            measured["left_with_ours"] = left_behind(model)
             print(json.dumps(measured), flush=True)
             continue
         alone = make_prompt_cache(model)
