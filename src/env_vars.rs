@@ -162,6 +162,13 @@ pub const ALL: &[Variables] = &[
         &["CCLOCAL_STALL_LIMIT"],
         "seconds without progress after which a download counts as stalled",
     ),
+    row(
+        Cclocal,
+        C::Cclocal,
+        Read,
+        &["CCLOCAL_LINGER"],
+        "seconds for which the engine is kept after its last session",
+    ),
     row(Cclocal, C::Cclocal, Read, &["NO_COLOR"], "no colours"),
     row(
         Cclocal,

@@ -59,6 +59,16 @@ impl Paths {
         self.data.join("demo-model")
     }
 
+    /// What is there while something runs: a folder for each supervisor and each session.
+    pub fn run(&self) -> PathBuf {
+        self.state.join("run")
+    }
+
+    /// The folder of the session that is this process.
+    pub fn session(&self, pid: i32) -> PathBuf {
+        self.run().join(format!("session-{pid}"))
+    }
+
     /// The engine's log; the previous one is kept beside it as `server.log.1`.
     pub fn server_log(&self) -> PathBuf {
         self.state.join("server.log")

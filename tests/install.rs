@@ -134,6 +134,23 @@ fn fails(ran: &Ran, status: i32, words: &[&str]) {
     }
 }
 
+/// The error, without what a tool said.
+fn error(stage: &Stage, ran: &Ran) -> String {
+    let start = ran.stderr.find("error: ").unwrap_or(0);
+    stage
+        .filtered(&ran.stderr[start..])
+        .lines()
+        .filter(|line| !line.starts_with("  | "))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+/// The name of the wheel that an error speaks of.
+fn host_wheel(text: &str) -> String {
+    let word = text.split_whitespace().find(|word| word.ends_with(".whl"));
+    word.unwrap_or("no wheel").to_owned()
+}
+
 fn environments(stage: &Stage) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(stage.path(ENGINE).join("envs")) else {
         return Vec::new();
@@ -288,16 +305,28 @@ fn without_uv_and_without_a_useful_python_uv_is_fetched_and_its_hash_is_checked(
         format!("http://user:password@127.0.0.1:{port}/simple"),
     );
     let ran = setup(&stage);
-    fails(&ran, 10, &["uv could not be fetched", "its hash differs"]);
+    assert_eq!(ran.status, 10);
+    insta::assert_snapshot!(
+        error(&stage, &ran).replace(&host_wheel(&ran.stderr), "uv-[VERSION].whl"),
+        @"
+    error: uv could not be fetched
+      cause: the file uv-[VERSION].whl is not the one that this cclocal knows (its hash differs)
+      hint: your package index serves a changed file: install uv or Python 3.12 yourself, then run `cclocal setup` again
+    "
+    );
     assert!(!stage.path(ENGINE).join("uv").exists());
 
     stage.set("UV_INDEX_URL", "http://user:password@127.0.0.1:9/simple");
     let ran = setup(&stage);
-    fails(
-        &ran,
-        10,
-        &["uv could not be fetched", "install uv or Python 3.12"],
-    );
+    assert_eq!(ran.status, 10);
+    let refused = error(&stage, &ran);
+    // The system's own words for it follow.
+    let start = refused.lines().next().unwrap_or_default().to_owned();
+    let end = refused.lines().last().unwrap_or_default().to_owned();
+    insta::assert_snapshot!(format!("{start}\n{end}"), @"
+    error: uv could not be fetched
+      hint: connect to the network, or install uv or Python 3.12 yourself, then run `cclocal setup` again
+    ");
     assert!(
         !ran.stderr.contains("password")
             && !stage.read("cclocal/state/setup.log").contains("password")
@@ -497,4 +526,63 @@ fn a_mac_with_apple_silicon_is_taken_also_when_translated() {
         .replace("\"machine\": \"x86_64\"", "\"machine\": \"arm64\"");
     stage.script("python3.12", &text);
     done(&setup(&stage));
+}
+
+#[test]
+fn folders_that_cannot_be_used() {
+    let refused = |place: &str| {
+        let stage = with_uv();
+        stage.write(place, "a file");
+        let ran = setup(&stage);
+        assert_eq!(ran.status, 10, "{}", ran.stderr);
+        error(&stage, &ran)
+    };
+    insta::assert_snapshot!(refused("cclocal/state"), @"
+    error: the log of the installation cannot be written
+      cause: File exists (os error 17)
+    ");
+    insta::assert_snapshot!(refused(ENGINE), @"
+    error: the engine's folder cannot be used
+      cause: File exists (os error 17)
+      hint: make sure that you may write to [STAGE]/cclocal/data/engine
+    ");
+    insta::assert_snapshot!(refused("cclocal/data/engine/envs"), @"
+    error: the engine's folder cannot be written
+      cause: File exists (os error 17)
+    ");
+    let stage = with_uv();
+    std::fs::create_dir_all(stage.path(ENGINE).join("current.json/x")).expect("made");
+    let ran = setup(&stage);
+    assert_eq!(ran.status, 10);
+    insta::assert_snapshot!(error(&stage, &ran), @"
+    error: the installation cannot be recorded
+      cause: Is a directory (os error 21)
+    ");
+}
+
+#[test]
+fn pythons_that_cannot_be_had_or_used() {
+    // No Python at all, and a uv that fetches none.
+    let stage = bare();
+    uv(&stage);
+    stage.script("uv", "#!/bin/sh\n[ \"$1\" = --version ] && echo 'uv 0.13.9' && exit 0\necho 'error: dns error'; exit 2\n");
+    let ran = setup(&stage);
+    assert_eq!(ran.status, 10);
+    insta::assert_snapshot!(error(&stage, &ran), @"
+    error: there is no Python 3.11, 3.12 or 3.13 here, and uv could not fetch one
+      cause: the server that it comes from cannot be reached
+      hint: install Python 3.12 (macOS: `brew install python@3.12`; Debian and Ubuntu: `apt install python3 python3-venv`), then run `cclocal setup` again
+    ");
+    // A Python without the system's package for environments.
+    let stage = bare();
+    python(&stage, 12, true);
+    let text = stage.read("bin/python3.12");
+    stage.script("python3.12", &text.replace("ln -s", "exit 1; ln -s"));
+    let ran = setup(&stage);
+    assert_eq!(ran.status, 10);
+    insta::assert_snapshot!(error(&stage, &ran), @"
+    error: making the Python environment failed
+      cause: it ended with exit status: 1
+      hint: install uv, or your system's package for Python environments (Debian and Ubuntu: `apt install python3-venv`)
+    ");
 }

@@ -298,7 +298,15 @@ mod tests {
         assert_eq!(found(&host, false, &root), expected);
 
         write(root.join("etc/claude-code/managed-mcp.json"), "{}");
-        assert!(read_under(&host, false, &root).is_err());
+        let error = read_under(&host, false, &root).expect_err("refused");
+        let said = error
+            .to_string()
+            .replace(&root.display().to_string(), "[ROOT]");
+        insta::assert_snapshot!(said, @"
+        error: MCP servers are managed on this machine
+          cause: [ROOT]/etc/claude-code/managed-mcp.json is there: Claude Code then takes no other list of servers, and a local session needs an empty one
+          hint: ask your administrator to take it out for this machine, or use `claude` itself
+        ");
     }
 
     #[test]

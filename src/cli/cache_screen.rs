@@ -1,12 +1,14 @@
 //! The cache on the whole terminal: to be looked through, and to be cleared.
 
+use std::collections::HashMap;
+
 use nix::sys::signal::Signal;
 
 use super::here::Here;
 use super::{list, rm};
 use crate::error::Result;
 use crate::host::Host;
-use crate::hub::scan::Model;
+use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::paths::Paths;
 use crate::process::signals;
@@ -68,16 +70,25 @@ pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<
 
 fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
     let running = find::statuses(paths);
+    let mut files = HashMap::new();
     let rows = models
         .iter()
         .map(|model| Row {
             name: model.id.clone(),
             bytes: model.bytes,
+            shared: model
+                .stored
+                .iter()
+                .map(|entry| {
+                    let number = files.len();
+                    (*files.entry(&entry.path).or_insert(number), entry.bytes)
+                })
+                .collect(),
             remark: list::remarks(model, &running, Room::Unknown),
             held: rm::held(paths, model, &running).map(|held| held.cause),
         })
         .collect();
-    let total = models.iter().map(|model| model.bytes).sum();
+    let total = scan::total(models);
     let title = format!("{} in {}", ui::bytes(total), host.tilde(&paths.hub));
     Picker::new(title, rows)
 }
@@ -87,16 +98,15 @@ fn remove(paths: &Paths, chosen: &[&Model]) -> String {
     let running = find::statuses(paths);
     let mut freed = 0;
     for model in chosen {
-        let failed = match rm::held(paths, model, &running) {
-            Some(held) => Some(format!("{} was not removed: {}", model.id, held.cause)),
+        let removed = match rm::held(paths, model, &running) {
+            Some(held) => Err(format!("{} was not removed: {}", model.id, held.cause)),
             None => rm::remove_one(paths, model)
-                .err()
-                .map(|error| format!("{}: {}", error.message, error.cause.unwrap_or_default())),
+                .map_err(|error| format!("{}: {}", error.message, error.cause.unwrap_or_default())),
         };
-        if let Some(failed) = failed {
-            return format!("Freed {}. {failed}.", ui::bytes(freed));
+        match removed {
+            Ok(gone) => freed += gone,
+            Err(failed) => return format!("Freed {}. {failed}.", ui::bytes(freed)),
         }
-        freed += model.bytes;
     }
     format!("Freed {}.", ui::bytes(freed))
 }

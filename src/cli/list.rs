@@ -1,7 +1,5 @@
 //! `cclocal list`: the models in the hub cache.
 
-use std::path::Path;
-
 use serde_json::json;
 
 use super::args::ListArgs;
@@ -10,6 +8,7 @@ use crate::catalog::Source;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
+use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::paths::Paths;
@@ -46,11 +45,12 @@ pub fn flag(model: &Model) -> Option<String> {
 
 /// The engine that is served from it, by its id or by a folder of the cache.
 pub fn user<'a>(model: &Model, running: &'a [Status]) -> Option<&'a Status> {
-    let real = |path: &Path| fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    running.iter().find(|status| match &status.source {
-        // The hub does not tell upper from lower case.
-        Source::Hub(id) => id.eq_ignore_ascii_case(&model.id),
-        Source::Folder(folder) => real(folder).starts_with(real(&model.folder)),
+    running.iter().find(|status| {
+        let served = match &status.source {
+            Source::Hub(id) => id.clone(),
+            Source::Folder(folder) => folder.display().to_string(),
+        };
+        remove::serves(&served, model)
     })
 }
 
@@ -78,7 +78,7 @@ pub fn text(
         text += line.trim_end();
         text.push('\n');
     }
-    let total = models.iter().map(|model| model.bytes).sum();
+    let total = scan::total(models);
     let count = match models.len() {
         1 => "1 model".to_owned(),
         count => format!("{count} models"),
@@ -111,6 +111,9 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     if !model.complete {
         said.push("partial".into());
     }
+    if !model.stored.is_empty() {
+        said.push(format!("{} shared", ui::bytes(model.stored_bytes())));
+    }
     if let Some(record) = user(model, running) {
         said.push(format!("in use on port {}", record.port));
     }
@@ -127,6 +130,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Str
             json!({
                 "id": model.id,
                 "bytes": model.bytes,
+                "shared_bytes": model.stored_bytes(),
                 "state": if model.complete { "complete" } else { "partial" },
                 "flag": flag(model),
                 "context_window": room(model, here).window(),
@@ -138,7 +142,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Str
     let report = json!({
         "cache": paths.hub,
         "models": listed,
-        "total_bytes": models.iter().map(|model| model.bytes).sum::<u64>(),
+        "total_bytes": scan::total(models),
     });
     serde_json::to_string_pretty(&report).unwrap_or_default()
 }

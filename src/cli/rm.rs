@@ -6,7 +6,7 @@ use crate::catalog::catalog;
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::hub::remove;
-use crate::hub::scan::Model;
+use crate::hub::scan::{self, Model};
 use crate::paths::Paths;
 use crate::session::reach;
 use crate::supervisor::find;
@@ -24,7 +24,8 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
             .cause("choosing from a list needs a terminal")
             .hint("`cclocal list` shows what is there; then: cclocal rm --yes ORG/NAME"));
     }
-    let chosen = select(list::models(host, &paths)?, &args.models)?;
+    let models = list::models(host, &paths)?;
+    let chosen = select(&models, &args.models)?;
     let running = find::statuses(&paths);
     for model in &chosen {
         if let Some(why) = held(&paths, model, &running) {
@@ -33,7 +34,7 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
                 .hint(why.hint));
         }
     }
-    let total = chosen.iter().map(|model| model.bytes).sum();
+    let total = scan::freed(&chosen, &models);
     if !args.yes {
         if !ui.interactive {
             return Err(Error::usage("nothing was removed")
@@ -50,17 +51,21 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
     }
     let mut freed = 0;
     for model in &chosen {
-        remove_one(&paths, model).map_err(|error| {
+        let gone = remove_one(&paths, model).map_err(|error| {
             error.hint(format!(
                 "{} were freed before; `cclocal list` shows what is left, and the same command goes on",
                 ui::bytes(freed)
             ))
         })?;
-        freed += model.bytes;
+        freed += gone;
+        let shared = match model.bytes.saturating_sub(gone) {
+            0 => String::new(),
+            kept => format!("; {} stay, other models need them", ui::bytes(kept)),
+        };
         ui.done(&format!(
-            "removed {} ({})",
+            "removed {} ({}{shared})",
             model.id,
-            ui::bytes(model.bytes)
+            ui::bytes(gone)
         ));
     }
     if chosen.len() > 1 {
@@ -69,8 +74,8 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Removes a model that was checked.
-pub fn remove_one(paths: &Paths, model: &Model) -> Result<()> {
+/// Removes a model that was checked. Returns the bytes that this freed.
+pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
     remove::remove(&paths.hub, model).map_err(|error| {
         Error::new(
             Exit::Other,
@@ -107,16 +112,6 @@ pub fn held(paths: &Paths, model: &Model, running: &[Status]) -> Option<Held> {
             },
         });
     }
-    if remove::is_shared(model) {
-        return Some(Held {
-            cause: "its files are in the store that models share, which cclocal does not clear"
-                .into(),
-            hint: format!(
-                "remove it with the hub's own tool: hf cache rm model/{}",
-                model.id
-            ),
-        });
-    }
     remove::is_downloading(&paths.hub, model).then(|| Held {
         cause: "a program is downloading it".into(),
         hint: "end that download first".into(),
@@ -124,8 +119,8 @@ pub fn held(paths: &Paths, model: &Model, running: &[Status]) -> Option<Held> {
 }
 
 /// The models of these names. A name that is not there is an error.
-fn select(models: Vec<Model>, names: &[String]) -> Result<Vec<Model>> {
-    let mut chosen: Vec<Model> = Vec::new();
+fn select<'a>(models: &'a [Model], names: &[String]) -> Result<Vec<&'a Model>> {
+    let mut chosen: Vec<&Model> = Vec::new();
     for name in names {
         let id = id(name);
         let Some(model) = models.iter().find(|model| model.id == id) else {
@@ -142,8 +137,8 @@ fn select(models: Vec<Model>, names: &[String]) -> Result<Vec<Model>> {
                 .cause("nothing was removed")
                 .hint(format!("{near}`cclocal list` shows what is there")));
         };
-        if !chosen.contains(model) {
-            chosen.push(model.clone());
+        if !chosen.contains(&model) {
+            chosen.push(model);
         }
     }
     Ok(chosen)

@@ -70,13 +70,13 @@ impl Demo<'_> {
                 .cause("its supervisor ended at once")
                 .hint("run it again")
         })?;
-        let followed = follow::until_ready(self.ui, &mut lease, signals).await;
+        let followed = follow::until_ready(self.paths, self.ui, &mut lease, signals).await;
         match link("starting the engine", followed)? {
             Followed::Ready { took } => self
                 .ui
                 .done(&format!("engine: serving it on 127.0.0.1:{port} ({took})")),
             Followed::Interrupted(signal) => {
-                leave::leave(self.ui, &mut lease, signals, Duration::ZERO).await;
+                leave::leave(self.paths, self.ui, &mut lease, signals, Duration::ZERO).await;
                 return Ok(signals::status(signal));
             }
         }

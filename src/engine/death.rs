@@ -68,7 +68,8 @@ const REASONS: &[Reason] = &[
     },
     // Before what is said of downloads: a full disk ends one, and is no fault of the network.
     Reason {
-        marks: &["no space left on device", "not enough free disk space"],
+        // Not the library's warning beforehand, "Not enough free disk space": it downloads all the same, and may have room by then.
+        marks: &["no space left on device"],
         exit: Exit::Machine,
         cause: "the disk is full",
         hint: "free some space and run it again; what was downloaded is kept",
@@ -76,7 +77,15 @@ const REASONS: &[Reason] = &[
     Reason {
         marks: &[
             "outgoing traffic has been disabled",
+            "offline mode is enabled",
             "not found in local cache",
+        ],
+        exit: Exit::Download,
+        cause: "the model is not on this disk, and offline mode is on (HF_HUB_OFFLINE)",
+        hint: "unset HF_HUB_OFFLINE and run it again; what was downloaded is kept",
+    },
+    Reason {
+        marks: &[
             "localentrynotfounderror",
             "cannot find the requested files in the",
         ],
@@ -186,7 +195,7 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         (None, Ended::Signal(signal)) => (
             Exit::Engine,
             format!("it was ended by signal {signal} ({})", signal_name(signal)),
-            "read the log below; a smaller model (cclocal --gemma-light) rules out memory".into(),
+            "read the lines above; a smaller model (cclocal --gemma-light) rules out memory".into(),
         ),
         (None, Ended::Code(code)) => (
             Exit::Engine,
@@ -278,6 +287,16 @@ mod tests {
                 "disk is full",
             ),
             (
+                "UserWarning: Not enough free disk space to download the file. The expected file size is: 9 MB.\nsomething else",
+                Exit::Engine,
+                "status 1",
+            ),
+            (
+                "Failed to download 'org/name' after 1 attempts. Last error: Cannot find an appropriate cached snapshot folder for the specified revision on the local disk and outgoing traffic has been disabled. To enable repo look-ups and downloads online, set 'HF_HUB_OFFLINE=0' as environment variable.",
+                Exit::Download,
+                "offline mode is on",
+            ),
+            (
                 "[Errno 98] error while attempting to bind on address: address already in use",
                 Exit::PortInUse,
                 "took the port",
@@ -300,6 +319,70 @@ mod tests {
                 "{log}: {found:?} {text}"
             );
         }
+    }
+
+    #[test]
+    fn every_reason_in_full() {
+        let said: Vec<String> = REASONS
+            .iter()
+            .map(|reason| {
+                let mark = reason.marks[0].replace(" … ", " ");
+                let error = explained(End::FailedToStart(Ended::Code(1)), &mark);
+                Error {
+                    detail: Vec::new(),
+                    ..error
+                }
+                .to_string()
+            })
+            .collect();
+        insta::assert_snapshot!(said.join("\n"), @"
+        error: the engine did not start
+          cause: the GPU ran out of memory
+          hint: take a smaller model (cclocal --gemma-light) or a smaller window (--ctx 32768)
+        error: the model could not be downloaded
+          cause: the model is gated: its owner wants you to accept terms first
+          hint: accept the terms on the model's page on huggingface.co, then run it with HF_TOKEN set to your token
+        error: the model could not be downloaded
+          cause: the hub refused the credentials, or the model does not exist
+          hint: check the model's name; for a private or gated model set HF_TOKEN to a valid token
+        error: the model could not be downloaded
+          cause: the hub has no model of that name
+          hint: check the name on huggingface.co; ids are org/name
+        error: the engine did not start
+          cause: the disk is full
+          hint: free some space and run it again; what was downloaded is kept
+        error: the model could not be downloaded
+          cause: the model is not on this disk, and offline mode is on (HF_HUB_OFFLINE)
+          hint: unset HF_HUB_OFFLINE and run it again; what was downloaded is kept
+        error: the model could not be downloaded
+          cause: the model is not on this disk, and the hub could not be reached
+          hint: connect to the network and run it again; what was downloaded is kept
+        error: the model could not be downloaded
+          cause: the download failed: the hub could not be reached
+          hint: check the network and run it again; what was downloaded is kept
+        error: port 8000 is in use
+          cause: another program took the port while the model was loading
+          hint: choose another with --port
+        error: the engine did not start
+          cause: the engine does not know this model's architecture
+          hint: take a model of the catalogue (cclocal --help lists them)
+        error: the engine did not start
+          cause: a file of the model is damaged or missing
+          hint: remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it anew
+        error: the engine did not start
+          cause: the engine does not take the flags it was given
+          hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
+        error: the engine did not start
+          cause: the engine's installation is damaged
+          hint: run `cclocal setup --force` to install it anew
+        ");
+        let error = explained(End::Died(Ended::Signal(11)), "");
+        insta::assert_snapshot!(error, @"
+        error: the engine died
+          cause: it was ended by signal 11 (SIGSEGV)
+          | the whole log: /state/server.log
+          hint: read the lines above; a smaller model (cclocal --gemma-light) rules out memory
+        ");
     }
 
     #[test]

@@ -1,7 +1,14 @@
 """Downloads that go on where they stopped: part of what starts the engine, see `bootstrap.py`."""
 
+import contextlib
+import fcntl
 import hashlib
 import inspect
+import os
+
+# Bytes that are written at a time. The library's own 10 MB take a slow line longer than the stall limit: at 40 kB/s, and eight files are
+# fetched side by side.
+CHUNK = 256 * 1024
 
 
 def resume_downloads():
@@ -12,9 +19,15 @@ def resume_downloads():
     come by plain HTTP. Versions before resume by themselves and are left alone.
     """
     try:
+        from huggingface_hub import constants
         from huggingface_hub import file_download as hub
     except ImportError:
         return  # The engine's own start will say what is wrong.
+    if hasattr(constants, "DOWNLOAD_CHUNK_SIZE"):
+        constants.DOWNLOAD_CHUNK_SIZE = CHUNK
+    # A model's files stand in its own folder, not in the store that models share: what is there of it is then what was downloaded.
+    if hasattr(constants, "HF_HUB_DISABLE_SHARED_BLOBS"):
+        constants.HF_HUB_DISABLE_SHARED_BLOBS = True
     try:
         anew = hub._download_to_tmp_and_move
         if "uuid" not in inspect.getsource(anew) or "resume_size" not in inspect.signature(hub.http_get).parameters:
@@ -36,15 +49,33 @@ def resume_downloads():
     ):
         if destination_path.exists() and not force_download:
             return
-        if force_download:
-            incomplete_path.unlink(missing_ok=True)
-        incomplete_path.touch()
-        with incomplete_path.open("r+b") as file:
+        with contextlib.ExitStack() as stack:
+            file = None
+            # The hub serves bigger files by Xet alone.
+            if (expected_size or 0) <= getattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", float("inf")):
+                file = alone(incomplete_path, stack)
+            if file is None:
+                return anew(
+                    incomplete_path,
+                    destination_path,
+                    url_to_download,
+                    headers,
+                    expected_size,
+                    filename,
+                    force_download,
+                    etag,
+                    xet_file_data,
+                    tqdm_class,
+                )
+            # Whoever had it before may have finished it.
+            if destination_path.exists() and not force_download:
+                incomplete_path.unlink()
+                return
             there = file.seek(0, 2)
+            if force_download or (expected_size is not None and there > expected_size):
+                there = file.truncate(0)
+                file.seek(0)
             if expected_size is not None:
-                if there > expected_size:
-                    there = file.truncate(0)
-                    file.seek(0)
                 hub._check_disk_space(expected_size - there, incomplete_path.parent)
             hub.http_get(
                 url_to_download,
@@ -54,14 +85,44 @@ def resume_downloads():
                 expected_size=expected_size,
                 tqdm_class=tqdm_class,
             )
-        # The etag of a large file is its SHA-256. What was put together from two attempts is looked at as a whole.
-        if there and etag and len(etag) == 64 and digest(incomplete_path) != etag:
-            incomplete_path.unlink()
-            raise OSError(f"{filename}: what was downloaded is damaged and was removed; run it again")
-        hub._chmod_and_move(incomplete_path, destination_path)
+            file.flush()
+            # The etag of a large file is its SHA-256. What was put together from two attempts is looked at as a whole.
+            if there and etag and len(etag) == 64 and digest(incomplete_path) != etag:
+                incomplete_path.unlink()
+                raise OSError(f"{filename}: what was downloaded is damaged and was removed; run it again")
+            hub._chmod_and_move(incomplete_path, destination_path)
 
     if list(inspect.signature(anew).parameters) == list(inspect.signature(resumed).parameters):
         hub._download_to_tmp_and_move = resumed
+
+
+def alone(path, stack):
+    """The partial file, opened and locked until the stack ends: two that write to one file would spoil it. The second waits for the first.
+
+    None where a lock keeps nobody out, as on some network file systems.
+    """
+    while True:
+        file = stack.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever had it may have finished it or thrown it away: then this is a file that nobody will find.
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return file if keeps_out(path) else None
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return None
+        file.close()
+
+
+def keeps_out(path):
+    """Whether a second one does not get the lock."""
+    with path.open("r+b") as second:
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def digest(path):

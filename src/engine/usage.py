@@ -4,6 +4,7 @@ import contextvars
 import inspect
 import json
 import logging
+import os
 import re
 
 # What a tool call opens and closes with, whatever the parser.
@@ -35,7 +36,7 @@ def report_usage():
                 async for frame in frames:
                     yield reply.told(frame)
             finally:
-                await frames.aclose()
+                await closed(frames)
 
         server._stream_anthropic_messages = told
         logging.getLogger("vllm_mlx.engine.simple").addFilter(reused_in_simple_mode)
@@ -101,7 +102,13 @@ class Watched:
                 self._reply.see(output, self._engine_itself)
                 yield output
         finally:
-            await outputs.aclose()
+            await closed(outputs)
+
+
+async def closed(generator):
+    """Ends it now, and what it holds with it, rather than when it is collected."""
+    if hasattr(generator, "aclose"):
+        await generator.aclose()
 
 
 def reused_in_batched_mode(engine, prompt):
@@ -117,7 +124,7 @@ def reused_in_batched_mode(engine, prompt):
 def reused_in_simple_mode(record):
     """Simple mode tells its log alone. A filter that lets everything pass."""
     reply = reply_now.get()
-    if reply is not None and isinstance(record.msg, str) and "cache HIT (stream_chat): reusing" in record.msg:
+    if reply is not None and isinstance(record.msg, str) and "cache HIT" in record.msg:
         try:
             reply.reused = max(reply.reused, int(record.args[0]))
         except (LookupError, TypeError, ValueError):
@@ -161,14 +168,28 @@ async def exact(server, body):
     server._validate_model_name(body["model"])
     request = anthropic_to_openai(AnthropicRequest(**{"max_tokens": 1, **body}))
     prepared = server._prepare_anthropic_invocation(engine, request, 1)
-    options = prepared.chat_kwargs
-    tools = options.get("tools")
-    prompt = engine._apply_chat_template(
-        prepared.messages,
-        convert_tools_for_template(tools) if tools else None,
-        chat_template_kwargs=dict(options.get("chat_template_kwargs") or {}),
-        enable_thinking=options.get("enable_thinking"),
-    )
-    return len(engine.tokenizer.encode(prompt))
+    options = dict(prepared.chat_kwargs.get("chat_template_kwargs") or {})
+    thinking = prepared.chat_kwargs.get("enable_thinking")
+    tools = prepared.chat_kwargs.get("tools")
+    tools = convert_tools_for_template(tools) if tools else None
+    tokenizer = getattr(engine, "_text_tokenizer", None)
+    if tokenizer is None:
+        prompt = engine._apply_chat_template(
+            prepared.messages, tools, chat_template_kwargs=options, enable_thinking=thinking
+        )
+        return len(engine.tokenizer.encode(prompt))
+    return text_of_a_multimodal_model(tokenizer, prepared.messages, tools, options, thinking)
+
+
+def text_of_a_multimodal_model(tokenizer, messages, tools, options, thinking):
+    """Without images, such a model is served through its text part alone, which has a tokenizer and a way of rendering of its own."""
+    from vllm_mlx.engine.chat_template_safety import normalize_messages_for_chat_template
+
+    if thinking is None:
+        thinking = os.environ.get("VLLM_MLX_ENABLE_THINKING", "true").lower() in ("true", "1", "yes")
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking, **options}
+    if tools:
+        options["tools"] = tools
+    return len(tokenizer.encode(tokenizer.apply_chat_template(normalize_messages_for_chat_template(messages), **options)))
 
 

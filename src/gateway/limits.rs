@@ -38,6 +38,8 @@ pub struct Limits {
     pub notice: Duration,
     /// How long a count of tokens may take while the engine generates for somebody else.
     pub count: Duration,
+    /// How long the next request waits for the engine to let go of one whose client went away.
+    pub clear: Duration,
     /// How often a request is sent again to an engine that was lost before it said anything.
     pub replays: u32,
     /// How much of a reply is kept for a client that does not read it, in bytes.
@@ -62,6 +64,7 @@ impl Default for Limits {
             stall: Duration::from_secs(1800),
             notice: Duration::from_secs(5),
             count: Duration::from_secs(30),
+            clear: Duration::from_secs(15),
             replays: 2,
             unread: 64 << 20,
             farewell: Duration::from_secs(1),

@@ -11,13 +11,16 @@ use tokio_util::task::AbortOnDropHandle;
 use super::access::Caller;
 use super::figures::{Ended, Running};
 use super::outlet::{self, Beginning, Outlet};
-use super::queue::Place;
+use super::queue::{self, Place};
 use super::server::Gateway;
 use super::upstream::{self, Failure, Target};
 use super::wire::{self, ApiError};
 
 /// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
 const TEMPLATE_TOKENS: u64 = 4096;
+
+/// How long the end of the connection is waited for after the last event.
+const REST: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Answers the body of `POST /v1/messages`.
 pub async fn answer(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
@@ -160,24 +163,29 @@ impl Turn {
             tokio::select! {
                 biased;
                 mine = &mut turn => held = Some(mine),
-                guarded = self.guard(&target) => match guarded {
-                    Err(Failure::Refused(error)) => return Err(Failure::Refused(error)),
-                    // Asked again when it is its turn.
-                    Ok(()) | Err(_) => {}
+                // Any other failure is met again when it is its turn.
+                guarded = self.guard(&target) => if let Err(Failure::Refused(error)) = guarded {
+                    return Err(Failure::Refused(error));
                 },
             }
         }
-        let _held = match held {
+        let held = match held {
             Some(mine) => mine,
             None => turn.await,
         };
+        let mut underway = Underway::new(&self.gateway, held);
 
         let mut replays = 0;
         loop {
             let target = upstream::ready(&mut engine)
                 .await
                 .map_err(Failure::Refused)?;
-            match self.attempt(&target, client).await {
+            underway.engine_has_it(target.clone());
+            let done = self.attempt(&target, client).await;
+            if matches!(done, Ok(()) | Err(Failure::Refused(_))) {
+                underway.engine_is_free();
+            }
+            match done {
                 Err(Failure::Lost(why))
                     if !client.begun() && replays < self.gateway.limits.replays =>
                 {
@@ -275,6 +283,15 @@ impl Turn {
             if outlet.begun() {
                 self.running.token();
             }
+            if repair.is_over() {
+                // A whole reply is read to its end, so that the engine is not disturbed; what comes after an error is not waited for.
+                if outlet.complete() {
+                    let rest =
+                        async { while let Ok(Some(_)) = patience.piece(&mut response).await {} };
+                    let _ = tokio::time::timeout(REST, rest).await;
+                }
+                break Ok(());
+            }
         };
         self.running.usage(repair.usage());
         if let Err(Failure::Stalled) = ended {
@@ -295,6 +312,52 @@ impl Turn {
             Err(failure) => failure,
             Ok(()) => Failure::Lost("the engine ended its answer before its time".into()),
         })
+    }
+}
+
+/// One's turn while the engine works at it. Dropped in the middle, it is handed on only when the engine has let go of the request.
+struct Underway {
+    gateway: Gateway,
+    turn: Option<queue::Turn>,
+    engine: Option<Target>,
+}
+
+impl Underway {
+    fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
+        Self {
+            gateway: gateway.clone(),
+            turn: Some(turn),
+            engine: None,
+        }
+    }
+
+    fn engine_has_it(&mut self, engine: Target) {
+        self.engine = Some(engine);
+    }
+
+    fn engine_is_free(&mut self) {
+        self.engine = None;
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let (Some(engine), Some(turn)) = (self.engine.take(), self.turn.take()) else {
+            return;
+        };
+        if !self.gateway.exclusive || self.gateway.stop.is_cancelled() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let gateway = self.gateway.clone();
+            runtime.spawn(async move {
+                tokio::select! {
+                    () = gateway.upstream.clear(&engine, gateway.limits.clear) => {}
+                    () = gateway.stop.cancelled() => {}
+                }
+                drop(turn);
+            });
+        }
     }
 }
 

@@ -53,10 +53,13 @@ pub struct Settings {
     /// Where figures are kept. Keep a clone to read them.
     pub figures: Figures,
     pub limits: Limits,
+    /// Whether nobody else uses the engine. What it works at when a client goes away is then cancelled by name, which is quicker and surer than
+    /// that it notices. False for an engine that others use, too.
+    pub exclusive: bool,
 }
 
 impl Settings {
-    /// With the usual limits, and figures of its own.
+    /// With the usual limits, figures of its own, and an engine that nobody else uses.
     pub fn new(
         served: wire::Served,
         engine: watch::Receiver<Engine>,
@@ -70,6 +73,7 @@ impl Settings {
             access,
             figures: Figures::new(),
             limits: Limits::default(),
+            exclusive: true,
         }
     }
 }

@@ -333,13 +333,13 @@ mod tests {
             assert_eq!(started.elapsed(), HOLD + INTERVAL * n);
         }
         // What only opens a message is held back, and the pings go on.
-        outlet.send(START.into()).ok().expect("held");
+        outlet.send(START.into()).expect("held");
         assert!(text(body.next().await).starts_with("event: ping\n"));
-        outlet.send(TEXT.into()).ok().expect("sent");
+        outlet.send(TEXT.into()).expect("sent");
         assert_eq!(text(body.next().await), format!("{START}{TEXT}"));
         // Also in its middle: a tool call that is written is not heard of for long.
         assert!(text(body.next().await).starts_with("event: ping\n"));
-        outlet.send(STOP.into()).ok().expect("sent");
+        outlet.send(STOP.into()).expect("sent");
         assert_eq!(text(body.next().await), STOP);
         assert!(outlet.complete());
         outlet.end();
@@ -349,8 +349,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_ping_is_put_into_the_middle_of_an_event() {
         let (mut outlet, reply) = pair();
-        outlet.send(TEXT.into()).ok().expect("sent");
-        outlet.send("event: content".into()).ok().expect("sent");
+        outlet.send(TEXT.into()).expect("sent");
+        outlet.send("event: content".into()).expect("sent");
         let body = begin(reply).await.body(idle());
         let mut body = std::pin::pin!(body);
         assert_eq!(text(body.next().await), TEXT);
@@ -379,7 +379,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_fails_breaks_the_stream_off() {
         let (mut outlet, reply) = pair();
-        outlet.send(TEXT.into()).ok().expect("sent");
+        outlet.send(TEXT.into()).expect("sent");
         drop(outlet);
         let body = begin(reply).await.body(idle());
         let all: Vec<_> = body.collect().await;
@@ -390,19 +390,19 @@ mod tests {
     async fn no_more_is_kept_than_may_be() {
         let (mut outlet, reply) = pair();
         let piece = || TEXT.repeat(20).into_bytes();
-        outlet.send(piece()).ok().expect("sent");
-        outlet.send(piece()).ok().expect("sent");
+        outlet.send(piece()).expect("sent");
+        outlet.send(piece()).expect("sent");
         assert!(matches!(outlet.send(piece()), Err(Failure::Lost(_))));
         // What was read counts no longer.
         let (mut outlet, reading) = pair();
         let body = {
-            outlet.send(TEXT.into()).ok().expect("sent");
+            outlet.send(TEXT.into()).expect("sent");
             begin(reading).await.body(idle())
         };
         let mut body = std::pin::pin!(body);
         let _ = body.next().await;
         for _ in 0..10 {
-            outlet.send(piece()).ok().expect("sent");
+            outlet.send(piece()).expect("sent");
             assert!(body.next().now_or_never().is_some());
         }
         drop(reply);

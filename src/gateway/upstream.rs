@@ -16,6 +16,8 @@ use crate::secret::Secret;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than the 5 seconds after which the engine's server (uvicorn) closes an idle connection.
 const KEPT_IDLE: Duration = Duration::from_secs(3);
+/// How often an engine that is to work at nothing is asked whether it does.
+const CLEARING_INTERVAL: Duration = Duration::from_millis(50);
 /// The most that is read of an error's body.
 const ERROR_BODY: usize = 64 << 10;
 /// The longest plain reply. A reply of 131,072 tokens is below 1 MB.
@@ -26,6 +28,12 @@ const REPLY_BODY: usize = 64 << 20;
 pub struct Target {
     base_url: String,
     key: Option<Secret>,
+}
+
+impl Target {
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
+    }
 }
 
 /// Why there is no answer.
@@ -67,7 +75,7 @@ impl Upstream {
     ) -> Result<Response, Failure> {
         let mut request = self
             .0
-            .post(format!("{}{path}", target.base_url))
+            .post(target.url(path))
             .header(header::CONTENT_TYPE, "application/json")
             .header("anthropic-version", "2023-06-01")
             .body(body);
@@ -97,6 +105,49 @@ impl Upstream {
     ) -> Result<Vec<u8>, Failure> {
         let response = self.post(target, path, body, stall).await?;
         read(response, REPLY_BODY, stall).await
+    }
+
+    /// Waits until the engine works at nothing, and has it cancel what it works at. The engine (vllm-mlx 0.6.0, batched) notices a client that is gone
+    /// only if that happens while it waits for a token: while it sends one, it generates to the end. One that cannot be asked is left alone.
+    pub async fn clear(&self, target: &Target, deadline: Duration) {
+        let clearing = async {
+            while let Some(ids) = self.requests(target).await.filter(|ids| !ids.is_empty()) {
+                for id in ids {
+                    let path = format!("/v1/requests/{id}/cancel");
+                    let _ = self.send(target, self.0.post(target.url(&path))).await;
+                }
+                tokio::time::sleep(CLEARING_INTERVAL).await;
+            }
+        };
+        let _ = tokio::time::timeout(deadline, clearing).await;
+    }
+
+    /// The ids of the requests that the engine works at.
+    async fn requests(&self, target: &Target) -> Option<Vec<String>> {
+        let status = self
+            .send(target, self.0.get(target.url("/v1/status")))
+            .await?;
+        let requests = status.get("requests")?.as_array()?;
+        let ids = requests
+            .iter()
+            .filter_map(|request| request.get("request_id")?.as_str())
+            .filter(|id| {
+                id.bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            })
+            .map(str::to_owned);
+        Some(ids.collect())
+    }
+
+    async fn send(&self, target: &Target, request: reqwest::RequestBuilder) -> Option<Value> {
+        let request = match &target.key {
+            Some(key) => request.bearer_auth(key.expose()),
+            None => request,
+        };
+        let response = request.timeout(CONNECT_DEADLINE).send().await.ok()?;
+        let response = response.error_for_status().ok()?;
+        let body = read(response, REPLY_BODY, CONNECT_DEADLINE).await.ok()?;
+        serde_json::from_slice(&body).ok()
     }
 
     /// How many tokens a prompt has, as the engine counts them.

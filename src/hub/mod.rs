@@ -6,6 +6,7 @@
 pub mod remote;
 pub mod remove;
 pub mod scan;
+pub mod store;
 pub mod watch;
 
 use std::collections::HashSet;
@@ -13,6 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+use store::{Entry, Store};
 
 /// What the cache has of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +53,9 @@ pub fn cached(hub: &Path, id: &str) -> Cached {
     if !folder.is_dir() {
         return Cached::Missing;
     }
-    let (bytes, unfinished) = blobs(&folder);
-    match whole(&folder, unfinished) {
+    let blobs = Blobs::of(&folder, Store::of(hub).as_ref());
+    let bytes = blobs.own + blobs.stored_bytes() + blobs.elsewhere;
+    match whole(&folder, blobs.unfinished) {
         Some(snapshot) => Cached::Complete { bytes, snapshot },
         None if bytes == 0 => Cached::Missing,
         None => Cached::Partial { bytes },
@@ -88,42 +92,67 @@ pub fn folder_bytes(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Bytes of a model's blobs, finished or not, and whether one of them is still to be finished.
-fn blobs(folder: &Path) -> (u64, bool) {
-    let mut bytes = 0;
-    let mut counted = HashSet::new();
-    let mut unfinished: Vec<String> = Vec::new();
-    let blobs = folder.join("blobs");
-    let Ok(entries) = std::fs::read_dir(&blobs) else {
-        return (0, false);
-    };
-    for entry in entries.flatten() {
-        // huggingface_hub 2.4 may keep a blob in a store that models share, and leave a link to it.
-        let data = match entry.metadata() {
-            Ok(data) if data.is_symlink() => std::fs::metadata(entry.path()),
-            data => data,
+/// What a model's blobs take.
+#[derive(Debug, Default)]
+struct Blobs {
+    /// Bytes in its own folder, finished or not.
+    own: u64,
+    /// What it has in the store that models share.
+    stored: Vec<Entry>,
+    /// Bytes of what links lead to that are not huggingface_hub's, such as to another disk.
+    elsewhere: u64,
+    /// Whether one of them is still to be finished.
+    unfinished: bool,
+}
+
+impl Blobs {
+    fn of(folder: &Path, store: Option<&Store>) -> Self {
+        let mut found = Self::default();
+        let mut counted = HashSet::new();
+        let mut unfinished: Vec<String> = Vec::new();
+        let blobs = folder.join("blobs");
+        let Ok(entries) = std::fs::read_dir(&blobs) else {
+            return found;
         };
-        let Ok(data) = data else {
-            continue;
-        };
-        let name = entry.file_name();
-        match name.to_string_lossy().strip_suffix(".incomplete") {
-            Some(start) => {
-                // Some downloaders give a file its full length first and fill it then. (512: stat(2), st_blocks.)
-                bytes += data.len().min(data.blocks() * 512);
-                // The part before the first dot is the finished blob's name; what follows, if anything, is the attempt's.
-                unfinished.push(start.split('.').next().unwrap_or(start).to_owned());
+        for entry in entries.flatten() {
+            let Ok(data) = entry.metadata() else {
+                continue;
+            };
+            if data.is_symlink() {
+                found.linked(&entry.path(), store);
+                continue;
             }
-            // Two names of one file take its space once.
-            None if data.nlink() < 2 || counted.insert((data.dev(), data.ino())) => {
-                bytes += data.len();
+            let name = entry.file_name();
+            match name.to_string_lossy().strip_suffix(".incomplete") {
+                Some(start) => {
+                    // Some downloaders give a file its full length first and fill it then. (512: stat(2), st_blocks.)
+                    found.own += data.len().min(data.blocks() * 512);
+                    // The part before the first dot is the finished blob's name; what follows, if anything, is the attempt's.
+                    unfinished.push(start.split('.').next().unwrap_or(start).to_owned());
+                }
+                // Two names of one file take its space once.
+                None if data.nlink() < 2 || counted.insert((data.dev(), data.ino())) => {
+                    found.own += data.len();
+                }
+                None => {}
             }
-            None => {}
+        }
+        // What an attempt left that was killed says nothing once another attempt has finished the blob.
+        found.unfinished = unfinished.iter().any(|blob| !blobs.join(blob).exists());
+        found
+    }
+
+    fn linked(&mut self, blob: &Path, store: Option<&Store>) {
+        match store.and_then(|store| store.entry(blob)) {
+            Some(entry) if self.stored.contains(&entry) => {}
+            Some(entry) => self.stored.push(entry),
+            None => self.elsewhere += std::fs::metadata(blob).map_or(0, |data| data.len()),
         }
     }
-    // What an attempt left that was killed says nothing once another attempt has finished the blob.
-    let unfinished = unfinished.iter().any(|blob| !blobs.join(blob).exists());
-    (bytes, unfinished)
+
+    fn stored_bytes(&self) -> u64 {
+        self.stored.iter().map(|entry| entry.bytes).sum()
+    }
 }
 
 fn snapshot(folder: &Path) -> Option<PathBuf> {

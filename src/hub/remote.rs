@@ -4,11 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::host::Host;
 
 /// How long the hub may take. Its answer is welcome, but a launch goes on without it.
 const DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long an answer may be, in bytes. The list of the files of the biggest models takes some hundred kB, a configuration some ten.
+const LONGEST_ANSWER: usize = 8 << 20;
 
 /// Where the hub is, unless `HF_ENDPOINT` says otherwise. Source: huggingface_hub, `constants.py`.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -28,12 +32,22 @@ struct Sibling {
 /// Bytes that the engine will download of this model. None if the hub is not to be asked, cannot be reached, or does not tell; whatever is
 /// wrong with the model, the engine's own attempt will show.
 pub async fn size(host: &Host, id: &str) -> Option<u64> {
+    let answer = ask(host, &format!("api/models/{id}/revision/main?blobs=true")).await?;
+    sum(&serde_json::from_slice(&answer).ok()?)
+}
+
+/// The model's `config.json`, which says how it is to be served. None as above.
+pub async fn config(host: &Host, id: &str) -> Option<Value> {
+    let answer = ask(host, &format!("{id}/resolve/main/config.json")).await?;
+    serde_json::from_slice(&answer).ok()
+}
+
+async fn ask(host: &Host, path: &str) -> Option<Vec<u8>> {
     if host.switch("HF_HUB_OFFLINE") || host.switch("TRANSFORMERS_OFFLINE") {
         return None;
     }
     let endpoint = host.var("HF_ENDPOINT").unwrap_or(ENDPOINT);
-    let endpoint = endpoint.trim_end_matches('/');
-    let url = format!("{endpoint}/api/models/{id}/revision/main?blobs=true");
+    let url = format!("{}/{path}", endpoint.trim_end_matches('/'));
     // reqwest drops the token itself where a redirect leads to another host.
     let client = reqwest::Client::builder().timeout(DEADLINE).build().ok()?;
     let mut request = client.get(url);
@@ -41,11 +55,9 @@ pub async fn size(host: &Host, id: &str) -> Option<u64> {
         request = request.bearer_auth(token);
     }
     match request.send().await {
-        Ok(response) if response.status().is_success() => {
-            sum(&response.json::<Info>().await.ok()?)
-        }
+        Ok(response) if response.status().is_success() => read(response).await,
         Ok(response) => {
-            tracing::debug!(status = %response.status(), "the hub does not tell the size");
+            tracing::debug!(status = %response.status(), "the hub does not tell");
             None
         }
         Err(error) => {
@@ -53,6 +65,18 @@ pub async fn size(host: &Host, id: &str) -> Option<u64> {
             None
         }
     }
+}
+
+/// The answer, unless it is too long or breaks off.
+async fn read(mut response: reqwest::Response) -> Option<Vec<u8>> {
+    let mut answer = Vec::new();
+    while let Some(piece) = response.chunk().await.ok()? {
+        answer.extend_from_slice(&piece);
+        if answer.len() > LONGEST_ANSWER {
+            return None;
+        }
+    }
+    Some(answer)
 }
 
 fn sum(info: &Info) -> Option<u64> {
@@ -134,6 +158,52 @@ mod tests {
         assert_eq!(sum(&info(&files)), Some(1_010));
         assert_eq!(sum(&info(&[("config.json", None)])), None);
         assert_eq!(sum(&info(&[("README.md", Some(1))])), None);
+    }
+
+    /// What the two questions come to at a hub that answers them so.
+    fn asked(answer: Vec<u8>) -> (Option<u64>, Option<Value>) {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let endpoint = format!("http://{}/", listener.local_addr().expect("an address"));
+        let hub = std::thread::spawn(move || {
+            for expected in ["GET /api/models/org/name/", "GET /org/name/resolve/main/"] {
+                let (mut stream, _) = listener.accept().expect("accepted");
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).expect("a request");
+                    head.extend(byte);
+                }
+                assert!(head.starts_with(expected.as_bytes()));
+                let start = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+                // One that has read enough goes away.
+                let _ = stream
+                    .write_all(start)
+                    .and_then(|()| stream.write_all(&answer));
+            }
+        });
+        let host = Host::for_tests(std::path::Path::new("/"), &[("HF_ENDPOINT", &endpoint)]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let told = runtime.expect("a runtime").block_on(async {
+            (
+                size(&host, "org/name").await,
+                config(&host, "org/name").await,
+            )
+        });
+        hub.join().expect("ended");
+        told
+    }
+
+    #[test]
+    fn the_hub_is_asked_and_not_believed_without_end() {
+        let said = r#"{"siblings":[{"rfilename":"config.json","size":7}],"model_type":"llama"}"#;
+        let (size, config) = asked(said.into());
+        assert_eq!(size, Some(7));
+        assert_eq!(config.expect("a configuration")["model_type"], "llama");
+        assert_eq!(asked(b"<html>".to_vec()), (None, None));
+        assert_eq!(asked(vec![b' '; LONGEST_ANSWER + 2]), (None, None));
     }
 
     #[test]

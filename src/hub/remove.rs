@@ -1,4 +1,5 @@
-//! Removing a model from the hub cache: its own folder and its locks, and nothing that links lead to.
+//! Removing a model from the hub cache: its own folder, its locks, and what it alone needs of the store that models share. Nothing else that
+//! links lead to.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
@@ -7,6 +8,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 use super::scan::Model;
+use super::store::Store;
 
 /// What the removal goes through in this order, so that one that is interrupted leaves what shows as partial: without its reference a
 /// snapshot is not found.
@@ -26,8 +28,9 @@ pub fn is_downloading(hub: &Path, model: &Model) -> bool {
     })
 }
 
-/// Removes it. Errors: it is no folder of this cache, or a part of it cannot be removed; what was removed until then is gone.
-pub fn remove(hub: &Path, model: &Model) -> Result<()> {
+/// Removes it. Returns the bytes that this freed. Errors: it is no folder of this cache, or a part of it cannot be removed; what was removed
+/// until then is gone.
+pub fn remove(hub: &Path, model: &Model) -> Result<u64> {
     let name = model.folder.file_name().and_then(|name| name.to_str());
     let (Some(name), Some(parent)) = (name, model.folder.parent()) else {
         return Err(Error::new(ErrorKind::InvalidInput, "it has no name"));
@@ -39,26 +42,72 @@ pub fn remove(hub: &Path, model: &Model) -> Result<()> {
             "it is no folder of this cache",
         ));
     }
+    let mut freed = model.bytes - model.stored_bytes();
     for part in ORDER {
-        entry(&model.folder.join(part))?;
+        let path = model.folder.join(part);
+        if *part == "blobs" {
+            freed += give_up_shared(hub, &path)?;
+        }
+        entry(&path)?;
     }
     tree(&model.folder)?;
     let locks = hub.join(".locks");
     match std::fs::symlink_metadata(&locks) {
-        Ok(data) if data.is_dir() => entry(&locks.join(name)),
+        Ok(data) if data.is_dir() => entry(&locks.join(name))?,
         // None, or a link that leads elsewhere.
-        _ => Ok(()),
+        _ => {}
     }
+    Ok(freed)
 }
 
-/// Whether files of it are in the store that models share (huggingface_hub 2.4): removing its folder would free nothing of them.
-pub fn is_shared(model: &Model) -> bool {
-    let blobs = std::fs::read_dir(model.folder.join("blobs"));
-    blobs
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
+/// Gives up what is in the store that models share, one by one, so that an interrupted removal leaves links to go on with. Returns the bytes
+/// that this freed.
+fn give_up_shared(hub: &Path, blobs: &Path) -> Result<u64> {
+    let (Some(store), Ok(data)) = (Store::of(hub), std::fs::symlink_metadata(blobs)) else {
+        return Ok(0);
+    };
+    // A link that leads elsewhere: what is there is not this model's.
+    if !data.is_dir() {
+        return Ok(0);
+    }
+    let mut freed = 0;
+    for found in std::fs::read_dir(blobs)? {
+        let blob = found?.path();
+        if let Some(entry) = store.entry(&blob) {
+            freed += store.release(&blob, &entry)?;
+        }
+    }
+    Ok(freed)
+}
+
+/// Whether what is served is this model, or comes from it: by its id, or as a folder (the path, or the bare name of a snapshot) whose files
+/// are this model's.
+pub fn serves(served: &str, model: &Model) -> bool {
+    // The hub does not tell upper from lower case.
+    if served.eq_ignore_ascii_case(&model.id) {
+        return true;
+    }
+    let path = Path::new(served);
+    if !path.is_absolute() {
+        return !served.contains('/')
+            && !served.starts_with('.')
+            && !served.is_empty()
+            && model.folder.join("snapshots").join(served).is_dir();
+    }
+    let Ok(own) = model.folder.canonicalize() else {
+        return false;
+    };
+    let is_its_own = |path: &Path| {
+        path.canonicalize().is_ok_and(|path| {
+            path.starts_with(&own)
+                || model
+                    .stored
+                    .iter()
+                    .any(|entry| entry.path.canonicalize().is_ok_and(|entry| entry == path))
+        })
+    };
+    let mut files = std::fs::read_dir(path).into_iter().flatten().flatten();
+    is_its_own(path) || files.any(|file| is_its_own(&file.path()))
 }
 
 fn tree(folder: &Path) -> Result<()> {

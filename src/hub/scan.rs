@@ -1,8 +1,12 @@
 //! All models of the hub cache, with their real sizes.
 
 use std::collections::HashSet;
+use std::fs::FileType;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::Blobs;
+use super::store::{Entry, Store};
 
 /// A model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,12 +14,42 @@ pub struct Model {
     /// `org/name`, or a bare name for the oldest models.
     pub id: String,
     pub folder: PathBuf,
-    /// Bytes on disk, every file counted once.
+    /// Bytes on disk, every file counted once, those in the store that models share included.
     pub bytes: u64,
+    /// What of it is in that store, where other models may need it too.
+    pub stored: Vec<Entry>,
     /// Nothing of it is missing.
     pub complete: bool,
     /// Where it leads, if the folder is a symbolic link.
     pub link: Option<PathBuf>,
+}
+
+impl Model {
+    /// Bytes of it in the store that models share.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored.iter().map(|entry| entry.bytes).sum()
+    }
+}
+
+/// Bytes of these models together: what they share is there once.
+pub fn total<'a>(models: impl IntoIterator<Item = &'a Model>) -> u64 {
+    let mut counted = HashSet::new();
+    let mut bytes = 0;
+    for model in models {
+        bytes += model.bytes - model.stored_bytes();
+        for entry in &model.stored {
+            if counted.insert(&entry.path) {
+                bytes += entry.bytes;
+            }
+        }
+    }
+    bytes
+}
+
+/// Bytes that go with these models, out of all: what others share with them stays.
+pub fn freed(chosen: &[&Model], all: &[Model]) -> u64 {
+    let rest = all.iter().filter(|model| !chosen.contains(model));
+    total(all) - total(rest)
 }
 
 /// The models of a cache, the biggest first. A cache that does not exist has none. Errors: the folder cannot be read.
@@ -30,15 +64,25 @@ pub fn scan(hub: &Path) -> std::io::Result<Vec<Model>> {
         let name = entry.file_name();
         // Not datasets--, not spaces--, not .locks.
         if let Some(name) = name.to_str().and_then(|name| name.strip_prefix("models--")) {
-            found.push((name.replace("--", "/"), entry.path()));
+            // The directory itself tells the kind, without a call for each.
+            found.push((name.replace("--", "/"), entry.path(), entry.file_type()?));
         }
     }
+    let store = Store::of(hub);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let share = found.len().div_ceil(workers).max(1);
     let mut models: Vec<Model> = std::thread::scope(|scope| {
         let threads: Vec<_> = found
             .chunks(share)
-            .map(|share| scope.spawn(|| share.iter().filter_map(model).collect::<Vec<_>>()))
+            .map(|share| {
+                let store = store.as_ref();
+                scope.spawn(move || {
+                    let models = share.iter();
+                    models
+                        .filter_map(|(id, folder, kind)| model(id, folder, *kind, store))
+                        .collect::<Vec<_>>()
+                })
+            })
             .collect();
         threads
             .into_iter()
@@ -50,17 +94,21 @@ pub fn scan(hub: &Path) -> std::io::Result<Vec<Model>> {
 }
 
 /// None for what is no folder.
-fn model((id, folder): &(String, PathBuf)) -> Option<Model> {
-    if !folder.is_dir() && !folder.is_symlink() {
+fn model(id: &str, folder: &Path, kind: FileType, store: Option<&Store>) -> Option<Model> {
+    if !kind.is_dir() && !kind.is_symlink() {
         return None;
     }
-    let (blobs, unfinished) = super::blobs(folder);
+    let blobs = Blobs::of(folder, store);
     Some(Model {
-        id: id.clone(),
-        bytes: blobs + copies(&folder.join("snapshots")),
-        complete: super::whole(folder, unfinished).is_some(),
-        link: std::fs::read_link(folder).ok(),
-        folder: folder.clone(),
+        id: id.to_owned(),
+        bytes: blobs.own + blobs.stored_bytes() + copies(&folder.join("snapshots")),
+        complete: super::whole(folder, blobs.unfinished).is_some(),
+        link: match kind.is_symlink() {
+            true => std::fs::read_link(folder).ok(),
+            false => None,
+        },
+        stored: blobs.stored,
+        folder: folder.to_owned(),
     })
 }
 
@@ -71,7 +119,7 @@ fn copies(snapshots: &Path) -> u64 {
     let mut folders = vec![snapshots.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            // The directory itself tells the kind, so links, which are nearly all there is, cost no call of their own.
+            // Links, which are nearly all there is, cost no call of their own.
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(entry.path()),
                 Ok(kind) if kind.is_file() => {

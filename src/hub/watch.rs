@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// Over how long the speed is taken. huggingface_hub writes 10 MB at a time (`DOWNLOAD_CHUNK_SIZE`), so a shorter time would show leaps.
+/// Over how long the speed is taken. What comes side by side is written in pieces (10 MB each where `engine/resume.py` does not apply), so a
+/// shorter time would show leaps.
 const SPEED_OVER: Duration = Duration::from_secs(20);
 
 /// How much a speed must be built on before it is told.
@@ -44,7 +45,7 @@ impl Total {
 #[derive(Debug, Clone)]
 pub struct Download {
     total: Option<Total>,
-    /// When how much was there. The first is the start; what was there then was not downloaded now.
+    /// When how much was there. The first is when something last was as it was at the start: until then the engine only got going.
     samples: VecDeque<(Instant, u64)>,
     first: u64,
     latest: u64,
@@ -82,6 +83,9 @@ impl Download {
         if bytes > self.latest {
             self.latest = bytes;
             self.grew = now;
+        }
+        if self.latest == self.first {
+            self.samples.clear();
         }
         self.samples.push_back((now, self.latest));
         while self
@@ -154,6 +158,21 @@ mod tests {
         assert_eq!(standing.speed, Some(10 * MB));
         assert_eq!(standing.left, Some(Duration::from_secs(40)));
         assert_eq!(download.fetched(), 100 * MB);
+    }
+
+    #[test]
+    fn the_time_until_something_comes_is_no_part_of_the_speed() {
+        let start = Instant::now();
+        let mut download = Download::new(start, 500 * MB, None);
+        for second in 1..=15 {
+            download.at(after(start, second), 500 * MB);
+        }
+        assert_eq!(download.standing().speed, None);
+        for second in 16..=18 {
+            download.at(after(start, second), 500 * MB + (second - 15) * 10 * MB);
+        }
+        assert_eq!(download.standing().speed, Some(10 * MB));
+        assert_eq!(download.silent(after(start, 18)), Duration::ZERO);
     }
 
     #[test]

@@ -115,8 +115,9 @@ impl Raised {
         if read(&self.file).is_none() {
             return true;
         }
-        if wired_limit(host) == Some(self.record.raised) && !set(host, self.record.original, asking)
-        {
+        // Somebody has set it to something else since. One that cannot be read may still be raised.
+        let changed = wired_limit(host).is_some_and(|now| now != self.record.raised);
+        if !changed && !set(host, self.record.original, asking) {
             return false;
         }
         forget(&self.file);

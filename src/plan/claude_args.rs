@@ -335,6 +335,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_says_why_and_what_instead() {
+        let said = ["mcp list", "--settings x"]
+            .map(|line| check(&words(line)).expect_err(line).to_string());
+        insta::assert_snapshot!(said.join("\n"), @"
+        error: `claude mcp` is not a session
+          cause: cclocal starts sessions only
+          hint: run `claude mcp` itself
+        error: `--settings` cannot be passed to a local session
+          cause: Claude Code reads one settings file from its command line, and that one keeps the session on this machine
+          hint: put them into .claude/settings.local.json
+        ");
+    }
+
+    #[test]
     fn both_system_prompts_are_kept() {
         let join = |line: &str| {
             let (args, joined) = join_system_prompt(&words(line), "ours");

@@ -214,3 +214,49 @@ fn same_as_ours(
                 && matches!(theirs.to_ascii_lowercase().as_str(), "true" | "yes" | "on"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(source: Source, content: Content) -> SettingsFile {
+        SettingsFile {
+            source,
+            path: "/settings.json".into(),
+            label: "/settings.json".into(),
+            content,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_overridden_is_refused() {
+        let settings = |text: &str| match serde_json::from_str(text) {
+            Ok(Value::Object(settings)) => Content::Settings(settings),
+            other => panic!("{other:?}"),
+        };
+        let bedrock = settings(r#"{"env": {"CLAUDE_CODE_USE_BEDROCK": "1"}}"#);
+        let none = BTreeMap::new();
+        let managed = |content| check_managed(&none, &[file(Source::Managed, content)]);
+        let refused = [
+            managed(bedrock),
+            managed(Content::Malformed("line 1 is no JSON".into())),
+            check_shared(&[file(
+                Source::Project,
+                settings(r#"{"env": {"ANTHROPIC_UNIX_SOCKET": "/x"}}"#),
+            )]),
+        ];
+        let said = refused.map(|refused| refused.expect_err("refused").to_string());
+        insta::assert_snapshot!(said.join("\n"), @"
+        error: managed settings on this machine could send the session elsewhere
+          cause: /settings.json sets env.CLAUDE_CODE_USE_BEDROCK, which nothing can override
+          hint: ask your administrator to take it out for this machine; prompts would not stay local until then
+        error: the managed settings in /settings.json cannot be read
+          cause: line 1 is no JSON; they stand above everything else, so a local session cannot be kept on this machine for sure
+          hint: ask your administrator to repair the file, or use `claude` itself
+        error: the project's settings could send the session elsewhere
+          cause: /settings.json sets env.ANTHROPIC_UNIX_SOCKET, which cannot be overridden in every version of Claude Code
+          hint: take it out of /settings.json, and run it again
+        ");
+        assert!(managed(settings(r#"{"model": "opus"}"#)).is_ok());
+    }
+}

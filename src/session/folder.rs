@@ -12,9 +12,8 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn make(paths: &Paths) -> Result<Self> {
-        let above = paths.state.join("run");
-        sweep(&above);
-        let folder = above.join(format!("session-{}", std::process::id()));
+        sweep(&paths.run());
+        let folder = paths.session(nix::unistd::getpid().as_raw());
         files::private_folder(&folder).context(
             Exit::Other,
             "a folder for Claude Code's settings cannot be made",
@@ -29,7 +28,7 @@ impl Folder {
 
     /// Where they would be written, for a dry run.
     pub fn planned_settings(paths: &Paths) -> PathBuf {
-        settings(&paths.state.join("run").join("session-PID"))
+        settings(&paths.run().join("session-PID"))
     }
 }
 

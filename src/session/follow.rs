@@ -4,9 +4,11 @@ use nix::sys::signal::Signal;
 
 use super::progress;
 use crate::error::{Error, Exit, Result};
+use crate::paths::Paths;
 use crate::process::signals::Signals;
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::Tell;
+use crate::supervisor::record;
 use crate::ui::Ui;
 
 /// How the wait ended, when the engine did not fail.
@@ -19,7 +21,12 @@ pub enum Followed {
 }
 
 /// Waits until the engine behind the lease is ready.
-pub async fn until_ready(ui: &Ui, lease: &mut Lease, signals: &mut Signals) -> Result<Followed> {
+pub async fn until_ready(
+    paths: &Paths,
+    ui: &Ui,
+    lease: &mut Lease,
+    signals: &mut Signals,
+) -> Result<Followed> {
     let name = lease.granted.name.clone();
     let mut shown = None;
     let mut waited = false;
@@ -46,7 +53,10 @@ pub async fn until_ready(ui: &Ui, lease: &mut Lease, signals: &mut Signals) -> R
             Some(Tell::Failed(failure)) => return Err(failure.into()),
             Some(Tell::Ending) => return Err(ended()),
             Some(_) => {}
-            None => return Err(lost()),
+            None => {
+                record::sweep_after(paths, lease.granted.port);
+                return Err(lost());
+            }
         }
     }
 }

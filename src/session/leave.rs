@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::gateway::figures::Summary;
+use crate::paths::Paths;
 use crate::process::signals::Signals;
-use crate::supervisor::Lease;
 use crate::supervisor::protocol::Farewell;
+use crate::supervisor::{Lease, record};
 use crate::ui::{self, Ui};
 
 /// How long the engine is kept after its last session, where nothing else is asked for.
@@ -15,9 +16,16 @@ pub const LINGER: Duration = Duration::from_secs(300);
 const SILENT: Duration = Duration::from_secs(1);
 
 /// Leaves the engine: it is kept for this long if nobody else uses it. If it is being ended, waits for that; a second signal does not wait.
-pub async fn leave(ui: &Ui, lease: &mut Lease, signals: &mut Signals, linger: Duration) {
+pub async fn leave(
+    paths: &Paths,
+    ui: &Ui,
+    lease: &mut Lease,
+    signals: &mut Signals,
+    linger: Duration,
+) {
     let name = lease.granted.name.clone();
     let Some(farewell) = lease.leave(linger).await else {
+        record::sweep_after(paths, lease.granted.port);
         return;
     };
     for line in lines(&name, &farewell) {
@@ -26,15 +34,23 @@ pub async fn leave(ui: &Ui, lease: &mut Lease, signals: &mut Signals, linger: Du
     if farewell.lingers.is_some() || farewell.sessions > 0 {
         return;
     }
+    if wait_until_gone(ui, lease, signals).await {
+        // It may have been killed at this.
+        record::sweep_after(paths, lease.granted.port);
+    }
+}
+
+/// Whether the supervisor is gone; false if a signal came first.
+async fn wait_until_gone(ui: &Ui, lease: &mut Lease, signals: &mut Signals) -> bool {
     let gone = lease.gone();
     tokio::pin!(gone);
     if tokio::time::timeout(SILENT, &mut gone).await.is_ok() {
-        return;
+        return true;
     }
     let _progress = ui.progress("stopping the engine");
     tokio::select! {
-        () = &mut gone => {}
-        _ = signals.next() => {}
+        () = &mut gone => true,
+        _ = signals.next() => false,
     }
 }
 

@@ -108,6 +108,20 @@ pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
     })
 }
 
+/// Learns from the hub how a model is to be served that is neither in the catalogue nor on this disk. `remote` tells its `config.json`.
+pub fn learn(paths: &Paths, request: &mut Request, remote: impl FnOnce(&str) -> Option<Value>) {
+    let Source::Hub(id) = &request.model.source else {
+        return;
+    };
+    if catalog().by_id(id).is_some() || hub::config(&paths.hub, id).is_some() {
+        return;
+    }
+    let choice = Choice::Argument(ModelArgument::Hub(id.clone()));
+    if let Some(model) = remote(id).and_then(|config| resolve(&choice, Some(&config))) {
+        request.model = model;
+    }
+}
+
 /// How big the model is, and what there is for it.
 #[derive(Debug)]
 pub struct Measured {
@@ -325,6 +339,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_not_on_this_disk_is_learnt_from_the_hub() {
+        let home = tempfile::tempdir().expect("a home");
+        let paths = Paths::of(&Host::for_tests(home.path(), &[]));
+        let served = |id: &str, told: Option<Value>| {
+            let choice = Choice::Argument(ModelArgument::Hub(id.into()));
+            let mut request = Request {
+                model: model(&paths, Some(&choice)).expect("a model"),
+                port: None,
+                context_window: None,
+                output_tokens: None,
+            };
+            learn(&paths, &mut request, |asked| {
+                assert_eq!(asked, "org/name", "it is known");
+                told
+            });
+            request.model.tool_call_parser
+        };
+        let config = serde_json::json!({"model_type": "qwen2"});
+        assert_eq!(served("org/name", None), "auto");
+        assert_eq!(served("org/name", Some(config)), "hermes");
+        let known = &catalog().models[0];
+        assert_eq!(served(&known.id, None), known.tool_call_parser);
+        let snapshot = hub::model_folder(&paths.hub, "org/here").join("snapshots/abc");
+        fs_err::create_dir_all(&snapshot).expect("made");
+        let refs = hub::model_folder(&paths.hub, "org/here").join("refs");
+        fs_err::create_dir_all(&refs).expect("made");
+        fs_err::write(refs.join("main"), "abc").expect("written");
+        fs_err::write(snapshot.join("config.json"), r#"{"model_type":"qwen2"}"#).expect("written");
+        assert_eq!(served("org/here", None), "hermes");
+    }
+
+    #[test]
     fn a_reply_must_leave_room_for_the_question() {
         assert!(check_window(32_768, 8_192).is_ok());
         let error = check_window(32_768, 32_768).expect_err("no room");
@@ -332,6 +378,12 @@ mod tests {
         error: replies of 32768 tokens leave no room in a window of 32768 tokens
           cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
           hint: take --out-tokens 11576 or less, or --ctx 53960 or more
+        ");
+        let error = check_window(20_000, 8_192).expect_err("no room");
+        insta::assert_snapshot!(error, @"
+        error: replies of 8192 tokens leave no room in a window of 20000 tokens
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: take --ctx 29384 or more
         ");
     }
 }

@@ -49,10 +49,11 @@ enum Outcome {
 /// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal.
 pub async fn run(session: &Session<'_>, mut lease: Lease, signals: &mut Signals) -> Result<u8> {
     let ui = session.ui;
-    let took = match follow::until_ready(ui, &mut lease, signals).await? {
+    let paths = session.paths;
+    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            leave::leave(ui, &mut lease, signals, Duration::ZERO).await;
+            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
@@ -61,7 +62,7 @@ pub async fn run(session: &Session<'_>, mut lease: Lease, signals: &mut Signals)
     let (port, typed) = (lease.granted.port, lease.granted.typed.clone());
     match outcome {
         Ok((Outcome::Client(ended), plan)) => {
-            leave::leave(ui, &mut lease, signals, session.linger).await;
+            leave::leave(paths, ui, &mut lease, signals, session.linger).await;
             // Claude Code names its own command for going on, which would not find this conversation. One that ended with an error,
             // such as a folder that is not trusted, may have had none.
             let talked = ended == Ended::Code(0) && prepare::is_interactive(&plan);
@@ -73,12 +74,12 @@ pub async fn run(session: &Session<'_>, mut lease: Lease, signals: &mut Signals)
             Ok(ended.shell_status())
         }
         Ok((Outcome::Signalled(signal), _)) => {
-            leave::leave(ui, &mut lease, signals, session.linger).await;
+            leave::leave(paths, ui, &mut lease, signals, session.linger).await;
             Ok(signals::status(signal))
         }
         Ok((Outcome::Engine(error), _)) => {
             lease.gone().await;
-            record::sweep(session.paths, port);
+            record::sweep_after(session.paths, port);
             let cause = error.cause.clone().unwrap_or_default();
             let hint = error.hint.clone().unwrap_or_default();
             Err(error
@@ -90,7 +91,7 @@ pub async fn run(session: &Session<'_>, mut lease: Lease, signals: &mut Signals)
                 )))
         }
         Err(error) => {
-            leave::leave(ui, &mut lease, signals, session.linger).await;
+            leave::leave(paths, ui, &mut lease, signals, session.linger).await;
             Err(error)
         }
     }

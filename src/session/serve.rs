@@ -33,10 +33,10 @@ pub async fn serve(
     mut lease: Lease,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let took = match follow::until_ready(ui, &mut lease, signals).await? {
+    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            leave::leave(ui, &mut lease, signals, Duration::ZERO).await;
+            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
@@ -57,7 +57,7 @@ pub async fn serve(
                 }
                 Some(Tell::Ready { took }) => ui.done(&format!("ready again in {took}")),
                 tell => if let Some(error) = over(tell) {
-                    record::sweep(paths, port);
+                    record::sweep_after(paths, port);
                     return Err(error);
                 },
             },
@@ -67,10 +67,10 @@ pub async fn serve(
     if signal == Signal::SIGINT
         && let Some(more) = wait_for_others(paths, ui, port, signals).await
     {
-        leave::leave(ui, &mut lease, signals, Duration::ZERO).await;
+        leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
         return Ok(signals::status(more));
     }
-    leave::leave(ui, &mut lease, signals, Duration::ZERO).await;
+    leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
     match signal {
         Signal::SIGINT => {
             ui.done("the server has ended");

@@ -228,6 +228,8 @@ struct Owner<'a> {
     window: watch::Sender<u64>,
     gateway: JoinHandle<Result<()>>,
     gateway_stop: CancellationToken,
+    /// It has ended, and must not be waited for again.
+    gateway_ended: bool,
 
     pause_over: Option<tokio::time::Instant>,
     linger_over: Option<tokio::time::Instant>,
@@ -243,6 +245,8 @@ enum Woken {
     Message(Message),
     Healthy,
     Gone,
+    /// The gateway has ended by itself.
+    GatewayGone(Error),
     Tick,
     PauseOver,
     LingerOver,
@@ -282,6 +286,7 @@ impl<'a> Owner<'a> {
             access: access.clone(),
             figures: figures.clone(),
             limits: gateway::Limits::default(),
+            exclusive: true,
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,
@@ -320,6 +325,7 @@ impl<'a> Owner<'a> {
             window,
             gateway,
             gateway_stop,
+            gateway_ended: false,
             pause_over: None,
             linger_over: Some(tokio::time::Instant::now() + state::UNCLAIMED),
             grace_over: None,
@@ -336,6 +342,11 @@ impl<'a> Owner<'a> {
                 Woken::Message(message) => self.hear(message).await,
                 Woken::Healthy => self.healthy(),
                 Woken::Gone => self.gone().await,
+                Woken::GatewayGone(error) => {
+                    self.gateway_ended = true;
+                    self.tell_all(&Tell::Failed(Failure::from(&error)));
+                    self.on(Event::Stop);
+                }
                 Woken::Tick => self.look().await,
                 Woken::PauseOver => {
                     self.pause_over = None;
@@ -379,6 +390,12 @@ impl<'a> Owner<'a> {
             biased;
             Some(message) = self.inbox.recv() => Woken::Message(message),
             woken = engine => woken,
+            ended = &mut self.gateway, if !self.gateway_ended => Woken::GatewayGone(
+                match ended {
+                    Ok(Err(error)) => error,
+                    _ => Error::other("the gateway ended by itself"),
+                },
+            ),
             signal = self.signals.next() => Woken::Signal(signal),
             () = at(self.grace_over) => Woken::GraceOver,
             () = at(self.pause_over) => Woken::PauseOver,
@@ -406,6 +423,8 @@ impl<'a> Owner<'a> {
                     // It never said goodbye: it was killed.
                     tracing::info!(pid = lease.pid, "a session vanished");
                     self.access.revoke(id);
+                    // Its settings hold its token, which is worth nothing any more, and belong to nobody.
+                    let _ = std::fs::remove_dir_all(self.paths.session(lease.pid));
                     if let Some((pid, group)) = lease.client {
                         self.connections.spawn(end_client(pid, group));
                     }
@@ -501,7 +520,10 @@ impl<'a> Owner<'a> {
     fn asked_to_stop(&mut self, even_if_used: bool, tell: Teller) {
         if !even_if_used && !self.leases.is_empty() {
             tell.tell(Tell::Refused {
-                why: format!("{} sessions use it", self.leases.len()),
+                why: match self.leases.len() {
+                    1 => "a session uses it".into(),
+                    more => format!("{more} sessions use it"),
+                },
             });
             return;
         }
@@ -771,7 +793,9 @@ impl<'a> Owner<'a> {
             .map(|lease| lease.tell)
             .collect();
         finish(told).await;
-        let _ = tokio::time::timeout(FAREWELL_DEADLINE, &mut self.gateway).await;
+        if !self.gateway_ended {
+            let _ = tokio::time::timeout(FAREWELL_DEADLINE, &mut self.gateway).await;
+        }
         let clients = async { while self.connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(CLIENT_GRACE + FAREWELL_DEADLINE, clients).await;
         if let Some(limit) = self.limit.take() {

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::protocol::Ask;
 use super::socket;
 use super::spec::Port;
 use crate::error::{Context, Error, Exit, Result};
@@ -41,7 +42,7 @@ pub struct Record {
 
 /// The folder of whoever has this port.
 pub fn folder(paths: &Paths, port: u16) -> PathBuf {
-    paths.state.join("run").join(port.to_string())
+    paths.run().join(port.to_string())
 }
 
 /// The file with the key to a running engine, for other programs of this user.
@@ -51,7 +52,7 @@ pub fn key_file(paths: &Paths, port: u16) -> PathBuf {
 
 /// The ports that have a folder, in order: of supervisors that run, and of some that were killed.
 pub fn ports(paths: &Paths) -> Vec<u16> {
-    let folders = std::fs::read_dir(paths.state.join("run"));
+    let folders = std::fs::read_dir(paths.run());
     let mut ports: Vec<u16> = folders
         .into_iter()
         .flatten()
@@ -60,6 +61,21 @@ pub fn ports(paths: &Paths) -> Vec<u16> {
         .collect();
     ports.sort_unstable();
     ports
+}
+
+/// How long a process that was killed may take until the kernel has closed all that it had open.
+const DYING: Duration = Duration::from_secs(2);
+
+/// Removes what a supervisor left that has just been seen to die, as soon as its lock is free.
+pub fn sweep_after(paths: &Paths, port: u16) {
+    let since = Instant::now();
+    let folder = folder(paths, port);
+    // One that answers is another, which has taken the port since.
+    let taken = || socket::ask(&socket::path(&folder), &Ask::Status).is_ok();
+    while folder.exists() && !taken() && since.elapsed() < DYING {
+        sweep(paths, port);
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Removes what a killed supervisor left at this port. One that runs holds its lock, and is left alone.

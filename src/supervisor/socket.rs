@@ -1,7 +1,8 @@
 //! The supervisor's Unix socket: where it is, and one question asked of it.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,14 +41,13 @@ pub fn prepare(socket: &Path) -> std::io::Result<()> {
     let folder = socket.parent().unwrap_or(Path::new("/"));
     files::private_folder(folder)?;
     let data = std::fs::symlink_metadata(folder)?;
-    let ours = data.is_dir() && data.uid() == nix::unistd::getuid().as_raw();
-    if !ours || data.mode() & 0o077 != 0 {
+    if !data.is_dir() || data.uid() != nix::unistd::getuid().as_raw() {
         return Err(std::io::Error::other(format!(
-            "{} is not a folder of this user alone",
+            "{} is not a folder of this user's",
             folder.display()
         )));
     }
-    Ok(())
+    std::fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
 /// Asks one thing and returns the first line of the answer. Errors: nobody listens there, or no answer comes in time.

@@ -1,5 +1,7 @@
 //! The cache screen: models to choose several of, to be removed. What it shows and what its keys mean. Pure.
 
+use std::collections::HashSet;
+
 use console::Style;
 
 use super::cursor::Cursor;
@@ -12,6 +14,8 @@ use super::{Ui, bytes};
 pub struct Row {
     pub name: String,
     pub bytes: u64,
+    /// What of them may be shared with other rows: which file, the same number in each row that has it, and its bytes.
+    pub shared: Vec<(usize, u64)>,
     /// Such as its flag, or that it is not complete.
     pub remark: String,
     /// Why it cannot be removed, if so.
@@ -111,6 +115,26 @@ impl Picker {
             .collect()
     }
 
+    /// Bytes that go with what is chosen: what another row needs too stays.
+    fn freed(&self) -> u64 {
+        let rows = || self.rows.iter().zip(&self.chosen);
+        let kept: HashSet<usize> = rows()
+            .filter(|(_, chosen)| !**chosen)
+            .flat_map(|(row, _)| row.shared.iter().map(|(file, _)| *file))
+            .collect();
+        let mut counted = kept;
+        let mut bytes = 0;
+        for (row, _) in rows().filter(|(_, chosen)| **chosen) {
+            bytes += row.bytes - row.shared.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            for (file, shared) in &row.shared {
+                if counted.insert(*file) {
+                    bytes += shared;
+                }
+            }
+        }
+        bytes
+    }
+
     /// The lines for a terminal of this size.
     pub fn lines(&mut self, ui: &Ui, width: usize, height: usize) -> Vec<String> {
         let bold = ui.style(Style::new().bold());
@@ -145,7 +169,7 @@ impl Picker {
             lines.push("Nothing is there.".into());
         }
         let chosen = self.chosen_rows();
-        let total: u64 = chosen.iter().map(|index| self.rows[*index].bytes).sum();
+        let total = self.freed();
         let count = match chosen.len() {
             1 => "1 model".to_owned(),
             count => format!("{count} models"),
@@ -161,5 +185,143 @@ impl Picker {
         });
         lines.push(dim.apply_to(KEYS).to_string());
         fitted(lines, width)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Ui {
+        Ui {
+            colour: false,
+            interactive: true,
+            animated: true,
+        }
+    }
+
+    fn row(name: &str, held: Option<&str>) -> Row {
+        Row {
+            name: name.into(),
+            bytes: 3_000_000,
+            shared: Vec::new(),
+            remark: "partial".into(),
+            held: held.map(str::to_owned),
+        }
+    }
+
+    fn three() -> Picker {
+        let rows = vec![
+            row("org/first", None),
+            row("org/held", Some("a program is downloading it")),
+            row("org/last", None),
+        ];
+        Picker::new("9 MB in ~/hub".into(), rows)
+    }
+
+    fn typed(picker: &mut Picker, keys: &[Key]) -> Action {
+        let mut last = Action::Nothing;
+        for key in keys {
+            last = picker.key(*key, 24);
+        }
+        last
+    }
+
+    #[test]
+    fn what_is_held_is_never_chosen() {
+        let mut picker = three();
+        typed(&mut picker, &[Key::Down, Key::Char(' ')]);
+        insta::assert_snapshot!(picker.lines(&plain(), 80, 24).join("\n"), @"
+        9 MB in ~/hub
+
+          [ ] org/first                                    3 MB   partial
+        > [-] org/held                                     3 MB   a program is download…
+          [ ] org/last                                     3 MB   partial
+
+        It cannot be removed: a program is downloading it.
+        Space choose · a all · Enter remove · q back · ↑↓ j k move
+        ");
+        typed(&mut picker, &[Key::Char('a'), Key::Enter]);
+        insta::assert_snapshot!(picker.lines(&plain(), 80, 24).join("\n"), @"
+        9 MB in ~/hub
+
+          [x] org/first                                    3 MB   partial
+        > [-] org/held                                     3 MB   a program is download…
+          [x] org/last                                     3 MB   partial
+
+        Remove 2 models, 6 MB? [y/N]
+        Space choose · a all · Enter remove · q back · ↑↓ j k move
+        ");
+        assert_eq!(picker.key(Key::Char('y'), 24), Action::Remove(vec![0, 2]));
+        // All of them are chosen: then none.
+        typed(&mut picker, &[Key::Char('a')]);
+        assert_eq!(picker.chosen_rows(), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn what_another_needs_is_not_freed() {
+        let sharing = |name| Row {
+            shared: vec![(0, 2_000_000)],
+            ..row(name, None)
+        };
+        let mut picker = Picker::new(
+            String::new(),
+            vec![
+                sharing("org/first"),
+                sharing("org/second"),
+                row("org/last", None),
+            ],
+        );
+        typed(&mut picker, &[Key::Char(' ')]);
+        assert_eq!(picker.freed(), 1_000_000);
+        typed(&mut picker, &[Key::Down, Key::Char(' ')]);
+        assert_eq!(picker.freed(), 4_000_000);
+        typed(&mut picker, &[Key::Char('a')]);
+        assert_eq!(picker.freed(), 7_000_000);
+    }
+
+    #[test]
+    fn nothing_but_yes_removes() {
+        for key in [
+            Key::Enter,
+            Key::Escape,
+            Key::Char('n'),
+            Key::Char('q'),
+            Key::Down,
+        ] {
+            let mut picker = three();
+            typed(&mut picker, &[Key::Char(' '), Key::Enter]);
+            assert_eq!(picker.key(key, 24), Action::Nothing, "{key:?}");
+            assert!(!picker.asking, "{key:?}");
+        }
+        let mut picker = three();
+        assert_eq!(picker.key(Key::Enter, 24), Action::Nothing);
+        assert!(!picker.asking, "nothing is chosen");
+        assert_eq!(picker.key(Key::Char('q'), 24), Action::Back);
+    }
+
+    #[test]
+    fn lines_fit_and_an_empty_cache_says_so() {
+        let mut picker = three();
+        for (width, height) in [(80, 24), (40, 8), (20, 6)] {
+            let lines = picker.lines(&plain(), width, height);
+            assert!(lines.len() <= height.max(OTHER_LINES));
+            assert!(
+                lines
+                    .iter()
+                    .all(|line| console::measure_text_width(line) <= width),
+                "{lines:#?}"
+            );
+        }
+        let mut empty = Picker::new("0 kB in ~/hub".into(), Vec::new());
+        typed(&mut empty, &[Key::Char(' '), Key::Char('a'), Key::Down]);
+        insta::assert_snapshot!(empty.lines(&plain(), 80, 24).join("\n"), @"
+        0 kB in ~/hub
+
+        Nothing is there.
+
+
+        Space choose · a all · Enter remove · q back · ↑↓ j k move
+        ");
     }
 }

@@ -11,8 +11,39 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    printed: Option<(Instant, String)>,
+    plain: Plain,
     started: Instant,
+}
+
+/// The lines of a step where they cannot be painted over: not each that is shown. Pure; the clock is passed in.
+#[derive(Debug, Default)]
+struct Plain {
+    printed: Option<(Instant, String)>,
+}
+
+impl Plain {
+    /// Whether this line is to be printed now.
+    fn shows(&mut self, now: Instant, line: &str) -> bool {
+        let due = self
+            .printed
+            .as_ref()
+            .is_none_or(|(at, _)| now.duration_since(*at) >= PLAIN_INTERVAL);
+        if due {
+            self.printed = Some((now, line.to_owned()));
+        }
+        due
+    }
+
+    /// What is shown next is another step, unless it is the line that was printed last.
+    fn step(&mut self, message: &str) {
+        if self
+            .printed
+            .as_ref()
+            .is_some_and(|(_, said)| said != message)
+        {
+            self.printed = None;
+        }
+    }
 }
 
 impl Progress {
@@ -30,7 +61,7 @@ impl Progress {
                 bar.enable_steady_tick(Duration::from_millis(120));
                 bar
             }),
-            printed: None,
+            plain: Plain::default(),
             started: Instant::now(),
         };
         progress.update(message);
@@ -52,13 +83,8 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_message(line.to_owned()),
             None => {
-                let due = self
-                    .printed
-                    .as_ref()
-                    .is_none_or(|(at, _)| at.elapsed() >= PLAIN_INTERVAL);
-                if due {
+                if self.plain.shows(Instant::now(), line) {
                     let _ = console::Term::stderr().write_line(line);
-                    self.printed = Some((Instant::now(), line.to_owned()));
                 }
             }
         }
@@ -66,13 +92,7 @@ impl Progress {
 
     /// Says that something else is being done now. Where lines cannot be painted over, it is printed at once.
     pub fn step(&mut self, message: &str) {
-        if self
-            .printed
-            .as_ref()
-            .is_some_and(|(_, said)| said != message)
-        {
-            self.printed = None;
-        }
+        self.plain.step(message);
         self.update(message);
     }
 
@@ -87,5 +107,39 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_every_few_seconds() {
+        let start = Instant::now();
+        let mut plain = Plain::default();
+        // As a download shows it: four times a second, always another line.
+        let printed: Vec<u64> = (0..=80)
+            .filter(|tick| {
+                let now = start + Duration::from_millis(tick * 250);
+                plain.shows(now, &format!("downloading org/name: {tick} MB"))
+            })
+            .map(|tick| tick / 4)
+            .collect();
+        assert_eq!(printed, [0, 5, 10, 15, 20], "seconds");
+    }
+
+    #[test]
+    fn another_step_is_said_at_once_and_the_same_is_not_repeated() {
+        let now = Instant::now();
+        let mut plain = Plain::default();
+        let mut said = Vec::new();
+        for step in ["looking for Python", "looking for Python", "fetching uv"] {
+            plain.step(step);
+            if plain.shows(now, step) {
+                said.push(step);
+            }
+        }
+        assert_eq!(said, ["looking for Python", "fetching uv"]);
     }
 }

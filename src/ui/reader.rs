@@ -55,3 +55,44 @@ impl Reader {
         fitted(lines, width)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(reader: &Reader, height: usize) -> String {
+        let ui = Ui {
+            colour: false,
+            interactive: true,
+            animated: true,
+        };
+        reader.lines(&ui, 80, height).join("|")
+    }
+
+    #[test]
+    fn a_long_text_is_scrolled_and_stops_at_its_ends() {
+        let mut reader = Reader::new("1\n2\n3\n4\n5\n6\n7");
+        let height = 5;
+        for (key, expected) in [
+            (Key::Up, "1|2|3"),
+            (Key::Down, "2|3|4"),
+            (Key::PageDown, "5|6|7"),
+            (Key::Char(' '), "5|6|7"),
+            (Key::Char('k'), "4|5|6"),
+            (Key::Home, "1|2|3"),
+            (Key::Char('G'), "5|6|7"),
+            (Key::PageUp, "2|3|4"),
+            (Key::Char('x'), "2|3|4"),
+        ] {
+            assert!(reader.key(key, height));
+            let expected = format!("{expected}||q back · ↑↓ j k scroll");
+            assert_eq!(shown(&reader, height), expected, "{key:?}");
+        }
+        // A terminal that grew shows all of it again.
+        reader.key(Key::Char('G'), 20);
+        assert_eq!(shown(&reader, 20), "1|2|3|4|5|6|7||q back");
+        for key in [Key::Enter, Key::Escape, Key::Char('q'), Key::Char('l')] {
+            assert!(!reader.key(key, height), "{key:?}");
+        }
+    }
+}

@@ -60,6 +60,7 @@ fn the_list() {
         {
           "id": "mlx-community/gemma-4-e4b-it-4bit",
           "bytes": 5180000004,
+          "shared_bytes": 0,
           "state": "complete",
           "flag": "--gemma-light",
           "context_window": 131072,
@@ -69,6 +70,7 @@ fn the_list() {
         {
           "id": "org/partial",
           "bytes": 2000008,
+          "shared_bytes": 0,
           "state": "partial",
           "flag": null,
           "context_window": null,
@@ -78,6 +80,7 @@ fn the_list() {
         {
           "id": "org/other",
           "bytes": 1000004,
+          "shared_bytes": 0,
           "state": "complete",
           "flag": null,
           "context_window": null,
@@ -399,25 +402,107 @@ fn the_menu_leads_to_the_cache_and_back() {
     terminal.assert_as_it_was();
 }
 
-#[test]
-fn what_is_in_the_shared_store_is_measured_and_left_to_the_hubs_own_tool() {
+const SHARED: &str = "ab00000000000000000000000000000000000000000000000000000000000000";
+
+/// Two whole models whose weights are one file of the store that models share, as huggingface_hub 2.4 leaves them.
+fn sharing() -> Stage {
     let stage = fakes::stage();
-    let folder = model(&stage, "org/shared", 3_000_000);
-    let stored = stage.path(HUB).join("blobs/ab/abc");
-    std::fs::create_dir_all(stored.parent().expect("a folder")).expect("made");
-    let blob = stage.path(format!("{folder}/blobs/weights"));
-    std::fs::rename(&blob, &stored).expect("moved");
-    symlink("../../blobs/ab/abc", &blob).expect("linked");
+    let stored = stage.path(HUB).join("blobs/ab").join(SHARED);
+    stage.write(&format!("{HUB}/blobs/.huggingface-shared-blobs"), "1\n");
+    let mut links = String::new();
+    for name in ["org/first", "org/second"] {
+        let folder = model(&stage, name, 3_000_000);
+        let blob = stage.path(format!("{folder}/blobs/weights"));
+        std::fs::create_dir_all(stored.parent().expect("a folder")).expect("made");
+        std::fs::rename(&blob, &stored).expect("moved");
+        symlink(format!("../../blobs/ab/{SHARED}"), &blob).expect("linked");
+        links += &format!("models--{}/blobs/weights\n", name.replace('/', "--"));
+    }
+    stage.write(&format!("{HUB}/blobs/ab/{SHARED}.refs"), &links);
+    stage
+}
+
+#[test]
+fn what_models_share_counts_once_and_goes_with_the_last() {
+    let stage = sharing();
     let ran = stage.run(&["list"]);
-    assert!(ran.stdout.contains("3 MB"), "{}", ran.stdout);
-    let ran = stage.run(&["rm", "org/shared", "--yes"]);
-    assert_eq!(ran.status, 1);
-    assert!(
-        ran.stderr.contains("the store that models share"),
-        "{}",
-        ran.stderr
-    );
-    assert!(stored.exists() && blob.exists());
+    insta::assert_snapshot!(ran.stdout, @"
+    org/first       3 MB  3 MB shared
+    org/second      3 MB  3 MB shared
+
+    2 models, 3 MB, in ~/.cache/huggingface/hub
+    ");
+    let stored = stage.path(HUB).join("blobs/ab").join(SHARED);
+    let ran = stage.run(&["rm", "org/first", "--yes"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    insta::assert_snapshot!(ran.stderr, @"✓ removed org/first (0 kB; 3 MB stay, other models need them)");
+    assert!(stored.exists() && !stage.path(HUB).join("models--org--first").exists());
+    let ran = stage.run(&["rm", "org/second", "--yes"]);
+    insta::assert_snapshot!(ran.stderr, @"✓ removed org/second (3 MB)");
+    assert!(!stored.exists());
+    assert!(!stage.path(format!("{HUB}/blobs/ab/{SHARED}.refs")).exists());
+}
+
+#[test]
+fn both_that_share_go_at_once() {
+    let stage = sharing();
+    let mut terminal = Terminal::run(&stage, &["rm", "org/first", "org/second"], 80, 24);
+    terminal.wait_for("Remove 3 MB? [y/N]");
+    terminal.keys("y\r");
+    assert_eq!(terminal.end(), 0);
+    assert!(terminal.text().contains("Freed 3 MB."));
+    assert!(!stage.path(HUB).join("blobs/ab").join(SHARED).exists());
+}
+
+#[test]
+fn what_looks_like_the_shared_store_and_leads_elsewhere_stays() {
+    let stage = sharing();
+    let kept = stage.path("elsewhere");
+    std::fs::rename(stage.path(HUB).join("blobs"), &kept).expect("moved");
+    symlink(&kept, stage.path(HUB).join("blobs")).expect("linked");
+    let ran = stage.run(&["rm", "org/first", "org/second", "--yes"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(kept.join("ab").join(SHARED).exists());
+}
+
+#[test]
+fn a_model_that_is_served_by_the_path_of_its_snapshot_is_in_use() {
+    let mut stage = three();
+    let folder = stage.path(HUB).join("models--org--other/snapshots/abc");
+    let links = stage.path("own-folder");
+    std::fs::create_dir_all(&links).expect("made");
+    symlink(
+        folder.join("model.safetensors"),
+        links.join("model.safetensors"),
+    )
+    .expect("linked");
+    for file in ["config.json", "tokenizer.json"] {
+        symlink(stage.path("model").join(file), links.join(file)).expect("linked");
+    }
+    fakes::staying_client(&mut stage);
+    for served in [folder.as_path(), links.as_path()] {
+        let _ = std::fs::remove_file(stage.path("client/pid"));
+        let _ = std::fs::remove_file(stage.path("home/go-on"));
+        let (port, served) = (free_port(), served.display().to_string());
+        let session = stage.start(&["--model", &served, "--port", &port]);
+        stage.wait_for("client/pid");
+        let ran = stage.run(&["rm", "org/other", "--yes"]);
+        assert_eq!(ran.status, 1, "{served}");
+        let name = served.rsplit('/').next().expect("a name");
+        let told = ran
+            .stderr
+            .replace(&format!("{name} ("), "[NAME] (")
+            .replace(&port, "[PORT]")
+            .replace(&session.id().to_string(), "[PID]");
+        insta::allow_duplicates! { insta::assert_snapshot!(told, @"
+        error: org/other was not removed
+          cause: it is loaded: [NAME] (1 MB, port [PORT], 1 session, process [PID])
+          hint: leave that session first
+        "); }
+        stage.write("home/go-on", "yes");
+        assert_eq!(finish(session).status, 0);
+    }
+    assert_eq!(stage.run(&["rm", "org/other", "--yes"]).status, 0);
 }
 
 #[test]

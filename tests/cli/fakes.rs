@@ -3,7 +3,7 @@
 //! The engine's Python is a shell script that answers `serve --help` by itself and otherwise becomes this very test binary, in which the
 //! ignored test [`engine_process`] then plays the engine. What the engine does is told by files in the stage's `engine` folder:
 //! `die-before` (its text is the log's last line, and its status is 1), `slow` (it never gets ready), `stubborn` (it ignores SIGTERM),
-//! `die-after` (it is killed once the file `die-now` appears).
+//! `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpListener;
@@ -126,6 +126,61 @@ echo $$ > '{record}/pid'
     stage.set("CCLOCAL_CLAUDE", script.display().to_string());
 }
 
+/// A second model, like the first, in the folder `other`.
+pub fn other_model(stage: &Stage) {
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        stage.write(
+            &format!("other/{name}"),
+            &stage.read(&format!("model/{name}")),
+        );
+    }
+}
+
+/// A client that stays until the file `home/go-on` appears.
+pub fn staying_client(stage: &mut Stage) {
+    client(stage, "while [ ! -e \"$HOME/go-on\" ]; do sleep 0.05; done");
+}
+
+/// A client that asks the gateway for an answer, keeps what comes in `client/stream`, and stays until the file `home/go-on` appears.
+pub fn asking_client(stage: &mut Stage) {
+    let exe = std::env::current_exe().expect("this binary");
+    let rest = format!(
+        "STAGE_CLIENT='{}' exec '{}' --exact fakes::client_process --ignored --nocapture",
+        stage.path("client").display(),
+        exe.display()
+    );
+    client(stage, &rest);
+}
+
+/// Plays the client. Ignored, because it is no test: the fake client runs it.
+#[test]
+#[ignore = "the fake client's process, run by the fakes"]
+fn client_process() {
+    let folder = PathBuf::from(std::env::var_os("STAGE_CLIENT").expect("run by the fake client"));
+    let var = |name: &str| std::env::var(name).expect("set");
+    let url = var("ANTHROPIC_BASE_URL");
+    let address = url.strip_prefix("http://").expect("plain");
+    let body = r#"{"model":"any","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    write!(
+        stream,
+        "POST /v1/messages HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        var("ANTHROPIC_AUTH_TOKEN"),
+        body.len()
+    )
+    .expect("asked");
+    let mut kept = std::fs::File::create(folder.join("stream")).expect("made");
+    let mut bytes = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut bytes) {
+        kept.write_all(&bytes[..read]).expect("kept");
+    }
+    let home = PathBuf::from(var("HOME"));
+    while !home.join("go-on").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::process::exit(0);
+}
+
 /// Plays the engine. Ignored, because it is no test: the fake Python runs it.
 #[test]
 #[ignore = "the fake engine's process, run by the fakes"]
@@ -165,6 +220,13 @@ fn engine_process() {
         .collect();
     note("env", &env);
     note("pid", &std::process::id().to_string());
+    // One line for each engine that was ever started.
+    let mut starts = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("starts"))
+        .expect("open");
+    writeln!(starts, "{}", std::process::id()).expect("written");
     if let Ok(last_words) = std::fs::read_to_string(folder.join("die-before")) {
         eprintln!("{last_words}");
         std::process::exit(1);
@@ -191,14 +253,54 @@ fn serve(port: &str, model: &str, folder: &Path) -> ! {
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("bound");
     std::fs::write(folder.join("serving"), port).expect("written");
     loop {
-        let (mut stream, _) = listener.accept().expect("accepted");
-        let mut request = [0; 4096];
-        let _ = stream.read(&mut request);
-        let body = format!(r#"{{"status":"healthy","model_loaded":true,"model_name":"{model}"}}"#);
-        let _ = write!(
-            stream,
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        );
+        let (stream, _) = listener.accept().expect("accepted");
+        let (model, folder) = (model.to_owned(), folder.to_owned());
+        std::thread::spawn(move || answer(stream, &model, &folder));
     }
+}
+
+fn answer(mut stream: std::net::TcpStream, model: &str, folder: &Path) {
+    let mut request = vec![0; 64 * 1024];
+    let read = stream.read(&mut request).unwrap_or(0);
+    let request = String::from_utf8_lossy(&request[..read]).into_owned();
+    if request.starts_with("POST /v1/messages HTTP") {
+        let _ = stream_for_ever(stream, folder);
+        return;
+    }
+    let body = match request.starts_with("POST /v1/messages/count_tokens") {
+        true => r#"{"input_tokens":10}"#.to_owned(),
+        false => format!(r#"{{"status":"healthy","model_loaded":true,"model_name":"{model}"}}"#),
+    };
+    let _ = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+}
+
+/// An answer that does not end before the one who asked has gone, or the file `finish` appears.
+fn stream_for_ever(mut stream: std::net::TcpStream, folder: &Path) -> std::io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut event = |data: &str| {
+        let kind = data.split('"').nth(3).unwrap_or_default();
+        write!(stream, "event: {kind}\ndata: {data}\n\n").and_then(|()| stream.flush())
+    };
+    event(
+        r#"{"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":0,"output_tokens":0}}}"#,
+    )?;
+    event(r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#)?;
+    while !folder.join("finish").exists() {
+        event(
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word "}}"#,
+        )?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    event(r#"{"type":"content_block_stop","index":0}"#)?;
+    event(
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":3}}"#,
+    )?;
+    event(r#"{"type":"message_stop"}"#)
 }

@@ -138,12 +138,7 @@ fn the_port_is_another_models_of_ours() {
     let port = free_port();
     let first = stage.start(&["--model", "../model", "--port", &port]);
     stage.wait_for("client/pid");
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        stage.write(
-            &format!("other/{name}"),
-            &stage.read(&format!("model/{name}")),
-        );
-    }
+    fakes::other_model(&stage);
     let ran = stage.run(&["--model", "../other", "--port", &port]);
     assert_eq!(ran.status, 13, "{}", ran.stderr);
     assert!(

@@ -4,14 +4,18 @@ mod arguments;
 mod cache;
 mod docs;
 mod dry_run;
+mod errors;
+mod failures;
 mod fakes;
 mod faults;
 mod launch;
 mod models_page;
 mod preflight;
 mod prompts;
+mod reliability;
 mod screens;
 mod server;
 mod signals;
+mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;

@@ -174,7 +174,12 @@ fn quitting_starts_nothing() {
     terminal.wait_for("(Enter = 1)");
     terminal.keys("q\r");
     assert_eq!(terminal.end(), 12);
-    assert!(terminal.text().contains("hint: take a smaller model"));
+    let text = terminal.text();
+    insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
+    error: model was not started
+      cause: memory is tight: weights of 16.0 GB leave 3.3 GB of 19.3 GB for the conversation
+      hint: take a smaller model: cclocal --gemma-light
+    ");
     assert_eq!(stage.read("engine/pid"), "");
 }
 

@@ -1,6 +1,7 @@
 //! The first run of a model: fetched by the engine's own huggingface_hub from a hub on loopback.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,7 +9,7 @@ use nix::unistd::Pid;
 use crate::fake_hub::{Hub, Manner};
 use crate::real::{self, free_port};
 use crate::support::terminal::Terminal;
-use crate::support::{Ran, Stage};
+use crate::support::{Ran, Stage, finish};
 
 const ID: &str = "demo/hermes-llama";
 const MB: usize = 1_000_000;
@@ -51,7 +52,7 @@ fn said(ran: &Ran) -> String {
         .collect()
 }
 
-/// The MB that the line says are there. The hub's library writes 10 MB at a time, and before the first of them there is nothing to resume.
+/// The MB that the line says are there.
 fn so_far(screen: &str) -> u64 {
     let before = screen.split(" MB of 93 MB, ").next().unwrap_or_default();
     let number = before.rsplit(' ').next().unwrap_or_default();
@@ -116,6 +117,120 @@ fn download_shown_interrupted_and_resumed() {
     }
 }
 
+/// The blobs of the downloaded model whose content is nothing but the padding, and how long they are.
+fn padding(stage: &Stage) -> Vec<u64> {
+    let blobs = stage.path("home/.cache/huggingface/hub/models--demo--hermes-llama/blobs");
+    std::fs::read_dir(blobs)
+        .expect("blobs")
+        .flatten()
+        .filter(|blob| blob.file_type().expect("a kind").is_file())
+        .map(|blob| std::fs::read(blob.path()).expect("read"))
+        .filter(|bytes| bytes.iter().all(|byte| *byte == b'x'))
+        .map(|bytes| bytes.len() as u64)
+        .collect()
+}
+
+#[test]
+fn download_by_two_launches_at_once() {
+    let (stage, hub) = stage(60);
+    hub.behaves(slow());
+    let ports = [free_port(), free_port()];
+    let launches = ports
+        .each_ref()
+        .map(|port| stage.start(&["--model", ID, "--port", port, "--", "-p", "write the file"]));
+    for launch in launches {
+        let ran = finish(launch);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        // Not on a terminal: plain lines.
+        assert!(
+            ran.stderr.contains("downloading demo/hermes-llama: "),
+            "{}",
+            ran.stderr
+        );
+    }
+    assert_eq!(padding(&stage), [60 * MB as u64]);
+    let asked = hub.requests();
+    let fetched = asked
+        .iter()
+        .filter(|asked| asked.starts_with("GET ") && asked.contains("/padding.txt"));
+    assert_eq!(fetched.count(), 1, "{asked:#?}");
+    assert_eq!(stage.read("work/hello.txt"), real::TEXT);
+}
+
+#[test]
+fn download_of_what_the_hub_offers_by_xet_stands_in_the_models_own_folder() {
+    let (stage, hub) = stage(1);
+    hub.behaves(Manner {
+        xet: true,
+        ..Manner::default()
+    });
+    let ran = run(&stage);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(padding(&stage), [MB as u64]);
+    assert!(!stage.path("home/.cache/huggingface/hub/blobs").exists());
+}
+
+/// Two processes fetch one file, without the library's own lock, from a hub that hands it out in small pieces.
+const TWO_ATTEMPTS: &str = "
+import pathlib, sys, time
+from huggingface_hub import constants, file_download as hub
+
+def slowly(url, file, *, resume_size=0, **_options):
+    print('from', resume_size, flush=True)
+    for at in range(resume_size // 10, 30):
+        file.write(b'%09d\\n' % at)
+        file.flush()
+        time.sleep(0.02)
+
+hub.http_get = slowly
+resume_downloads()
+folder = pathlib.Path(sys.argv[1])
+whole = b''.join(b'%09d\\n' % at for at in range(30))
+etag = hashlib.sha256(whole).hexdigest()
+hub._download_to_tmp_and_move(folder / 'x.incomplete', folder / 'x', 'url', {}, 300, 'x', False, etag, None)
+assert (folder / 'x').read_bytes() == whole
+assert constants.DOWNLOAD_CHUNK_SIZE < 1 << 20
+";
+
+#[test]
+fn download_of_one_file_by_two_processes_is_written_by_one_at_a_time() {
+    let stage = real::stage(&real::client());
+    let folder = stage.path("two");
+    std::fs::create_dir_all(&folder).expect("made");
+    // A part of it is there already.
+    std::fs::write(folder.join("x.incomplete"), "000000000\n").expect("written");
+    let script = Path::new(&stage.env()["CCLOCAL_ENGINE"]).to_owned();
+    let code = format!(
+        "{}{TWO_ATTEMPTS}",
+        include_str!("../../src/engine/resume.py")
+    );
+    let attempts = [(); 3].map(|()| {
+        Command::new(script.with_file_name("python"))
+            .arg("-c")
+            .arg(&code)
+            .arg(&folder)
+            .env_clear()
+            .envs(stage.env())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started")
+    });
+    let mut said = String::new();
+    for attempt in attempts {
+        let ran = finish(attempt);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        said += &ran.stdout;
+    }
+    assert_eq!(said, "from 10\n", "the others had nothing left to fetch");
+    let names: Vec<_> = std::fs::read_dir(&folder)
+        .expect("read")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(names, ["x"]);
+}
+
 #[test]
 fn download_that_stalls() {
     let (mut stage, hub) = stage(40);
@@ -126,17 +241,33 @@ fn download_that_stalls() {
     stage.set("CCLOCAL_STALL_LIMIT", "12");
     let ran = run(&stage);
     assert_eq!(ran.status, 15, "{}", ran.stderr);
-    assert!(
-        ran.stderr.contains("nothing has come for 12 s;"),
-        "{}",
-        ran.stderr
-    );
-    assert!(
-        ran.stderr
-            .contains("hint: check the network and run it again, it goes on where it stopped"),
-        "{}",
-        ran.stderr
-    );
+    insta::assert_snapshot!(said(&ran), @"
+    error: the download has stalled
+      cause: nothing has come for 12 s; 23 MB of 43 MB is there and kept
+      hint: check the network and run it again, it goes on where it stopped; CCLOCAL_STALL_LIMIT=600 would wait longer
+    ");
+}
+
+#[test]
+fn download_by_a_slow_line_does_not_stall() {
+    let (mut stage, hub) = stage(2);
+    // Each of the two big files takes over 20 s, and neither is as long as what the library would write at a time.
+    hub.behaves(Manner {
+        bytes_per_second: Some(100_000),
+        ..Manner::default()
+    });
+    stage.set("CCLOCAL_STALL_LIMIT", "12");
+    let ran = run(&stage);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(stage.read("work/hello.txt"), real::TEXT);
+    // Not on a terminal: a plain line every few seconds.
+    let lines: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("downloading demo/hermes-llama: "))
+        .collect();
+    assert!(lines.len() > 3, "{}", ran.stderr);
+    assert!(lines.windows(2).all(|two| two[0] != two[1]), "{lines:#?}");
 }
 
 #[test]
@@ -164,6 +295,15 @@ fn download_of_what_is_not_to_be_had() {
       cause: the model is gated: its owner wants you to accept terms first
       hint: accept the terms on the model's page on huggingface.co, then run it with HF_TOKEN set to your token
     ");
+    stage.set("HF_HUB_OFFLINE", "1");
+    let ran = run(&stage);
+    assert_eq!(ran.status, 15, "{}", ran.stderr);
+    insta::assert_snapshot!(said(&ran), @"
+    error: the model could not be downloaded
+      cause: the model is not on this disk, and offline mode is on (HF_HUB_OFFLINE)
+      hint: unset HF_HUB_OFFLINE and run it again; what was downloaded is kept
+    ");
+    stage.set("HF_HUB_OFFLINE", "0");
     stage.set("HF_ENDPOINT", "http://127.0.0.1:9");
     let ran = run(&stage);
     assert_eq!(ran.status, 15, "{}", ran.stderr);
@@ -237,7 +377,9 @@ fn download_on_a_disk_without_room() {
     assert!(
         hub.requests()
             .iter()
-            .all(|asked| asked.starts_with("GET /api/"))
+            .all(|asked| asked.starts_with("GET /api/") || asked.ends_with("/config.json")),
+        "{:#?}",
+        hub.requests()
     );
     // Where nobody tells the size, the disk really fills up.
     hub.behaves(Manner {

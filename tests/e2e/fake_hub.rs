@@ -25,6 +25,8 @@ pub struct Manner {
     pub missing: bool,
     /// It does not tell how big files are.
     pub without_sizes: bool,
+    /// It offers every file by Xet too.
+    pub xet: bool,
 }
 
 struct Shared {
@@ -199,10 +201,17 @@ fn answer(hub: &Shared, stream: &mut TcpStream, head: &str) -> std::io::Result<(
     };
     let _ = write!(
         reply,
-        "ETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\nAccept-Ranges: bytes\r\nContent-Length: {}\r\n\r\n",
+        "ETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\nAccept-Ranges: bytes\r\nContent-Length: {}\r\n",
         digest,
         rest.len()
     );
+    if manner.xet {
+        let _ = write!(
+            reply,
+            "X-Xet-Hash: {digest}\r\nX-Xet-Refresh-Route: /api/xet-read-token\r\n"
+        );
+    }
+    reply += "\r\n";
     stream.write_all(reply.as_bytes())?;
     if method == "HEAD" {
         return Ok(());

@@ -3,6 +3,7 @@
 //! - `CCLOCAL_E2E_HOME`: a `CCLOCAL_HOME` in which `cclocal setup` has been run;
 //! - `CCLOCAL_E2E_CLAUDE`, `CCLOCAL_E2E_CLAUDE_OLD`: the newest client, and an old one.
 
+mod cut;
 mod demo;
 mod download;
 mod fake_hub;
@@ -17,3 +18,4 @@ mod settings;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod usage;

@@ -3,8 +3,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use cclocal::gateway::wire::ApiError;
 use serde_json::{Value, json};
 
 /// One request as it came.
@@ -77,6 +79,9 @@ pub enum Reply {
         name: &'static str,
         input: Value,
     },
+    /// The events of a stream, as they are.
+    Events(Vec<u8>),
+    Refused(ApiError),
 }
 
 type Script = dyn Fn(&Request) -> Reply + Send + Sync;
@@ -144,6 +149,10 @@ fn serve(stream: TcpStream, script: &Script, kept: &Mutex<Vec<Request>>) -> std:
     if request.is_message() {
         let model = request.json()["model"].clone();
         let reply = script(&request);
+        if let Reply::Refused(error) = &reply {
+            let status = format!("{} Refused", error.status);
+            return respond(&mut out, &status, &error.json());
+        }
         if request.json()["stream"] == json!(true) {
             return stream_reply(&mut out, &model, &reply);
         }
@@ -214,6 +223,7 @@ fn block(reply: &Reply) -> Value {
         Reply::Tool { id, name, input } => {
             json!({"type": "tool_use", "id": id, "name": name, "input": input})
         }
+        Reply::Events(_) | Reply::Refused(_) => unreachable!("these are sent as they are"),
     }
 }
 
@@ -221,11 +231,18 @@ fn stop_reason(reply: &Reply) -> &'static str {
     match reply {
         Reply::Text(_) => "end_turn",
         Reply::Tool { .. } => "tool_use",
+        Reply::Events(_) | Reply::Refused(_) => unreachable!("these are sent as they are"),
     }
 }
 
+/// Each reply has an id of its own: the client takes replies of the same id for one.
+fn message_id() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    format!("msg_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn whole(model: &Value, reply: &Reply) -> Value {
-    json!({"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [block(reply)], "stop_reason": stop_reason(reply),
+    json!({"id": message_id(), "type": "message", "role": "assistant", "model": model, "content": [block(reply)], "stop_reason": stop_reason(reply),
         "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 5}})
 }
 
@@ -234,6 +251,9 @@ fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::
         out,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     )?;
+    if let Reply::Events(events) = reply {
+        return out.write_all(events);
+    }
     let mut event = |data: Value| {
         write!(
             out,
@@ -242,7 +262,7 @@ fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::
         )
     };
     event(
-        json!({"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [],
+        json!({"type": "message_start", "message": {"id": message_id(), "type": "message", "role": "assistant", "model": model, "content": [],
         "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}}}),
     )?;
     let (start, delta) = match reply {
@@ -254,6 +274,7 @@ fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::
             json!({"type": "tool_use", "id": id, "name": name, "input": {}}),
             json!({"type": "input_json_delta", "partial_json": input.to_string()}),
         ),
+        Reply::Events(_) | Reply::Refused(_) => unreachable!("these are sent as they are"),
     };
     event(json!({"type": "content_block_start", "index": 0, "content_block": start}))?;
     event(json!({"type": "content_block_delta", "index": 0, "delta": delta}))?;

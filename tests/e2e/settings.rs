@@ -42,7 +42,7 @@ impl Place {
 
 /// How much of the plan is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Guard {
+pub enum Guard {
     /// As cclocal starts it.
     Whole,
     /// Without the client's own guard, `CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST`: what the overlay does alone.
@@ -52,20 +52,20 @@ enum Guard {
 }
 
 /// A home, a project and two servers: ours, and one that must receive nothing.
-struct World {
+pub struct World {
     folder: tempfile::TempDir,
-    ours: ScriptedServer,
+    pub ours: ScriptedServer,
     other: ScriptedServer,
     vars: Vec<(String, String)>,
 }
 
-struct Outcome {
-    success: bool,
-    output: String,
+pub struct Outcome {
+    pub success: bool,
+    pub output: String,
 }
 
 impl World {
-    fn new(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn new(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["home", "project"] {
             fs_err::create_dir(folder.path().join(name)).expect("made");
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Starts the client as cclocal does and waits for its end.
-    fn run(&self, client: &Path, guard: Guard, args: &[&str]) -> Outcome {
+    pub fn run(&self, client: &Path, guard: Guard, args: &[&str]) -> Outcome {
         let (host, profile_dir, settings_path) =
             (self.host(), self.path("profile"), self.path("overlay.json"));
         let files = settings_files::read(&host, false).expect("read");
@@ -240,7 +240,7 @@ fn ok() -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     |_: &Request| Reply::Text("ok".into())
 }
 
-fn clients() -> [(&'static str, PathBuf); 2] {
+pub fn clients() -> [(&'static str, PathBuf); 2] {
     [("newest", real::client()), ("old", real::old_client())]
 }
 

@@ -46,11 +46,11 @@ fn while_the_engine_loads() {
     }
 }
 
-/// The process id of cclocal, which the session's record tells.
-fn session_pid(stage: &Stage, port: &str) -> i32 {
-    let record = stage.wait_for(&format!("cclocal/state/run/{port}/record.json"));
-    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
-    i32::try_from(record["pid"].as_i64().expect("a pid")).expect("a pid")
+/// The process id of the session, which its supervisor tells.
+fn session_pid(stage: &Stage) -> i32 {
+    let status = stage.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
+    i32::try_from(status[0]["sessions"][0].as_i64().expect("a pid")).expect("a pid")
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn while_the_client_has_the_terminal() {
             "{binary} --model ../hermes-llama --port {port}; echo status=$?"
         ));
         screen.wait_for("Yes, I trust this folder");
-        let pid = nix::unistd::Pid::from_raw(session_pid(&stage, &port));
+        let pid = nix::unistd::Pid::from_raw(session_pid(&stage));
         nix::sys::signal::kill(pid, sent).expect("signalled");
         let status = if status > 1000 {
             status - 1000 + 128

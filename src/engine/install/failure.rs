@@ -175,6 +175,50 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_in_full() {
+        let said: Vec<String> = KINDS
+            .iter()
+            .map(|kind| kind.signs[0])
+            .chain(["strange"])
+            .map(|line| explain("the step", "exit status: 1", &[line.to_owned()]).to_string())
+            .collect();
+        insta::assert_snapshot!(said.join("\n"), @"
+        error: the step failed
+          cause: the disk is full
+          | no space left on device
+          hint: free about 1 GB, then run `cclocal setup` again
+        error: the step failed
+          cause: a downloaded package is not the one that the lock file names
+          | hash mismatch
+          hint: nothing of it was installed. Empty the cache (`uv cache clean`, `pip cache purge`) and try again; if it stays, your package index serves changed files
+        error: the step failed
+          cause: the package index's certificate is not trusted
+          | certificate_verify_failed
+          hint: behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate and run `cclocal setup` again
+        error: the step failed
+          cause: the package index or the proxy refused us
+          | 401 unauthorized
+          hint: check UV_INDEX_URL, PIP_INDEX_URL and HTTPS_PROXY
+        error: the step failed
+          cause: the package index cannot be reached
+          | dns error
+          hint: connect to the network (or set HTTPS_PROXY, or UV_INDEX_URL for a mirror), then run `cclocal setup` again
+        error: the step failed
+          cause: the package index lacks a package that is needed here
+          | no matching distribution
+          hint: a mirror may be incomplete: unset UV_INDEX_URL and PIP_INDEX_URL to use the public index
+        error: the step failed
+          cause: a file or folder may not be written
+          | permission denied
+          hint: check who owns cclocal's data folder and the cache folders of uv and pip
+        error: the step failed
+          cause: it ended with exit status: 1
+          | strange
+          hint: the whole output is in setup.log (`cclocal doctor` says where); run `cclocal setup` to try again
+        ");
+    }
+
+    #[test]
     fn only_the_last_lines_are_shown() {
         let lines: Vec<String> = (0..40).map(|n| n.to_string()).collect();
         let error = explain("it", "exit status: 1", &lines);

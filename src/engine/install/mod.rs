@@ -361,10 +361,11 @@ mod tests {
     fn a_full_disk_is_refused_before_anything_is_fetched() {
         let error = enough_space(Some(12_000_000)).expect_err("refused");
         assert_eq!(error.exit, Exit::Machine);
-        assert_eq!(
-            error.cause.as_deref(),
-            Some("12 MB are free, and the installation needs 900 MB")
-        );
+        insta::assert_snapshot!(error, @"
+        error: there is too little disk space for the engine
+          cause: 12 MB are free, and the installation needs 900 MB
+          hint: free some space, or set CCLOCAL_HOME to a folder on another disk
+        ");
         assert!(enough_space(Some(SPACE)).is_ok());
         assert!(enough_space(None).is_ok());
     }

@@ -84,6 +84,31 @@ mod tests {
         assert!(mac("arm64", (14, 0)).is_ok());
         assert!(mac("arm64", (26, 1)).is_ok());
         assert!(mac("arm64", (13, 7)).is_err());
+        let said: Vec<String> = [
+            linux("x86_64", Libc::Gnu(2, 31)),
+            linux("x86_64", Libc::Musl),
+            linux("riscv64", Libc::Gnu(2, 40)),
+            mac("arm64", (13, 7)),
+            mac("x86_64", (15, 0)),
+        ]
+        .map(|refused| refused.expect_err("refused").to_string())
+        .to_vec();
+        insta::assert_snapshot!(said.join("\n"), @"
+        error: glibc 2.31 is too old for the engine
+          cause: mlx's packages need glibc 2.35 or newer
+          hint: use Debian 12, Ubuntu 22.04, Fedora 36 or newer
+        error: the engine does not run on a system with musl, such as Alpine
+          cause: mlx's packages are built for glibc
+          hint: use a distribution with glibc 2.35 or newer, for example in a container: Debian 12, Ubuntu 22.04, Fedora 36
+        error: the engine does not run on riscv64
+          cause: mlx has packages for x86_64 and aarch64 only
+        error: macOS 13.7 is too old for the engine
+          cause: mlx needs macOS 14 or newer
+          hint: update macOS in System Settings > General > Software Update
+        error: Intel Macs cannot run the engine
+          cause: mlx computes on Apple Silicon's GPU and has no packages for Intel
+          hint: use a Mac with an M1 or newer, or Linux
+        ");
         assert_eq!(
             mac("x86_64", (15, 0)).expect_err("refused").exit,
             Exit::Machine

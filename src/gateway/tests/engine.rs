@@ -16,7 +16,10 @@ use crate::gateway::{Engine, Limits};
 /// Does something else each time, and answers "again" after that.
 async fn in_turn(acts: Vec<Vec<Step>>) -> Fake {
     let acts = std::sync::Mutex::new(acts.into_iter());
-    Fake::start(move |_: &Seen| {
+    Fake::start(move |seen: &Seen| {
+        if seen.path == "/v1/status" {
+            return json_reply(404, &json!({}));
+        }
         let next = acts.lock().expect("no panic").next();
         next.unwrap_or_else(|| answer("again"))
     })
@@ -345,11 +348,29 @@ async fn an_engine_that_ends_without_its_last_event_breaks_off() {
             head(),
             opening(),
             text("some"),
-            Step::Send(chunk("event: nonsense\ndata: {broken\n\n") + LAST_CHUNK),
+            Step::Send(LAST_CHUNK.to_owned()),
         ]
     })
     .await;
     let stage = Stage::new(fake.ready()).await;
     let (_, text, broke) = stage.stream("hi").await;
     assert!(text.contains("some") && broke, "{text}");
+}
+
+#[tokio::test]
+async fn what_is_no_event_ends_the_reply_with_an_error() {
+    let fake = Fake::start(|_| {
+        vec![
+            head(),
+            opening(),
+            text("some"),
+            Step::Send(chunk("event: nonsense\ndata: {broken\n\n")),
+            Step::Hang,
+        ]
+    })
+    .await;
+    let stage = Stage::new(fake.ready()).await;
+    let (_, text, broke) = stage.stream("hi").await;
+    assert_eq!(error_event(&text).0, "api_error", "{text}");
+    assert!(!broke && text.contains("some"));
 }

@@ -24,7 +24,12 @@ impl Seen {
     /// The last message's text.
     pub fn said(&self) -> String {
         let messages = self.body["messages"].as_array().expect("messages");
-        let said = messages.last().expect("a message")["content"].to_string();
+        let content = &messages.last().expect("a message")["content"];
+        // As it was asked, or as the blocks that it is made into.
+        let said = match content.as_array() {
+            Some(blocks) => blocks[0]["text"].to_string(),
+            None => content.to_string(),
+        };
         said.trim_matches('"').to_owned()
     }
 }
@@ -157,7 +162,10 @@ async fn read(stream: &mut TcpStream) -> Option<Seen> {
     }
     Some(Seen {
         path: text.split(' ').nth(1).expect("a path").to_owned(),
-        body: serde_json::from_slice(&bytes[head + 4..]).expect("JSON"),
+        body: match length {
+            0 => Value::Null,
+            _ => serde_json::from_slice(&bytes[head + 4..]).expect("JSON"),
+        },
         head: text,
     })
 }

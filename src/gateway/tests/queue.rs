@@ -1,6 +1,7 @@
 //! One at a time, in order; pings meanwhile; whoever goes away is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -110,7 +111,10 @@ async fn whoever_goes_away_while_it_is_answered_is_cancelled_at_the_engine() {
         (false, vec![Step::Hang]),
     ] {
         let steps = std::sync::Mutex::new(Some(steps));
-        let fake = Fake::start(move |_| {
+        let fake = Fake::start(move |seen| {
+            if seen.path == "/v1/status" {
+                return json_reply(404, &json!({}));
+            }
             steps
                 .lock()
                 .expect("no panic")
@@ -131,6 +135,64 @@ async fn whoever_goes_away_while_it_is_answered_is_cancelled_at_the_engine() {
         assert!(answer.contains("next"));
         assert_eq!(stage.figures.recent()[0].ended, Ended::Cancelled);
     }
+}
+
+#[tokio::test]
+async fn what_the_engine_does_not_notice_is_cancelled_by_name_before_the_next_one_is_sent() {
+    let working = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let works = working.clone();
+    let fake = Fake::start(move |seen| match seen.path.as_str() {
+        "/v1/messages" if seen.said() == "first" => {
+            works.store(true, Ordering::SeqCst);
+            vec![head(), opening(), text("some"), Step::Hang]
+        }
+        "/v1/messages" => {
+            assert!(!works.load(Ordering::SeqCst));
+            answer("next")
+        }
+        "/v1/status" => {
+            let requests = match works.load(Ordering::SeqCst) {
+                true => json!([{"request_id": "abc-1"}, {"request_id": "../x"}, {}]),
+                false => json!([]),
+            };
+            json_reply(200, &json!({"requests": requests}))
+        }
+        "/v1/requests/abc-1/cancel" => {
+            works.store(false, Ordering::SeqCst);
+            json_reply(200, &json!({"cancelled": true}))
+        }
+        other => panic!("{other}"),
+    })
+    .await;
+    let stage = Stage::new(fake.ready()).await;
+    let first = stage.asking("first");
+    until(|| fake.said().len() == 1).await;
+    let next = stage.asking("next");
+    until(|| stage.figures.queued() == 1).await;
+    drop(first);
+    let (answer, _) = within(next).await.expect("no panic");
+    assert!(answer.contains("next"));
+    assert!(!working.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_let_go_is_not_waited_for_for_ever() {
+    let limits = Limits {
+        clear: Duration::from_millis(100),
+        ..limits()
+    };
+    let fake = Fake::start(|seen| match seen.path.as_str() {
+        "/v1/messages" if seen.said() == "first" => vec![head(), Step::Hang],
+        "/v1/messages" => answer("next"),
+        "/v1/status" => json_reply(200, &json!({"requests": [{"request_id": "abc-1"}]})),
+        _ => json_reply(404, &json!({})),
+    })
+    .await;
+    let stage = Stage::with(fake.ready(), limits).await;
+    let first = stage.asking("first");
+    until(|| fake.said().len() == 1).await;
+    drop(first);
+    assert!(stage.stream("next").await.1.contains("next"));
 }
 
 #[tokio::test]
