@@ -9,8 +9,9 @@ use crate::host::Host;
 use crate::hub;
 use crate::machine::memory::{self as machine_memory, Memory};
 use crate::machine::platform::{Os, Platform};
-use crate::memory::known;
-use crate::memory::plan::{Asked, Inputs, Plan};
+use crate::memory::WeightsSource;
+use crate::memory::plan::Asked;
+use crate::memory::planner::Planner;
 use crate::memory::room::Room;
 use crate::memory::working::Device;
 use crate::paths::Paths;
@@ -42,17 +43,15 @@ impl<'a> Here<'a> {
         let config: Option<Value> = hub::config(&self.paths.hub, id);
         let choice = Choice::Argument(ModelArgument::Hub(id.into()));
         let model = resolve(&choice, config.as_ref())?;
-        let (architecture, estimated) = known::architecture(id, config.as_ref())?;
-        let downloaded = || Some(catalog().by_id(id)?.download_bytes());
-        Some(Room::of(&Plan::of(&Inputs {
-            architecture: &architecture,
-            profile: model.engine_profile,
-            device: Device::of(self.os),
-            weights: on_disk.or_else(downloaded)?,
-            budget: self.memory?.budget,
-            asked: Asked::default(),
-            step: None,
-            estimated: estimated || on_disk.is_none(),
-        })))
+        let weights = match on_disk {
+            Some(bytes) => (bytes, WeightsSource::Disk),
+            None => (
+                catalog().by_id(id)?.download_bytes(),
+                WeightsSource::Catalog,
+            ),
+        };
+        let device = Device::of(self.os);
+        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default())?;
+        Some(Room::of(&planner.on(self.memory?.budget)))
     }
 }

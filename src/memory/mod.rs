@@ -5,6 +5,7 @@ pub mod cache;
 pub mod known;
 pub mod offer;
 pub mod plan;
+pub mod planner;
 pub mod preflight;
 pub mod room;
 pub mod working;

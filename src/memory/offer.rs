@@ -1,9 +1,10 @@
 //! What the models of the catalogue get on a machine.
 
-use super::known;
-use super::plan::{Asked, Inputs, Plan, Refusal};
+use super::WeightsSource;
+use super::plan::{Asked, Plan, Refusal};
+use super::planner::Planner;
 use super::working::Device;
-use crate::catalog::{Entry, catalog};
+use crate::catalog::{Choice, Entry, catalog, resolve};
 
 /// The plan of a model of the catalogue. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken and the
 /// plan is estimated. None: its architecture is unknown.
@@ -14,17 +15,12 @@ pub fn plan(
     device: Device,
     asked: Asked,
 ) -> Option<Result<Plan, Refusal>> {
-    let (architecture, estimated) = known::architecture(&entry.id, None)?;
-    Some(Plan::of(&Inputs {
-        architecture: &architecture,
-        profile: entry.engine_profile,
-        device,
-        weights: weights.unwrap_or(entry.download_bytes()),
-        budget,
-        asked,
-        step: None,
-        estimated: estimated || weights.is_none(),
-    }))
+    let model = resolve(&Choice::Flag(entry.flag.clone()), None)?;
+    let weights = match weights {
+        Some(bytes) => (bytes, WeightsSource::Disk),
+        None => (entry.download_bytes(), WeightsSource::Catalog),
+    };
+    Planner::of(&model, None, weights, device, asked).map(|planner| planner.on(budget))
 }
 
 /// The model to take instead of one that does not fit: the biggest that does, and its window in tokens.
