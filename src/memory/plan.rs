@@ -115,7 +115,8 @@ pub enum Bound {
 }
 
 /// Why there is no plan. In tokens where not said otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// The memory holds no session.
     Memory {
