@@ -314,7 +314,7 @@ impl Way {
         let entry = architecture.stored_bytes(window, self.stored);
         let extracted = architecture.stored_bytes(window, Stored::Plain);
         // At the end of a turn, the engine takes the request's cache out of its batch (a copy), quantises it if it does (another one), and copies
-        // that into an entry; only then is the old entry dropped. Measured with vllm-mlx 0.6.0's scheduler: the peak was the sum, to the byte.
+        // that into an entry; only then is the old entry dropped. Measured with vllm-mlx 0.6.0's scheduler: the peak was the sum, or less where the running cache was freed meanwhile.
         let (copies, prefix_cache) = match (profile, self.stored) {
             (EngineProfile::Batched, Stored::Plain) => (extracted + entry, entry),
             (EngineProfile::Batched, Stored::Quantised) => (extracted + 2 * entry, entry),

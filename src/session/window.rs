@@ -144,6 +144,35 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_without_a_way_out_and_one_of_the_reply() {
+        let refusal = plan("gemma-light", 4, Asked::default()).expect_err("too big");
+        let error = refused("Gemma", &refusal, None);
+        insta::assert_snapshot!(error, @"
+        error: Gemma does not hold a session on this machine
+          cause: the smallest window of use, 25,288 tokens, needs 6.1 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 450 MB for a conversation, 416 MB for reading a prompt and for copies, 270 MB for the engine itself
+          hint: free some memory, or try it all the same with --no-mem-check
+        ");
+        let short = Refusal::Model {
+            longest: 8_192,
+            needed: 25_288,
+        };
+        insta::assert_snapshot!(refused("Tiny", &short, None), @"
+        error: Tiny was made for contexts of 8,192 tokens
+          cause: 25,288 are needed
+          hint: take another model: cclocal --help lists them
+        ");
+        let reply = Refusal::Reply {
+            window: 30_000,
+            needed: 41_192,
+        };
+        insta::assert_snapshot!(refused("Any", &reply, None), @"
+        error: a window of 30,000 tokens has no room for such replies
+          cause: Claude Code's own first request, what it keeps free to compact in, and the reply take 41,192
+          hint: take --ctx 41192 or more, or a smaller --out-tokens
+        ");
+    }
+
+    #[test]
     fn an_effect_is_said_in_tokens() {
         let asked = Asked::default();
         let (none, some) = (plan("gemma", 12, asked), plan("gemma", 21, asked));
