@@ -156,6 +156,11 @@ fn report(
             "settings": plan.settings,
         },
         "memory": prepared.memory,
+        "memory_plan": match prepared.memory.planned() {
+            None => Value::Null,
+            Some(Ok(plan)) => json!(plan),
+            Some(Err(refusal)) => json!({ "refused": refusal }),
+        },
         "notices": prepared.notices,
     })
 }

@@ -5,6 +5,7 @@ mod cache_screen;
 mod connect;
 mod demo;
 mod dry_run;
+mod here;
 mod launch;
 mod list;
 mod logs;

@@ -17,10 +17,12 @@ use crate::machine::disk;
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, and let it say what it knows of a reply.
+/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, let it say what it knows of a reply, and let it free
+/// what it has dropped.
 const BOOTSTRAP: &str = concat!(
     include_str!("resume.py"),
     include_str!("usage.py"),
+    include_str!("entries.py"),
     include_str!("bootstrap.py")
 );
 

@@ -11,6 +11,7 @@ mod progress;
 pub mod reach;
 mod run;
 mod serve;
+pub mod window;
 
 pub use client::{Output, command as client_command};
 pub use run::{Session, over, run};

@@ -8,6 +8,7 @@ mod demo;
 mod download;
 mod fake_hub;
 mod interactive;
+mod memory;
 mod print_mode;
 mod real;
 mod screen;
