@@ -16,10 +16,13 @@ use crate::error::{Context, Exit, Result};
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, and let it say what it knows of a reply.
+/// The Python that ties the engine's life to ours, lets its downloads be resumed, lets it say what it knows of a reply, and keeps it from
+/// computing again what it has computed.
 const BOOTSTRAP: &str = concat!(
     include_str!("resume.py"),
     include_str!("usage.py"),
+    include_str!("text_route.py"),
+    include_str!("snapshots.py"),
     include_str!("bootstrap.py")
 );
 

@@ -1,6 +1,7 @@
 //! The engine's command line and environment, from the model and what this engine's `serve --help` offers. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -22,6 +23,8 @@ pub struct Inputs<'a> {
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
     pub flags: &'a Flags,
+    /// Where folders of links to the text part of models are made.
+    pub text_models: &'a Path,
 }
 
 /// How the engine is run. The key is not in here: it is given inside the process (see `engine/bootstrap.py`).
@@ -57,7 +60,7 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
         &inputs.model.served_name,
         "Claude Code may be told that the model does not exist",
     );
-    if inputs.model.engine_profile == EngineProfile::Batched {
+    if inputs.model.engine_profile.is_batched() {
         if argv.switch("--continuous-batching") {
             argv.value("--max-num-seqs", "1");
         } else {
@@ -107,6 +110,12 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
     set("VLLM_MLX_ENABLE_THINKING", "false");
     if inputs.model.engine_profile == EngineProfile::Simple {
         set("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION", "wait");
+    }
+    if inputs.model.engine_profile == EngineProfile::Text {
+        set(
+            "CCLOCAL_TEXT_ROUTE",
+            &inputs.text_models.display().to_string(),
+        );
     }
     if inputs.complete {
         set("HF_HUB_OFFLINE", "1");
@@ -192,6 +201,7 @@ mod tests {
             output_tokens: 8192,
             complete,
             flags,
+            text_models: Path::new("/data/text-models"),
         })
     }
 

@@ -225,6 +225,7 @@ pub fn prepare(
         output_tokens,
         complete: matches!(cached, Cached::Complete { .. }),
         flags: &flags,
+        text_models: &paths.text_models(),
     });
     notices.extend(engine.notices.iter().cloned());
     Ok(Prepared {
