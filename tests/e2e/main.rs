@@ -16,3 +16,5 @@ mod settings;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod tool_loop;
+mod turns;
