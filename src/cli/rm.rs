@@ -77,7 +77,12 @@ pub fn remove_one(paths: &Paths, model: &Model) -> Result<()> {
             format!("{} could not be removed completely", model.id),
         )
         .cause(error)
-    })
+    })?;
+    // The links to its text part lead nowhere now.
+    if let Some(name) = model.folder.file_name() {
+        let _ = fs_err::remove_dir_all(paths.text_models().join(name));
+    }
+    Ok(())
 }
 
 /// Why a model is not to be removed now, and what to do about it.

@@ -87,6 +87,7 @@ impl Reach<'_> {
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             source: &self.request.model.source,
+            profile: self.request.model.engine_profile,
             engine: &self.engine.script,
             context_window: self.request.context_window,
             output_tokens: self.request.output_tokens,

@@ -77,7 +77,7 @@ impl ToolLoop {
         let messages = self.request["messages"].as_array_mut().expect("messages");
         messages.push(json!({"role": "assistant", "content": content}));
         messages.push(json!({"role": "user", "content": answers}));
-        if number % 6 == 5 {
+        if reminds(number) {
             messages.push(json!({"role": "system", "content": sentences("reminder", 300)}));
         }
     }
@@ -105,21 +105,6 @@ impl ToolLoop {
             .unwrap_or(0)
     }
 
-    /// What was replied, without what differs from run to run.
-    pub fn replies(&self) -> Vec<String> {
-        let without_ids = |content: &Value| {
-            let mut content = content.clone();
-            for block in content.as_array_mut().into_iter().flatten() {
-                block.as_object_mut().map(|block| block.remove("id"));
-            }
-            content.to_string()
-        };
-        self.turns
-            .iter()
-            .map(|turn| without_ids(&turn.content))
-            .collect()
-    }
-
     pub fn total(&self) -> Duration {
         self.turns.iter().map(|turn| turn.whole).sum()
     }
@@ -127,6 +112,11 @@ impl ToolLoop {
     pub fn last(&self) -> &Turn {
         self.turns.last().expect("a turn")
     }
+}
+
+/// Whether a reminder of the client's comes with this turn's results.
+pub fn reminds(turn: usize) -> bool {
+    turn % 6 == 5
 }
 
 async fn ask(url: &str, key: &str, request: &Value) -> Turn {

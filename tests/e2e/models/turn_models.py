@@ -170,6 +170,12 @@ def gemma4(**more):
             "sliding_window": 512,
             "use_double_wide_mlp": False,
             "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+            "final_logit_softcapping": 30.0,
+            # The two libraries fill in different ones where a configuration names none. The real ones do.
+            "rope_parameters": {
+                "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+                "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+            },
             **more,
         }
         vision = {"model_type": "gemma4_vision", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 32, "position_embedding_size": 1024}
