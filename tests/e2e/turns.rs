@@ -413,14 +413,9 @@ fn table(ran: &ToolLoop) -> String {
 #[test]
 #[ignore = "a measurement, of minutes"]
 fn bench_turns() {
-    let names = [
-        "gemma4_e",
-        "gemma4_moe",
-        "glm4_moe_lite",
-        "qwen3_moe",
-        "qwen3_5",
-        "qwen2",
-    ];
+    let names = std::env::var("CCLOCAL_BENCH_TURNS")
+        .unwrap_or_else(|_| "gemma4_e gemma4_moe glm4_moe_lite qwen3_moe qwen3_5 qwen2".to_owned());
+    let names: Vec<&str> = names.split(' ').collect();
     let stage = stage(&names);
     println!(
         "| architecture | prompt at turn 20 | prefilled / new | the scripts' flags | first token of turn 20 | the scripts' flags | total of 20 turns | the scripts' flags |"
@@ -444,7 +439,7 @@ fn bench_turns() {
             of(ours.total(), theirs.total()),
             theirs.total().as_secs_f64(),
         );
-        if std::env::var("CCLOCAL_BENCH_TURNS").is_ok() {
+        if std::env::var("CCLOCAL_BENCH_TABLES").is_ok() {
             println!("ours:{}\nthe scripts':{}", table(&ours), table(&theirs));
         }
     }

@@ -110,6 +110,8 @@ def tokenizer(marks, call, end, starts):
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
     corpus = [inspect.getsource(module) for module in (json, inspect, shutil, textwrap, sys.modules["pathlib"])]
+    # So that the loop's 26 kB are about as many tokens as they are to real models.
+    corpus += [f"Sentence {number} is about what Read is for: take care of it before the next one. " for number in range(200)]
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False)
     tok.train_from_iterator(corpus, trainer)
     media = [mark for mark in MEDIA.values() if mark not in marks]
