@@ -222,16 +222,34 @@ mod tests {
     }
 
     #[test]
-    fn the_default_model_waits_its_turn_in_simple_mode() {
+    fn the_default_model_is_served_by_its_text_part() {
         let plan = planned("gemma-light", &Flags::of_pinned_engine(), false);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        assert_eq!(
+            plan.env.get("CCLOCAL_TEXT_ROUTE").map(String::as_str),
+            Some("/data/text-models")
+        );
+        assert!(!plan.env.contains_key("HF_HUB_OFFLINE"));
+    }
+
+    #[test]
+    fn a_whole_model_waits_its_turn_in_simple_mode() {
+        let model = resolve(&Choice::Flag("gemma".into()), None).expect("a model");
+        let plan = plan(&Inputs {
+            model: &model.whole(),
+            output_tokens: 8192,
+            complete: true,
+            flags: &Flags::of_pinned_engine(),
+            text_models: Path::new("/data/text-models"),
+        });
         assert_eq!(
             plan.env
                 .get("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION")
                 .map(String::as_str),
             Some("wait")
         );
-        assert!(!plan.env.contains_key("HF_HUB_OFFLINE"));
+        assert!(!plan.env.contains_key("CCLOCAL_TEXT_ROUTE"));
+        assert!(!plan.argv.contains(&"--continuous-batching".to_owned()));
     }
 
     #[test]
@@ -241,6 +259,7 @@ mod tests {
         insta::assert_snapshot!(plan.argv.join(" "), @"serve mlx-community/gemma-4-26b-a4b-it-4bit --host 127.0.0.1 --port 0 --enable-auto-tool-choice --tool-call-parser auto --tool-call-truncation-notice");
         insta::assert_snapshot!(plan.notices.join("\n"), @"
         this engine has no --served-model-name: Claude Code may be told that the model does not exist
+        this engine has no --continuous-batching: every turn computes the whole conversation again
         this engine has no tool-call parser gemma4: using auto, so earlier tool calls are shown to the model as text
         this engine has no --default-chat-template-kwargs: thinking cannot be turned off, and thoughts may be taken for tool calls
         this engine has no --api-key: other programs on this machine can use it while it runs
