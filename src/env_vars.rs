@@ -201,6 +201,13 @@ pub const ALL: &[Variables] = &[
         Engine,
         C::Engine,
         Set,
+        &["CCLOCAL_TEXT_ROUTE"],
+        "where the folder with the text part of the model is made",
+    ),
+    row(
+        Engine,
+        C::Engine,
+        Set,
         &["PYTHONUNBUFFERED"],
         "the log is written line by line",
     ),

@@ -54,6 +54,11 @@ impl Paths {
         self.data.join("client")
     }
 
+    /// Folders of links to the text part of multimodal models (see `engine/text_route.py`).
+    pub fn text_models(&self) -> PathBuf {
+        self.data.join("text-models")
+    }
+
     /// The demo model's directory.
     pub fn demo_model(&self) -> PathBuf {
         self.data.join("demo-model")

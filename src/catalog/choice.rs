@@ -53,6 +53,14 @@ impl Model {
         }
     }
 
+    /// The same with what it has beside text: pictures, sound. Each turn is then computed anew.
+    pub fn whole(mut self) -> Self {
+        if self.engine_profile == EngineProfile::Text {
+            self.engine_profile = EngineProfile::Simple;
+        }
+        self
+    }
+
     fn from_entry(entry: &Entry) -> Self {
         Self {
             name: entry.name.clone(),
@@ -102,6 +110,9 @@ fn custom(source: Source, name: String, typed: &str, config: Option<&Value>) -> 
             .iter()
             .any(|key| config.get(*key).is_some_and(|value| !value.is_null()))
     });
+    // Before its config is on this disk, the name is all there is; the engine's start looks again.
+    let has_text_route =
+        has_text_route(model_type) || (config.is_none() && has_text_route(type_in_name(&name)));
     Model {
         served_name: name.clone(),
         typed: format!(
@@ -113,7 +124,9 @@ fn custom(source: Source, name: String, typed: &str, config: Option<&Value>) -> 
             Value::Object(kwargs) => kwargs,
             _ => Map::new(),
         },
-        engine_profile: if !multimodal && has_trimmable_cache(model_type) {
+        engine_profile: if has_text_route {
+            EngineProfile::Text
+        } else if !multimodal && has_trimmable_cache(model_type) {
             EngineProfile::Batched
         } else {
             EngineProfile::Simple
@@ -166,6 +179,24 @@ fn has_trimmable_cache(model_type: &str) -> bool {
     )
 }
 
+/// Architectures whose text part the engine can serve by itself, with a cache that is kept by snapshots. Measured for each.
+fn has_text_route(model_type: &str) -> bool {
+    matches!(
+        model_type,
+        "gemma4" | "gemma4_text" | "qwen3_5" | "qwen3_5_text" | "qwen3_5_moe" | "qwen3_5_moe_text"
+    )
+}
+
+/// The architecture that a name promises, where it is one with a text route.
+fn type_in_name(name: &str) -> &'static str {
+    let name = name.to_ascii_lowercase();
+    match (name.contains("gemma-4"), name.contains("qwen3.5-")) {
+        (true, _) => "gemma4",
+        (_, true) => "qwen3_5",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,8 +222,15 @@ mod tests {
             "a/b",
             Some(json!({"model_type": "gemma4", "vision_config": {}})),
         );
-        assert_eq!(model.engine_profile, EngineProfile::Simple);
+        assert_eq!(model.engine_profile, EngineProfile::Text);
         assert_eq!(model.tool_call_parser, "gemma4");
+        let model = hub(
+            "a/b",
+            Some(json!({"model_type": "llava", "vision_config": {}})),
+        );
+        assert_eq!(model.engine_profile, EngineProfile::Simple);
+        let model = hub("a/Qwen3.5-2B-8bit", None);
+        assert_eq!(model.engine_profile, EngineProfile::Text);
         let model = hub("a/b", None);
         assert_eq!(model.engine_profile, EngineProfile::Simple);
         assert_eq!(model.tool_call_parser, "auto");

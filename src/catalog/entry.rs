@@ -12,16 +12,27 @@ use serde_json::{Map, Value};
 pub enum EngineProfile {
     /// For models whose KV cache can be trimmed: continuous batching with one sequence at a time, so that each turn computes only what is new.
     Batched,
-    /// For the rest: one request at a time, a second one waits for the first.
+    /// The same for the text part of a multimodal model, and for caches that cannot be trimmed: they are kept at places where the next turn still
+    /// agrees (see `engine/text_route.py`, `engine/snapshots.py`).
+    Text,
+    /// For the rest, and for pictures and sound: one request at a time, a second one waits for the first.
     Simple,
 }
 
 impl EngineProfile {
+    /// Whether the engine schedules requests in batches (of one).
+    pub fn is_batched(self) -> bool {
+        matches!(self, EngineProfile::Batched | EngineProfile::Text)
+    }
+
     /// In words, for people.
     pub fn words(self) -> &'static str {
         match self {
             EngineProfile::Batched => {
                 "batched, one request at a time: each turn computes only what is new"
+            }
+            EngineProfile::Text => {
+                "its text part, batched, one request at a time: each turn computes only what is new"
             }
             EngineProfile::Simple => {
                 "one request at a time: its cache cannot be cut back, so each turn is computed anew"

@@ -186,6 +186,9 @@ pub struct LaunchArgs {
     /// Longest reply in tokens; a file that is written has to fit in one [default: 8192]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
     pub out_tokens: Option<u64>,
+    /// Serve the whole model, pictures included; each turn is then computed anew [default: its text part, where it has one]
+    #[arg(long)]
+    pub vision: bool,
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,

@@ -45,7 +45,8 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         missing.push("Claude Code is not installed: a launch would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
-    let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
+    let mut measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
+    measured.memory.settle(request.longest_reply());
     let tight = launch::checking(host, args) != Checking::Never
         && matches!(measured.memory.fit(), Fit::Tight(_));
     let mut prepared = prepare::prepare(
@@ -77,6 +78,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     }
     let wanted = Wanted {
         source: &request.model.source,
+        profile: request.model.engine_profile,
         engine: engine
             .as_ref()
             .map_or(Path::new(""), |engine| &engine.script),

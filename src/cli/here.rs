@@ -52,6 +52,7 @@ impl<'a> Here<'a> {
         };
         let device = Device::of(self.os);
         let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default())?;
-        Some(Room::of(&planner.on(self.memory?.budget)))
+        let budget = self.memory?.budget;
+        Some(Room::of(&planner.on(budget), planner.weights, budget))
     }
 }

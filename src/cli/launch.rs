@@ -183,8 +183,12 @@ pub fn request(
     choice: Option<&crate::catalog::Choice>,
 ) -> Result<Request> {
     let paths = Paths::of(host);
+    let model = prepare::model(&paths, choice)?;
     Ok(Request {
-        model: prepare::model(&paths, choice)?,
+        model: match args.vision {
+            true => model.whole(),
+            false => model,
+        },
         port: args.port,
         context_window: args.ctx.and_then(Window::tokens),
         output_tokens: args.out_tokens,

@@ -99,6 +99,7 @@ fn context(room: Room) -> Option<String> {
         }
         | Room::Unknown => None,
         Room::Window { tokens, .. } => Some(format!("{} tokens", ui::kilo(tokens))),
+        Room::Tight => Some("tight on this machine".into()),
         Room::TooBig(_) => Some("too big for this machine".into()),
         Room::TooShort(_) => Some("too short a context".into()),
     }

@@ -76,13 +76,18 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
 
 /// Removes a model that was checked. Returns the bytes that this freed.
 pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
-    remove::remove(&paths.hub, model).map_err(|error| {
+    let freed = remove::remove(&paths.hub, model).map_err(|error| {
         Error::new(
             Exit::Other,
             format!("{} could not be removed completely", model.id),
         )
         .cause(error)
-    })
+    })?;
+    // The links to its text part lead nowhere now.
+    if let Some(name) = model.folder.file_name() {
+        let _ = fs_err::remove_dir_all(paths.text_models().join(name));
+    }
+    Ok(freed)
 }
 
 /// Why a model is not to be removed now, and what to do about it.

@@ -40,6 +40,8 @@ def main():
     resume_downloads()
     report_usage()
     free_dropped_entries()
+    take_text_route()
+    settle_snapshots()
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a session stays behind here.

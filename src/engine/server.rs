@@ -17,12 +17,14 @@ use crate::machine::disk;
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, let it say what it knows of a reply, and let it free
-/// what it has dropped.
+/// The Python that ties the engine's life to ours, lets its downloads be resumed, lets it say what it knows of a reply, lets it free what it has
+/// dropped, and keeps it from computing again what it has computed.
 const BOOTSTRAP: &str = concat!(
     include_str!("resume.py"),
     include_str!("usage.py"),
     include_str!("entries.py"),
+    include_str!("text_route.py"),
+    include_str!("snapshots.py"),
     include_str!("bootstrap.py")
 );
 

@@ -141,6 +141,21 @@ impl Figures {
         Some(planner.on(budget.saturating_sub(self.others)))
     }
 
+    /// Takes the window of the plan, if there is one in which replies of this length have room, and none was asked for.
+    pub fn settle(&mut self, output_tokens: u64) {
+        let Some(Ok(plan)) = self.planned() else {
+            return;
+        };
+        if !self.asked && plan.context_window >= smallest_window(output_tokens) {
+            self.context_window = plan.context_window;
+            let about = if plan.estimated { ", estimated" } else { "" };
+            self.why = format!(
+                "what memory allows: {:.1} kB for each token{about}",
+                plan.bytes_per_token as f64 / 1e3
+            );
+        }
+    }
+
     pub fn fit(&self) -> Fit {
         Fit::of(self.headroom)
     }

@@ -46,7 +46,7 @@ mod tests {
     fn the_biggest_that_fits_is_offered() {
         assert_eq!(on(2), None);
         assert_eq!(on(12).as_deref(), Some("gemma-light"));
-        assert_eq!(on(18).as_deref(), Some("gemma"));
+        assert_eq!(on(20).as_deref(), Some("gemma"));
         assert_eq!(on(96).as_deref(), Some("coder"));
     }
 

@@ -226,7 +226,9 @@ impl Plan {
             output_tokens: output,
             prefill_step: way.step,
             cache_memory_mb: match inputs.profile {
-                EngineProfile::Batched => Some(shares.prefix_cache.div_ceil(1 << 20)),
+                EngineProfile::Batched | EngineProfile::Text => {
+                    Some(shares.prefix_cache.div_ceil(1 << 20))
+                }
                 EngineProfile::Simple => None,
             },
             quantise: way.stored == Stored::Quantised,
@@ -286,7 +288,7 @@ struct Way {
 impl Way {
     /// All ways, from the one that takes the least memory to the best: faster steps count more than entries that are not quantised.
     fn all(inputs: &Inputs) -> impl DoubleEndedIterator<Item = Self> + use<> {
-        let batched = inputs.profile == EngineProfile::Batched;
+        let batched = inputs.profile.is_batched();
         let only = inputs.step;
         let steps = STEPS.into_iter().filter(move |_| only.is_none());
         steps.chain(only).flat_map(move |step| {
@@ -318,6 +320,9 @@ impl Way {
         let (copies, prefix_cache) = match (profile, self.stored) {
             (EngineProfile::Batched, Stored::Plain) => (extracted + entry, entry),
             (EngineProfile::Batched, Stored::Quantised) => (extracted + 2 * entry, entry),
+            // Beside the newest snapshot the one at the last question is kept (`engine/snapshots.py`).
+            (EngineProfile::Text, Stored::Plain) => (extracted + entry, 2 * entry),
+            (EngineProfile::Text, Stored::Quantised) => (extracted + 2 * entry, 2 * entry),
             // The state of some system prompts alone is kept, and not even that where there are sliding windows.
             (EngineProfile::Simple, _) if architecture.slides() => (0, 0),
             (EngineProfile::Simple, _) => {

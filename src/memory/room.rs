@@ -7,7 +7,9 @@ use super::plan::{Plan, Refusal};
 pub enum Room {
     /// This window, in tokens.
     Window { tokens: u64, estimated: bool },
-    /// It holds no session: this many bytes are missing for the smallest.
+    /// Its weights fit, but by our estimates, which are cautious, no session beside them.
+    Tight,
+    /// Its weights alone are this many bytes more than there are.
     TooBig(u64),
     /// It holds no session anywhere: it was made for contexts of so many tokens.
     TooShort(u64),
@@ -16,15 +18,17 @@ pub enum Room {
 }
 
 impl Room {
-    pub fn of(plan: &Result<Plan, Refusal>) -> Self {
+    /// What a plan comes to, for weights and a budget in bytes.
+    pub fn of(plan: &Result<Plan, Refusal>, weights: u64, budget: u64) -> Self {
         match plan {
             Ok(plan) => Room::Window {
                 tokens: plan.context_window,
                 estimated: plan.estimated,
             },
-            Err(Refusal::Memory { needed, usable, .. }) => {
-                Room::TooBig(needed.saturating_sub(*usable))
-            }
+            Err(Refusal::Memory { .. }) => match weights.checked_sub(budget) {
+                Some(short @ 1..) => Room::TooBig(short),
+                _ => Room::Tight,
+            },
             Err(Refusal::Model { longest, .. }) => Room::TooShort(*longest),
             Err(Refusal::Asked { fits, .. }) => Room::Window {
                 tokens: *fits,
@@ -38,7 +42,7 @@ impl Room {
     pub fn window(self) -> Option<u64> {
         match self {
             Room::Window { tokens, .. } => Some(tokens),
-            Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
+            Room::Tight | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
         }
     }
 }

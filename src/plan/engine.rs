@@ -1,6 +1,7 @@
 //! The engine's command line and environment, from the model and what this engine's `serve --help` offers. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -20,9 +21,13 @@ const REQUEST_TIMEOUT_SECONDS: u64 = 3_600;
 pub struct Inputs<'a> {
     pub model: &'a Model,
     pub output_tokens: u64,
+    /// How much of a prompt is computed at a time, in tokens: the bigger, the faster, and the more working memory it takes.
+    pub prefill_step: u64,
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
     pub flags: &'a Flags,
+    /// Where folders of links to the text part of models are made.
+    pub text_models: &'a Path,
 }
 
 /// How the engine is run. The key is not in here: it is given inside the process (see `engine/bootstrap.py`).
@@ -58,7 +63,7 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
         &inputs.model.served_name,
         "Claude Code may be told that the model does not exist",
     );
-    if inputs.model.engine_profile == EngineProfile::Batched {
+    if inputs.model.engine_profile.is_batched() {
         if argv.switch("--continuous-batching") {
             argv.value("--max-num-seqs", "1");
         } else {
@@ -70,7 +75,7 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
         argv.switch("--kv-cache-quantization");
         argv.value("--stream-interval", "4");
     }
-    argv.value("--prefill-step-size", "4096");
+    argv.value("--prefill-step-size", &inputs.prefill_step.to_string());
     argv.value(
         "--max-tokens",
         &MAX_OUTPUT_TOKENS
@@ -108,6 +113,12 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
     set("VLLM_MLX_ENABLE_THINKING", "false");
     if inputs.model.engine_profile == EngineProfile::Simple {
         set("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION", "wait");
+    }
+    if inputs.model.engine_profile == EngineProfile::Text {
+        set(
+            "CCLOCAL_TEXT_ROUTE",
+            &inputs.text_models.display().to_string(),
+        );
     }
     if inputs.complete {
         set("HF_HUB_OFFLINE", "1");
@@ -191,8 +202,10 @@ mod tests {
         plan(&Inputs {
             model: &model,
             output_tokens: 8192,
+            prefill_step: 4096,
             complete,
             flags,
+            text_models: Path::new("/data/text-models"),
         })
     }
 
@@ -213,16 +226,35 @@ mod tests {
     }
 
     #[test]
-    fn the_default_model_waits_its_turn_in_simple_mode() {
+    fn the_default_model_is_served_by_its_text_part() {
         let plan = planned("gemma-light", &Flags::of_pinned_engine(), false);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        assert_eq!(
+            plan.env.get("CCLOCAL_TEXT_ROUTE").map(String::as_str),
+            Some("/data/text-models")
+        );
+        assert!(!plan.env.contains_key("HF_HUB_OFFLINE"));
+    }
+
+    #[test]
+    fn a_whole_model_waits_its_turn_in_simple_mode() {
+        let model = resolve(&Choice::Flag("gemma".into()), None).expect("a model");
+        let plan = plan(&Inputs {
+            model: &model.whole(),
+            output_tokens: 8192,
+            prefill_step: 4096,
+            complete: true,
+            flags: &Flags::of_pinned_engine(),
+            text_models: Path::new("/data/text-models"),
+        });
         assert_eq!(
             plan.env
                 .get("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION")
                 .map(String::as_str),
             Some("wait")
         );
-        assert!(!plan.env.contains_key("HF_HUB_OFFLINE"));
+        assert!(!plan.env.contains_key("CCLOCAL_TEXT_ROUTE"));
+        assert!(!plan.argv.contains(&"--continuous-batching".to_owned()));
     }
 
     #[test]
@@ -232,6 +264,7 @@ mod tests {
         insta::assert_snapshot!(plan.argv.join(" "), @"serve mlx-community/gemma-4-26b-a4b-it-4bit --host 127.0.0.1 --port 0 --enable-auto-tool-choice --tool-call-parser auto --tool-call-truncation-notice");
         insta::assert_snapshot!(plan.notices.join("\n"), @"
         this engine has no --served-model-name: Claude Code may be told that the model does not exist
+        this engine has no --continuous-batching: every turn computes the whole conversation again
         this engine has no tool-call parser gemma4: using auto, so earlier tool calls are shown to the model as text
         this engine has no --default-chat-template-kwargs: thinking cannot be turned off, and thoughts may be taken for tool calls
         this engine has no --api-key: other programs on this machine can use it while it runs

@@ -126,6 +126,7 @@ pub fn check(
                 budget: to << 20,
                 budget_source: BudgetSource::WiredLimit,
             });
+            figures.settle(output_tokens);
             ui.done(&format!(
                 "GPU memory limit raised to {} until the session ends",
                 mib(to)

@@ -18,7 +18,7 @@ use crate::hub::{self, Cached};
 use crate::machine::disk;
 use crate::machine::memory as machine_memory;
 use crate::machine::platform::{Os, Platform};
-use crate::memory::plan::Asked;
+use crate::memory::plan::{Asked, STEPS};
 use crate::memory::planner::Planner;
 use crate::memory::{self, Figures, Fit, WeightsSource};
 use crate::paths::Paths;
@@ -251,8 +251,14 @@ pub fn prepare(
     let engine = plan_engine::plan(&plan_engine::Inputs {
         model: &model,
         output_tokens,
+        prefill_step: match memory.planned() {
+            Some(Ok(plan)) => plan.prefill_step,
+            Some(Err(_)) => STEPS[0],
+            None => USUAL_STEP,
+        },
         complete: matches!(cached, Cached::Complete { .. }),
         flags: &flags,
+        text_models: &paths.text_models(),
     });
     notices.extend(engine.notices.iter().cloned());
     Ok(Prepared {
@@ -265,6 +271,10 @@ pub fn prepare(
         notices,
     })
 }
+
+/// How much of a prompt is computed at a time where too little is known for a plan, in tokens. The scripts' 4,096 take up to 10 GB where a
+/// model's attention scores are written out (see docs/models.md).
+const USUAL_STEP: u64 = 2_048;
 
 /// What Claude Code is started for.
 pub struct Client<'a> {

@@ -87,6 +87,7 @@ impl Reach<'_> {
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
             source: &self.request.model.source,
+            profile: self.request.model.engine_profile,
             engine: &self.engine.script,
             context_window: self.request.context_window,
             output_tokens: self.request.output_tokens,
@@ -172,6 +173,7 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         .map(|status| claim(platform.os, status))
         .sum();
     measured.memory.with_others(others);
+    measured.memory.settle(request.longest_reply());
     if checking != Checking::Never
         && !running.is_empty()
         && matches!(measured.memory.fit(), Fit::Tight(_) | Fit::TooBig(_))

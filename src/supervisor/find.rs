@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::protocol::{Ask, PROTOCOL, PhaseName, Status, Tell};
 use super::{record, socket};
-use crate::catalog::Source;
+use crate::catalog::{EngineProfile, Source};
 use crate::error::{Error, Exit, Result};
 use crate::paths::Paths;
 
@@ -76,6 +76,7 @@ pub fn at(paths: &Paths, port: u16) -> Option<Running> {
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
     pub source: &'a Source,
+    pub profile: EngineProfile,
     /// The engine's program.
     pub engine: &'a Path,
     /// As asked for; None takes any.
@@ -89,7 +90,10 @@ pub struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether this engine is what is wanted.
     pub fn is(&self, status: &Status) -> bool {
-        status.source == *self.source && status.engine == self.engine && self.fits(status)
+        status.source == *self.source
+            && status.profile == self.profile
+            && status.engine == self.engine
+            && self.fits(status)
     }
 
     fn fits(&self, status: &Status) -> bool {

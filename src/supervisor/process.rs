@@ -767,6 +767,7 @@ impl<'a> Owner<'a> {
             typed: self.spec.model.typed.clone(),
             served_name: self.spec.model.served_name.clone(),
             source: self.spec.model.source.clone(),
+            profile: self.spec.model.engine_profile,
             engine: self.spec.engine.script.clone(),
             context_window: self.spec.context_window,
             output_tokens: self.spec.output_tokens,

@@ -178,6 +178,8 @@ pub struct Status {
     pub served_name: String,
     /// The hub id or the folder that it is served from.
     pub source: crate::catalog::Source,
+    /// How the engine is run for it.
+    pub profile: crate::catalog::EngineProfile,
     /// The engine's program.
     pub engine: std::path::PathBuf,
     pub context_window: u64,

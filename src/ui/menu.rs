@@ -186,6 +186,7 @@ fn room(room: Room) -> String {
             let about = if estimated { "~" } else { "" };
             format!("{about}{} tokens", kilo(tokens))
         }
+        Room::Tight => "tight".into(),
         Room::TooBig(short) => format!("too big by {}", bytes(short)),
         Room::TooShort(longest) => format!("{}: too short", kilo(longest)),
         Room::Unknown => "unknown".into(),
@@ -195,7 +196,7 @@ fn room(room: Room) -> String {
 fn room_style(ui: &Ui, room: Room) -> Style {
     ui.style(match room {
         Room::Window { tokens, .. } if tokens >= WIDE_WINDOW => Style::new().green(),
-        Room::Window { .. } => Style::new().yellow(),
+        Room::Window { .. } | Room::Tight => Style::new().yellow(),
         Room::TooBig(_) | Room::TooShort(_) => Style::new().red(),
         Room::Unknown => Style::new(),
     })

@@ -189,6 +189,8 @@ fn help_and_version_go_to_standard_output() {
           --ctx <N|auto>      Context window in tokens [default: auto, by this machine's memory]
           --out-tokens <N>    Longest reply in tokens; a file that is written has to fit in one
                               [default: 8192]
+          --vision            Serve the whole model, pictures included; each turn is then computed anew
+                              [default: its text part, where it has one]
           --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0
                               ends it at once]
           --safe              Ask how to make room in GPU memory, however much there is

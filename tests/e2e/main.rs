@@ -18,4 +18,6 @@ mod settings;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod tool_loop;
+mod turns;
 mod usage;

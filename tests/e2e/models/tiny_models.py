@@ -117,24 +117,24 @@ def follow(model, chain, tied):
     return weights
 
 
-def write(out, tok, model, config, chain, tied=False):
+def write(out, tok, model, config, chain, tied=False, template=TEMPLATE, end=END, media=MEDIA):
     out.mkdir(parents=True, exist_ok=True)
     weights = follow(model, chain, tied)
     mx.save_safetensors(str(out / "model.safetensors"), weights, metadata={"format": "mlx"})
     tok.save(str(out / "tokenizer.json"))
-    end = tok.token_to_id(END)
+    ends = tok.token_to_id(end)
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": 131072,
-        "eos_token": END,
-        "pad_token": END,
-        "extra_special_tokens": MEDIA,
+        "eos_token": end,
+        "pad_token": end,
+        "extra_special_tokens": media,
         "clean_up_tokenization_spaces": False,
     }
-    (out / "chat_template.jinja").write_text(TEMPLATE)
-    (out / "config.json").write_text(json.dumps({**config, "eos_token_id": end}, indent=1))
+    (out / "chat_template.jinja").write_text(template)
+    (out / "config.json").write_text(json.dumps({**config, "eos_token_id": ends}, indent=1))
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
-    (out / "generation_config.json").write_text(json.dumps({"eos_token_id": end}))
+    (out / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     print(out.name, sum(value.nbytes for value in weights.values()) // 1000, "kB", len(weights), "tensors")
 
 
@@ -291,4 +291,5 @@ def main():
         make(out / name, tok, chain)
 
 
-main()
+if __name__ == "__main__":
+    main()

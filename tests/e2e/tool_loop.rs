@@ -1,0 +1,258 @@
+//! A tool loop of the shape that Claude Code sends, and what each of its turns cost the engine.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// How long a turn may take. Far more than any does.
+const TURN_DEADLINE: Duration = Duration::from_secs(600);
+
+/// What one turn cost.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// Tokens of the whole prompt.
+    pub prompt: u64,
+    /// Those of them that were computed.
+    pub prefilled: u64,
+    /// Until the reply began.
+    pub first: Duration,
+    pub whole: Duration,
+    /// What was replied, as content blocks.
+    pub content: Value,
+}
+
+/// A conversation that grows by a tool call and its result each turn.
+pub struct ToolLoop {
+    url: String,
+    key: String,
+    request: Value,
+    pub turns: Vec<Turn>,
+}
+
+impl ToolLoop {
+    /// `base_url`: of the gateway, or of an engine.
+    pub fn new(base_url: &str, key: &str, model: &str) -> Self {
+        Self {
+            url: format!("{base_url}/v1/messages?beta=true"),
+            key: key.to_owned(),
+            request: first_request(model),
+            turns: Vec::new(),
+        }
+    }
+
+    /// Runs this many turns. Every sixth result comes with a reminder; `questions` are the turns after which the user asks something.
+    pub fn run(&mut self, turns: usize, questions: &[usize]) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        for _ in 0..turns {
+            let turn = runtime.block_on(ask(&self.url, &self.key, &self.request));
+            let number = self.turns.len();
+            self.go_on(number, &turn.content, questions.contains(&number));
+            self.turns.push(turn);
+        }
+    }
+
+    fn go_on(&mut self, number: usize, content: &Value, question: bool) {
+        let result = sentences(&format!("line of file {number}"), 600 + 150 * (number % 5));
+        let mut answers: Vec<Value> = content
+            .as_array()
+            .expect("blocks")
+            .iter()
+            .filter(|block| block["type"] == "tool_use")
+            .map(
+                |call| json!({"type": "tool_result", "tool_use_id": call["id"], "content": result}),
+            )
+            .collect();
+        assert!(
+            !answers.is_empty(),
+            "no tool call in turn {number}: {content}"
+        );
+        if question {
+            answers.push(
+                json!({"type": "text", "text": format!("Now do the same for part {number}.")}),
+            );
+        }
+        let messages = self.request["messages"].as_array_mut().expect("messages");
+        messages.push(json!({"role": "assistant", "content": content}));
+        messages.push(json!({"role": "user", "content": answers}));
+        if reminds(number) {
+            messages.push(json!({"role": "system", "content": sentences("reminder", 300)}));
+        }
+    }
+
+    /// Tokens computed against tokens that were new, from the second turn on.
+    pub fn ratio(&self) -> f64 {
+        let new: u64 = (1..self.turns.len()).map(|turn| self.new_in(turn)).sum();
+        let prefilled: u64 = self.turns[1..].iter().map(|turn| turn.prefilled).sum();
+        prefilled as f64 / new as f64
+    }
+
+    /// Tokens by which this turn's prompt is longer than the one before.
+    pub fn new_in(&self, turn: usize) -> u64 {
+        let before = turn
+            .checked_sub(1)
+            .map_or(0, |before| self.turns[before].prompt);
+        self.turns[turn].prompt.saturating_sub(before)
+    }
+
+    /// The most that a turn after the first computed beyond what was new.
+    pub fn most_beyond_new(&self) -> u64 {
+        (1..self.turns.len())
+            .map(|turn| self.turns[turn].prefilled.saturating_sub(self.new_in(turn)))
+            .max()
+            .unwrap_or(0)
+    }
+
+    pub fn total(&self) -> Duration {
+        self.turns.iter().map(|turn| turn.whole).sum()
+    }
+
+    pub fn last(&self) -> &Turn {
+        self.turns.last().expect("a turn")
+    }
+}
+
+/// Whether a reminder of the client's comes with this turn's results.
+pub fn reminds(turn: usize) -> bool {
+    turn % 6 == 5
+}
+
+async fn ask(url: &str, key: &str, request: &Value) -> Turn {
+    let client = reqwest::Client::builder()
+        .timeout(TURN_DEADLINE)
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let started = Instant::now();
+    let mut answer = client
+        .post(url)
+        .header("authorization", format!("Bearer {key}"))
+        .header("anthropic-version", "2023-06-01")
+        .json(request)
+        .send()
+        .await
+        .expect("an answer");
+    let status = answer.status();
+    let mut text = String::new();
+    let mut first = None;
+    while let Some(chunk) = answer.chunk().await.expect("the stream") {
+        text += &String::from_utf8_lossy(&chunk);
+        if first.is_none() && text.contains("event: content_block_delta") {
+            first = Some(started.elapsed());
+        }
+    }
+    assert_eq!(status, 200, "{text}");
+    let mut blocks: Vec<Value> = Vec::new();
+    let mut usage = Value::Null;
+    for event in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
+        let event: Value = serde_json::from_str(event).unwrap_or_default();
+        match event["type"].as_str().unwrap_or_default() {
+            "content_block_start" => blocks.push(event["content_block"].clone()),
+            "content_block_delta" => grow(blocks.last_mut().expect("a block"), &event["delta"]),
+            "message_delta" => usage = event["usage"].clone(),
+            "error" => panic!("{event}"),
+            _ => {}
+        }
+    }
+    for block in &mut blocks {
+        if let Some(input) = block["input"].as_str() {
+            block["input"] = serde_json::from_str(input).expect("the call's input");
+        }
+    }
+    blocks.retain(|block| {
+        block["type"] != "text" || !block["text"].as_str().unwrap_or_default().trim().is_empty()
+    });
+    let prefilled = usage["input_tokens"].as_u64().expect("the usage");
+    Turn {
+        prompt: prefilled + usage["cache_read_input_tokens"].as_u64().unwrap_or(0),
+        prefilled,
+        first: first.unwrap_or_else(|| started.elapsed()),
+        whole: started.elapsed(),
+        content: blocks.into(),
+    }
+}
+
+fn grow(block: &mut Value, delta: &Value) {
+    let more = |key: &str| delta[key].as_str().unwrap_or_default();
+    match delta["type"].as_str() {
+        Some("text_delta") => {
+            block["text"] = format!(
+                "{}{}",
+                block["text"].as_str().unwrap_or_default(),
+                more("text")
+            )
+            .into();
+        }
+        Some("input_json_delta") => {
+            block["input"] = format!(
+                "{}{}",
+                block["input"].as_str().unwrap_or_default(),
+                more("partial_json")
+            )
+            .into();
+        }
+        _ => {}
+    }
+}
+
+/// As Claude Code 2.1 begins: about 26 kB, a system prompt of two blocks, nine tools, and a system message behind the question.
+fn first_request(model: &str) -> Value {
+    let names = [
+        "Bash",
+        "Edit",
+        "Glob",
+        "Grep",
+        "Read",
+        "TodoWrite",
+        "WebFetch",
+        "Write",
+        "DeferredToolPlaceholder",
+    ];
+    let tools: Vec<Value> = names
+        .iter()
+        .map(|name| {
+            json!({
+                "name": name,
+                "description": sentences(&format!("what {name} is for"), 1_300),
+                "input_schema": {
+                    "type": "object",
+                    "properties": {
+                        "file_path": {"type": "string", "description": "The absolute path of the file"},
+                        "text": {"type": "string", "description": "What is to be done with it"},
+                    },
+                    "required": ["file_path"],
+                },
+            })
+        })
+        .collect();
+    json!({
+        "model": model,
+        "max_tokens": 1_024,
+        "stream": true,
+        "temperature": 0,
+        "system": [
+            {"type": "text", "text": "You help with programs, in a terminal."},
+            {"type": "text", "text": sentences("how to work", 10_000), "cache_control": {"type": "ephemeral"}},
+        ],
+        "tools": tools,
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Read the notes and say what is in them."}]},
+            {"role": "system", "content": sentences("the environment", 800)},
+        ],
+    })
+}
+
+/// Text of about this many bytes, in sentences that differ.
+fn sentences(about: &str, bytes: usize) -> String {
+    let mut text = String::new();
+    for number in 0.. {
+        if text.len() >= bytes {
+            break;
+        }
+        text +=
+            &format!("Sentence {number} is about {about}: take care of it before the next one. ");
+    }
+    text
+}
