@@ -11,7 +11,9 @@ mod progress;
 pub mod reach;
 mod run;
 mod serve;
+mod together;
 
 pub use client::{Output, command as client_command};
-pub use run::{Session, over, run};
+pub use run::{over, run};
 pub use serve::serve;
+pub use together::Session;
