@@ -2,6 +2,7 @@
 
 mod client;
 pub mod connect;
+pub mod elsewhere;
 pub mod folder;
 pub mod follow;
 pub mod leave;
