@@ -189,14 +189,15 @@ pub struct ElsewhereArgs {
     #[arg(long, value_name = "URL", conflicts_with_all = of_this_machine())]
     pub connect: Option<String>,
     /// With --connect: the variable that holds the engine's token
-    #[arg(long, value_name = "NAME", requires = "connect")]
+    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with_all = of_this_machine())]
     pub token_env: Option<String>,
     /// With --connect: allow plain http to another machine
-    #[arg(long, requires = "connect")]
+    #[arg(long, requires = "connect", conflicts_with_all = of_this_machine())]
     pub insecure: bool,
 }
 
-/// What is said of an engine of this machine, and has no meaning for any other.
+/// What is said of an engine of this machine, and has no meaning for any other. clap requires nothing that conflicts with what is there, so each
+/// option of the others has to name them.
 fn of_this_machine() -> Vec<String> {
     let options = ["server", "port", "linger", "safe", "no_mem_check", "yes"];
     let models = ModelFlags::names().map(|(flag, _)| flag);

@@ -23,10 +23,15 @@ impl Address {
                 .cause(cause)
                 .hint("such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect")
         };
-        let url = Url::parse(text.trim()).map_err(|error| wrong(format!("{error}")))?;
-        if !matches!(url.scheme(), "http" | "https") {
+        let text = text.trim();
+        let starts_well = |start: &&str| {
+            text.get(..start.len())
+                .is_some_and(|so| so.eq_ignore_ascii_case(start))
+        };
+        if !["http://", "https://"].iter().any(starts_well) {
             return Err(wrong("it does not start with http:// or https://".into()));
         }
+        let url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error::usage("--connect takes no user name and no password")
                 .cause("what is on a command line is seen by others, and is kept in the shell's history")
@@ -231,10 +236,26 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused_with_a_reason() {
         let refused = |text: &str| Address::parse(text, true).expect_err(text).to_string();
-        insta::assert_snapshot!(refused("mac"), @"");
-        insta::assert_snapshot!(refused("mac.example:8000"), @"");
-        insta::assert_snapshot!(refused("http://mac.example/?key=1"), @"");
-        insta::assert_snapshot!(refused("https://me:secret@mac.example"), @"");
+        insta::assert_snapshot!(refused("http://[mac"), @"
+        error: --connect takes the URL of an engine
+          cause: invalid IPv6 address
+          hint: such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect
+        ");
+        insta::assert_snapshot!(refused("mac.example:8000"), @"
+        error: --connect takes the URL of an engine
+          cause: it does not start with http:// or https://
+          hint: such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect
+        ");
+        insta::assert_snapshot!(refused("http://mac.example/?key=1"), @"
+        error: --connect takes the URL of an engine
+          cause: it has a query or a fragment
+          hint: such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect
+        ");
+        insta::assert_snapshot!(refused("https://me:secret@mac.example"), @"
+        error: --connect takes no user name and no password
+          cause: what is on a command line is seen by others, and is kept in the shell's history
+          hint: put the engine's token into a variable, and name that: --token-env NAME
+        ");
         for text in [
             "",
             "/run/engine.sock",
@@ -242,20 +263,27 @@ mod tests {
             "file:///x",
             "http://",
             "http://x#y",
+            "mac",
+            "http:/mac",
+            "http:mac",
             "http://a b",
             "https://me@x",
         ] {
             assert!(Address::parse(text, true).is_err(), "{text}");
         }
         let plain = Address::parse("http://mac.example:8000", false).expect_err("plain");
-        insta::assert_snapshot!(plain, @"");
+        insta::assert_snapshot!(plain, @"
+        error: plain http to mac.example:8000 can be read and changed on its way
+          cause: prompts, files and the token would go there unencrypted
+          hint: use https, or a tunnel (ssh -L 8000:127.0.0.1:8000 HOST, then --connect http://127.0.0.1:8000); --insecure allows it as it is
+        ");
     }
 
     #[test]
     fn where_prompts_go_is_said_as_it_is() {
         let said = |text: &str| Address::parse(text, true).expect(text).notice();
-        insta::assert_snapshot!(said("http://127.0.0.1:8000"), @"");
-        insta::assert_snapshot!(said("https://mac.example:8443/llm"), @"");
-        insta::assert_snapshot!(said("http://mac.example:8000"), @"");
+        insta::assert_snapshot!(said("http://127.0.0.1:8000"), @"prompts, and what Claude Code reads for them, go to 127.0.0.1:8000 on this machine: to an engine that cclocal does not run, or through a tunnel to another machine");
+        insta::assert_snapshot!(said("https://mac.example:8443/llm"), @"prompts, and what Claude Code reads for them, leave this machine: they go to mac.example:8443, encrypted; whoever runs it can read them");
+        insta::assert_snapshot!(said("http://mac.example:8000"), @"prompts, and what Claude Code reads for them, leave this machine: they go to mac.example:8000, NOT encrypted; whoever is on the way can read and change them");
     }
 }

@@ -155,13 +155,10 @@ impl<'a> Engine<'a> {
             .collect();
         // The deepest says most, and has no URL in it.
         let deepest = chain.last().map_or_else(String::new, ToString::to_string);
-        let is_tls = |error: &&(dyn std::error::Error + 'static)| {
-            error
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData)
-                || error.to_string().contains("tls handshake")
-        };
-        if self.address.is_encrypted() && error.is_connect() && chain.iter().any(is_tls) {
+        if self.address.is_encrypted()
+            && error.is_connect()
+            && chain.iter().any(|error| is_tls(*error))
+        {
             return Error::new(Exit::Engine, format!("there is no safe connection to {host}"))
                 .cause(deepest)
                 .hint("a certificate of an authority of your own: name that one's file in SSL_CERT_FILE; an engine without TLS: http:// and --insecure");
@@ -177,6 +174,16 @@ impl<'a> Engine<'a> {
                 self.address.base_url()
             ))
     }
+}
+
+/// Whether it was TLS that failed, in the words of the library, which are no type of ours: bad data, or an end in the middle of the handshake.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<std::io::Error>() else {
+        return false;
+    };
+    error.kind() == std::io::ErrorKind::InvalidData
+        || error.to_string().contains("tls handshake")
+        || error.get_ref().is_some_and(|inner| is_tls(inner))
 }
 
 struct Answer {

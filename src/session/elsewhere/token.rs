@@ -72,9 +72,21 @@ mod tests {
             assert!(!error.to_string().contains("sk-typed"));
             error.to_string()
         };
-        insta::assert_snapshot!(refused(None), @"");
-        insta::assert_snapshot!(refused(Some(" \n")), @"");
-        insta::assert_snapshot!(refused(Some("two words")), @"");
+        insta::assert_snapshot!(refused(None), @"
+        error: the variable of --token-env holds no token
+          cause: it is not set
+          hint: --token-env takes a variable's name, such as VLLM_KEY; from a file: VLLM_KEY=$(cat FILE) cclocal --connect URL --token-env VLLM_KEY
+        ");
+        insta::assert_snapshot!(refused(Some(" \n")), @"
+        error: the variable of --token-env holds no token
+          cause: it is empty
+          hint: --token-env takes a variable's name, such as VLLM_KEY; from a file: VLLM_KEY=$(cat FILE) cclocal --connect URL --token-env VLLM_KEY
+        ");
+        insta::assert_snapshot!(refused(Some("two words")), @"
+        error: the variable of --token-env holds no token
+          cause: there is a space, a line break or a letter in it that no token has
+          hint: --token-env takes a variable's name, such as VLLM_KEY; from a file: VLLM_KEY=$(cat FILE) cclocal --connect URL --token-env VLLM_KEY
+        ");
         assert_eq!(refused(Some("two\nlines")), refused(Some("schlüssel")));
     }
 }

@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(figures(None, None, None), (32_768, 8_192, 32_768));
         assert_eq!(figures(Some(10_000_000), None, None).0, 1_000_000);
         let guess = fit(None, None, None).expect("it fits");
-        insta::assert_snapshot!(guess.notices.join("\n"), @"");
+        insta::assert_snapshot!(guess.notices.join("\n"), @"the engine does not say how long its window is: 32,768 tokens is a guess; --ctx N says what it is");
         assert!(
             fit(Some(65_536), None, None)
                 .expect("it fits")
@@ -136,7 +136,7 @@ mod tests {
     fn replies_are_shortened_where_nobody_asked_for_their_length() {
         assert_eq!(figures(Some(24_576), None, None), (24_576, 3_384, 21_192));
         let short = fit(Some(24_576), None, None).expect("it fits");
-        insta::assert_snapshot!(short.notices.join("\n"), @"");
+        insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 3,384 tokens: longer ones do not fit in a window of 24,576");
     }
 
     #[test]
@@ -147,12 +147,24 @@ mod tests {
         };
         let (exit, text) = refused(Some(32_768), Some(65_536), None);
         assert_eq!(exit, Exit::Usage);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        error: --ctx 65536 is more than the engine has
+          cause: it says that its window is 32768 tokens
+          hint: leave --ctx out, or take --ctx 32768 or less; its owner can serve a longer one (vLLM: --max-model-len 65536)
+        ");
         let (exit, text) = refused(Some(16_384), None, None);
         assert_eq!(exit, Exit::Engine);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        error: the engine's window of 16384 tokens holds no session
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: its owner can serve a longer one: 23240 tokens are the least, 32768 hold a conversation (vLLM: --max-model-len 32768)
+        ");
         let (exit, text) = refused(Some(32_768), None, Some(16_384));
         assert_eq!(exit, Exit::Usage);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @"
+        error: replies of 16384 tokens leave no room in a window of 32768 tokens
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: take --out-tokens 11576 or less
+        ");
     }
 }
