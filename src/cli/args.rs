@@ -97,6 +97,9 @@ pub struct ConnectArgs {
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
+    /// Taken only to say where it belongs.
+    #[arg(hide = true)]
+    pub url: Option<String>,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,

@@ -12,6 +12,11 @@ use crate::supervisor::Lease;
 use crate::ui::Ui;
 
 pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs) -> Result<u8> {
+    if args.url.is_some() {
+        return Err(Error::usage("`cclocal connect` takes no URL")
+            .cause("it is for an engine of cclocal on this machine")
+            .hint("for any other engine: cclocal --connect URL"));
+    }
     let paths = Paths::of(host);
     let found = connect::find(&paths, args.port)?;
     let claude = setup::client(host, &paths, ui, false)?;
