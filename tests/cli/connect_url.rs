@@ -5,8 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::Signal;
+
 use crate::fakes;
-use crate::support::{Ran, Stage, free_port};
+use crate::support::{HANG, Ran, Stage, finish, free_port, signal};
 
 const TOKEN: &str = "the-token-of-the-engine";
 
@@ -387,6 +389,35 @@ fn an_engine_that_is_gone_does_not_end_the_session() {
 }
 
 #[test]
+fn a_signal_ends_the_client_too() {
+    for (sent, status) in [
+        (Signal::SIGTERM, 143),
+        (Signal::SIGHUP, 129),
+        // Nobody can answer this one: the watcher does.
+        (Signal::SIGKILL, 1009),
+    ] {
+        let mut stage = Stage::bare();
+        fakes::staying_client(&mut stage);
+        let other = Other::serving(ONE_MODEL);
+        let session = stage.start(&["--connect", &other.url()]);
+        stage.wait_for("client/pid");
+        let watched = || {
+            let running = stage.survivors();
+            running.iter().any(|process| process.contains("read -r word"))
+        };
+        let since = std::time::Instant::now();
+        while !watched() {
+            assert!(since.elapsed() < HANG, "nobody watches");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        signal(&session, sent);
+        let ran = finish(session);
+        assert_eq!(ran.status, status, "{}", ran.stderr);
+        stage.assert_nothing_left();
+    }
+}
+
+#[test]
 fn engines_that_cannot_be_used_say_why() {
     let mut stage = stage();
     stage.set("ENGINE_KEY", TOKEN);
@@ -571,11 +602,9 @@ fn bad_command_lines_send_nothing() {
     For more information, try '--help'.
     ");
     insta::assert_snapshot!(refused(&["connect", &url]), @"
-    error: unexpected argument 'http://127.0.0.1:PORT' found
-
-    Usage: cclocal connect [OPTIONS] [-- <CLAUDE ARGS>...]
-
-    For more information, try '--help'.
+    error: `cclocal connect` takes no URL
+      cause: it is for an engine of cclocal on this machine
+      hint: for any other engine: cclocal --connect URL
     ");
     for (variable, cause) in [("EMPTY", "it is empty"), ("NOWHERE", "it is not set")] {
         let said = refused(&["--connect", &url, "--token-env", variable]);

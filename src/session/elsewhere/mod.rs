@@ -4,11 +4,13 @@
 //! - [`address`]: where the engine is, and what may be sent there, pure;
 //! - [`token`]: the key that it wants, and that Claude Code never sees;
 //! - [`ask`]: what it says of itself;
-//! - [`window`]: how long window and replies are, pure.
+//! - [`window`]: how long window and replies are, pure;
+//! - `watcher`: who ends Claude Code when this process is killed.
 
 pub mod address;
 pub mod ask;
 pub mod token;
+mod watcher;
 pub mod window;
 
 use tokio::net::TcpListener;
@@ -20,10 +22,12 @@ use super::leave;
 use super::together::{self, Endpoint, Keeper, Outcome, Session};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::{self, Access, Caller, Engine, Figures, Settings, wire};
+use crate::host::Host;
 use crate::process::signals::{self, Signals};
 use crate::secret::Secret;
 use crate::ui;
 use address::Address;
+use watcher::Watcher;
 use window::Window;
 
 /// The number of the one lease that this gateway knows.
@@ -72,7 +76,7 @@ pub async fn run(
     for notice in &window.notices {
         ui.notice(notice);
     }
-    let mut gateway = Gateway::open(elsewhere, &model.id, &window).await?;
+    let mut gateway = Gateway::open(session.host, elsewhere, &model.id, &window).await?;
     let endpoint = Endpoint {
         port: gateway.port,
         token: gateway.token.clone(),
@@ -96,7 +100,9 @@ pub async fn run(
 }
 
 /// Our gateway to it.
-struct Gateway {
+struct Gateway<'a> {
+    host: &'a Host,
+    watcher: Option<Watcher>,
     port: u16,
     token: Secret,
     figures: Figures,
@@ -107,8 +113,13 @@ struct Gateway {
     _longest_prompt: watch::Sender<u64>,
 }
 
-impl Gateway {
-    async fn open(elsewhere: &Elsewhere<'_>, model: &str, window: &Window) -> Result<Self> {
+impl<'a> Gateway<'a> {
+    async fn open(
+        host: &'a Host,
+        elsewhere: &Elsewhere<'_>,
+        model: &str,
+        window: &Window,
+    ) -> Result<Self> {
         let random = |result: std::io::Result<Secret>| {
             result.map_err(|error| Error::other("there are no random numbers").cause(error))
         };
@@ -145,6 +156,8 @@ impl Gateway {
             stop.clone().cancelled_owned(),
         ));
         Ok(Self {
+            host,
+            watcher: None,
             port,
             token,
             figures,
@@ -165,10 +178,14 @@ impl Gateway {
     }
 }
 
-impl Keeper for Gateway {
-    async fn client_started(&mut self, _: i32) {}
+impl Keeper for Gateway<'_> {
+    async fn client_started(&mut self, pid: i32) {
+        self.watcher = Watcher::start(self.host, pid);
+    }
 
-    async fn client_ended(&mut self) {}
+    async fn client_ended(&mut self) {
+        self.watcher = None;
+    }
 
     async fn lost(&mut self) -> Error {
         match (&mut self.serving).await {
