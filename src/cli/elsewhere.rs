@@ -130,7 +130,10 @@ fn show(
     };
     let os = Platform::detect(host)?.os;
     let plan = prepare::plan_client(host, paths, os, client, Probing::Assume)?;
-    let mut notices = vec![elsewhere.address.notice()];
+    let mut notices = vec![
+        elsewhere.address.notice(),
+        "the gateway takes any port that is free, in the place of 0".to_owned(),
+    ];
     notices.extend(window.notices);
     notices.extend(plan.notices.iter().cloned());
     if program.is_none() {

@@ -403,7 +403,9 @@ fn a_signal_ends_the_client_too() {
         stage.wait_for("client/pid");
         let watched = || {
             let running = stage.survivors();
-            running.iter().any(|process| process.contains("read -r word"))
+            running
+                .iter()
+                .any(|process| process.contains("read -r word"))
         };
         let since = std::time::Instant::now();
         while !watched() {

@@ -15,6 +15,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 4 << 20;
 
+/// The longest name of a model, in bytes. A path is one, too.
+const LONGEST_NAME: usize = 512;
+/// The most models that an error lists.
+const SHOWN: usize = 20;
+
 /// A model that the engine serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
@@ -140,7 +145,10 @@ impl<'a> Engine<'a> {
         .cause(format!(
             "it answered {}/v1/models with {words}{}",
             self.address.base_url(),
-            said.map_or_else(String::new, |said| format!(": {said:.200}"))
+            said.map_or_else(String::new, |said| {
+                let said: String = said.chars().filter(|letter| !letter.is_control()).collect();
+                format!(": {said:.200}")
+            })
         ))
         .hint("see that the URL leads to the engine itself")
     }
@@ -226,7 +234,11 @@ fn read_models(body: &[u8]) -> Option<Vec<Model>> {
         };
         card.max_model_len.or_else(parent)
     };
-    let models = list.data.iter().map(|card| Model {
+    // What is no name is not shown, and not put into an environment: it comes from somebody else's machine.
+    let is_name = |card: &&Card| {
+        !card.id.is_empty() && card.id.len() <= LONGEST_NAME && !card.id.contains(char::is_control)
+    };
+    let models = list.data.iter().filter(is_name).map(|card| Model {
         id: card.id.clone(),
         window: window(card).filter(|tokens| *tokens > 0),
     });
@@ -234,7 +246,12 @@ fn read_models(body: &[u8]) -> Option<Vec<Model>> {
 }
 
 fn choose(host: &str, listed: &[Model], asked: Option<&str>) -> Result<Model> {
-    let names: Vec<&str> = listed.iter().map(|model| model.id.as_str()).collect();
+    let mut names: Vec<&str> = (listed.iter().take(SHOWN))
+        .map(|model| model.id.as_str())
+        .collect();
+    if listed.len() > SHOWN {
+        names.push("and more");
+    }
     let names = names.join(", ");
     match (asked, listed) {
         (_, []) => Err(Error::new(Exit::Engine, format!("{host} serves no model"))
@@ -281,6 +298,15 @@ mod tests {
                 ("adapter", Some(131_072)),
                 ("other", None)
             ]
+        );
+        let odd = br#"{"data":[{"id":""},{"id":"a\u001b[2J"},{"id":"b\u0000"},{"id":"c","max_model_len":0}]}"#;
+        let models = read_models(odd).expect("a list");
+        assert_eq!(
+            models,
+            [Model {
+                id: "c".into(),
+                window: None
+            }]
         );
         for no_list in ["", "[]", "{}", r#"{"data":[{"name":"x"}]}"#, "<html>"] {
             assert_eq!(read_models(no_list.as_bytes()), None, "{no_list}");
