@@ -133,8 +133,9 @@ fn show(
     let mut notices = vec![
         elsewhere.address.notice(),
         "the gateway takes any port that is free, in the place of 0".to_owned(),
+        "the engine was not asked: what it says of its model and its window is heeded in a launch"
+            .to_owned(),
     ];
-    notices.extend(window.notices);
     notices.extend(plan.notices.iter().cloned());
     if program.is_none() {
         notices.push("Claude Code is not installed: a launch would stop there".into());

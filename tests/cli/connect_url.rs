@@ -94,8 +94,7 @@ fn usual(request: &str, models: &str) -> (u16, String) {
     }
 }
 
-const MESSAGE: &str = concat!(
-    r#"event: message_start
+const MESSAGE: &str = r#"event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":0}}}
 
 event: content_block_start
@@ -113,8 +112,7 @@ data: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":
 event: message_stop
 data: {"type":"message_stop"}
 
-"#
-);
+"#;
 
 fn read(stream: &mut impl Read) -> Option<String> {
     let mut request = Vec::new();
