@@ -145,6 +145,36 @@ pub struct DemoArgs {
     pub keep: bool,
 }
 
+/// `--ctx`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// By this machine's memory.
+    Auto,
+    Tokens(u64),
+}
+
+impl Window {
+    /// What was asked for, in tokens.
+    pub fn tokens(self) -> Option<u64> {
+        match self {
+            Window::Auto => None,
+            Window::Tokens(tokens) => Some(tokens),
+        }
+    }
+}
+
+fn window(text: &str) -> std::result::Result<Window, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Window::Auto),
+        Ok(tokens) if (SMALLEST_WINDOW..=LARGEST_WINDOW).contains(&tokens) => {
+            Ok(Window::Tokens(tokens))
+        }
+        _ => Err(format!(
+            "it is `auto`, or from {SMALLEST_WINDOW} to {LARGEST_WINDOW} tokens"
+        )),
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct LaunchArgs {
     #[command(flatten)]
@@ -155,9 +185,9 @@ pub struct LaunchArgs {
     /// Port on 127.0.0.1 that Claude Code talks to [default: 8000, or the next that is free]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Context window in tokens [default: by this machine's memory]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(SMALLEST_WINDOW..=LARGEST_WINDOW))]
-    pub ctx: Option<u64>,
+    /// Context window in tokens [default: auto, by this machine's memory]
+    #[arg(long, value_name = "N|auto", value_parser = window)]
+    pub ctx: Option<Window>,
     /// Longest reply in tokens; a file that is written has to fit in one [default: 8192]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
     pub out_tokens: Option<u64>,

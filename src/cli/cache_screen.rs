@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use nix::sys::signal::Signal;
 
+use super::here::Here;
 use super::{list, rm};
 use crate::error::Result;
 use crate::host::Host;
 use crate::hub::scan::{self, Model};
+use crate::memory::room::Room;
 use crate::paths::Paths;
 use crate::process::signals;
 use crate::supervisor::find;
@@ -52,7 +54,8 @@ pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Resul
 pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
     let models = list::models(host, paths)?;
     let running = find::statuses(paths);
-    let mut reader = Reader::new(&list::text(host, paths, &models, &running));
+    let here = Here::find(host, paths);
+    let mut reader = Reader::new(&list::text(host, paths, &models, &running, &here));
     loop {
         let (width, height) = screen.size();
         screen.draw(&reader.lines(ui, width, height));
@@ -81,7 +84,7 @@ fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
                     (*files.entry(&entry.path).or_insert(number), entry.bytes)
                 })
                 .collect(),
-            remark: list::remarks(model, &running),
+            remark: list::remarks(model, &running, Room::Unknown),
             held: rm::held(paths, model, &running).map(|held| held.cause),
         })
         .collect();

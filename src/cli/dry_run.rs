@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -22,6 +23,7 @@ use crate::plan::claude::ClaudePlan;
 use crate::secret::Secret;
 use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client, Prepared, Probing};
+use crate::supervisor::find::{self, Wanted};
 use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
 
@@ -72,6 +74,22 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         prepared.notices.push(
             "memory is tight: on a terminal a launch asks what to do; off one it shrinks the window".into(),
         );
+    }
+    let wanted = Wanted {
+        source: &request.model.source,
+        engine: engine
+            .as_ref()
+            .map_or(Path::new(""), |engine| &engine.script),
+        context_window: request.context_window,
+        output_tokens: request.output_tokens,
+        port: request.port,
+    };
+    let running = find::statuses(&paths);
+    if let Some(status) = running.iter().find(|status| wanted.is(status)) {
+        prepared.notices.push(format!(
+            "an engine for it runs already: a launch would use it on port {}",
+            status.port
+        ));
     }
     prepared.notices.extend(missing);
     let engine = engine.map_or_else(
@@ -125,6 +143,11 @@ fn report(
         },
         "claude": self::claude(plan, claude),
         "memory": prepared.memory,
+        "memory_plan": match prepared.memory.planned() {
+            None => Value::Null,
+            Some(Ok(plan)) => json!(plan),
+            Some(Err(refusal)) => json!({ "refused": refusal }),
+        },
         "notices": prepared.notices,
     })
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use super::args::{ElsewhereArgs, LaunchArgs};
+use super::args::{ElsewhereArgs, LaunchArgs, Window};
 use super::{dry_run, launch, setup};
 use crate::claude;
 use crate::error::Result;
@@ -42,7 +42,7 @@ pub fn run(
         address: &address,
         token: token.as_ref(),
         model: launch.model.named(),
-        context_window: launch.ctx,
+        context_window: launch.ctx.and_then(Window::tokens),
         output_tokens: launch.out_tokens,
         typed: typed(url, args, launch),
     };
@@ -99,7 +99,8 @@ fn typed(url: &str, args: &ElsewhereArgs, launch: &LaunchArgs) -> String {
     };
     add("--token-env", args.token_env.clone());
     add("--model", launch.model.named().map(str::to_owned));
-    add("--ctx", launch.ctx.map(|tokens| tokens.to_string()));
+    let window = launch.ctx.and_then(Window::tokens);
+    add("--ctx", window.map(|tokens| tokens.to_string()));
     add(
         "--out-tokens",
         launch.out_tokens.map(|tokens| tokens.to_string()),

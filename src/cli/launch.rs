@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::args::{LONGEST_LINGER, LaunchArgs};
+use super::args::{LONGEST_LINGER, LaunchArgs, Window};
 use super::{menu, setup};
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
@@ -187,7 +187,7 @@ pub fn request(
     Ok(Request {
         model: prepare::model(&paths, choice)?,
         port: args.port,
-        context_window: args.ctx,
+        context_window: args.ctx.and_then(Window::tokens),
         output_tokens: args.out_tokens,
     })
 }

@@ -3,12 +3,14 @@
 use serde_json::json;
 
 use super::args::ListArgs;
+use super::here::Here;
 use crate::catalog::Source;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
 use crate::hub::remove;
 use crate::hub::scan::{self, Model};
+use crate::memory::room::Room;
 use crate::paths::Paths;
 use crate::supervisor::find;
 use crate::supervisor::protocol::Status;
@@ -18,10 +20,11 @@ pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
     let models = models(host, &paths)?;
     let running = find::statuses(&paths);
+    let here = Here::find(host, &paths);
     if args.json {
-        ui.data(&(json(&paths, &models, &running) + "\n"));
+        ui.data(&(json(&paths, &models, &running, &here) + "\n"));
     } else {
-        ui.data(&text(host, &paths, &models, &running));
+        ui.data(&text(host, &paths, &models, &running, &here));
     }
     Ok(())
 }
@@ -52,7 +55,13 @@ pub fn user<'a>(model: &Model, running: &'a [Status]) -> Option<&'a Status> {
 }
 
 /// The list for people.
-pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Status]) -> String {
+pub fn text(
+    host: &Host,
+    paths: &Paths,
+    models: &[Model],
+    running: &[Status],
+    here: &Here,
+) -> String {
     let folder = host.tilde(&paths.hub);
     if models.is_empty() {
         return format!("No models in {folder}.\n");
@@ -64,7 +73,7 @@ pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Status]) ->
             "{:<width$}  {:>8}  {}",
             model.id,
             ui::bytes(model.bytes),
-            remarks(model, running)
+            remarks(model, running, room(model, here))
         );
         text += line.trim_end();
         text.push('\n');
@@ -77,9 +86,28 @@ pub fn text(host: &Host, paths: &Paths, models: &[Model], running: &[Status]) ->
     text + &format!("\n{count}, {}, in {folder}\n", ui::bytes(total))
 }
 
+/// What a model gets on this machine.
+pub fn room(model: &Model, here: &Here) -> Room {
+    here.room(&model.id, model.complete.then_some(model.bytes))
+}
+
+/// That in words, if it is known and the model is there to be started.
+fn context(room: Room) -> Option<String> {
+    match room {
+        Room::Window {
+            estimated: true, ..
+        }
+        | Room::Unknown => None,
+        Room::Window { tokens, .. } => Some(format!("{} tokens", ui::kilo(tokens))),
+        Room::TooBig(_) => Some("too big for this machine".into()),
+        Room::TooShort(_) => Some("too short a context".into()),
+    }
+}
+
 /// What there is to say of a model beside its size.
-pub fn remarks(model: &Model, running: &[Status]) -> String {
+pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
+    said.extend(context(room));
     if !model.complete {
         said.push("partial".into());
     }
@@ -95,7 +123,7 @@ pub fn remarks(model: &Model, running: &[Status]) -> String {
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Status]) -> String {
+fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> String {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {
@@ -105,6 +133,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Status]) -> String {
                 "shared_bytes": model.stored_bytes(),
                 "state": if model.complete { "complete" } else { "partial" },
                 "flag": flag(model),
+                "context_window": room(model, here).window(),
                 "in_use": user(model, running).map(|record| json!({ "pid": record.pid, "port": record.port })),
                 "path": model.folder,
             })

@@ -1,15 +1,12 @@
 //! The menu: which model is wanted, where the command line names none.
 
 use super::cache_screen;
+use super::here::Here;
 use crate::catalog::{Choice, catalog};
-use crate::engine::device;
-use crate::engine::executable::{self, Found};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::hub::{self, Cached};
-use crate::machine::memory::{self as machine_memory, Memory};
-use crate::machine::platform::Platform;
-use crate::memory::{Fit, headroom};
+use crate::machine::memory::Memory;
 use crate::paths::Paths;
 use crate::process::signals;
 use crate::ui::menu::{Action, Menu, Row};
@@ -35,11 +32,11 @@ pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
             .cause("the menu of models needs a terminal")
             .hint(format!("name one: {} or --model ID", flags.join(", "))));
     }
-    let machine = machine(host, paths);
+    let here = Here::find(host, paths);
     if !ui.animated {
-        return plainly(paths, ui, machine);
+        return plainly(paths, ui, &here);
     }
-    let mut menu = Menu::new(rows(paths, machine), words(machine));
+    let mut menu = Menu::new(rows(paths, &here), words(here.memory));
     let mut screen = Screen::open()?;
     loop {
         let (width, height) = screen.size();
@@ -55,7 +52,7 @@ pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
                     Action::List => cache_screen::read(&mut screen, host, paths, ui)?,
                     Action::Manage => {
                         let signal = cache_screen::manage(&mut screen, host, paths, ui)?;
-                        menu.refresh(rows(paths, machine));
+                        menu.refresh(rows(paths, &here));
                         signal
                     }
                 };
@@ -68,9 +65,9 @@ pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
 }
 
 /// The menu for terminals that cannot be painted on: a list and a question.
-fn plainly(paths: &Paths, ui: &Ui, machine: Option<Memory>) -> Result<Chosen> {
-    let rows = rows(paths, machine);
-    for line in Menu::new(rows.clone(), words(machine)).plain() {
+fn plainly(paths: &Paths, ui: &Ui, here: &Here) -> Result<Chosen> {
+    let rows = rows(paths, here);
+    for line in Menu::new(rows.clone(), words(here.memory)).plain() {
         ui.say(&line);
     }
     loop {
@@ -95,14 +92,6 @@ fn choice(row: usize) -> Choice {
     Choice::Flag(catalog().models[row].flag.clone())
 }
 
-fn machine(host: &Host, paths: &Paths) -> Option<Memory> {
-    let platform = Platform::detect(host).ok()?;
-    machine_memory::read(host, platform.os, || match executable::find(host, paths) {
-        Ok(Found::Ready(engine)) => device::ask(host, &engine),
-        _ => None,
-    })
-}
-
 fn words(machine: Option<Memory>) -> String {
     match machine {
         Some(memory) => format!(
@@ -114,22 +103,22 @@ fn words(machine: Option<Memory>) -> String {
     }
 }
 
-fn rows(paths: &Paths, machine: Option<Memory>) -> Vec<Row> {
+fn rows(paths: &Paths, here: &Here) -> Vec<Row> {
     catalog()
         .models
         .iter()
         .map(|entry| {
             let cached = hub::cached(&paths.hub, &entry.id);
-            let size = match &cached {
-                Cached::Complete { bytes, .. } => *bytes,
-                _ => entry.download_bytes(),
+            let on_disk = match &cached {
+                Cached::Complete { bytes, .. } => Some(*bytes),
+                _ => None,
             };
             Row {
                 name: entry.name.clone(),
                 flag: entry.flag.clone(),
-                size,
+                size: on_disk.unwrap_or(entry.download_bytes()),
                 cached,
-                fit: Fit::of(headroom(machine, Some(size))),
+                room: here.room(&entry.id, on_disk),
                 note: entry.note.clone(),
             }
         })

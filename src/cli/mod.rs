@@ -6,6 +6,7 @@ mod connect;
 mod demo;
 mod dry_run;
 mod elsewhere;
+mod here;
 mod launch;
 mod list;
 mod logs;
@@ -90,7 +91,9 @@ pub fn start_logging() {
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
             "cclocal={level}"
         )))
-        .with_ansi(!in_background)
+        .with_ansi(false)
+        // A line that cannot be written (a full disk) is lost; complaining about it would end the program.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
 }

@@ -84,8 +84,21 @@ fn text(host: &Host, status: &Status) -> String {
     if status.busy > 0 {
         lines.push(format!("  requests  {} at work or waiting", status.busy));
     }
-    if let Some(figures) = leave::figures(&status.figures, status.restarts) {
-        lines.push(format!("  figures   {figures}"));
+    if status.figures.turns > 0 {
+        lines.push(format!("  served    {}", leave::tokens(&status.figures)));
+    }
+    if let Some(milliseconds) = status.figures.first_token_ms {
+        let median = ui::seconds(Duration::from_millis(milliseconds));
+        let speed = (status.figures.tokens_per_second)
+            .map_or_else(String::new, |speed| format!(" · {speed:.0} tokens/s"));
+        lines.push(format!(
+            "  speed     first token after {median} (median){speed}"
+        ));
+    }
+    match status.restarts {
+        0 => {}
+        1 => lines.push("  restarts  once, after the engine died".into()),
+        more => lines.push(format!("  restarts  {more} times, after the engine died")),
     }
     lines.push(format!("  log       {}", host.tilde(&status.log)));
     lines.join("\n") + "\n"

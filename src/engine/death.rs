@@ -25,6 +25,14 @@ const OUT_OF_MEMORY: &[&str] = &[
     "unable to allocate",
 ];
 
+const DISK_FULL: Reason = Reason {
+    // Not the library's warning beforehand, "Not enough free disk space": it downloads all the same, and may have room by then.
+    marks: &["no space left on device"],
+    exit: Exit::Machine,
+    cause: "the disk is full",
+    hint: "free some space and run it again; what was downloaded is kept",
+};
+
 /// What the engine's libraries say, and what it means. The first that matches wins, so the particular stands before the general.
 /// Sources: vllm-mlx 0.6.0, mlx 0.32, huggingface_hub 2.x, uvicorn; each run against the real engine unless it needs a Mac or the hub.
 const REASONS: &[Reason] = &[
@@ -67,13 +75,7 @@ const REASONS: &[Reason] = &[
         hint: "check the name on huggingface.co; ids are org/name",
     },
     // Before what is said of downloads: a full disk ends one, and is no fault of the network.
-    Reason {
-        // Not the library's warning beforehand, "Not enough free disk space": it downloads all the same, and may have room by then.
-        marks: &["no space left on device"],
-        exit: Exit::Machine,
-        cause: "the disk is full",
-        hint: "free some space and run it again; what was downloaded is kept",
-    },
+    DISK_FULL,
     Reason {
         marks: &[
             "outgoing traffic has been disabled",
@@ -212,6 +214,16 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         .cause(cause)
         .hint(hint)
         .detail(detail)
+}
+
+/// The same error where the disk turned out to be full.
+pub fn disk_full(error: Error) -> Error {
+    Error {
+        exit: Exit::Machine,
+        ..error
+    }
+    .cause(DISK_FULL.cause)
+    .hint(DISK_FULL.hint)
 }
 
 /// The last lines of an engine's log that say something, and where the rest is.

@@ -13,18 +13,24 @@ use super::executable::Executable;
 use super::lifecycle::{Action, End, Event, State};
 use super::{death, health, install, log};
 use crate::error::{Context, Exit, Result};
+use crate::machine::disk;
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, and let it say what it knows of a reply.
+/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, let it say what it knows of a reply, and let it free
+/// what it has dropped.
 const BOOTSTRAP: &str = concat!(
     include_str!("resume.py"),
     include_str!("usage.py"),
+    include_str!("entries.py"),
     include_str!("bootstrap.py")
 );
 
 /// How long an engine may take to end when asked. It has nothing to save (see `bootstrap.py`), and waits only for open streams.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Less than this is free on a full disk, in bytes: a block or two may be left over.
+const FULL: u64 = 16 * 1024;
 
 /// Far more than `ps` takes.
 const PULSE_DEADLINE: Duration = Duration::from_secs(2);
@@ -140,12 +146,7 @@ impl Server {
         };
         self.apply(event);
         match self.state {
-            State::Gone(end) => Err(death::explain(
-                end,
-                &log::tail(&self.log),
-                &self.log,
-                self.port,
-            )),
+            State::Gone(end) => Err(self.explain(end)),
             _ => Ok(()),
         }
     }
@@ -163,7 +164,12 @@ impl Server {
 
     /// Why the engine ended, for people.
     pub fn explain(&self, end: End) -> crate::error::Error {
-        death::explain(end, &log::tail(&self.log), &self.log, self.port)
+        let error = death::explain(end, &log::tail(&self.log), &self.log, self.port);
+        // One that cannot write its log ends, and has no place to say why.
+        if disk::free(&self.log).is_some_and(|free| free < FULL) {
+            return death::disk_full(error);
+        }
+        error
     }
 
     /// Asks the engine to end. [`Server::ended`] tells when it has; one that takes too long is to be killed.

@@ -1,10 +1,20 @@
 //! Memory arithmetic: pure.
 
+pub mod architecture;
+pub mod cache;
+pub mod known;
+pub mod offer;
+pub mod plan;
+pub mod planner;
 pub mod preflight;
+pub mod room;
+pub mod working;
 
 use serde::Serialize;
 
 use crate::machine::memory::Memory;
+use plan::{Plan, Refusal};
+use planner::Planner;
 
 /// With this much left beside the weights, a long conversation fits, in bytes. Source: the scripts' README, problem 17 ("~6GB").
 pub const AMPLE_HEADROOM: u64 = 6_000_000_000;
@@ -85,6 +95,9 @@ pub struct Figures {
     pub asked: bool,
     /// Why this window, in words.
     pub why: String,
+    /// What plans the model, if enough is known of it.
+    #[serde(skip)]
+    pub planner: Option<Planner>,
 }
 
 impl Figures {
@@ -113,7 +126,19 @@ impl Figures {
             context_window,
             asked: asked.is_some(),
             why,
+            planner: None,
         }
+    }
+
+    /// The plan on this machine beside what runs, if enough is known for one.
+    pub fn planned(&self) -> Option<Result<Plan, Refusal>> {
+        self.planned_on(self.machine?.budget)
+    }
+
+    /// The plan if the machine's budget were this, in bytes.
+    pub fn planned_on(&self, budget: u64) -> Option<Result<Plan, Refusal>> {
+        let planner = self.planner.as_ref()?;
+        Some(planner.on(budget.saturating_sub(self.others)))
     }
 
     pub fn fit(&self) -> Fit {

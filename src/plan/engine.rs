@@ -12,8 +12,9 @@ use crate::engine::flags::Flags;
 pub const MAX_OUTPUT_TOKENS: u64 = 32_768;
 
 /// How long the engine may work on one request, in seconds: idle time for a stream, all of it for a plain one. The scripts' 600 s
-/// cut off a full window on a slow Mac (64k tokens at 150 tokens/s take 430 s before the first token), so it is three times that.
-const REQUEST_TIMEOUT_SECONDS: u64 = 1_800;
+/// cut off a full window on a slow Mac (64k tokens at 150 tokens/s take 430 s before the first token). It is the gateway that gives up on an
+/// engine that stalls (`gateway::Limits`), so this is more than it allows.
+const REQUEST_TIMEOUT_SECONDS: u64 = 3_600;
 
 /// What is asked of the engine.
 pub struct Inputs<'a> {
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_trimmable_model_is_batched_one_at_a_time() {
         let plan = planned("coder", &Flags::of_pinned_engine(), true);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
         assert_eq!(
             plan.env.get("HF_HUB_OFFLINE").map(String::as_str),
             Some("1")
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn the_default_model_waits_its_turn_in_simple_mode() {
         let plan = planned("gemma-light", &Flags::of_pinned_engine(), false);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 1800 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
         assert_eq!(
             plan.env
                 .get("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION")

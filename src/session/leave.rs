@@ -78,6 +78,18 @@ pub fn figures(summary: &Summary, restarts: u64) -> Option<String> {
     if summary.turns == 0 {
         return None;
     }
+    let mut parts = vec![tokens(summary)];
+    parts.extend(speed(summary));
+    match restarts {
+        0 => {}
+        1 => parts.push("the engine was restarted once".into()),
+        more => parts.push(format!("the engine was restarted {more} times")),
+    }
+    Some(parts.join(" · "))
+}
+
+/// Requests and their tokens.
+pub fn tokens(summary: &Summary) -> String {
     let prompt = summary.input_tokens + summary.cached_tokens;
     let mut parts = vec![format!(
         "{} {}",
@@ -86,25 +98,26 @@ pub fn figures(summary: &Summary, restarts: u64) -> Option<String> {
     )];
     if prompt > 0 {
         parts.push(format!(
-            "{} tokens in, {} % from cache",
+            "{} tokens in, {} % cached",
             ui::thousands(prompt),
             summary.cached_tokens * 100 / prompt
         ));
     }
     parts.push(format!("{} out", ui::thousands(summary.output_tokens)));
-    if let Some(milliseconds) = summary.first_token_ms {
+    parts.join(" · ")
+}
+
+/// The median time to the first token, and tokens a second from then on. None: nothing was measured.
+fn speed(summary: &Summary) -> Option<String> {
+    let first = summary.first_token_ms.map(|milliseconds| {
         let median = ui::seconds(Duration::from_millis(milliseconds));
-        parts.push(format!("first token after {median} (median)"));
-    }
-    if let Some(speed) = summary.tokens_per_second {
-        parts.push(format!("{speed:.0} tokens/s"));
-    }
-    match restarts {
-        0 => {}
-        1 => parts.push("the engine was restarted once".into()),
-        more => parts.push(format!("the engine was restarted {more} times")),
-    }
-    Some(parts.join(" · "))
+        format!("first after {median}")
+    });
+    let speed = summary
+        .tokens_per_second
+        .map(|speed| format!("{speed:.0}/s"));
+    let parts: Vec<String> = first.into_iter().chain(speed).collect();
+    (!parts.is_empty()).then(|| parts.join(" · "))
 }
 
 #[cfg(test)]
@@ -129,7 +142,7 @@ mod tests {
             lingers: Some(LINGER),
         };
         insta::assert_snapshot!(lines("Gemma-4-E4B", &farewell).join("\n"), @"
-        12 turns · 184,000 tokens in, 87 % from cache · 3,122 out · first token after 1.2 s (median) · 31 tokens/s · the engine was restarted once
+        12 turns · 184,000 tokens in, 87 % cached · 3,122 out · first after 1.2 s · 31/s · the engine was restarted once
         Gemma-4-E4B stays loaded for 5 min; `cclocal stop` ends it now.
         ");
         let silent = Farewell {

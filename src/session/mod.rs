@@ -13,6 +13,7 @@ pub mod reach;
 mod run;
 mod serve;
 mod together;
+pub mod window;
 
 pub use client::{Output, command as client_command};
 pub use run::{over, run};

@@ -18,6 +18,8 @@ use crate::hub::{self, Cached};
 use crate::machine::disk;
 use crate::machine::memory as machine_memory;
 use crate::machine::platform::{Os, Platform};
+use crate::memory::plan::Asked;
+use crate::memory::planner::Planner;
 use crate::memory::{self, Figures, Fit, WeightsSource};
 use crate::paths::Paths;
 use crate::plan::claude::ClaudePlan;
@@ -161,11 +163,23 @@ pub fn measure(
         }
         _ => (Some((cached.bytes(), WeightsSource::Disk)), None),
     };
-    let memory = Figures::new(
+    let mut memory = Figures::new(
         machine_memory::read(host, platform.os, || device::ask(host, engine?)),
         weights,
         request.context_window,
     );
+    memory.planner = weights.and_then(|weights| {
+        let config = match &model.source {
+            Source::Hub(id) => hub::config(&paths.hub, id),
+            Source::Folder(folder) => hub::folder_config(folder),
+        };
+        let asked = Asked {
+            window: request.context_window,
+            output: request.output_tokens,
+        };
+        let device = memory::working::Device::of(platform.os);
+        Planner::of(model, config.as_ref(), weights, device, asked)
+    });
     Measured {
         cached,
         download,

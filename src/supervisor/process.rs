@@ -423,6 +423,7 @@ impl<'a> Owner<'a> {
                     // It never said goodbye: it was killed.
                     tracing::info!(pid = lease.pid, "a session vanished");
                     self.access.revoke(id);
+                    self.figures.forget(Caller::Lease(id));
                     // Its settings hold its token, which is worth nothing any more, and belong to nobody.
                     let _ = std::fs::remove_dir_all(self.paths.session(lease.pid));
                     if let Some((pid, group)) = lease.client {
@@ -496,6 +497,7 @@ impl<'a> Owner<'a> {
                 };
                 self.access.revoke(id);
                 let figures = self.figures.summary(Caller::Lease(id));
+                self.figures.forget(Caller::Lease(id));
                 self.returned(linger);
                 let ending = matches!(self.state.phase, Phase::Ending | Phase::Ended);
                 let lingers = (self.linger_over.is_some() && self.leases.is_empty() && !ending)

@@ -4,9 +4,10 @@ use console::Style;
 
 use super::cursor::Cursor;
 use super::screen::Key;
-use super::{Ui, bytes};
+use super::{Ui, bytes, kilo};
 use crate::hub::Cached;
-use crate::memory::Fit;
+use crate::memory::WIDE_WINDOW;
+use crate::memory::room::Room;
 
 /// A model to choose.
 #[derive(Debug, Clone)]
@@ -17,7 +18,7 @@ pub struct Row {
     /// Bytes on disk if all of it is there, else of its download.
     pub size: u64,
     pub cached: Cached,
-    pub fit: Fit,
+    pub room: Room,
     pub note: String,
 }
 
@@ -84,7 +85,7 @@ impl Menu {
     pub fn plain(&self) -> Vec<String> {
         let mut lines = vec![format!("{TITLE} · {}", self.machine)];
         for (index, row) in self.rows.iter().enumerate() {
-            lines.push(format!("  {}{}", line(index, row), fit(&row.fit)));
+            lines.push(format!("  {}{}", line(index, row), room(row.room)));
         }
         lines
     }
@@ -111,7 +112,7 @@ impl Menu {
         let mut lines = vec![
             format!("{} · {}", bold.apply_to(TITLE), self.machine),
             String::new(),
-            dim.apply_to("    MODEL                   SIZE   ON DISK           MEMORY")
+            dim.apply_to("    MODEL                   SIZE   ON DISK           CONTEXT")
                 .to_string(),
         ];
         for index in self.cursor.window(self.rows.len(), shown) {
@@ -124,8 +125,8 @@ impl Menu {
             } else {
                 ui.style(Style::new()).apply_to(start)
             };
-            let memory = fit_style(ui, &row.fit).apply_to(fit(&row.fit));
-            lines.push(format!("{start}{memory}"));
+            let context = room_style(ui, row.room).apply_to(room(row.room));
+            lines.push(format!("{start}{context}"));
             if with_notes {
                 lines.push(
                     dim.apply_to(format!("    --{} · {}", row.flag, row.note))
@@ -151,7 +152,7 @@ impl Menu {
 
 const TITLE: &str = concat!("cclocal ", env!("CARGO_PKG_VERSION"));
 
-/// All but how it fits.
+/// All but the context it gets.
 fn line(index: usize, row: &Row) -> String {
     format!(
         "{} {:<20} {:>7}   {:<17} ",
@@ -178,20 +179,24 @@ fn on_disk(cached: &Cached) -> String {
     }
 }
 
-fn fit(fit: &Fit) -> String {
-    match fit {
-        Fit::Ample => "fits".into(),
-        Fit::Tight(spare) => format!("tight, {} to spare", bytes(*spare)),
-        Fit::TooBig(short) => format!("too big by {}", bytes(*short)),
-        Fit::Unknown => "unknown".into(),
+fn room(room: Room) -> String {
+    match room {
+        Room::Window { tokens, estimated } => {
+            // In a sign, so that narrow terminals show the figure.
+            let about = if estimated { "~" } else { "" };
+            format!("{about}{} tokens", kilo(tokens))
+        }
+        Room::TooBig(short) => format!("too big by {}", bytes(short)),
+        Room::TooShort(longest) => format!("{}: too short", kilo(longest)),
+        Room::Unknown => "unknown".into(),
     }
 }
 
-fn fit_style(ui: &Ui, fit: &Fit) -> Style {
-    ui.style(match fit {
-        Fit::Ample => Style::new().green(),
-        Fit::Tight(_) => Style::new().yellow(),
-        Fit::TooBig(_) => Style::new().red(),
-        Fit::Unknown => Style::new(),
+fn room_style(ui: &Ui, room: Room) -> Style {
+    ui.style(match room {
+        Room::Window { tokens, .. } if tokens >= WIDE_WINDOW => Style::new().green(),
+        Room::Window { .. } => Style::new().yellow(),
+        Room::TooBig(_) | Room::TooShort(_) => Style::new().red(),
+        Room::Unknown => Style::new(),
     })
 }

@@ -190,6 +190,11 @@ pub fn roughly(duration: Duration) -> String {
     }
 }
 
+/// Tokens in units of 1,024: `61k`.
+pub fn kilo(tokens: u64) -> String {
+    format!("{}k", tokens / 1_024)
+}
+
 /// A number with its thousands set apart: `65,536`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();

@@ -89,6 +89,27 @@ fn output_budgets_out_of_range() {
 }
 
 #[test]
+fn windows_are_tokens_or_auto() {
+    for wrong in ["20000", "2000000", "wide"] {
+        let error = usage_error(&["--gemma-light", "--ctx", wrong]);
+        let wanted = format!(
+            "error: invalid value '{wrong}' for '--ctx <N|auto>': it is `auto`, or from 24576 to 1000000 tokens"
+        );
+        assert!(error.starts_with(&wanted), "{error}");
+    }
+    let stage = fakes::stage();
+    let window = |args: &[&str]| {
+        let ran = stage.run(&[&["--gemma-light", "--dry-run", "--json"], args].concat());
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        report["memory"]["context_window"]
+            .as_u64()
+            .expect("a window")
+    };
+    assert_eq!(window(&["--ctx", "auto"]), window(&[]));
+    assert_eq!(window(&["--ctx", "50000"]), 50_000);
+}
+
+#[test]
 fn things_that_are_no_model() {
     insta::assert_snapshot!(usage_error(&["--model", "gemma"]), @"
     error: `gemma` is not a model
@@ -166,7 +187,7 @@ fn help_and_version_go_to_standard_output() {
                               it
           --port <N>          Port on 127.0.0.1 that Claude Code talks to [default: 8000, or the next
                               that is free]
-          --ctx <N>           Context window in tokens [default: by this machine's memory]
+          --ctx <N|auto>      Context window in tokens [default: auto, by this machine's memory]
           --out-tokens <N>    Longest reply in tokens; a file that is written has to fit in one
                               [default: 8192]
           --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0

@@ -39,12 +39,13 @@ fn three() -> Stage {
 
 #[test]
 fn the_list() {
-    let stage = three();
+    let mut stage = three();
+    fakes::mac(&mut stage, 24);
     for args in [["list"], ["--list"], ["-l"]] {
         let ran = stage.run(&args);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         insta::allow_duplicates! { insta::assert_snapshot!(ran.stdout, @"
-        mlx-community/gemma-4-e4b-it-4bit    5.2 GB  --gemma-light
+        mlx-community/gemma-4-e4b-it-4bit    5.2 GB  --gemma-light, 128k tokens
         org/partial                            2 MB  partial
         org/other                              1 MB
 
@@ -62,6 +63,7 @@ fn the_list() {
           "shared_bytes": 0,
           "state": "complete",
           "flag": "--gemma-light",
+          "context_window": 131072,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--mlx-community--gemma-4-e4b-it-4bit"
         },
@@ -71,6 +73,7 @@ fn the_list() {
           "shared_bytes": 0,
           "state": "partial",
           "flag": null,
+          "context_window": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--org--partial"
         },
@@ -80,6 +83,7 @@ fn the_list() {
           "shared_bytes": 0,
           "state": "complete",
           "flag": null,
+          "context_window": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--org--other"
         }

@@ -87,3 +87,27 @@ fn a_macs_gpu_limit_decides_whether_memory_is_tight() {
     stage.script("sysctl", &sysctl("22528"));
     assert_eq!(tight(&stage), (false, Some("wired-limit".into())));
 }
+
+#[test]
+fn the_json_has_the_plan_of_memory() {
+    let mut stage = fakes::stage();
+    fakes::mac(&mut stage, 48);
+    let plan = |args: &[&str]| -> Value {
+        let ran = stage.run(&[args, &["--dry-run", "--json"]].concat());
+        let report: Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
+        report["memory_plan"].clone()
+    };
+    let usual = plan(&["--coder"]);
+    assert_eq!(usual["context_window"], 51_200);
+    assert_eq!(usual["estimated"], true, "nothing is on the disk");
+    assert!(usual["shares"]["weights"].is_u64(), "{usual}");
+    let asked = plan(&["--coder", "--ctx", "30000", "--out-tokens", "5000"]);
+    assert_eq!(
+        (&asked["context_window"], &asked["output_tokens"]),
+        (&30_000.into(), &5_000.into())
+    );
+    let refused = plan(&["--coder", "--ctx", "150000"]);
+    assert_eq!(refused["refused"]["asked"]["fits"], 51_200);
+    assert_eq!(plan(&["--model", "org/unknown"]), Value::Null);
+}

@@ -64,6 +64,11 @@ fn a_second_session_uses_the_first_ones_engine() {
     let running = statuses(&stage);
     assert_eq!(running.len(), 1);
     assert_eq!(running[0]["sessions"].as_array().map(Vec::len), Some(2));
+    let planned = stage.run(&["--model", "../model", "--dry-run"]).stdout;
+    assert!(
+        planned.contains(&format!("a launch would use it on port {port}")),
+        "{planned}"
+    );
     go_on(&stage);
     let (first, second) = (finish(first), finish(second));
     assert_eq!((first.status, second.status), (0, 0));
@@ -91,6 +96,33 @@ fn two_that_start_at_once_start_one_engine() {
     for session in sessions {
         let ran = finish(session);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
+    }
+    assert_eq!(starts(&stage), 1);
+}
+
+#[test]
+fn two_that_start_at_once_both_see_what_it_does_and_how_it_fails() {
+    let stage = fakes::stage();
+    stage.write("engine/slow", "yes");
+    let sessions: Vec<Child> = (0..2)
+        .map(|_| stage.start(&["--model", "../model"]))
+        .collect();
+    wait_until(&stage, "two sessions", |stage| {
+        statuses(stage).first().is_some_and(|status| {
+            status["phase"] == "loading" && status["sessions"].as_array().map(Vec::len) == Some(2)
+        })
+    });
+    let engine = stage.wait_for("engine/pid").trim().parse().expect("a pid");
+    kill(Pid::from_raw(engine), Signal::SIGKILL).expect("killed");
+    for session in sessions {
+        let ran = finish(session);
+        assert_eq!(ran.status, 14, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("loading model into memory")
+                && ran.stderr.contains("the system killed it (SIGKILL)"),
+            "{}",
+            ran.stderr
+        );
     }
     assert_eq!(starts(&stage), 1);
 }
@@ -520,4 +552,21 @@ fn the_supervisor_is_nothing_to_run_by_hand() {
         "{}",
         ran.stdout
     );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let mut stage = fakes::stage();
+    stage.set("CCLOCAL_LOG", "trace");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("the device that is always full");
+    let session = stage
+        .command(&["--model", "../model"])
+        .stderr(full)
+        .output()
+        .expect("run");
+    assert_eq!(session.status.code(), Some(0));
 }

@@ -9,6 +9,7 @@ mod download;
 mod elsewhere;
 mod fake_hub;
 mod interactive;
+mod memory;
 mod print_mode;
 mod real;
 mod screen;

@@ -28,14 +28,19 @@ pub fn old_client() -> PathBuf {
     required("CCLOCAL_E2E_CLAUDE_OLD").into()
 }
 
-/// A fresh home with the real engine and this client, and the model in `model`, which writes `work/hello.txt`.
-pub fn stage(client: &Path) -> Stage {
+/// The real engine's executable.
+pub fn engine() -> PathBuf {
     let home = required("CCLOCAL_E2E_HOME");
     let host = Host::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
-    let engine = match install::status(&host, &Paths::of(&host)) {
+    match install::status(&host, &Paths::of(&host)) {
         Status::Ready(installed) => installed.executable,
         status => panic!("the engine in {home} is not ready: {status:?}"),
-    };
+    }
+}
+
+/// A fresh home with the real engine and this client, and the model in `model`, which writes `work/hello.txt`.
+pub fn stage(client: &Path) -> Stage {
+    let engine = engine();
     let mut stage = Stage::bare();
     stage
         .set("CCLOCAL_ENGINE", engine.display().to_string())

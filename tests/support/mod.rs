@@ -158,8 +158,20 @@ impl Stage {
         text.replace(root.trim_end_matches('/'), "[STAGE]")
     }
 
-    /// Processes that were started in this stage and still run: those that name its folder in their arguments or their environment.
+    /// Processes that were started in this stage and still run.
     pub fn survivors(&self) -> Vec<String> {
+        self.running()
+            .into_iter()
+            .map(|(pid, said)| format!("{pid}: {said:.200}"))
+            .collect()
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        self.running().into_iter().map(|(pid, _)| pid).collect()
+    }
+
+    /// Those that name its folder in their arguments or their environment: their ids, and what they say there.
+    fn running(&self) -> Vec<(i32, String)> {
         let mark = self.path("").display().to_string();
         let mark = mark.trim_end_matches('/');
         let Ok(processes) = std::fs::read_dir("/proc") else {
@@ -167,20 +179,14 @@ impl Stage {
         };
         processes
             .flatten()
-            .filter(|process| {
-                process
-                    .file_name()
-                    .to_string_lossy()
-                    .parse::<u32>()
-                    .is_ok_and(|pid| pid != std::process::id())
-            })
             .filter_map(|process| {
+                let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+                let own = i32::try_from(std::process::id()).expect("a pid");
                 let read = |name| std::fs::read(process.path().join(name)).unwrap_or_default();
                 let said = String::from_utf8_lossy(&[read("cmdline"), read("environ")].concat())
                     .into_owned();
                 let zombie = String::from_utf8_lossy(&read("stat")).contains(") Z ");
-                (said.contains(mark) && !zombie)
-                    .then(|| format!("{:?}: {said:.200}", process.file_name()))
+                (pid != own && said.contains(mark) && !zombie).then_some((pid, said))
             })
             .collect()
     }
@@ -206,6 +212,11 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.assert_nothing_left();
+            return;
+        }
+        // What a failed test leaves in the background goes with it. All of it was started here: it has this stage's folder in its name.
+        for pid in self.pids() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }

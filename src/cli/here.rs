@@ -1,0 +1,57 @@
+//! What models get on this machine.
+
+use serde_json::Value;
+
+use crate::catalog::{Choice, ModelArgument, catalog, resolve};
+use crate::engine::device;
+use crate::engine::executable::{self, Found};
+use crate::host::Host;
+use crate::hub;
+use crate::machine::memory::{self as machine_memory, Memory};
+use crate::machine::platform::{Os, Platform};
+use crate::memory::WeightsSource;
+use crate::memory::plan::Asked;
+use crate::memory::planner::Planner;
+use crate::memory::room::Room;
+use crate::memory::working::Device;
+use crate::paths::Paths;
+
+/// This machine, as far as it decides what context fits.
+pub struct Here<'a> {
+    paths: &'a Paths,
+    /// If the system told.
+    pub memory: Option<Memory>,
+    os: Os,
+}
+
+impl<'a> Here<'a> {
+    pub fn find(host: &Host, paths: &'a Paths) -> Self {
+        let os = Platform::detect(host).map_or(Os::Linux, |platform| platform.os);
+        let memory = machine_memory::read(host, os, || match executable::find(host, paths) {
+            Ok(Found::Ready(engine)) => device::ask(host, &engine),
+            _ => None,
+        });
+        Self { paths, memory, os }
+    }
+
+    /// What a model gets, with nothing beside it. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken.
+    pub fn room(&self, id: &str, weights: Option<u64>) -> Room {
+        self.plan(id, weights).unwrap_or(Room::Unknown)
+    }
+
+    fn plan(&self, id: &str, on_disk: Option<u64>) -> Option<Room> {
+        let config: Option<Value> = hub::config(&self.paths.hub, id);
+        let choice = Choice::Argument(ModelArgument::Hub(id.into()));
+        let model = resolve(&choice, config.as_ref())?;
+        let weights = match on_disk {
+            Some(bytes) => (bytes, WeightsSource::Disk),
+            None => (
+                catalog().by_id(id)?.download_bytes(),
+                WeightsSource::Catalog,
+            ),
+        };
+        let device = Device::of(self.os);
+        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default())?;
+        Some(Room::of(&planner.on(self.memory?.budget)))
+    }
+}

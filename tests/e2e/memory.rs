@@ -1,0 +1,158 @@
+//! The arithmetic of memory against what the engine's own code holds, for a tiny model of each architecture of the catalogue.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use cclocal::memory::architecture::Architecture;
+use cclocal::memory::cache::Stored;
+use cclocal::memory::working::Device;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::real;
+
+/// Tokens of one step of reading a prompt.
+const STEP: u64 = 256;
+
+/// How many times what a step takes may be planned for it. On Metal more than on a CPU is there at once, and that cannot be measured here.
+const GENEROUS: u64 = 3;
+
+#[derive(Debug, Deserialize)]
+struct Measured {
+    name: String,
+    updates: Vec<u64>,
+    alone: Vec<Vec<u64>>,
+    batched: Vec<Vec<u64>>,
+    stored: u64,
+    quantised: u64,
+    /// Tokens of context, and bytes.
+    working: Vec<(u64, u64)>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Turns {
+    plain: Vec<Turn>,
+    quantised: Vec<Turn>,
+    /// Bytes of a dropped entry that are not given back, as the engine is, and as we start it.
+    left: u64,
+    left_with_ours: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Turn {
+    /// In the conversation at its end.
+    tokens: u64,
+    reused: u64,
+    peak: u64,
+    stored: u64,
+}
+
+#[test]
+fn the_engine_holds_what_the_arithmetic_says() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/models");
+    let file = models.join("architectures.json");
+    let text = std::fs::read_to_string(&file).expect("read");
+    let configs: BTreeMap<String, Value> = serde_json::from_str(&text).expect("JSON");
+    let home = tempfile::tempdir().expect("a folder");
+    let ran = Command::new(real::engine().with_file_name("python"))
+        .arg(models.join("memory.py"))
+        .arg(&file)
+        .arg(STEP.to_string())
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/entries.py"))
+        .env("HOME", home.path())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("the engine's Python runs");
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{errors}");
+    let lines: Vec<Value> = String::from_utf8_lossy(&ran.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    assert_eq!(lines.len(), configs.len(), "{errors}");
+    for line in lines {
+        let name = line["name"].as_str().expect("a name");
+        let model = Architecture::of(&configs[name]).expect("an architecture");
+        if name == "turns" {
+            turns(&model, serde_json::from_value(line).expect("turns"));
+        } else {
+            caches(&model, serde_json::from_value(line).expect("sizes"));
+        }
+    }
+}
+
+fn caches(model: &Architecture, measured: Measured) {
+    let name = &measured.name;
+    assert!(model.known, "{name}");
+    for (index, (alone, batched)) in measured.alone.iter().zip(&measured.batched).enumerate() {
+        let expected = model.held(&measured.updates[..=index]);
+        assert_eq!(alone, &expected, "{name}, after update {index}");
+        assert_eq!(batched, &expected, "{name}, batched, after update {index}");
+    }
+    let tokens: u64 = measured.updates.iter().sum();
+    let last: u64 = measured
+        .alone
+        .iter()
+        .flatten()
+        .rev()
+        .take(measured.alone[0].len())
+        .sum();
+    assert_eq!(last, model.live_bytes(tokens), "{name}");
+    assert_eq!(
+        measured.stored,
+        model.stored_bytes(tokens, Stored::Plain),
+        "{name}"
+    );
+    let quantised = model.stored_bytes(tokens, Stored::Quantised);
+    assert_eq!(measured.quantised, quantised, "{name}");
+    for (context, bytes) in measured.working {
+        let planned = model.working_bytes(STEP, context, Device::Other);
+        assert!(
+            bytes <= planned,
+            "{name}: {bytes} of {planned} at {context}"
+        );
+        assert!(
+            planned <= GENEROUS * bytes,
+            "{name}: {bytes} of {planned} at {context}"
+        );
+    }
+}
+
+/// At the end of a turn there is, all at once: the old entry, the batch's cache, what was taken out of it, and the new entry, quantised entries
+/// twice.
+fn turns(model: &Architecture, turns: Turns) {
+    assert!(
+        turns.left > 0,
+        "the engine frees them itself by now: entries.py can go"
+    );
+    assert_eq!(turns.left_with_ours, 0);
+    for (stored, turns) in [
+        (Stored::Plain, turns.plain),
+        (Stored::Quantised, turns.quantised),
+    ] {
+        let mut before = 0;
+        for (index, turn) in turns.iter().enumerate() {
+            let entry = model.stored_bytes(turn.tokens, stored);
+            assert_eq!(turn.stored, before + entry, "{stored:?}: {turn:?}");
+            assert_eq!(turn.reused > 0, index > 0, "{stored:?}: {turn:?}");
+            let copies = match stored {
+                Stored::Plain => entry,
+                Stored::Quantised => 2 * entry,
+            };
+            let taken_out = model.stored_bytes(turn.tokens, Stored::Plain);
+            // The batch's cache may be freed, layer by layer, while it is taken out.
+            let least = before + taken_out + copies;
+            let most = before + model.most_live_bytes(turn.tokens, 64) + taken_out + copies;
+            assert!(
+                turn.peak >= least * 95 / 100,
+                "{stored:?}: {turn:?}, planned {least}"
+            );
+            assert!(
+                turn.peak <= most * 105 / 100,
+                "{stored:?}: {turn:?}, planned {most}"
+            );
+            before += entry;
+        }
+    }
+}

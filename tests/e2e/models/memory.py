@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""What the engine's own code holds in memory for tiny models of the catalogue's architectures.
+
+    memory.py ARCHITECTURES.json STEP ENTRIES.py      (run it with the engine's own Python)
+
+For each architecture it prints a line of JSON: the bytes of each layer's cache after each update, for a request alone (`alone`) and as the
+engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), and the most that one step of reading
+a prompt took beside weights and caches (`working`). For the model named `turns` it prints what two turns of a conversation took at the most, all
+in all, with the engine's scheduler (`plain`, and `quantised`), and what a dropped entry leaves behind, without and with `entries.py`. The weights are random: only sizes are looked at.
+"""
+
+import gc
+import importlib
+import json
+import logging
+import sys
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.generate import PromptProcessingBatch
+from mlx_lm.models.cache import make_prompt_cache
+from vllm_mlx.memory_cache import MemoryAwarePrefixCache, MemoryCacheConfig
+from vllm_mlx.request import Request, SamplingParams
+from vllm_mlx.scheduler import Scheduler, SchedulerConfig
+
+
+def build(config):
+    module = importlib.import_module("mlx_lm.models." + config["model_type"])
+    model = module.Model(module.ModelArgs.from_dict(config))
+    model.set_dtype(mx.bfloat16)
+    # As the real ones are: on a CPU the engine computes with experts in bfloat16 only if their weights are quantised.
+    experts = lambda path, module: "switch" in path and hasattr(module, "to_quantized")
+    nn.quantize(model, group_size=32, bits=4, class_predicate=experts)
+    mx.eval(model.parameters())
+    return model
+
+
+def read(model, cache, tokens):
+    """One step of reading a prompt, or one token of a reply, as the engine does it: the logits of a prompt are never computed."""
+    model(mx.ones((1, tokens), dtype=mx.int32), cache=cache)
+    mx.eval([layer.state for layer in cache])
+    mx.clear_cache()
+
+
+def follow(model, cache, updates):
+    held = []
+    for tokens in updates:
+        read(model, cache, tokens)
+        held.append([layer.nbytes for layer in cache])
+    return held
+
+
+def stored(model, cache, tokens, quantise):
+    keeper = MemoryAwarePrefixCache(
+        model, MemoryCacheConfig(max_memory_mb=1024, kv_quantize=quantise)
+    )
+    assert keeper.store(list(range(tokens)), cache), "the entry was refused"
+    return keeper._current_memory
+
+
+def working(model, step, steps):
+    """Bytes that the last of some steps took beside weights and caches."""
+    cache = make_prompt_cache(model)
+    for _ in range(steps - 1):
+        read(model, cache, step)
+    weights = mx.get_active_memory() - sum(layer.nbytes for layer in cache if not layer.empty())
+    mx.reset_peak_memory()
+    read(model, cache, step)
+    return mx.get_peak_memory() - weights - sum(layer.nbytes for layer in cache)
+
+
+def left_behind(model):
+    """Bytes of an entry that was dropped for another one and is still there, while Python looks for no circles."""
+    gc.collect()
+    gc.disable()
+    entries = []
+    for _ in range(2):
+        cache = make_prompt_cache(model)
+        read(model, cache, 64)
+        entries.append(cache)
+    keeper = MemoryAwarePrefixCache(
+        model, MemoryCacheConfig(max_memory_mb=64, max_entries=1, min_prefix_tokens=1)
+    )
+    before = mx.get_active_memory()
+    for number, cache in enumerate(entries):
+        assert keeper.store([number] * 64, cache), "the entry was refused"
+    assert len(keeper) == 1
+    left = mx.get_active_memory() - before - keeper._current_memory
+    gc.enable()
+    return left
+
+
+class Tokenizer:
+    """As much of one as the scheduler needs."""
+
+    eos_token_id = -1
+    eos_token_ids = set()
+    clean_up_tokenization_spaces = False
+
+    def decode(self, tokens, **_):
+        return "x" * len(tokens)
+
+
+def turns(model, quantise):
+    """Two turns as `--continuous-batching --max-num-seqs 1` serves them; the second goes on from the first."""
+    config = SchedulerConfig(
+        max_num_seqs=1,
+        prefill_step_size=64,
+        enable_prefix_cache=True,
+        use_memory_aware_cache=True,
+        cache_memory_mb=1024,
+        kv_cache_quantization=quantise,
+    )
+    scheduler = Scheduler(model, Tokenizer(), config)
+    weights = mx.get_active_memory()
+    said = [number % 300 for number in range(300)]
+    measured = []
+    for turn in range(2):
+        mx.reset_peak_memory()
+        sampling = SamplingParams(max_tokens=8, temperature=0.0)
+        request = Request(request_id=str(turn), prompt=said, sampling_params=sampling)
+        request.prompt_token_ids, request.num_prompt_tokens = list(said), len(said)
+        scheduler.add_request(request)
+        reply = []
+        while scheduler.has_requests():
+            for output in scheduler.step().outputs:
+                reply += output.new_token_ids
+        said = said + reply
+        measured.append(
+            {
+                "tokens": len(said),
+                "reused": request.cached_tokens,
+                "peak": mx.get_peak_memory() - weights,
+                "stored": scheduler.memory_aware_cache._current_memory,
+            }
+        )
+        said += [number % 300 for number in range(100)]
+    return measured
+
+
+def main():
+    logging.basicConfig(level=logging.WARNING)
+    with open(sys.argv[1]) as file:
+        architectures = json.load(file)
+    step = int(sys.argv[2])
+    updates = [step, step, 300, 1, 1]
+    for name, config in architectures.items():
+        model = build(config)
+        if name == "turns":
+            measured = {"name": name, "plain": turns(model, False), "quantised": turns(model, True)}
+            measured["left"] = left_behind(model)
+            exec(compile(open(sys.argv[3]).read(), sys.argv[3], "exec"), globals())
+            free_dropped_entries()
+            measured["left_with_ours"] = left_behind(model)
+            print(json.dumps(measured), flush=True)
+            continue
+        alone = make_prompt_cache(model)
+        held = follow(model, alone, updates)
+        batch = PromptProcessingBatch(model, [0], [make_prompt_cache(model)])
+        batched = follow(model, batch.prompt_cache, updates)
+        total = sum(updates)
+        entry = batch.extract_cache(0)
+        print(
+            json.dumps(
+                {
+                    "name": name,
+                    "updates": updates,
+                    "alone": held,
+                    "batched": batched,
+                    "stored": stored(model, entry, total, False),
+                    "quantised": stored(model, batch.extract_cache(0), total, True),
+                    "working": [[steps * step, working(model, step, steps)] for steps in (1, 4)],
+                }
+            ),
+            flush=True,
+        )
+        del model, alone, batch, entry
+        mx.clear_cache()
+
+
+main()
