@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::Signal;
 
 use crate::fakes;
+use crate::support::terminal::Terminal;
 use crate::support::{HANG, Ran, Stage, finish, free_port, signal};
 
 const TOKEN: &str = "the-token-of-the-engine";
@@ -272,6 +273,32 @@ fn where_prompts_go_is_said_before_anything_is_sent() {
 }
 
 #[test]
+fn a_person_is_told_how_to_go_on() {
+    let mut stage = stage();
+    stage.set("ENGINE_KEY", TOKEN);
+    let other = Other::serving(ONE_MODEL);
+    let url = other.url();
+    let args = [
+        "--connect",
+        &url,
+        "--token-env",
+        "ENGINE_KEY",
+        "--ctx",
+        "65536",
+        "--insecure",
+    ];
+    let mut terminal = Terminal::run(&stage, &args, 160, 40);
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    let said = terminal.text();
+    let typed = format!(
+        "go on with: cclocal --connect {url} --token-env ENGINE_KEY --ctx 65536 --insecure -- --continue"
+    );
+    assert!(said.contains(&typed), "{said}");
+    assert!(said.contains("1 turn · 10 tokens in"), "{said}");
+    assert!(!said.contains(TOKEN), "{said}");
+}
+
+#[test]
 fn without_a_token_none_is_sent() {
     let stage = stage();
     let other = Other::serving(ONE_MODEL);
@@ -406,7 +433,8 @@ fn a_signal_ends_the_client_too() {
                 .any(|process| process.contains("read -r word"))
         };
         let since = std::time::Instant::now();
-        while !watched() {
+        // Processes are looked for where Linux has them.
+        while std::path::Path::new("/proc").exists() && !watched() {
             assert!(since.elapsed() < HANG, "nobody watches");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
