@@ -31,6 +31,8 @@ pub struct Cli {
     pub command: Option<CliCommand>,
     #[command(flatten)]
     pub launch: LaunchArgs,
+    #[command(flatten)]
+    pub elsewhere: ElsewhereArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -41,7 +43,7 @@ pub enum CliCommand {
     Demo(DemoArgs),
     /// Start the engine alone and print the command that connects Claude Code to it from another terminal
     Server(Box<LaunchArgs>),
-    /// Run Claude Code in this folder on an engine that runs already
+    /// Run Claude Code in this folder on an engine of cclocal that runs already on this machine
     Connect(ConnectArgs),
     /// Show what runs: models, memory, sessions, requests
     Status(StatusArgs),
@@ -95,6 +97,9 @@ pub struct ConnectArgs {
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
+    /// Taken only to say where it belongs.
+    #[arg(hide = true)]
+    pub url: Option<String>,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,
@@ -212,6 +217,29 @@ pub struct LaunchArgs {
     pub claude_args: Vec<OsString>,
 }
 
+/// What has to do with engines that somebody else runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Engines that others run")]
+pub struct ElsewhereArgs {
+    /// Run Claude Code on the engine at this URL (vllm-mlx, or vLLM), maybe of another machine: prompts go there, and no engine is started
+    #[arg(long, value_name = "URL", conflicts_with_all = of_this_machine())]
+    pub connect: Option<String>,
+    /// With --connect: the variable that holds the engine's token
+    #[arg(long, value_name = "NAME", requires = "connect", conflicts_with_all = of_this_machine())]
+    pub token_env: Option<String>,
+    /// With --connect: allow plain http to another machine
+    #[arg(long, requires = "connect", conflicts_with_all = of_this_machine())]
+    pub insecure: bool,
+}
+
+/// What is said of an engine of this machine, and has no meaning for any other. clap requires nothing that conflicts with what is there, so each
+/// option of the others has to name them.
+fn of_this_machine() -> Vec<String> {
+    let options = ["server", "port", "linger", "safe", "no_mem_check", "yes"];
+    let models = ModelFlags::names().map(|(flag, _)| flag);
+    models.chain(options.map(str::to_owned)).collect()
+}
+
 /// The model flags: one for each model of the catalogue and each alias, and `--model`.
 #[derive(Debug, Default)]
 pub struct ModelFlags {
@@ -245,6 +273,11 @@ impl ModelFlags {
         }
     }
 
+    /// What was named with `--model`, as it was typed.
+    pub fn named(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     fn names() -> impl Iterator<Item = (String, String)> {
         let catalog = catalog();
         let models = catalog.models.iter().map(|entry| {
@@ -276,7 +309,7 @@ impl Args for ModelFlags {
             Arg::new("model")
                 .long("model")
                 .value_name("ID|DIR")
-                .help("Any MLX model: a Hugging Face id (org/name) or a local folder (./dir)")
+                .help("Any MLX model: a Hugging Face id (org/name) or a local folder (./dir); with --connect, its id there")
                 .help_heading(heading)
                 .allow_hyphen_values(true)
                 .action(ArgAction::Set),

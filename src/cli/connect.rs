@@ -12,10 +12,16 @@ use crate::supervisor::Lease;
 use crate::ui::Ui;
 
 pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs) -> Result<u8> {
+    if args.url.is_some() {
+        return Err(Error::usage("`cclocal connect` takes no URL")
+            .cause("it is for an engine of cclocal on this machine")
+            .hint("for any other engine: cclocal --connect URL"));
+    }
     let paths = Paths::of(host);
     let found = connect::find(&paths, args.port)?;
     let claude = setup::client(host, &paths, ui, false)?;
     let linger = launch::linger(host, args.linger)?;
+    let linger = linger.map_or(leave::LINGER, std::time::Duration::from_secs);
     let session = Session {
         host,
         paths: &paths,
@@ -23,12 +29,11 @@ pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs) -> Result<u8> {
         os: Platform::detect(host)?.os,
         claude: &claude,
         args: &args.claude_args,
-        linger: linger.map_or(leave::LINGER, std::time::Duration::from_secs),
     };
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        match Lease::take(&paths, found.port, session.linger).await? {
-            Some(lease) => session::run(&session, lease, &mut signals).await,
+        match Lease::take(&paths, found.port, linger).await? {
+            Some(lease) => session::run(&session, lease, linger, &mut signals).await,
             None => Err(Error::new(
                 Exit::Engine,
                 format!("the engine on port {} is just ending", found.port),

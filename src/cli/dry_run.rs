@@ -118,14 +118,6 @@ fn report(
 ) -> Value {
     let mut engine_argv = vec![engine.to_owned()];
     engine_argv.extend(prepared.engine.argv.iter().cloned());
-    // What is shown has no key in it.
-    let plan = plan.redacted();
-    let mut claude_argv = vec![claude.to_owned()];
-    claude_argv.extend(
-        plan.argv
-            .iter()
-            .map(|word| word.to_string_lossy().into_owned()),
-    );
     let inherited: Vec<String> = env_vars::engine_env(host)
         .keys()
         .map(|name: &std::ffi::OsString| OsStr::to_string_lossy(name).into_owned())
@@ -151,12 +143,7 @@ fn report(
             "inherited": inherited,
             "key": if prepared.engine.takes_key { "given inside the process, not on the command line" } else { "none" },
         },
-        "claude": {
-            "argv": claude_argv,
-            "env": plan.set,
-            "unset": plan.unset,
-            "settings": plan.settings,
-        },
+        "claude": self::claude(plan, claude),
         "memory": prepared.memory,
         "memory_plan": match prepared.memory.planned() {
             None => Value::Null,
@@ -164,6 +151,23 @@ fn report(
             Some(Err(refusal)) => json!({ "refused": refusal }),
         },
         "notices": prepared.notices,
+    })
+}
+
+/// What Claude Code would be started with. What is shown has no key in it.
+pub fn claude(plan: &ClaudePlan, program: &str) -> Value {
+    let plan = plan.redacted();
+    let mut argv = vec![program.to_owned()];
+    argv.extend(
+        plan.argv
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
+    json!({
+        "argv": argv,
+        "env": plan.set,
+        "unset": plan.unset,
+        "settings": plan.settings,
     })
 }
 
@@ -214,27 +218,38 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
         ui::thousands(prepared.memory.context_window),
         prepared.memory.why
     );
-    let words = |part: &str| -> String {
-        report[part]["argv"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(|word| shlex::try_quote(word).unwrap_or(word.into()).into_owned())
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    for part in ["engine", "claude"] {
-        let _ = writeln!(out, "\n{part}\n  {}", words(part));
-        for (name, value) in report[part]["env"].as_object().into_iter().flatten() {
-            let value = value.as_str().unwrap_or_default();
-            let _ = writeln!(
-                out,
-                "  {name}={}",
-                shlex::try_quote(value).unwrap_or(value.into())
-            );
-        }
+    part(&mut out, report, "engine");
+    part(&mut out, report, "claude");
+    rest_of_claude(&mut out, host, plan, report);
+    for notice in &prepared.notices {
+        let _ = writeln!(out, "\nnote: {notice}");
     }
+    out
+}
+
+/// The command and the environment of one of the programs.
+pub fn part(out: &mut String, report: &Value, part: &str) {
+    let words = report[part]["argv"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|word| shlex::try_quote(word).unwrap_or(word.into()).into_owned())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let _ = writeln!(out, "\n{part}\n  {words}");
+    for (name, value) in report[part]["env"].as_object().into_iter().flatten() {
+        let value = value.as_str().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "  {name}={}",
+            shlex::try_quote(value).unwrap_or(value.into())
+        );
+    }
+}
+
+/// What of the shell's environment Claude Code does not get, and its settings.
+pub fn rest_of_claude(out: &mut String, host: &Host, plan: &ClaudePlan, report: &Value) {
     // All names are in the JSON; a person wants to know what of theirs is held back.
     let held_back: Vec<&str> = (plan.unset.iter().map(String::as_str))
         .filter(|name| host.env.contains_key(OsStr::new(name)))
@@ -243,8 +258,4 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
         let _ = writeln!(out, "  not passed on: {}", held_back.join(" "));
     }
     let _ = writeln!(out, "  settings: {}", report["claude"]["settings"]);
-    for notice in &prepared.notices {
-        let _ = writeln!(out, "\nnote: {notice}");
-    }
-    out
 }

@@ -141,9 +141,10 @@ impl Launch<'_> {
                     os: platform.os,
                     claude,
                     args: &args.claude_args,
-                    linger,
                 };
-                session::run(&session, lease, signals).await.map(Some)
+                session::run(&session, lease, linger, signals)
+                    .await
+                    .map(Some)
             })?;
             if let Some(status) = status {
                 return Ok(status);

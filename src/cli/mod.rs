@@ -5,6 +5,7 @@ mod cache_screen;
 mod connect;
 mod demo;
 mod dry_run;
+mod elsewhere;
 mod here;
 mod launch;
 mod list;
@@ -63,7 +64,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Supervisor) => {
             return crate::supervisor::process::run(&host, &crate::paths::Paths::of(&host));
         }
-        None => launch(&cli.launch),
+        None => match &cli.elsewhere.connect {
+            Some(url) => elsewhere::run(host.clone(), &ui, url, &cli.elsewhere, &cli.launch),
+            None => launch(&cli.launch),
+        },
     };
     result.unwrap_or_else(|error| {
         ui.error(&error);

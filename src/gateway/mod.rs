@@ -21,6 +21,7 @@ pub use access::{Access, Caller};
 pub use figures::{Figures, Summary};
 pub use limits::Limits;
 pub use server::serve;
+pub use upstream::{client, words};
 
 use crate::secret::Secret;
 

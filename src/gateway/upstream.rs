@@ -47,6 +47,19 @@ pub enum Failure {
     Refused(ApiError),
 }
 
+/// Makes connections to engines, and to nothing else: through no proxy of the environment, and not where an answer points.
+///
+/// Errors: the system's certificates cannot be read.
+pub fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_DEADLINE)
+        .pool_idle_timeout(KEPT_IDLE)
+        .tcp_nodelay(true)
+        .build()
+}
+
 /// Sends requests to engines. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Upstream(reqwest::Client);
@@ -54,15 +67,7 @@ pub struct Upstream(reqwest::Client);
 impl Upstream {
     /// Errors: the system's certificates cannot be read.
     pub fn new() -> Result<Self, reqwest::Error> {
-        // Prompts go to the engine and nowhere else: through no proxy of the environment, and not where an answer points.
-        reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_DEADLINE)
-            .pool_idle_timeout(KEPT_IDLE)
-            .tcp_nodelay(true)
-            .build()
-            .map(Self)
+        client().map(Self)
     }
 
     /// Posts a body and returns the answer when its head is there. Answers that are errors become [`Failure::Refused`].
@@ -288,7 +293,7 @@ fn refusal(status: u16, body: &[u8]) -> ApiError {
 }
 
 /// What an error's body says: Anthropic's and OpenAI's shape, FastAPI's, or text.
-fn words(body: &[u8]) -> Option<String> {
+pub fn words(body: &[u8]) -> Option<String> {
     const LONGEST: usize = 2000;
     let text = String::from_utf8_lossy(body);
     let said = match serde_json::from_str::<Value>(&text) {

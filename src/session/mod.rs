@@ -2,6 +2,7 @@
 
 mod client;
 pub mod connect;
+pub mod elsewhere;
 pub mod folder;
 pub mod follow;
 pub mod leave;
@@ -11,8 +12,10 @@ mod progress;
 pub mod reach;
 mod run;
 mod serve;
+mod together;
 pub mod window;
 
 pub use client::{Output, command as client_command};
-pub use run::{Session, over, run};
+pub use run::{over, run};
 pub use serve::serve;
+pub use together::Session;

@@ -226,7 +226,7 @@ pub fn prepare(
     let model = request.model.clone();
     let output_tokens = request.longest_reply();
     let mut notices = Vec::new();
-    check_window(memory.context_window, output_tokens)?;
+    check_window(memory.context_window, output_tokens, None)?;
     if let (Some(machine), Some(bytes), Fit::TooBig(_)) =
         (&memory.machine, memory.weights, memory.fit())
     {
@@ -338,7 +338,8 @@ pub fn is_interactive(plan: &ClaudePlan) -> bool {
 }
 
 /// A window that the reply's budget, the reserve for compaction and Claude Code's own first request do not fit in could not hold a turn.
-fn check_window(window: u64, output: u64) -> Result<()> {
+/// `most`: the largest that can be had, where there is such a limit.
+pub(super) fn check_window(window: u64, output: u64, most: Option<u64>) -> Result<()> {
     let needed = memory::smallest_window(output);
     if needed <= window {
         return Ok(());
@@ -353,6 +354,9 @@ fn check_window(window: u64, output: u64) -> Result<()> {
         memory::COMPACTION_RESERVE
     ))
     .hint(match window.checked_sub(fixed) {
+        Some(room @ 1..) if most.is_some_and(|most| most < needed) => {
+            format!("take --out-tokens {room} or less")
+        }
         Some(room @ 1..) => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
         _ => format!("take --ctx {needed} or more"),
     }))
@@ -396,14 +400,14 @@ mod tests {
 
     #[test]
     fn a_reply_must_leave_room_for_the_question() {
-        assert!(check_window(32_768, 8_192).is_ok());
-        let error = check_window(32_768, 32_768).expect_err("no room");
+        assert!(check_window(32_768, 8_192, None).is_ok());
+        let error = check_window(32_768, 32_768, None).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 32768 tokens leave no room in a window of 32768 tokens
           cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
           hint: take --out-tokens 11576 or less, or --ctx 53960 or more
         ");
-        let error = check_window(20_000, 8_192).expect_err("no room");
+        let error = check_window(20_000, 8_192, None).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 8192 tokens leave no room in a window of 20000 tokens
           cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in

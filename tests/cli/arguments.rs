@@ -171,7 +171,8 @@ fn help_and_version_go_to_standard_output() {
       demo              Run the whole chain on a built-in model: a real tool call writes a real file
       server            Start the engine alone and print the command that connects Claude Code to it
                         from another terminal
-      connect           Run Claude Code in this folder on an engine that runs already
+      connect           Run Claude Code in this folder on an engine of cclocal that runs already on this
+                        machine
       status            Show what runs: models, memory, sessions, requests
       stop              End what runs, which frees its memory
       logs              Show the engine's log
@@ -213,7 +214,14 @@ fn help_and_version_go_to_standard_output() {
           --coder7b         Qwen2.5-Coder-7B: 5 GB, for 16 GB RAM and more; code analysis; tool calls
                             unreliable
           --light           the same as --gemma-light
-          --model <ID|DIR>  Any MLX model: a Hugging Face id (org/name) or a local folder (./dir)
+          --model <ID|DIR>  Any MLX model: a Hugging Face id (org/name) or a local folder (./dir); with
+                            --connect, its id there
+
+    Engines that others run:
+          --connect <URL>     Run Claude Code on the engine at this URL (vllm-mlx, or vLLM), maybe of
+                              another machine: prompts go there, and no engine is started
+          --token-env <NAME>  With --connect: the variable that holds the engine's token
+          --insecure          With --connect: allow plain http to another machine
 
     What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue
     Without a model flag a menu opens, on a terminal.

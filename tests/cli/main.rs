@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod connect_url;
 mod docs;
 mod dry_run;
 mod errors;

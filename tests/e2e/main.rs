@@ -6,6 +6,7 @@
 mod cut;
 mod demo;
 mod download;
+mod elsewhere;
 mod fake_hub;
 mod interactive;
 mod memory;

@@ -1,0 +1,184 @@
+//! `cclocal --connect URL`: Claude Code on an engine that somebody else runs.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use super::args::{ElsewhereArgs, LaunchArgs, Window};
+use super::{dry_run, launch, setup};
+use crate::claude;
+use crate::error::Result;
+use crate::host::Host;
+use crate::machine::platform::Platform;
+use crate::memory::NARROW_WINDOW;
+use crate::paths::Paths;
+use crate::process::signals::Signals;
+use crate::secret::Secret;
+use crate::session::Session;
+use crate::session::elsewhere::address::Address;
+use crate::session::elsewhere::{self, Elsewhere, token, window};
+use crate::session::folder::Folder;
+use crate::session::prepare::{self, Client, Probing};
+use crate::ui::{self, Ui};
+
+/// Returns the status to exit with.
+pub fn run(
+    mut host: Host,
+    ui: &Ui,
+    url: &str,
+    args: &ElsewhereArgs,
+    launch: &LaunchArgs,
+) -> Result<u8> {
+    let address = Address::parse(url, args.insecure)?;
+    // From here on nothing has it: what is started gets its environment from the host.
+    let token = args
+        .token_env
+        .as_deref()
+        .map(|variable| token::take(&mut host, variable))
+        .transpose()?;
+    let host = &host;
+    let paths = Paths::of(host);
+    let elsewhere = Elsewhere {
+        address: &address,
+        token: token.as_ref(),
+        model: launch.model.named(),
+        context_window: launch.ctx.and_then(Window::tokens),
+        output_tokens: launch.out_tokens,
+        typed: typed(url, args, launch),
+    };
+    if launch.dry_run {
+        return show(host, &paths, ui, args, launch, &elsewhere).map(|()| 0);
+    }
+    let claude = setup::client(host, &paths, ui, false)?;
+    let session = Session {
+        host,
+        paths: &paths,
+        ui,
+        os: Platform::detect(host)?.os,
+        claude: &claude,
+        args: &launch.claude_args,
+    };
+    // What Claude Code may not be given is refused before anything is sent.
+    let settings = Folder::planned_settings(&paths);
+    let client = Client {
+        program: Some(&claude),
+        args: &launch.claude_args,
+        ..planned(&elsewhere, &settings)
+    };
+    prepare::plan_client(host, &paths, session.os, client, Probing::Ask)?;
+    ui.notice(&address.notice());
+    launch::runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        elsewhere::run(&session, &elsewhere, &mut signals).await
+    })
+}
+
+/// What Claude Code is started for, as far as it is known before the engine was asked.
+fn planned<'a>(elsewhere: &Elsewhere<'a>, settings: &'a std::path::Path) -> Client<'a> {
+    Client {
+        program: None,
+        args: &[],
+        settings,
+        port: 0,
+        token: Secret::new("<token>"),
+        model: elsewhere.model.unwrap_or("<the only one there>"),
+        context_window: elsewhere.context_window.unwrap_or(NARROW_WINDOW),
+        output_tokens: elsewhere
+            .output_tokens
+            .unwrap_or(prepare::DEFAULT_OUTPUT_TOKENS),
+    }
+}
+
+/// The command line without the arguments for Claude Code and the program's name.
+fn typed(url: &str, args: &ElsewhereArgs, launch: &LaunchArgs) -> String {
+    let mut words = vec!["--connect".to_owned(), url.to_owned()];
+    let mut add = |flag: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.extend([flag.to_owned(), value]);
+        }
+    };
+    add("--token-env", args.token_env.clone());
+    add("--model", launch.model.named().map(str::to_owned));
+    let window = launch.ctx.and_then(Window::tokens);
+    add("--ctx", window.map(|tokens| tokens.to_string()));
+    add(
+        "--out-tokens",
+        launch.out_tokens.map(|tokens| tokens.to_string()),
+    );
+    if args.insecure {
+        words.push("--insecure".into());
+    }
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+}
+
+/// `--dry-run`: nothing is started, written or sent, so the engine is not asked either.
+fn show(
+    host: &Host,
+    paths: &Paths,
+    ui: &Ui,
+    args: &ElsewhereArgs,
+    launch: &LaunchArgs,
+    elsewhere: &Elsewhere,
+) -> Result<()> {
+    let window = window::fit(None, elsewhere.context_window, elsewhere.output_tokens)?;
+    let program = claude::find::find(host, paths)?;
+    let settings = Folder::planned_settings(paths);
+    let client = Client {
+        program: program.as_deref(),
+        args: &launch.claude_args,
+        output_tokens: window.output_tokens,
+        ..planned(elsewhere, &settings)
+    };
+    let os = Platform::detect(host)?.os;
+    let plan = prepare::plan_client(host, paths, os, client, Probing::Assume)?;
+    let mut notices = vec![
+        elsewhere.address.notice(),
+        "the gateway takes any port that is free, in the place of 0".to_owned(),
+        "the engine was not asked: what it says of its model and its window is heeded in a launch"
+            .to_owned(),
+    ];
+    notices.extend(plan.notices.iter().cloned());
+    if program.is_none() {
+        notices.push("Claude Code is not installed: a launch would stop there".into());
+    }
+    let program = program.map_or_else(|| "claude".into(), |claude| claude.display().to_string());
+    let report = json!({
+        "engine": {
+            "url": elsewhere.address.base_url(),
+            "model": elsewhere.model,
+            "key": args.token_env.as_ref().map(|_| "from the variable of --token-env"),
+        },
+        "claude": dry_run::claude(&plan, &program),
+        "context_window": elsewhere.context_window,
+        "output_tokens": elsewhere.output_tokens,
+        "notices": notices,
+    });
+    let text = if launch.json {
+        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+    } else {
+        let mut out = String::new();
+        let model = elsewhere.model.unwrap_or("the only one that it serves");
+        let _ = writeln!(
+            out,
+            "engine   {}, which somebody else runs",
+            elsewhere.address.base_url()
+        );
+        let _ = writeln!(out, "model    {model}");
+        let _ = match elsewhere.context_window {
+            Some(tokens) => writeln!(
+                out,
+                "window   {} tokens: as asked with --ctx",
+                ui::thousands(tokens)
+            ),
+            None => writeln!(out, "window   as the engine says"),
+        };
+        dry_run::part(&mut out, &report, "claude");
+        dry_run::rest_of_claude(&mut out, host, &plan, &report);
+        for notice in &notices {
+            let _ = writeln!(out, "\nnote: {notice}");
+        }
+        out
+    };
+    ui.data(&text);
+    Ok(())
+}
