@@ -19,6 +19,8 @@ scratch=$(mktemp -d)
 home=$scratch/home
 finish() {
     tmux -S "$scratch/tmux" kill-server 2>/dev/null || true
+    # The model stays loaded after the session.
+    env -i HOME="$home" PATH=/usr/bin:/bin "$cclocal" stop --force >/dev/null 2>&1 || true
     rm -rf "$scratch"
 }
 trap finish EXIT
@@ -41,6 +43,7 @@ main() {
     # Else Claude Code says what tmux could do.
     in_tmux set-option -g focus-events on
     type_line "PS1='\\[\\e[1;32m\\]~/project \$\\[\\e[0m\\] '; clear"
+    # shellcheck disable=SC2088 # as it stands on the screen
     wait_for '~/project \$'
     in_tmux send-keys -l "cclocal --model ../hermes-llama --port $(free_port)"
     frame 2
@@ -112,7 +115,7 @@ wait_for() {
     local since=$SECONDS
     until screen | grep -q -- "$1"; do
         if ((SECONDS - since > SECONDS_AT_MOST)); then
-            echo "“$1” did not appear:" >&2
+            echo "'$1' did not appear:" >&2
             screen >&2
             exit 1
         fi
