@@ -3,6 +3,7 @@
 //! - `CCLOCAL_E2E_HOME`: a `CCLOCAL_HOME` in which `cclocal setup` has been run;
 //! - `CCLOCAL_E2E_CLAUDE`, `CCLOCAL_E2E_CLAUDE_OLD`: the newest client, and an old one.
 
+mod chain;
 mod cut;
 mod demo;
 mod download;
@@ -10,6 +11,7 @@ mod fake_hub;
 mod interactive;
 mod print_mode;
 mod real;
+mod restart;
 mod screen;
 mod scripted_server;
 mod server;
