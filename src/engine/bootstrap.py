@@ -39,6 +39,7 @@ def main():
 
     resume_downloads()
     report_usage()
+    keep_arguments()
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a session stays behind here.

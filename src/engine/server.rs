@@ -16,10 +16,12 @@ use crate::error::{Context, Exit, Result};
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, and let it say what it knows of a reply.
+/// The few lines of Python that tie the engine's life to ours, let its downloads be resumed, let it say what it knows of a reply, and keep
+/// what a tool is called with.
 const BOOTSTRAP: &str = concat!(
     include_str!("resume.py"),
     include_str!("usage.py"),
+    include_str!("arguments.py"),
     include_str!("bootstrap.py")
 );
 

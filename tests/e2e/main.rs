@@ -8,6 +8,7 @@ mod cut;
 mod demo;
 mod download;
 mod fake_hub;
+mod gateway;
 mod interactive;
 mod print_mode;
 mod real;
