@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::Stage;
 
-/// Size of the one attention head.
-const HEAD: usize = 16;
+/// Size of the one attention head. The quantised cache takes groups of 64.
+const HEAD: usize = 64;
 /// Hidden size of the MLP, which has nothing to do.
 const MLP: usize = 8;
 const WINDOW: usize = 262_144;
