@@ -86,7 +86,7 @@ pub fn start_logging() {
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
             "cclocal={level}"
         )))
-        .with_ansi(!in_background)
+        .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
 }

@@ -169,8 +169,8 @@ fn close(one: u64, other: u64) {
 fn compaction_begins_where_it_should() {
     let window = 65_536;
     let out = 8_192;
-    for client in [real::client(), real::old_client()] {
-        let stage = real::stage(&client);
+    {
+        let stage = real::stage(&real::client());
         let model = reading(&stage, 12, 3000, false);
         let debug = stage.path("debug.log").display().to_string();
         let ran = print(
@@ -188,10 +188,7 @@ fn compaction_begins_where_it_should() {
         assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
         let debug = stage.read("debug.log");
         let effective = format!("effectiveWindow={}", window - out);
-        // The old one says nothing of it.
-        if client == real::client() {
-            assert!(debug.contains(&effective), "{}", of_compaction(&debug));
-        }
+        assert!(debug.contains(&effective), "{}", of_compaction(&debug));
         let logged = Prompts::of(&engine_log(&stage));
         // The first request that is no turn is the one for a summary: it has instructions of some 3,000 tokens.
         let turn = 3_600;
@@ -219,18 +216,17 @@ fn of_compaction(debug: &str) -> String {
 #[test]
 fn a_prompt_beyond_the_window_is_refused_and_compacted() {
     let stage = real::stage(&real::client());
-    // To the client 12,000 tokens, to this model 48,000.
-    let calls = ["one", "other"].map(|name| {
-        let path = stage.write(&format!("work/{name}.txt"), &lines(name, 22_000));
-        Dialect::Hermes.call("Read", &[("file_path", &path.display().to_string())])
-    });
+    let debug = stage.path("debug.log").display().to_string();
+    // Two files at once: to the client 10,000 tokens, to this model 40,000.
+    let mut replies: Vec<String> = (0..4).map(|number| read(&stage, &[number], 1000)).collect();
+    replies.push(read(&stage, &[4, 5], 20_000));
+    replies.push("All is read.".into());
     let model = Chain {
-        replies: &[calls.join("\n"), "All is read.".into()],
+        replies: &replies,
         rules: &COMPACTED,
         ..Chain::default()
     }
     .write(&stage, Dialect::Hermes);
-    let debug = stage.path("debug.log").display().to_string();
     let ran = print(
         &stage,
         &model,
@@ -248,6 +244,22 @@ fn a_prompt_beyond_the_window_is_refused_and_compacted() {
     assert!(debug.contains("tokens > 65536 maximum"), "{debug}");
     assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
+}
+
+#[test]
+fn the_old_client_goes_up_to_the_window() {
+    let stage = real::stage(&real::old_client());
+    let model = reading(&stage, 16, 3000, false);
+    let ran = print(
+        &stage,
+        &model,
+        &["--ctx", "65536"],
+        &["--output-format", "stream-json", "--verbose"],
+    );
+    println!("{}\n{}", ran.stdout, ran.stderr);
+    let logged = Prompts::of(&engine_log(&stage));
+    println!("{logged:?}");
+    assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
 }
 
 #[test]
@@ -456,10 +468,7 @@ fn reminders_in_mid_conversation_cost_only_themselves() {
 fn reading(stage: &Stage, files: usize, bytes: usize, simple: bool) -> String {
     let mut replies = Vec::new();
     for number in 0..files {
-        let name = format!("file{number}");
-        let path = stage.write(&format!("work/{name}.txt"), &lines(&name, bytes));
-        let path = path.display().to_string();
-        replies.push(Dialect::Hermes.call("Read", &[("file_path", &path)]));
+        replies.push(read(stage, &[number], bytes));
     }
     replies.push("All is read.".into());
     Chain {
@@ -469,6 +478,20 @@ fn reading(stage: &Stage, files: usize, bytes: usize, simple: bool) -> String {
         ..Chain::default()
     }
     .write(stage, Dialect::Hermes)
+}
+
+/// A reply that reads these new files.
+fn read(stage: &Stage, numbers: &[usize], bytes: usize) -> String {
+    let calls: Vec<String> = numbers
+        .iter()
+        .map(|number| {
+            let name = format!("file{number}");
+            let path = stage.write(&format!("work/{name}.txt"), &lines(&name, bytes));
+            let path = path.display().to_string();
+            Dialect::Hermes.call("Read", &[("file_path", &path)])
+        })
+        .collect();
+    calls.join("\n")
 }
 
 /// One question in print mode.

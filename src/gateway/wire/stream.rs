@@ -309,8 +309,13 @@ impl Repair {
             || (!is_truthful && self.usage.output_tokens >= self.max_tokens);
         let (open, leak) = match markup::look(&self.suspect) {
             Markup::Open(start) if was_cut => (Some(start), Some(start)),
-            // Where a marker is several tokens, the engine sends its beginning as text before it knows it for a call.
+            // Where a marker is several tokens, the engine sends it as text before it knows it for a call.
             Markup::Perhaps(start) if !self.calls.is_empty() || told.is_some() => {
+                (None, Some(start))
+            }
+            Markup::Open(start)
+                if !self.calls.is_empty() && markup::is_bare(&self.suspect[start..]) =>
+            {
                 (None, Some(start))
             }
             _ => (None, None),

@@ -359,7 +359,12 @@ fn leaked_markup_of_a_cut_call_is_taken_out() {
 
 #[test]
 fn the_beginning_of_a_calls_marker_is_no_text() {
-    for (text, left) in [("Now.\n<tool_", "Now.\n"), ("<|to", ""), ("a < b", "a < b")] {
+    for (text, left) in [
+        ("Now.\n<tool_", "Now.\n"),
+        ("<|to", ""),
+        ("Now.\n<tool_call>\n", "Now.\n"),
+        ("a < b", "a < b"),
+    ] {
         let stream = stream_of(&[text], &["{\"a\":1}"], "tool_use", 40);
         let seen = seen(&repaired(&stream, 500, None).0);
         assert_eq!(seen.text, left);
