@@ -2,5 +2,5 @@
 
 pub mod chain;
 pub mod model;
-mod safetensors;
-mod tokenizer;
+pub mod safetensors;
+pub mod tokenizer;

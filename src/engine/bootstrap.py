@@ -42,6 +42,7 @@ def main():
     free_dropped_entries()
     take_text_route()
     settle_snapshots()
+    keep_arguments()
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a session stays behind here.

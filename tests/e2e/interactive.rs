@@ -6,10 +6,15 @@ use crate::support::Stage;
 
 /// Starts a session and answers the question about the folder, which is the user's to answer.
 fn start<'a>(stage: &'a Stage, port: &str) -> Screen<'a> {
+    start_with(stage, port, "../hermes-llama")
+}
+
+/// The same on this model.
+pub fn start_with<'a>(stage: &'a Stage, port: &str, model: &str) -> Screen<'a> {
     let screen = Screen::open(stage, 80, 24);
     let binary = env!("CARGO_BIN_EXE_cclocal");
     screen.line(&format!(
-        "{binary} --model ../hermes-llama --port {port}; echo status=$?"
+        "{binary} --model {model} --port {port}; echo status=$?"
     ));
     screen.wait_for("Yes, I trust this folder");
     screen.settle();
@@ -31,7 +36,7 @@ fn yes_is_chosen(text: &str) -> bool {
         .any(|line| line.contains('❯') && line.contains("Yes, I trust"))
 }
 
-fn leave(screen: &Screen) {
+pub fn leave(screen: &Screen) {
     screen.line("/exit");
     screen.wait_for("status=0");
 }

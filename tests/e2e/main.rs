@@ -3,15 +3,18 @@
 //! - `CCLOCAL_E2E_HOME`: a `CCLOCAL_HOME` in which `cclocal setup` has been run;
 //! - `CCLOCAL_E2E_CLAUDE`, `CCLOCAL_E2E_CLAUDE_OLD`: the newest client, and an old one.
 
+mod chain;
 mod cut;
 mod demo;
 mod download;
 mod elsewhere;
 mod fake_hub;
+mod gateway;
 mod interactive;
 mod memory;
 mod print_mode;
 mod real;
+mod restart;
 mod screen;
 mod scripted_server;
 mod server;

@@ -59,6 +59,12 @@ pub fn tool_name(call: &str) -> Option<&str> {
     (end > 0).then(|| &rest[..end])
 }
 
+/// Whether this is an opening and nothing more.
+pub fn is_bare(call: &str) -> bool {
+    let call = call.trim_end();
+    MARKERS.into_iter().any(|(opening, _)| opening == call)
+}
+
 fn next_opening(text: &str, position: usize) -> Option<(usize, &'static str, &'static str)> {
     MARKERS
         .into_iter()

@@ -307,9 +307,18 @@ impl Repair {
             .and_then(|data| data.remove("cut_call"));
         let was_cut = data["delta"]["stop_reason"] == "max_tokens"
             || (!is_truthful && self.usage.output_tokens >= self.max_tokens);
-        let open = match markup::look(&self.suspect) {
-            Markup::Open(start) if was_cut => Some(start),
-            _ => None,
+        let (open, leak) = match markup::look(&self.suspect) {
+            Markup::Open(start) if was_cut => (Some(start), Some(start)),
+            // Where a marker is several tokens, the engine sends it as text before it knows it for a call.
+            Markup::Perhaps(start) if !self.calls.is_empty() || told.is_some() => {
+                (None, Some(start))
+            }
+            Markup::Open(start)
+                if !self.calls.is_empty() && markup::is_bare(&self.suspect[start..]) =>
+            {
+                (None, Some(start))
+            }
+            _ => (None, None),
         };
         let whole = self.whole_calls(was_cut, is_truthful, told.as_ref());
         let dropped = self.calls.get(whole).map(|call| call.name.clone());
@@ -324,11 +333,11 @@ impl Repair {
                 dropped.as_deref().map(notice::broken_call)
             };
         if let Some(notice) = notice {
-            self.release_without(whole, open, out);
+            self.release_without(whole, leak, out);
             out.extend(self.block(&notice));
             data["delta"]["stop_reason"] = "max_tokens".into();
         } else {
-            self.release(out);
+            self.release_without(whole, leak, out);
             if was_cut {
                 data["delta"]["stop_reason"] = "max_tokens".into();
             }

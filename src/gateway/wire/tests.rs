@@ -358,6 +358,22 @@ fn leaked_markup_of_a_cut_call_is_taken_out() {
 }
 
 #[test]
+fn the_beginning_of_a_calls_marker_is_no_text() {
+    for (text, left) in [
+        ("Now.\n<tool_", "Now.\n"),
+        ("<|to", ""),
+        ("Now.\n<tool_call>\n", "Now.\n"),
+        ("a < b", "a < b"),
+    ] {
+        let stream = stream_of(&[text], &["{\"a\":1}"], "tool_use", 40);
+        let seen = seen(&repaired(&stream, 500, None).0);
+        assert_eq!(seen.text, left);
+        assert_eq!(seen.calls, [("Write".into(), json!({"a": 1}))]);
+        assert_eq!(seen.stop_reason.as_deref(), Some("tool_use"));
+    }
+}
+
+#[test]
 fn talk_of_markup_is_only_talk() {
     for texts in [
         &["a <", "b and <tool_call>x</tool", "_call> c", " < d"][..],
