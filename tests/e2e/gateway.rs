@@ -217,9 +217,20 @@ fn of_compaction(debug: &str) -> String {
 fn a_prompt_beyond_the_window_is_refused_and_compacted() {
     let stage = real::stage(&real::client());
     let debug = stage.path("debug.log").display().to_string();
-    // Two files at once: to the client 10,000 tokens, to this model 40,000.
-    let mut replies: Vec<String> = (0..4).map(|number| read(&stage, &[number], 1000)).collect();
-    replies.push(read(&stage, &[4, 5], 20_000));
+    // What was read by Read would be read again after the compaction. At the end, two files at once: to the client 9,000 tokens, to this model 34,000.
+    let early = (0..4).map(|number| {
+        let name = format!("early{number}");
+        let path = stage.write(&format!("work/{name}.txt"), &lines(&name, 1_500));
+        let path = path.display().to_string();
+        let arguments = [
+            ("pattern", "line"),
+            ("path", &path),
+            ("output_mode", "content"),
+        ];
+        Dialect::Hermes.call("Grep", &arguments)
+    });
+    let mut replies: Vec<String> = early.collect();
+    replies.push(read(&stage, &[1, 2], 15_000));
     replies.push("All is read.".into());
     let model = Chain {
         replies: &replies,
@@ -246,20 +257,27 @@ fn a_prompt_beyond_the_window_is_refused_and_compacted() {
     assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
 }
 
+/// 2.1.197 takes 200,000 tokens for granted, whatever it is told: the refusal is what makes it compact.
 #[test]
-fn the_old_client_goes_up_to_the_window() {
+fn the_old_client_goes_up_to_the_window_and_compacts_there() {
     let stage = real::stage(&real::old_client());
     let model = reading(&stage, 16, 3000, false);
+    let debug = stage.path("debug.log").display().to_string();
     let ran = print(
         &stage,
         &model,
         &["--ctx", "65536"],
-        &["--output-format", "stream-json", "--verbose"],
+        &["--debug-file", &debug],
     );
-    println!("{}\n{}", ran.stdout, ran.stderr);
-    let logged = Prompts::of(&engine_log(&stage));
-    println!("{logged:?}");
+    let debug = stage.read("debug.log");
+    assert!(debug.contains("tokens > 65536 maximum"), "{debug}");
     assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
+    let logged = Prompts::of(&engine_log(&stage));
+    assert!(
+        logged.0.iter().all(|prompt| prompt.0 <= 65_536),
+        "{logged:?}"
+    );
 }
 
 #[test]
@@ -377,7 +395,7 @@ fn strangers_get_no_answer_and_prompts_are_in_no_file() {
             403,
         ),
         (format!("Host: evil.example\r\n{good}{plain}"), 403),
-        (format!("{good}{plain}"), 400),
+        (format!("{good}{plain}"), 403),
         (format!("{host}{good}Content-Type: text/plain\r\n"), 415),
     ] {
         let (got, answer) = post(&head);
@@ -400,10 +418,9 @@ fn strangers_get_no_answer_and_prompts_are_in_no_file() {
 
     let with_it = files_with(&stage.path("cclocal/state"), marked);
     let log = stage.path(format!("cclocal/state/server-{}.log", server.port));
-    assert_eq!(
-        with_it,
-        [log],
-        "the engine's log alone has the prompt's start"
+    assert!(
+        with_it.iter().all(|path| *path == log),
+        "the engine's log alone may have the prompt's start: {with_it:?}"
     );
     let own = stage.path(format!("cclocal/state/supervisor-{}.log", server.port));
     let said = std::fs::read_to_string(&own).expect("its log");
