@@ -131,9 +131,9 @@ impl Chain<'_> {
             chains.push(chain);
         }
         assert!(
-            vocabulary.len() <= self.width,
+            vocabulary.size() <= self.width,
             "{} tokens",
-            vocabulary.len()
+            vocabulary.size()
         );
         let mut next = vec![end; self.width];
         for pair in chains.iter().flat_map(|chain| chain.windows(2)) {
