@@ -157,7 +157,7 @@ fn links(vocabulary: &mut Vocabulary, end: usize, call: &str) -> Vec<usize> {
     chains.push(chain);
 
     // Whatever is in no chain, and the last of each, ends the answer.
-    let mut next = vec![end; vocabulary.len()];
+    let mut next = vec![end; vocabulary.size()];
     for pair in chains.iter().flat_map(|chain| chain.windows(2)) {
         next[pair[0]] = pair[1];
     }

@@ -23,7 +23,7 @@ impl Vocabulary {
     }
 
     /// How many tokens there are.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.tokens.len()
     }
 
@@ -91,7 +91,7 @@ impl Vocabulary {
             .tokens
             .iter()
             .cloned()
-            .zip((0..self.len()).map(Value::from))
+            .zip((0..self.size()).map(Value::from))
             .collect();
         json!({
             "version": "1.0",
@@ -107,6 +107,12 @@ impl Vocabulary {
                 "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocabulary, "merges": [],
             },
         })
+    }
+}
+
+impl Default for Vocabulary {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -207,7 +213,7 @@ pub mod tests {
                 prop_assert!(ids.len() <= (text.len() / least).max(1));
             }
             let distinct: HashSet<&String> = vocabulary.tokens.iter().collect();
-            prop_assert_eq!(distinct.len(), vocabulary.len());
+            prop_assert_eq!(distinct.len(), vocabulary.size());
         }
     }
 }

@@ -81,7 +81,7 @@ impl Dialect {
 pub struct Chain<'a> {
     /// What it says, reply by reply.
     pub replies: &'a [String],
-    /// What it says instead if these words were said since its last reply.
+    /// What it says instead if these words were said to it.
     pub rules: &'a [(&'a str, &'a str)],
     /// Bytes of a token, at least.
     pub piece: usize,
@@ -131,9 +131,9 @@ impl Chain<'_> {
             chains.push(chain);
         }
         assert!(
-            vocabulary.len() <= self.width,
+            vocabulary.size() <= self.width,
             "{} tokens",
-            vocabulary.len()
+            vocabulary.size()
         );
         let mut next = vec![end; self.width];
         for pair in chains.iter().flat_map(|chain| chain.windows(2)) {

@@ -169,43 +169,40 @@ fn close(one: u64, other: u64) {
 fn compaction_begins_where_it_should() {
     let window = 65_536;
     let out = 8_192;
-    {
-        let stage = real::stage(&real::client());
-        let model = reading(&stage, 12, 3000, false);
-        let debug = stage.path("debug.log").display().to_string();
-        let ran = print(
-            &stage,
-            &model,
-            &["--ctx", "65536"],
-            &[
-                "--debug-file",
-                &debug,
-                "--output-format",
-                "stream-json",
-                "--verbose",
-            ],
-        );
-        assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
-        let debug = stage.read("debug.log");
-        let effective = format!("effectiveWindow={}", window - out);
-        assert!(debug.contains(&effective), "{}", of_compaction(&debug));
-        let logged = Prompts::of(&engine_log(&stage));
-        // The first request that is no turn is the one for a summary: it has instructions of some 3,000 tokens.
-        let turn = 3_600;
-        let before = logged
-            .0
-            .windows(2)
-            .take_while(|pair| pair[1].0.abs_diff(pair[0].0) < turn);
-        let last = before.last().expect("turns")[1].0;
-        let threshold = window - out - 13_000;
-        println!("compaction: prompts {logged:?}\n{}", of_compaction(&debug));
-        assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
-        assert!(last <= threshold && threshold < last + turn, "{logged:?}");
-        assert!(
-            logged.0.iter().all(|prompt| prompt.0 <= window),
-            "{logged:?}"
-        );
-    }
+    let stage = real::stage(&real::client());
+    let model = reading(&stage, 12, 3000, false);
+    let debug = stage.path("debug.log").display().to_string();
+    let ran = print(
+        &stage,
+        &model,
+        &["--ctx", "65536"],
+        &[
+            "--debug-file",
+            &debug,
+            "--output-format",
+            "stream-json",
+            "--verbose",
+        ],
+    );
+    assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
+    let debug = stage.read("debug.log");
+    let effective = format!("effectiveWindow={}", window - out);
+    assert!(debug.contains(&effective), "{}", of_compaction(&debug));
+    let logged = Prompts::of(&engine_log(&stage));
+    // The first request that is no turn is the one for a summary: it has instructions of some 3,000 tokens.
+    let turn = 3_600;
+    let before = logged
+        .0
+        .windows(2)
+        .take_while(|pair| pair[1].0.abs_diff(pair[0].0) < turn);
+    let last = before.last().expect("turns")[1].0;
+    let threshold = window - out - 13_000;
+    assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
+    assert!(last <= threshold && threshold < last + turn, "{logged:?}");
+    assert!(
+        logged.0.iter().all(|prompt| prompt.0 <= window),
+        "{logged:?}"
+    );
 }
 
 fn of_compaction(debug: &str) -> String {
@@ -217,9 +214,20 @@ fn of_compaction(debug: &str) -> String {
 fn a_prompt_beyond_the_window_is_refused_and_compacted() {
     let stage = real::stage(&real::client());
     let debug = stage.path("debug.log").display().to_string();
-    // Two files at once: to the client 10,000 tokens, to this model 40,000.
-    let mut replies: Vec<String> = (0..4).map(|number| read(&stage, &[number], 1000)).collect();
-    replies.push(read(&stage, &[4, 5], 20_000));
+    // What was read by Read would be read again after the compaction. At the end, two files at once: to the client 9,000 tokens, to this model 34,000.
+    let early = (0..4).map(|number| {
+        let name = format!("early{number}");
+        let path = stage.write(&format!("work/{name}.txt"), &lines(&name, 1_500));
+        let path = path.display().to_string();
+        let arguments = [
+            ("pattern", "line"),
+            ("path", &path),
+            ("output_mode", "content"),
+        ];
+        Dialect::Hermes.call("Grep", &arguments)
+    });
+    let mut replies: Vec<String> = early.collect();
+    replies.push(read(&stage, &[1, 2], 16_500));
     replies.push("All is read.".into());
     let model = Chain {
         replies: &replies,
@@ -240,26 +248,33 @@ fn a_prompt_beyond_the_window_is_refused_and_compacted() {
         ],
     );
     let debug = stage.read("debug.log");
-    println!("{}\n{}", ran.stdout, of_compaction(&debug));
-    assert!(debug.contains("tokens > 65536 maximum"), "{debug}");
+    let logged = Prompts::of(&engine_log(&stage));
+    assert!(debug.contains("tokens > 65536 maximum"), "{logged:?}");
     assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
 }
 
+/// 2.1.197 takes 200,000 tokens for granted, whatever it is told: the refusal is what makes it compact.
 #[test]
-fn the_old_client_goes_up_to_the_window() {
+fn the_old_client_goes_up_to_the_window_and_compacts_there() {
     let stage = real::stage(&real::old_client());
     let model = reading(&stage, 16, 3000, false);
+    let debug = stage.path("debug.log").display().to_string();
     let ran = print(
         &stage,
         &model,
         &["--ctx", "65536"],
-        &["--output-format", "stream-json", "--verbose"],
+        &["--debug-file", &debug],
     );
-    println!("{}\n{}", ran.stdout, ran.stderr);
-    let logged = Prompts::of(&engine_log(&stage));
-    println!("{logged:?}");
+    let debug = stage.read("debug.log");
+    assert!(debug.contains("tokens > 65536 maximum"), "{debug}");
     assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
+    let logged = Prompts::of(&engine_log(&stage));
+    assert!(
+        logged.0.iter().all(|prompt| prompt.0 <= 65_536),
+        "{logged:?}"
+    );
 }
 
 #[test]
@@ -309,7 +324,6 @@ fn killed_client(simple: bool) {
     server.stop();
     // The long reply has some 2,000 tokens.
     let replies = after_each(&log, "Anthropic messages (stream): ");
-    println!("{replies:?}");
     assert!(replies.iter().all(|tokens| *tokens < 1000), "{log}");
 }
 
@@ -377,7 +391,7 @@ fn strangers_get_no_answer_and_prompts_are_in_no_file() {
             403,
         ),
         (format!("Host: evil.example\r\n{good}{plain}"), 403),
-        (format!("{good}{plain}"), 400),
+        (format!("{good}{plain}"), 403),
         (format!("{host}{good}Content-Type: text/plain\r\n"), 415),
     ] {
         let (got, answer) = post(&head);
@@ -400,22 +414,18 @@ fn strangers_get_no_answer_and_prompts_are_in_no_file() {
 
     let with_it = files_with(&stage.path("cclocal/state"), marked);
     let log = stage.path(format!("cclocal/state/server-{}.log", server.port));
-    assert_eq!(
-        with_it,
-        [log],
-        "the engine's log alone has the prompt's start"
+    assert!(
+        with_it.iter().all(|path| *path == log),
+        "the engine's log alone may have the prompt's start: {with_it:?}"
     );
     let own = stage.path(format!("cclocal/state/supervisor-{}.log", server.port));
     let said = std::fs::read_to_string(&own).expect("its log");
     assert!(!said.is_empty(), "it is told to say all");
     assert!(!said.contains(&key), "nor is the key in it");
-    for private in files_with(&stage.path("cclocal/state"), "") {
+    for private in ["cclocal/state", "cclocal/state/run"] {
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(&private)
-            .expect("metadata")
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o077, 0, "{}", private.display());
+        let folder = std::fs::metadata(stage.path(private)).expect("a folder");
+        assert_eq!(folder.permissions().mode() & 0o077, 0, "{private}");
     }
     server.stop();
 }

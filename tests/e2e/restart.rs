@@ -156,7 +156,7 @@ impl Events {
     }
 
     fn wait_for(&mut self, text: &str) {
-        while let Some(line) = self.lines.next() {
+        for line in self.lines.by_ref() {
             let line = line.expect("a line");
             self.seen += &line;
             self.seen.push('\n');
