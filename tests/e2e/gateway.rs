@@ -586,12 +586,10 @@ fn files_with(folder: &Path, text: &str) -> Vec<std::path::PathBuf> {
 /// The process of this stage that runs this program.
 fn process(stage: &Stage, program: &Path) -> Pid {
     let program = program.canonicalize().expect("a path");
-    let pids = stage.survivors().into_iter().filter_map(|process| {
-        let pid = process.split('"').nth(1)?;
-        let runs = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-        (runs == program).then(|| pid.parse().expect("a number"))
-    });
-    let pids: Vec<i32> = pids.collect();
+    let runs_it = |pid: &i32| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|runs| runs == program)
+    };
+    let pids: Vec<i32> = stage.pids().into_iter().filter(runs_it).collect();
     let [pid] = pids[..] else {
         panic!("{} runs as {pids:?}", program.display());
     };

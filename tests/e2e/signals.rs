@@ -101,7 +101,7 @@ fn an_engine_that_the_system_kills_while_it_loads() {
         // By the first words of what its Python runs; the engine is asked for its flags before, by other words.
         let found = stage.survivors().into_iter().find_map(|process| {
             let engine = process.contains("Downloads that go on where they stopped");
-            let pid = process.split('"').nth(1)?.parse::<i32>().ok()?;
+            let pid = process.split(':').next()?.parse::<i32>().ok()?;
             engine.then_some(pid)
         });
         if let Some(pid) = found {

@@ -166,7 +166,8 @@ impl Stage {
             .collect()
     }
 
-    fn pids(&self) -> Vec<i32> {
+    /// Their process ids.
+    pub fn pids(&self) -> Vec<i32> {
         self.running().into_iter().map(|(pid, _)| pid).collect()
     }
 
