@@ -186,25 +186,26 @@ fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize, questions: &[us
     ran
 }
 
-fn only_what_is_new(name: &str) {
+/// On a processor a turn of the two mixtures takes seconds, so they get fewer: a turn that computed more than its own would show in any.
+fn only_what_is_new(name: &str, count: usize) {
     let stage = stage(&[name]);
-    let (ran, _) = turns(&stage, name, &[], 20, &[]);
+    let (ran, _) = turns(&stage, name, &[], count, &[]);
     assert!(ran.ratio() <= 1.05, "{}: {}", ran.ratio(), table(&ran));
 }
 
 #[test]
 fn turns_of_qwen2_compute_only_what_is_new() {
-    only_what_is_new("qwen2");
+    only_what_is_new("qwen2", 20);
 }
 
 #[test]
 fn turns_of_qwen3_moe_compute_only_what_is_new() {
-    only_what_is_new("qwen3_moe");
+    only_what_is_new("qwen3_moe", 8);
 }
 
 #[test]
 fn turns_of_glm4_moe_lite_compute_only_what_is_new() {
-    only_what_is_new("glm4_moe_lite");
+    only_what_is_new("glm4_moe_lite", 8);
 }
 
 /// The text route: no turn computes more than the step between snapshots beside what is new, whatever the template ends a prompt with.
