@@ -269,6 +269,19 @@ fn after_a_kill_the_supervisor_puts_it_back_where_that_takes_no_password() {
 }
 
 #[test]
+fn an_engine_for_which_the_limit_was_raised_is_not_kept() {
+    let mut stage = tight("yes");
+    stage.set("CCLOCAL_LINGER", "300");
+    let mut terminal = launch(&stage, &[]);
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("2\r");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    assert!(!terminal.text().contains("stays loaded"));
+    stage.assert_nothing_left();
+    assert_eq!(wired(&stage), "0");
+}
+
+#[test]
 fn another_session_in_between_shares_the_raised_limit() {
     let stage = tight("yes");
     stage.write("home/stay", "yes");
