@@ -12,6 +12,7 @@ use crate::machine::platform::Platform;
 use crate::memory::WIDE_WINDOW;
 use crate::memory::preflight::Checking;
 use crate::paths::Paths;
+use crate::process;
 use crate::process::signals::{self, Signals};
 use crate::secret::Secret;
 use crate::session::folder::Folder;
@@ -225,10 +226,7 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executab
     setup::engine(host, paths, ui)
 }
 
-/// One thread is enough: everything here waits.
+/// What sessions run on.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context(Exit::Other, "the asynchronous runtime cannot be started")
+    process::runtime().context(Exit::Other, "the asynchronous runtime cannot be started")
 }

@@ -6,3 +6,10 @@ pub mod signals;
 
 pub use child::{Change, Child, Ended};
 pub use deadline::{Finished, run};
+
+/// A runtime for what waits for other programs: one thread is enough.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}

@@ -18,6 +18,7 @@ use crate::machine::platform::{Os, Platform};
 use crate::memory::preflight::Checking;
 use crate::memory::{AMPLE_HEADROOM, Fit};
 use crate::paths::Paths;
+use crate::process;
 use crate::supervisor::find::{self, Running, Wanted};
 use crate::supervisor::protocol::Status;
 use crate::supervisor::record::USUAL_PORT;
@@ -151,21 +152,15 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         checking,
     } = reach;
     let name = request.model.name.as_str();
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .ok()
-    };
     let mut request = request.clone();
     prepare::learn(paths, &mut request, |id| {
         let _progress = ui.progress(&format!("asking the hub what {name} is"));
-        runtime()?.block_on(remote::config(host, id))
+        process::runtime().ok()?.block_on(remote::config(host, id))
     });
     let request = &request;
     let ask_hub = |id: &str| {
         let _progress = ui.progress(&format!("asking the hub how big {name} is"));
-        runtime()?.block_on(remote::size(host, id))
+        process::runtime().ok()?.block_on(remote::size(host, id))
     };
     let mut measured = prepare::measure(host, paths, platform, request, Some(engine), ask_hub);
     let others: u64 = running

@@ -2,7 +2,8 @@
 //!
 //! - [`state`]: what happens when, pure;
 //! - [`spec`]: what a supervisor is asked to run;
-//! - [`process`]: the supervisor itself: one task owns the engine, all else sends it messages;
+//! - [`process`]: the supervisor's process, from its start to its place in the background;
+//! - `owner`: its one task, which owns the engine; all else sends it messages;
 //! - [`protocol`], [`socket`]: what sessions and supervisor say to each other, and where;
 //! - [`record`]: the port, held for as long as the supervisor lives, and who runs where;
 //! - [`lease`], [`find`], [`start`]: a session's hold on an engine, finding one, starting one.
@@ -10,6 +11,7 @@
 mod connection;
 pub mod find;
 pub mod lease;
+mod owner;
 pub mod process;
 pub mod protocol;
 pub mod record;

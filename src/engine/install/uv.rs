@@ -95,9 +95,7 @@ pub fn fetch(paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf> {
     let wheel = std::thread::scope(|scope| {
         scope
             .spawn(|| {
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
+                crate::process::runtime()
                     .map_err(|error| error.to_string())?
                     .block_on(download(&index, certificate.as_deref()))
             })
