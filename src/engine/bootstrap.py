@@ -39,7 +39,7 @@ def main():
 
     resume_downloads()
     report_usage()
-    free_dropped_entries()
+    settle_entries()
     take_text_route()
     settle_snapshots()
     keep_arguments()

@@ -1,22 +1,128 @@
-"""Entries of the prefix cache that are dropped give their memory back at once: part of what starts the engine, see `bootstrap.py`."""
+"""Entries of the prefix cache without copies beside them: part of what starts the engine, see `bootstrap.py`."""
+
+# Marks a layer that was made for one request alone, so that its arrays may be let go.
+OWN_COPY = "cclocal_own_copy"
 
 
-def free_dropped_entries():
-    """vllm-mlx 0.6.0 keeps a list of a new entry's arrays in a function that refers to itself. Python frees such a circle only when it looks
-    for circles, and with as many objects as an engine has it seldom looks for old ones: conversations that were dropped long ago stay in the
-    GPU's memory. Here the list is ours, and emptied. An engine whose insides are not as expected is left alone.
+def settle_entries():
+    """Makes and uses entries of the prefix cache layer by layer.
+
+    At the end of a turn vllm-mlx 0.6.0 takes the conversation out of its batch, quantises that, and copies the result: whole, each of them,
+    and all there at once beside the batch and the entry before. An entry that is quantised comes back in three copies. It also keeps the entry of
+    every turn, each with all of the conversation so far, until its limit is reached, and a list of a new entry's arrays in a function that
+    refers to itself, which Python frees when it next looks for circles. Here each layer is let go when the next is made, what a new entry extends goes
+    with it, and the list is ours. An engine whose insides are not as expected is left alone.
     """
     import inspect
 
     try:
         import mlx.core as mx
+        import mlx_lm.generate as generate
         from vllm_mlx import memory_cache
+        from vllm_mlx.scheduler import Scheduler
     except ImportError:
         return  # The engine's own start will say what is wrong.
     detach = getattr(memory_cache, "_detach_cache_for_storage", None)
+    if callable(detach) and list(inspect.signature(detach).parameters) == ["cache", "_eval_targets"]:
+        free_arrays_of_entries(mx, memory_cache, detach)
+    needed = (
+        (memory_cache, "_trim_to_offset"),
+        (memory_cache, "_quantize_cache"),
+        (memory_cache, "_is_cache_layer_trimmable"),
+        (memory_cache, "estimate_kv_cache_memory"),
+        (memory_cache, "_CacheEntry"),
+        (Scheduler, "_cleanup_finished"),
+    )
+    cache = getattr(memory_cache, "MemoryAwarePrefixCache", None)
+    prepare = getattr(cache, "prepare_store", None)
+    if prepare and all(hasattr(*name) for name in needed) and list(inspect.signature(prepare).parameters)[:3] == ["self", "tokens", "cache"]:
+        store_by_layers(memory_cache, cache, prepare, Scheduler)
+    if hasattr(memory_cache, "_dequantize_cache") and hasattr(generate, "_merge_caches"):
+        fetch_by_layers(mx, memory_cache, generate)
+
+
+def store_by_layers(memory_cache, cache, prepare, scheduler):
+    """Lets `prepare_store` use up what it is given, where whoever gives it needs it no more: at a turn's end, and for snapshots of ours."""
+
+    def prepared(self, tokens, layers, auxiliary=None):
+        config = self._config
+        usable = getattr(self, "cclocal_uses_up", False) and isinstance(layers, list) and not auxiliary
+        if not usable or not tokens or not layers or len(tokens) < config.min_prefix_tokens or tuple(tokens) in self._entries:
+            return prepare(self, tokens, layers, auxiliary)
+        trimmable = all(memory_cache._is_cache_layer_trimmable(layer) for layer in layers)
+        rest = memory_cache._trim_to_offset(layers)
+        if config.kv_quantize and len(tokens) >= config.kv_min_quantize_tokens:
+            rest = memory_cache._quantize_cache(rest, config.kv_bits, config.kv_group_size)
+        if memory_cache.estimate_kv_cache_memory(rest) > self._max_memory:
+            del rest
+            return prepare(self, tokens, layers, auxiliary)  # It says why not.
+        rest, made = list(rest), []
+        layers.clear()
+        rest.reverse()
+        try:
+            with self._copy_lock:
+                while rest:
+                    made += memory_cache._detach_cache_for_storage([rest.pop()])
+        except Exception as error:  # A turn without an entry is only slower.
+            self._stats.store_rejections += 1
+            memory_cache.logger.warning("[cache_store] rejecting entry: %s: %s", type(error).__name__, error)
+            return None
+        if trimmable:
+            drop_what_it_extends(self, tuple(tokens))
+        return memory_cache._CacheEntry.create(tokens, made)
+
+    cleanup = scheduler._cleanup_finished
+
+    def cleaned(self, *arguments, **options):
+        memory = getattr(self, "memory_aware_cache", None)
+        if memory is None:
+            return cleanup(self, *arguments, **options)
+        memory.cclocal_uses_up = True
+        try:
+            return cleanup(self, *arguments, **options)
+        finally:
+            memory.cclocal_uses_up = False
+
+    cache.prepare_store = prepared
+    scheduler._cleanup_finished = cleaned
+
+
+def drop_what_it_extends(memory, key):
+    """A cache that can be cut back serves all that its own beginning would."""
+    for other in [other for other in memory._entries if len(other) < len(key) and key[: len(other)] == other]:
+        memory.remove(list(other))
+
+
+def fetch_by_layers(mx, memory_cache, generate):
+    """Puts an entry into a batch so that of what was made for it only one layer is there at a time."""
+    dequantise, merge = memory_cache._dequantize_cache, generate._merge_caches
+
+    def dequantised(layers):
+        made = dequantise(layers)
+        for layer, stored in zip(made, layers):
+            if layer is not stored and hasattr(layer, "keys"):
+                setattr(layer, OWN_COPY, True)
+        return made
+
+    def merged(caches):
+        if len(caches) != 1 or not any(getattr(layer, OWN_COPY, False) for layer in caches[0]):
+            return merge(caches)
+        batch = []
+        for layer in caches[0]:
+            batch += merge([[layer]])
+            if getattr(layer, OWN_COPY, False):
+                mx.eval(batch[-1].state)
+                layer.keys = layer.values = None
+        return batch
+
+    memory_cache._dequantize_cache = dequantised
+    generate._merge_caches = merged
+
+
+def free_arrays_of_entries(mx, memory_cache, detach):
     collect = getattr(memory_cache, "_collect_mx_array_ids", None)
     refused = getattr(memory_cache, "UndetachableCacheError", None)
-    if not (detach and collect and refused) or list(inspect.signature(detach).parameters) != ["cache", "_eval_targets"]:
+    if not (collect and refused):
         return
 
     def ids(layers):

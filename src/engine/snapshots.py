@@ -43,7 +43,7 @@ def settle_snapshots():
     )
     if not all(hasattr(owner, name) for owner, name in needed):
         return
-    Snapshots(BatchedEngine, PromptProcessingBatch, Scheduler)
+    return Snapshots(BatchedEngine, PromptProcessingBatch, Scheduler)
 
 
 class Snapshots:
@@ -164,11 +164,19 @@ class Planned:
             if meta is not None:
                 copy.meta_state = meta
             copy.state = original.state
+        # What was taken out of the batch is let go layer by layer (`entries.py`), and what is superseded first, so that no copies pile up.
+        live.clear()
         key = tuple(self.request.prompt_token_ids[: self.end])
-        if not memory.store(list(key), snapshot, evict_prefixes=False):
-            return
-        self.request.snapshot_is_settled = True
         self.tidy(memory, key)
+        memory.cclocal_uses_up = True
+        try:
+            if not memory.store(list(key), snapshot, evict_prefixes=False):
+                return
+        finally:
+            memory.cclocal_uses_up = False
+        if self.question:
+            self.snapshots.questions.add(key)
+        self.request.snapshot_is_settled = True
         logging.getLogger("vllm_mlx.scheduler").info(
             "[snapshot] tokens=%d of prompt_tokens=%d entries=%d", self.end, len(self.request.prompt_token_ids), len(memory._entries)
         )
@@ -178,14 +186,9 @@ class Planned:
         before = [other for other in memory._entries if len(other) < len(key) and key[: len(other)] == other]
         questions = self.snapshots.questions
         questions &= set(memory._entries)
-        kept = None
-        if self.question:
-            questions.add(key)
-        else:
-            kept = max((other for other in before if other in questions), key=len, default=None)
+        asked = (other for other in before if other in questions)
+        kept = None if self.question else max(asked, key=len, default=None)
         for other in before:
             if other != kept:
                 questions.discard(other)
                 memory.remove(list(other))
-
-

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,13 @@ use crate::process;
 
 /// How long sudo may take where it asks nothing.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the kernel may take to return the lock of a process that was killed. As long a session takes longer to end that leaves the limit to
+/// others.
+const RELEASED_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long to wait between two tries to get the lock.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// What was before, in MiB; 0 is the system's own choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +115,7 @@ impl Raised {
     /// Leaves the limit: puts it back if nobody else uses it. False: it had to be put back and was not; it stays on record.
     pub fn put_back(mut self, host: &Host, asking: Asking) -> bool {
         self.lock = None;
-        let Ok(Some(_alone)) = exclusive(&self.file) else {
+        let Some(_alone) = alone(&self.file) else {
             return true;
         };
         // Somebody who used it too may have put it back between our letting go and our taking hold.
@@ -172,6 +179,18 @@ fn open(file: &Path) -> std::io::Result<File> {
         .truncate(false)
         .write(true)
         .open(file.with_extension("lock"))
+}
+
+/// The lock for us alone. None: others use the limit. A process that was killed is seen to be gone by its closed connections, and the kernel may
+/// close its files a moment later, so it is tried for a while.
+fn alone(file: &Path) -> Option<File> {
+    let since = Instant::now();
+    loop {
+        match exclusive(file) {
+            Ok(None) if since.elapsed() < RELEASED_WITHIN => std::thread::sleep(TRY_AGAIN),
+            tried => return tried.ok().flatten(),
+        }
+    }
 }
 
 fn exclusive(file: &Path) -> std::io::Result<Option<File>> {

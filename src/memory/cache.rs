@@ -21,6 +21,9 @@ pub enum Stored {
     Quantised,
 }
 
+/// How often a layer is there beside the conversation and its entry while the one becomes the other.
+const COPIES: u64 = 3;
+
 /// Numbers that share a scale and an offset in [`Stored::Quantised`]. Source: vllm-mlx 0.6.0, `MemoryCacheConfig`.
 const GROUP: u64 = 64;
 
@@ -53,11 +56,21 @@ impl Architecture {
     /// The most that the caches of a running request can hold: one that began with a stored entry grows from that entry's length, and a
     /// sliding window holds a whole step more while a prompt is read.
     pub fn most_live_bytes(&self, tokens: u64, step: u64) -> u64 {
+        self.constant_bytes() + (tokens + ROWS) * self.bytes_per_token() + self.sliding_step(step)
+    }
+
+    /// The most that an entry can take that is made on the way through a prompt, as snapshots are: see [`Architecture::most_live_bytes`].
+    pub fn snapshot_bytes(&self, tokens: u64, step: u64, stored: Stored) -> u64 {
+        self.stored_bytes(tokens, stored) + self.sliding_step(step)
+    }
+
+    /// Bytes of a step's rows in the layers with a sliding window.
+    fn sliding_step(&self, step: u64) -> u64 {
         let sliding = self.layers.iter().map(|layer| match layer.attention {
             Attention::Sliding { .. } => step * self.row(layer.attention),
             _ => 0,
         });
-        self.constant_bytes() + (tokens + ROWS) * self.bytes_per_token() + sliding.sum::<u64>()
+        sliding.sum()
     }
 
     /// Bytes of a stored entry of the prefix cache. It holds the rows that are used, without those that are free.
@@ -75,6 +88,22 @@ impl Architecture {
             Attention::Shared { .. } => 0,
         });
         layers.sum()
+    }
+
+    /// The most that there is for a moment while a conversation becomes an entry or an entry becomes one again: a layer of it, as it was taken out,
+    /// as it is quantised or not, and as it is kept. That it is no more than a layer is our doing (`engine/entries.py`).
+    pub fn copied_bytes(&self, tokens: u64) -> u64 {
+        let layers = self.layers.iter().map(|layer| match layer.attention {
+            Attention::Full(_) | Attention::Latent { .. } => {
+                (tokens + ROWS) * self.row(layer.attention)
+            }
+            Attention::Sliding { window, .. } => {
+                (tokens + ROWS).min(window) * self.row(layer.attention)
+            }
+            Attention::Linear { .. } => self.state(layer.attention),
+            Attention::Shared { .. } => 0,
+        });
+        COPIES * layers.max().unwrap_or(0)
     }
 
     /// Bytes that each layer's cache holds after the model was given these numbers of tokens, one after the other. Layers that share another's

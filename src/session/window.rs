@@ -112,8 +112,8 @@ mod tests {
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
         error: Qwen3-Coder-30B-A3B does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 27.2 GB, and there are 18.4 GB to plan with: 18.0 GB for its weights, 2.5 GB for a conversation, 1.3 GB for the prefix cache, 5.1 GB for reading a prompt and for copies, 270 MB for the engine itself
-          hint: cclocal --gemma-light fits, with a window of 99,328 tokens; --no-mem-check tries it all the same
+          cause: the smallest window of use, 25,288 tokens, needs 22.3 GB, and there are 18.4 GB to plan with: 18.0 GB for its weights, 2.5 GB for a conversation, 1.3 GB for the prefix cache, 164 MB for reading a prompt and for copies, 270 MB for the engine itself
+          hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it all the same
         ");
         let asked = Asked {
             window: Some(120_000),
@@ -149,7 +149,7 @@ mod tests {
         let error = refused("Gemma", &refusal, None);
         insta::assert_snapshot!(error, @"
         error: Gemma does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 7.1 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 450 MB for a conversation, 482 MB for the prefix cache, 917 MB for reading a prompt and for copies, 270 MB for the engine itself
+          cause: the smallest window of use, 25,288 tokens, needs 6.6 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 450 MB for a conversation, 503 MB for the prefix cache, 416 MB for reading a prompt and for copies, 270 MB for the engine itself
           hint: free some memory, or try it all the same with --no-mem-check
         ");
         let short = Refusal::Model {
@@ -176,6 +176,6 @@ mod tests {
     fn an_effect_is_said_in_tokens() {
         let asked = Asked::default();
         let (none, some) = (plan("gemma", 12, asked), plan("gemma", 21, asked));
-        assert_eq!(effect(&none, &some), "none → 44k tokens");
+        assert_eq!(effect(&none, &some), "none → 64k tokens");
     }
 }

@@ -54,7 +54,7 @@ fn the_menu_says_what_is_there_and_what_fits() {
     cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of thumb)
 
         MODEL                   SIZE   ON DISK           CONTEXT
-    > 1 Gemma-4-E4B           5.2 GB   yes               95k tokens
+    > 1 Gemma-4-E4B           5.2 GB   yes               94k tokens
         --gemma-light · clean tool calls, the one to start with
       2 Gemma-4-26B-A4B      16.0 GB   not yet           tight
         --gemma · mixture of experts, 3.8B active parameters
@@ -246,7 +246,7 @@ fn a_terminal_that_cannot_be_painted_on_gets_a_list_and_a_question() {
     let screen = terminal.wait_for("(Enter = 1)");
     insta::assert_snapshot!(screen, @"
     cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of thumb)
-      1 Gemma-4-E4B           5.0 GB   not yet           ~97k tokens
+      1 Gemma-4-E4B           5.0 GB   not yet           ~95k tokens
       2 Gemma-4-26B-A4B      16.0 GB   not yet           tight
       3 GLM-4.7-Flash        17.0 GB   not yet           tight
       4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           tight

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """What the engine's own code holds in memory for tiny models of the catalogue's architectures.
 
-    memory.py ARCHITECTURES.json STEP ENTRIES.py      (run it with the engine's own Python)
+    memory.py ARCHITECTURES.json STEP ENTRIES.py SNAPSHOTS.py      (run it with the engine's own Python)
 
 For each architecture it prints a line of JSON: the bytes of each layer's cache after each update, for a request alone (`alone`) and as the
 engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), and the most that one step of reading
-a prompt took beside weights and caches (`working`). For the model named `turns` it prints what two turns of a conversation took at the most, all
-in all, with the engine's scheduler (`plain`, and `quantised`), and what a dropped entry leaves behind, without and with `entries.py`. The weights are random: only sizes are looked at.
+a prompt took beside weights and caches (`working`). For the models named `turns` and `snapshots` it prints what turns of a conversation took at the
+most, all in all, with the engine's scheduler as we start it (`plain`, and `quantised`); for `turns` also as it is without ours (`copied`), and
+what a dropped entry leaves behind, without and with ours. The weights are random: only sizes are looked at.
 """
 
 import gc
 import importlib
 import json
 import logging
+import os
 import sys
 
 import mlx.core as mx
@@ -101,8 +103,8 @@ class Tokenizer:
         return "x" * len(tokens)
 
 
-def turns(model, quantise):
-    """Two turns as `--continuous-batching --max-num-seqs 1` serves them; the second goes on from the first."""
+def turns(model, quantise, snapshots=None):
+    """Turns as `--continuous-batching --max-num-seqs 1` serves them; each goes on from the one before. `snapshots`: of our own, where there are."""
     config = SchedulerConfig(
         max_num_seqs=1,
         prefill_step_size=64,
@@ -112,13 +114,17 @@ def turns(model, quantise):
         kv_cache_quantization=quantise,
     )
     scheduler = Scheduler(model, Tokenizer(), config)
+    gc.collect()
     weights = mx.get_active_memory()
-    said = [number % 300 for number in range(300)]
+    said = [number % 300 for number in range(1200)]
     measured = []
-    for turn in range(2):
+    for turn in range(3):
         mx.reset_peak_memory()
         sampling = SamplingParams(max_tokens=8, temperature=0.0)
-        request = Request(request_id=str(turn), prompt=said, sampling_params=sampling)
+        prompt = f"turn {turn}"
+        if snapshots:
+            snapshots.prompts[prompt] = (len(prompt), turn == 0)
+        request = Request(request_id=str(turn), prompt=prompt, sampling_params=sampling)
         request.prompt_token_ids, request.num_prompt_tokens = list(said), len(said)
         scheduler.add_request(request)
         reply = []
@@ -126,16 +132,25 @@ def turns(model, quantise):
             for output in scheduler.step().outputs:
                 reply += output.new_token_ids
         said = said + reply
+        entries = scheduler.memory_aware_cache._entries
         measured.append(
             {
                 "tokens": len(said),
                 "reused": request.cached_tokens,
                 "peak": mx.get_peak_memory() - weights,
+                "entries": sorted(len(key) for key in entries),
                 "stored": scheduler.memory_aware_cache._current_memory,
             }
         )
-        said += [number % 300 for number in range(100)]
+        said += [number % 300 for number in range(600)]
     return measured
+
+
+def ours(file, name):
+    """Puts a part of what starts the engine into place."""
+    parts = {}
+    exec(compile(open(file).read(), file, "exec"), parts)
+    return parts[name]()
 
 
 def main():
@@ -144,15 +159,11 @@ def main():
         architectures = json.load(file)
     step = int(sys.argv[2])
     updates = [step, step, 300, 1, 1]
+    later = []
     for name, config in architectures.items():
         model = build(config)
-        if name == "turns":
-            measured = {"name": name, "plain": turns(model, False), "quantised": turns(model, True)}
-            measured["left"] = left_behind(model)
-            exec(compile(open(sys.argv[3]).read(), sys.argv[3], "exec"), globals())
-            free_dropped_entries()
-            measured["left_with_ours"] = left_behind(model)
-            print(json.dumps(measured), flush=True)
+        if name in ("turns", "snapshots"):
+            later.append((name, model))
             continue
         alone = make_prompt_cache(model)
         held = follow(model, alone, updates)
@@ -176,6 +187,15 @@ def main():
         )
         del model, alone, batch, entry
         mx.clear_cache()
+    models = dict(later)
+    as_it_is = {"copied": turns(models["turns"], False), "left": left_behind(models["turns"])}
+    ours(sys.argv[3], "settle_entries")
+    as_it_is["left_with_ours"] = left_behind(models["turns"])
+    os.environ["CCLOCAL_TEXT_ROUTE"] = "yes"
+    snapshots = ours(sys.argv[4], "settle_snapshots")
+    for name, model, kept, more in (("turns", models["turns"], None, as_it_is), ("snapshots", models["snapshots"], snapshots, {})):
+        measured = {"name": name, "plain": turns(model, False, kept), "quantised": turns(model, True, kept)}
+        print(json.dumps({**measured, **more}), flush=True)
 
 
 main()
