@@ -28,7 +28,8 @@ def randomised(model, work):
         if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight", "up_proj.weight", "gate_proj.weight", "embed_tokens.weight", "per_layer_projection.weight")):
             weights[name] = (mx.random.normal(value.shape) * value.shape[-1] ** -0.5).astype(value.dtype)
         elif name.endswith("norm.weight"):
-            weights[name] = mx.ones_like(value)
+            # What Gemma's layers add outweighs the token that came in, which would else be repeated, as the output matrix is the embedding.
+            weights[name] = mx.full(value.shape, 8.0 if "post_" in name else 1.0, dtype=value.dtype)
     mx.eval(weights)
     mx.save_safetensors(str(work / "model.safetensors"), weights, metadata={"format": "mlx"})
 
