@@ -45,8 +45,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         missing.push("Claude Code is not installed: a launch would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
-    let mut measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
-    measured.memory.settle(request.longest_reply());
+    let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
     let tight = launch::checking(host, args) != Checking::Never
         && matches!(measured.memory.fit(), Fit::Tight(_));
     let mut prepared = prepare::prepare(
@@ -67,7 +66,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
             .map_err(|error| Error::other("there are no random numbers").cause(error))?,
         model: &prepared.model.served_name,
         context_window: prepared.memory.context_window,
-        output_tokens: prepared.output_tokens,
+        output_tokens: prepared.memory.output_tokens,
     };
     let plan = prepare::plan_client(host, &paths, platform.os, client, Probing::Assume)?;
     prepared.notices.extend(plan.notices.iter().cloned());

@@ -74,13 +74,8 @@ pub struct Question {
 
 impl Question {
     /// The question to ask, if there is one to ask. Where nothing is known there is nothing to offer.
-    pub fn of(
-        figures: &Figures,
-        checking: Checking,
-        limit: Limit,
-        output_tokens: u64,
-    ) -> Option<Self> {
-        let small = NARROW_WINDOW.max(smallest_window(output_tokens));
+    pub fn of(figures: &Figures, checking: Checking, limit: Limit) -> Option<Self> {
+        let small = NARROW_WINDOW.max(smallest_window(figures.output_tokens));
         let (machine, weights) = figures.machine.zip(figures.weights)?;
         let fit = figures.fit();
         let asked = match checking {
@@ -142,34 +137,47 @@ mod tests {
     use super::*;
     use crate::machine::memory::{BudgetSource, Memory};
     use crate::memory::WeightsSource;
+    use crate::memory::plan::Asked;
 
     const GIB: u64 = 1 << 30;
 
-    fn figures(ram: u64, weights: u64, asked: Option<u64>) -> Figures {
+    fn figures(ram: u64, weights: u64, window: Option<u64>) -> Figures {
+        asking(
+            ram,
+            weights,
+            Asked {
+                window,
+                output: None,
+            },
+        )
+    }
+
+    fn asking(ram: u64, weights: u64, asked: Asked) -> Figures {
         let machine = Memory {
             ram,
             budget: ram / 4 * 3,
             budget_source: BudgetSource::ThreeQuartersOfRam,
         };
-        Figures::new(Some(machine), Some((weights, WeightsSource::Disk)), asked)
+        let weights = Some((weights, WeightsSource::Disk));
+        Figures::new(Some(machine), weights, asked, None)
     }
 
     fn question(ram_gib: u64, weights: u64, asked: Option<u64>) -> Option<Question> {
         let limit = Limit::of(Os::Macos, ram_gib * GIB, Some(0));
         let figures = figures(ram_gib * GIB, weights, asked);
-        Question::of(&figures, Checking::WhenTight, limit, 8_192)
+        Question::of(&figures, Checking::WhenTight, limit)
     }
 
     #[test]
     fn it_is_asked_only_where_memory_is_tight_unless_it_is_to_be_asked_always() {
         assert_eq!(question(16, 5_000_000_000, None), None);
         let ample = figures(16 * GIB, 5_000_000_000, None);
-        assert!(Question::of(&ample, Checking::Always, Limit::None, 8_192).is_some());
+        assert!(Question::of(&ample, Checking::Always, Limit::None).is_some());
         let tight = figures(24 * GIB, 16_000_000_000, None);
-        assert!(Question::of(&tight, Checking::WhenTight, Limit::None, 8_192).is_some());
-        assert!(Question::of(&tight, Checking::Never, Limit::None, 8_192).is_none());
-        let unknown = Figures::new(None, None, None);
-        assert!(Question::of(&unknown, Checking::Always, Limit::None, 8_192).is_none());
+        assert!(Question::of(&tight, Checking::WhenTight, Limit::None).is_some());
+        assert!(Question::of(&tight, Checking::Never, Limit::None).is_none());
+        let unknown = Figures::new(None, None, Asked::default(), None);
+        assert!(Question::of(&unknown, Checking::Always, Limit::None).is_none());
     }
 
     #[test]
@@ -217,8 +225,12 @@ mod tests {
     #[test]
     fn the_small_window_holds_the_longest_reply() {
         let shrunk = |output| {
-            let figures = figures(24 * GIB, 16_000_000_000, None);
-            Question::of(&figures, Checking::WhenTight, Limit::None, output)
+            let asked = Asked {
+                window: None,
+                output: Some(output),
+            };
+            let figures = asking(24 * GIB, 16_000_000_000, asked);
+            Question::of(&figures, Checking::WhenTight, Limit::None)
                 .and_then(|question| question.shrunk)
         };
         assert_eq!(shrunk(8_192), Some(32_768));

@@ -71,7 +71,6 @@ pub struct Check<'a> {
     /// The model's name, for people.
     pub name: &'a str,
     pub checking: Checking,
-    pub output_tokens: u64,
 }
 
 /// Checks memory, asks where it is tight, and changes the figures as was answered. `limit` is the raised limit, if this session uses it; if it
@@ -88,7 +87,6 @@ pub fn check(
         os,
         name,
         checking,
-        output_tokens,
     } = check;
     let ram = figures.machine.map_or(0, |machine| machine.ram);
     let set = match os {
@@ -96,7 +94,7 @@ pub fn check(
         Os::Linux => None,
     };
     let option = Limit::of(os, ram, set);
-    let Some(mut question) = Question::of(figures, checking, option, output_tokens) else {
+    let Some(mut question) = Question::of(figures, checking, option) else {
         return Ok(None);
     };
     if !ui.interactive {
@@ -126,7 +124,6 @@ pub fn check(
                 budget: to << 20,
                 budget_source: BudgetSource::WiredLimit,
             });
-            figures.settle(output_tokens);
             ui.done(&format!(
                 "GPU memory limit raised to {} until the session ends",
                 mib(to)
@@ -154,7 +151,7 @@ fn unasked(ui: &Ui, name: &str, figures: &mut Figures, question: &Question) -> R
         );
     }
     match question.shrunk {
-        Some(window) if !figures.asked => {
+        Some(window) if figures.asked.window.is_none() => {
             figures.shrink(window);
             ui.notice(&format!(
                 "{}: the window is {} tokens instead of {}; --ctx or --no-mem-check keep it",

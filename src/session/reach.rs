@@ -168,7 +168,6 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         .map(|status| claim(platform.os, status))
         .sum();
     measured.memory.with_others(others);
-    measured.memory.settle(request.longest_reply());
     if checking != Checking::Never
         && !running.is_empty()
         && matches!(measured.memory.fit(), Fit::Tight(_) | Fit::TooBig(_))
@@ -191,7 +190,6 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         os: platform.os,
         name,
         checking,
-        output_tokens: request.longest_reply(),
     };
     if let Some(signal) = preflight::check(&check, &mut measured.memory, limit)? {
         return Ok(Checked::Signalled(signal));
@@ -201,10 +199,11 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         .map(|prepared| Checked::Go(Box::new(prepared)))
 }
 
-/// What an engine takes of the budget or may come to take, in bytes: its weights and room for its conversation. Where the budget is what is
-/// available now, what it has taken already is not in it any more.
+/// What an engine takes of the budget or may come to take, in bytes: what was planned for it, else its weights and room for its conversation.
+/// Where the budget is what is available now, what it has taken already is not in it any more.
 fn claim(os: Os, status: &Status) -> u64 {
-    let all = status.weights.unwrap_or(0) + AMPLE_HEADROOM;
+    let guess = status.weights.unwrap_or(0) + AMPLE_HEADROOM;
+    let all = status.claim.unwrap_or(guess);
     match os {
         Os::Macos => all,
         Os::Linux => all.saturating_sub(status.resident.unwrap_or(0)),
