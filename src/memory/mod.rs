@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod cache;
+pub mod choices;
 pub mod known;
 pub mod offer;
 pub mod plan;

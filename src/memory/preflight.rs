@@ -1,4 +1,5 @@
-//! Whether there is enough GPU memory for a session, and what can be done if there is not. Pure.
+//! Whether there is enough GPU memory for a session, and what can be done if there is not, where too little is known for a plan (see `choices.rs`).
+//! Pure.
 
 use super::{Figures, Fit, NARROW_WINDOW, smallest_window};
 use crate::machine::platform::Os;
@@ -116,20 +117,34 @@ impl Question {
         }
     }
 
-    /// The answer that was typed. None: it is not one of those offered.
-    pub fn answer(&self, typed: &str) -> Option<Answer> {
+    /// The answers that are offered, with their keys.
+    pub fn answers(&self) -> Vec<(&'static str, Answer)> {
         let raise = self.limit.raised().is_some();
         let shrink = self.shrunk.is_some();
-        match typed.trim().to_lowercase().as_str() {
-            "" => Some(self.recommended()),
-            "1" if shrink => Some(Answer::Shrink),
-            "2" if raise => Some(Answer::Raise),
-            "3" if raise && shrink => Some(Answer::Both),
-            "c" => Some(Answer::Continue),
-            "q" => Some(Answer::Quit),
-            _ => None,
-        }
+        let all = [
+            (shrink, ("1", Answer::Shrink)),
+            (raise, ("2", Answer::Raise)),
+            (shrink && raise, ("3", Answer::Both)),
+            (true, ("c", Answer::Continue)),
+            (true, ("q", Answer::Quit)),
+        ];
+        let offered = all.into_iter().filter(|(offered, _)| *offered);
+        offered.map(|(_, answer)| answer).collect()
     }
+}
+
+/// The answer that was typed, of those offered; an empty one is the recommended. None: it is none of them.
+pub fn answered(
+    answers: &[(&'static str, Answer)],
+    recommended: Answer,
+    typed: &str,
+) -> Option<Answer> {
+    let typed = typed.trim().to_lowercase();
+    if typed.is_empty() {
+        return Some(recommended);
+    }
+    let found = answers.iter().find(|(key, _)| *key == typed);
+    found.map(|(_, answer)| *answer)
 }
 
 #[cfg(test)]
@@ -240,7 +255,10 @@ mod tests {
     #[test]
     fn only_what_is_offered_is_an_answer() {
         let question = question(24, 16_000_000_000, None).expect("tight");
-        for (typed, answer) in [
+        let answer = |question: &Question, typed: &str| {
+            answered(&question.answers(), question.recommended(), typed)
+        };
+        for (typed, expected) in [
             ("", Some(Answer::Shrink)),
             ("1", Some(Answer::Shrink)),
             (" 2 ", Some(Answer::Raise)),
@@ -250,19 +268,19 @@ mod tests {
             ("4", None),
             ("yes", None),
         ] {
-            assert_eq!(question.answer(typed), answer, "{typed}");
+            assert_eq!(answer(&question, typed), expected, "{typed}");
         }
         let without_limit = Question {
             limit: Limit::Fine { mib: 21_504 },
             ..question
         };
-        assert_eq!(without_limit.answer("2"), None);
-        assert_eq!(without_limit.answer("3"), None);
+        assert_eq!(answer(&without_limit, "2"), None);
+        assert_eq!(answer(&without_limit, "3"), None);
         let without_window = Question {
             shrunk: None,
             ..question
         };
-        assert_eq!(without_window.answer("1"), None);
-        assert_eq!(without_window.answer("3"), None);
+        assert_eq!(answer(&without_window, "1"), None);
+        assert_eq!(answer(&without_window, "3"), None);
     }
 }

@@ -2,12 +2,14 @@
 
 use nix::sys::signal::Signal;
 
+use super::choose;
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
 use crate::machine::gpu_limit::{self, Asking, Found, Raised};
-use crate::machine::memory::{BudgetSource, Memory, wired_limit};
+use crate::machine::memory::wired_limit;
 use crate::machine::platform::Os;
-use crate::memory::preflight::{Answer, Checking, Limit, Question};
+use crate::memory::choices::Choices;
+use crate::memory::preflight::{Answer, Checking, Limit, Question, answered};
 use crate::memory::{Figures, Fit};
 use crate::paths::Paths;
 use crate::sys;
@@ -88,12 +90,10 @@ pub fn check(
         name,
         checking,
     } = check;
-    let ram = figures.machine.map_or(0, |machine| machine.ram);
-    let set = match os {
-        Os::Macos => wired_limit(host),
-        Os::Linux => None,
-    };
-    let option = Limit::of(os, ram, set);
+    let option = limit_option(host, os, figures);
+    if let Some(choices) = Choices::of(figures, option) {
+        return choose::choose(check, figures, limit, option, choices);
+    }
     let Some(mut question) = Question::of(figures, checking, option) else {
         return Ok(None);
     };
@@ -104,7 +104,7 @@ pub fn check(
         ui.say(&line);
     }
     loop {
-        let answer = ask(ui, &question);
+        let answer = ask(ui, &question.answers(), question.recommended());
         if let (Answer::Raise | Answer::Both, Some(to)) = (answer, question.limit.raised()) {
             match raise(host, paths, to)? {
                 Raising::Signalled(signal) => return Ok(Some(signal)),
@@ -119,11 +119,7 @@ pub fn check(
                 }
                 Raising::Done(raised) => *limit = Some(raised),
             }
-            figures.with_machine(Memory {
-                ram,
-                budget: to << 20,
-                budget_source: BudgetSource::WiredLimit,
-            });
+            choose::raised_to(figures, to);
             ui.done(&format!(
                 "GPU memory limit raised to {} until the session ends",
                 mib(to)
@@ -139,6 +135,16 @@ pub fn check(
             _ => Ok(None),
         };
     }
+}
+
+/// The limit of GPU memory, as it is and as it could be.
+pub fn limit_option(host: &Host, os: Os, figures: &Figures) -> Limit {
+    let ram = figures.machine.map_or(0, |machine| machine.ram);
+    let set = match os {
+        Os::Macos => wired_limit(host),
+        Os::Linux => None,
+    };
+    Limit::of(os, ram, set)
 }
 
 /// Without anybody to ask: the window is shrunk, and a model whose weights alone exceed the memory is not started.
@@ -278,45 +284,31 @@ fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
     lines
 }
 
-fn ask(ui: &Ui, question: &Question) -> Answer {
-    let mut keys = Vec::new();
-    if question.shrunk.is_some() {
-        keys.push("1");
-    }
-    if question.limit.raised().is_some() {
-        keys.push("2");
-        if question.shrunk.is_some() {
-            keys.push("3");
-        }
-    }
-    keys.extend(["c", "q"]);
-    let enter = match question.recommended() {
-        Answer::Shrink => "1",
-        Answer::Raise => "2",
-        Answer::Both => "3",
-        Answer::Continue => "c",
-        Answer::Quit => "q",
-    };
+/// The answer to a question, one of those offered. The end of the input is none of them, and quits.
+pub(super) fn ask(ui: &Ui, answers: &[(&'static str, Answer)], recommended: Answer) -> Answer {
+    let keys: Vec<&str> = answers.iter().map(|(key, _)| *key).collect();
     let keys = keys.join("/");
+    let enter = answers.iter().find(|(_, answer)| *answer == recommended);
+    let enter = enter.map_or("q", |(key, _)| key);
     loop {
         let Some(typed) = ui.ask(&format!("Choose [{keys}] (Enter = {enter})")) else {
             return Answer::Quit;
         };
-        match question.answer(&typed) {
+        match answered(answers, recommended, &typed) {
             Some(answer) => return answer,
             None => ui.say(&format!("Please answer one of {keys}.")),
         }
     }
 }
 
-enum Raising {
+pub(super) enum Raising {
     Done(Raised),
     Refused,
     /// A signal came at sudo's question, such as Ctrl-C, and the limit is as it was.
     Signalled(Signal),
 }
 
-fn raise(host: &Host, paths: &Paths, to: u64) -> Result<Raising> {
+pub(super) fn raise(host: &Host, paths: &Paths, to: u64) -> Result<Raising> {
     let caught = sys::catch();
     let raised = gpu_limit::raise(host, paths, to).context(Exit::Other, NOT_WRITTEN)?;
     match (caught.signal(), raised) {

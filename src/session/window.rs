@@ -1,9 +1,9 @@
-//! The window in words: why there is none, and what a choice changes.
+//! The window in words: why there is none, and what helps.
 
 use crate::error::{Error, Exit};
 use crate::machine::gpu_limit;
 use crate::memory::offer;
-use crate::memory::plan::{Plan, Refusal, Shares, usable};
+use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
 use crate::memory::working::Device;
 use crate::memory::{COMPACTION_RESERVE, FIRST_REQUEST, Figures, smallest_window};
@@ -161,20 +161,11 @@ pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
     ))
 }
 
-/// What a change does to the window: `24k → 61k tokens`. A side that has no plan is `none`.
-pub fn effect(now: &Result<Plan, Refusal>, then: &Result<Plan, Refusal>) -> String {
-    let side = |plan: &Result<Plan, Refusal>| match plan {
-        Ok(plan) => ui::kilo(plan.context_window),
-        Err(_) => "none".into(),
-    };
-    format!("{} → {} tokens", side(now), side(then))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::catalog;
-    use crate::memory::plan::Asked;
+    use crate::memory::plan::{Asked, Plan};
 
     fn plan(flag: &str, gib: u64, asked: Asked) -> Result<Plan, Refusal> {
         let entry = catalog().by_flag(flag).expect("a model");
@@ -251,12 +242,5 @@ mod tests {
           cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
           hint: take --out-tokens 8808 or less, or --ctx 41192 or more
         ");
-    }
-
-    #[test]
-    fn an_effect_is_said_in_tokens() {
-        let asked = Asked::default();
-        let (none, some) = (plan("gemma", 12, asked), plan("gemma", 21, asked));
-        assert_eq!(effect(&none, &some), "none → 44k tokens");
     }
 }
