@@ -26,8 +26,8 @@ pub const WIDE_WINDOW: u64 = 65_536;
 /// The window where room is short or unknown, in tokens. Source: the scripts' default. Much less holds no session.
 pub const NARROW_WINDOW: u64 = 32_768;
 
-/// What Claude Code's own first request takes of the window, in tokens, with room to work in. Its first request measures about 26 kB
-/// (9 tools and the system prompt), some 7,000 tokens.
+/// What Claude Code's own first request takes of the window, in tokens, with room to work in. With its chat template it measures 23 kB (2.1.331: 9 tools,
+/// the system prompt, the environment), some 5,200 tokens; an end-to-end test measures it anew (`tests/e2e/first_request.rs`).
 pub const FIRST_REQUEST: u64 = 8_192;
 
 /// What Claude Code keeps free above the point at which it compacts, beside the longest reply, in tokens. Source: Claude Code 2.1.330's log
