@@ -61,6 +61,20 @@ impl Model {
         self
     }
 
+    /// Whether the engine reads its prompts by the route for pictures and sound. `config`: the model's own, where it is on this disk.
+    pub fn takes_multimodal_route(&self, config: Option<&Value>) -> bool {
+        self.engine_profile == EngineProfile::Simple
+            && match (config, &self.source) {
+                (Some(config), _) => is_multimodal(config),
+                (None, Source::Hub(id)) => {
+                    let named = Choice::Argument(ModelArgument::Hub(id.clone()));
+                    resolve(&named, None)
+                        .is_some_and(|model| model.engine_profile == EngineProfile::Text)
+                }
+                (None, Source::Folder(_)) => false,
+            }
+    }
+
     fn from_entry(entry: &Entry) -> Self {
         Self {
             name: entry.name.clone(),
@@ -105,11 +119,7 @@ fn custom(source: Source, name: String, typed: &str, config: Option<&Value>) -> 
         .and_then(|config| config.get("model_type"))
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let multimodal = config.is_some_and(|config| {
-        ["vision_config", "audio_config"]
-            .iter()
-            .any(|key| config.get(*key).is_some_and(|value| !value.is_null()))
-    });
+    let multimodal = config.is_some_and(is_multimodal);
     // Before its config is on this disk, the name is all there is; the engine's start looks again.
     let has_text_route =
         has_text_route(model_type) || (config.is_none() && has_text_route(type_in_name(&name)));
@@ -136,6 +146,13 @@ fn custom(source: Source, name: String, typed: &str, config: Option<&Value>) -> 
         name,
         source,
     }
+}
+
+/// Whether a model has parts for pictures or sound.
+fn is_multimodal(config: &Value) -> bool {
+    ["vision_config", "audio_config"]
+        .iter()
+        .any(|key| config.get(*key).is_some_and(|value| !value.is_null()))
 }
 
 /// The engine's parser for a model we have no entry for, by the architecture that its config names, else by its name.

@@ -16,13 +16,17 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::hub::Cached;
 use crate::machine::platform::Platform;
-use crate::memory::Fit;
+use crate::memory::choices::Choices;
 use crate::memory::preflight::Checking;
+use crate::memory::working::Device;
+use crate::memory::{Figures, Fit};
 use crate::paths::Paths;
 use crate::plan::claude::ClaudePlan;
 use crate::secret::Secret;
 use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client, Prepared, Probing};
+use crate::session::window::{self, Instead};
+use crate::session::{choose, preflight};
 use crate::supervisor::find::{self, Wanted};
 use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
@@ -45,10 +49,21 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         missing.push("Claude Code is not installed: a launch would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
-    let mut measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
-    measured.memory.settle(request.longest_reply());
-    let tight = launch::checking(host, args) != Checking::Never
-        && matches!(measured.memory.fit(), Fit::Tight(_));
+    let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
+    let option = preflight::limit_option(host, platform.os, &measured.memory);
+    let choices = Choices::of(&measured.memory, option);
+    let checking = launch::checking(host, args);
+    let asked = would_ask(&measured.memory, choices.as_ref(), checking);
+    let refusal = choices
+        .as_ref()
+        .and_then(|choices| choices.now.as_ref().err());
+    let refused = refusal.map(|refusal| {
+        let instead = Instead::of(&measured.memory, option, Device::of(platform.os));
+        (
+            window::refused(&request.model.name, refusal, instead),
+            instead,
+        )
+    });
     let mut prepared = prepare::prepare(
         host,
         &paths,
@@ -67,14 +82,17 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
             .map_err(|error| Error::other("there are no random numbers").cause(error))?,
         model: &prepared.model.served_name,
         context_window: prepared.memory.context_window,
-        output_tokens: prepared.output_tokens,
+        output_tokens: prepared.memory.output_tokens,
     };
     let plan = prepare::plan_client(host, &paths, platform.os, client, Probing::Assume)?;
     prepared.notices.extend(plan.notices.iter().cloned());
-    if tight {
-        prepared.notices.push(
-            "memory is tight: on a terminal a launch asks what to do; off one it shrinks the window".into(),
-        );
+    let said = checking == Checking::Never || asked.is_some();
+    prepared.notices.extend(asked);
+    if let Some((error, _)) = refused.as_ref().filter(|_| !said) {
+        prepared.notices.push(match &error.hint {
+            Some(hint) => format!("a launch is refused: {}; {hint}", error.message),
+            None => format!("a launch is refused: {}", error.message),
+        });
     }
     let wanted = Wanted {
         source: &request.model.source,
@@ -99,7 +117,11 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         |engine| engine.script.display().to_string(),
     );
     let claude = claude.map_or_else(|| "claude".into(), |claude| claude.display().to_string());
-    let report = report(host, &prepared, &plan, &engine, &claude);
+    let planned = Planned {
+        choices: choices.as_ref(),
+        instead: refused.map(|(_, instead)| instead),
+    };
+    let report = report(host, &prepared, &planned, &plan, &engine, &claude);
     let text = if args.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {
@@ -109,9 +131,65 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     Ok(())
 }
 
+/// That a launch on a terminal would ask, if it would.
+fn would_ask(figures: &Figures, choices: Option<&Choices>, checking: Checking) -> Option<String> {
+    let Some(choices) = choices else {
+        let tight = checking != Checking::Never && matches!(figures.fit(), Fit::Tight(_));
+        return tight.then(|| {
+            "memory is tight: on a terminal a launch asks what to do; off one it shrinks the window".into()
+        });
+    };
+    let raise = choices.raise.as_ref()?;
+    let otherwise = match choices.now {
+        Ok(_) => "",
+        Err(_) => "; off one it is refused",
+    };
+    choices.are_asked(checking).then(|| {
+        format!(
+            "on a terminal a launch asks whether to raise the GPU limit, for a window of {} tokens{otherwise}",
+            ui::thousands(raise.plan.context_window)
+        )
+    })
+}
+
+/// What the memory is planned to be used for, or why it is not, and what could be done.
+struct Planned<'a> {
+    choices: Option<&'a Choices>,
+    instead: Option<Instead>,
+}
+
+impl Planned<'_> {
+    fn plan(&self) -> Value {
+        match self.choices.map(|choices| &choices.now) {
+            None => Value::Null,
+            Some(Ok(plan)) => json!(plan),
+            Some(Err(refusal)) => json!({
+                "refused": refusal,
+                "instead": self.instead.and_then(|instead| instead.model).map(|(flag, window)| {
+                    json!({ "flag": format!("--{flag}"), "context_window": window })
+                }),
+            }),
+        }
+    }
+
+    fn raised(&self) -> Value {
+        match self.choices.and_then(|choices| choices.raise.as_ref()) {
+            Some(raise) => {
+                json!({ "from_mib": raise.from, "to_mib": raise.to, "plan": raise.plan })
+            }
+            None => Value::Null,
+        }
+    }
+
+    fn smaller(&self) -> Value {
+        json!(self.choices.and_then(|choices| choices.smaller.as_ref()))
+    }
+}
+
 fn report(
     host: &Host,
     prepared: &Prepared,
+    planned: &Planned,
     plan: &ClaudePlan,
     engine: &str,
     claude: &str,
@@ -145,11 +223,9 @@ fn report(
         },
         "claude": self::claude(plan, claude),
         "memory": prepared.memory,
-        "memory_plan": match prepared.memory.planned() {
-            None => Value::Null,
-            Some(Ok(plan)) => json!(plan),
-            Some(Err(refusal)) => json!({ "refused": refusal }),
-        },
+        "memory_plan": planned.plan(),
+        "memory_raised": planned.raised(),
+        "memory_smaller": planned.smaller(),
         "notices": prepared.notices,
     })
 }
@@ -218,6 +294,10 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
         ui::thousands(prepared.memory.context_window),
         prepared.memory.why
     );
+    let picture = choose::lines(&model.name, &prepared.memory);
+    if !picture.is_empty() {
+        let _ = writeln!(out, "\n{}", picture.join("\n"));
+    }
     part(&mut out, report, "engine");
     part(&mut out, report, "claude");
     rest_of_claude(&mut out, host, plan, report);

@@ -12,6 +12,7 @@ use crate::machine::platform::{Os, Platform};
 use crate::memory::WeightsSource;
 use crate::memory::plan::Asked;
 use crate::memory::planner::Planner;
+use crate::memory::preflight::Limit;
 use crate::memory::room::Room;
 use crate::memory::working::Device;
 use crate::paths::Paths;
@@ -22,6 +23,7 @@ pub struct Here<'a> {
     /// If the system told.
     pub memory: Option<Memory>,
     os: Os,
+    limit: Limit,
 }
 
 impl<'a> Here<'a> {
@@ -31,7 +33,17 @@ impl<'a> Here<'a> {
             Ok(Found::Ready(engine)) => device::ask(host, &engine),
             _ => None,
         });
-        Self { paths, memory, os }
+        let set = match os {
+            Os::Macos => machine_memory::wired_limit(host),
+            Os::Linux => None,
+        };
+        let limit = Limit::of(os, memory.map_or(0, |memory| memory.ram), set);
+        Self {
+            paths,
+            memory,
+            os,
+            limit,
+        }
     }
 
     /// What a model gets, with nothing beside it. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken.
@@ -52,7 +64,7 @@ impl<'a> Here<'a> {
         };
         let device = Device::of(self.os);
         let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default())?;
-        let budget = self.memory?.budget;
-        Some(Room::of(&planner.on(budget), planner.weights, budget))
+        let raised = self.limit.raised().map(|mib| planner.on(mib << 20));
+        Some(Room::of(&planner.on(self.memory?.budget), raised.as_ref()))
     }
 }

@@ -97,9 +97,15 @@ fn context(room: Room) -> Option<String> {
         Room::Window {
             estimated: true, ..
         }
+        | Room::Raised {
+            estimated: true, ..
+        }
         | Room::Unknown => None,
         Room::Window { tokens, .. } => Some(format!("{} tokens", ui::kilo(tokens))),
-        Room::Tight => Some("tight on this machine".into()),
+        Room::Raised { tokens, .. } => Some(format!(
+            "{} tokens with the GPU limit raised",
+            ui::kilo(tokens)
+        )),
         Room::TooBig(_) => Some("too big for this machine".into()),
         Room::TooShort(_) => Some("too short a context".into()),
     }

@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod cache;
+pub mod choices;
 pub mod known;
 pub mod offer;
 pub mod plan;
@@ -13,7 +14,7 @@ pub mod working;
 use serde::Serialize;
 
 use crate::machine::memory::Memory;
-use plan::{Plan, Refusal};
+use plan::{Asked, Bound, OUTPUTS, Plan, Refusal};
 use planner::Planner;
 
 /// With this much left beside the weights, a long conversation fits, in bytes. Source: the scripts' README, problem 17 ("~6GB").
@@ -25,8 +26,8 @@ pub const WIDE_WINDOW: u64 = 65_536;
 /// The window where room is short or unknown, in tokens. Source: the scripts' default. Much less holds no session.
 pub const NARROW_WINDOW: u64 = 32_768;
 
-/// What Claude Code's own first request takes of the window, in tokens, with room to work in. Its first request measures about 26 kB
-/// (9 tools and the system prompt), some 7,000 tokens.
+/// What Claude Code's own first request takes of the window, in tokens, with room to work in. With its chat template it measures 23 kB (2.1.331: 9 tools,
+/// the system prompt, the environment), some 5,200 tokens; an end-to-end test measures it anew (`tests/e2e/first_request.rs`).
 pub const FIRST_REQUEST: u64 = 8_192;
 
 /// What Claude Code keeps free above the point at which it compacts, beside the longest reply, in tokens. Source: Claude Code 2.1.330's log
@@ -88,72 +89,109 @@ pub struct Figures {
     pub others: u64,
     /// Budget less others and weights, in bytes; below zero it does not fit.
     pub headroom: Option<i64>,
-    /// The context window that Claude Code is told, in tokens.
+    /// The context window that Claude Code and the gateway are told, in tokens.
     pub context_window: u64,
-    /// Whether it was asked for with --ctx.
+    /// The longest reply, in tokens.
+    pub output_tokens: u64,
     #[serde(skip)]
-    pub asked: bool,
+    pub asked: Asked,
     /// Why this window, in words.
     pub why: String,
     /// What plans the model, if enough is known of it.
     #[serde(skip)]
     pub planner: Option<Planner>,
+    /// What was decided, if enough is known of the model and the machine, and the memory holds it or is to be taken to hold it.
+    #[serde(skip)]
+    pub plan: Option<Plan>,
 }
 
 impl Figures {
-    /// Whether there is room, and a window: what was asked for, else a wide one if the figures are known. Where room is short, the preflight
-    /// comes next and may shrink it.
+    /// Whether there is room, and a window: what was asked for, else what the plan gives, else a wide one if the figures are known. Where room is
+    /// short, the preflight comes next and may change it.
     pub fn new(
         machine: Option<Memory>,
         weights: Option<(u64, WeightsSource)>,
-        asked: Option<u64>,
+        asked: Asked,
+        planner: Option<Planner>,
     ) -> Self {
         let headroom = headroom(machine, weights.map(|(bytes, _)| bytes));
-        let (context_window, why) = match (asked, headroom) {
-            (Some(asked), _) => (asked, "as asked with --ctx".into()),
+        let (context_window, why) = match (asked.window, headroom) {
+            (Some(asked), _) => (asked, AS_ASKED.into()),
             (None, None) => (NARROW_WINDOW, "memory or model size unknown".into()),
             (None, Some(headroom)) => (
                 WIDE_WINDOW,
                 format!("{:.1} GB beside the weights", headroom as f64 / 1e9),
             ),
         };
-        Self {
+        let mut figures = Self {
             machine,
             weights: weights.map(|(bytes, _)| bytes),
             weights_source: weights.map(|(_, source)| source),
             others: 0,
             headroom,
             context_window,
-            asked: asked.is_some(),
+            output_tokens: asked.output.unwrap_or(OUTPUTS[0]),
+            asked,
             why,
-            planner: None,
-        }
+            planner,
+            plan: None,
+        };
+        figures.settle();
+        figures
+    }
+
+    /// The budget less what others take, in bytes.
+    pub fn budget(&self) -> Option<u64> {
+        Some(self.machine?.budget.saturating_sub(self.others))
     }
 
     /// The plan on this machine beside what runs, if enough is known for one.
     pub fn planned(&self) -> Option<Result<Plan, Refusal>> {
-        self.planned_on(self.machine?.budget)
+        self.planned_on(self.budget()?)
     }
 
-    /// The plan if the machine's budget were this, in bytes.
+    /// The plan if there were this for the model, in bytes.
     pub fn planned_on(&self, budget: u64) -> Option<Result<Plan, Refusal>> {
-        let planner = self.planner.as_ref()?;
-        Some(planner.on(budget.saturating_sub(self.others)))
+        Some(self.planner.as_ref()?.on(budget))
     }
 
-    /// Takes the window of the plan, if there is one in which replies of this length have room, and none was asked for.
-    pub fn settle(&mut self, output_tokens: u64) {
-        let Some(Ok(plan)) = self.planned() else {
-            return;
-        };
-        if !self.asked && plan.context_window >= smallest_window(output_tokens) {
-            self.context_window = plan.context_window;
-            let about = if plan.estimated { ", estimated" } else { "" };
-            self.why = format!(
-                "what memory allows: {:.1} kB for each token{about}",
-                plan.bytes_per_token as f64 / 1e3
-            );
+    /// Takes what the plan says, if there is one.
+    fn settle(&mut self) {
+        self.plan = None;
+        if let Some(Ok(plan)) = self.planned() {
+            let why = match plan.bound {
+                Bound::Asked => AS_ASKED.into(),
+                Bound::Model => "the longest that the model was made for".into(),
+                Bound::Client => "the longest that Claude Code makes use of".into(),
+                Bound::Memory => {
+                    let about = if plan.estimated { ", estimated" } else { "" };
+                    format!(
+                        "what memory allows: {:.1} kB for each token{about}",
+                        plan.bytes_per_token as f64 / 1e3
+                    )
+                }
+            };
+            self.take(plan, why);
         }
+    }
+
+    /// Takes what is to be tried although the memory does not hold it, where it holds nothing.
+    pub fn insist(&mut self) {
+        if let (None, Some(planner), Some(budget)) = (&self.plan, &self.planner, self.budget()) {
+            let plan = planner.thriftiest_on(budget);
+            let why = match plan.bound {
+                Bound::Asked => AS_ASKED,
+                _ => "the smallest of use: memory is not enough for it",
+            };
+            self.take(plan, why.into());
+        }
+    }
+
+    fn take(&mut self, plan: Plan, why: String) {
+        self.context_window = plan.context_window;
+        self.output_tokens = plan.output_tokens;
+        self.why = why;
+        self.plan = Some(plan);
     }
 
     pub fn fit(&self) -> Fit {
@@ -172,14 +210,27 @@ impl Figures {
         let others = i64::try_from(others).unwrap_or(i64::MAX);
         self.headroom =
             headroom(self.machine, self.weights).map(|headroom| headroom.saturating_sub(others));
+        self.settle();
     }
 
     /// The same with a window that bounds the context more closely.
     pub fn shrink(&mut self, window: u64) {
-        self.why = format!("shrunk from {} to save memory", self.context_window);
-        self.context_window = window;
+        let why = format!("shrunk from {} to save memory", self.context_window);
+        match (&self.plan, &self.planner, self.budget()) {
+            (Some(plan), Some(planner), Some(budget)) => {
+                let plan = planner.narrowed(plan, window, budget);
+                self.take(plan, why);
+            }
+            _ => {
+                self.context_window = window;
+                self.why = why;
+            }
+        }
     }
 }
+
+/// Why the window is what it is, where it was asked for.
+const AS_ASKED: &str = "as asked with --ctx";
 
 /// Budget less weights, in bytes, if both are known.
 pub fn headroom(machine: Option<Memory>, weights: Option<u64>) -> Option<i64> {
@@ -191,7 +242,9 @@ pub fn headroom(machine: Option<Memory>, weights: Option<u64>) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use super::working::Device;
     use super::*;
+    use crate::catalog::{Choice, catalog, resolve};
     use crate::machine::memory::BudgetSource;
 
     fn mac(gib: u64) -> Memory {
@@ -207,6 +260,7 @@ mod tests {
         Figures::new(
             Some(mac(gib)),
             Some((weights, WeightsSource::Catalog)),
+            Asked::default(),
             None,
         )
     }
@@ -220,7 +274,10 @@ mod tests {
             figures(16, 18_000_000_000).fit(),
             Fit::TooBig(5_115_098_112)
         );
-        assert_eq!(Figures::new(None, None, None).fit(), Fit::Unknown);
+        assert_eq!(
+            Figures::new(None, None, Asked::default(), None).fit(),
+            Fit::Unknown
+        );
         assert_eq!(Fit::of(Some(AMPLE_HEADROOM as i64)), Fit::Ample);
         assert_eq!(
             Fit::of(Some(AMPLE_HEADROOM as i64 - 1)),
@@ -233,7 +290,49 @@ mod tests {
     fn the_window_is_what_was_asked_for_else_by_what_is_known() {
         let window = |figures: Figures| figures.context_window;
         assert_eq!(window(figures(64, 5_000_000_000)), WIDE_WINDOW);
-        assert_eq!(window(Figures::new(None, None, None)), NARROW_WINDOW);
-        assert_eq!(window(Figures::new(None, None, Some(50_000))), 50_000);
+        assert_eq!(
+            window(Figures::new(None, None, Asked::default(), None)),
+            NARROW_WINDOW
+        );
+        let asked = Asked {
+            window: Some(50_000),
+            output: Some(4_000),
+        };
+        let figures = Figures::new(None, None, asked, None);
+        assert_eq!(
+            (figures.context_window, figures.output_tokens),
+            (50_000, 4_000)
+        );
+    }
+
+    #[test]
+    fn the_plan_decides_all_and_changes_with_what_it_rests_on() {
+        let entry = catalog().by_flag("gemma").expect("a model");
+        let model = resolve(&Choice::Flag(entry.flag.clone()), None).expect("a model");
+        let weights = (entry.download_bytes(), WeightsSource::Catalog);
+        let asked = Asked::default();
+        let planner = Planner::of(&model, None, weights, Device::Metal, asked);
+        let mut figures = Figures::new(Some(mac(48)), Some(weights), asked, planner);
+        let decided = |figures: &Figures| {
+            let plan = figures.plan.as_ref();
+            plan.map(|plan| (plan.context_window, plan.output_tokens))
+        };
+        let told = |figures: &Figures| Some((figures.context_window, figures.output_tokens));
+        let wide = decided(&figures);
+        assert!(wide.is_some() && told(&figures) == wide);
+        figures.shrink(40_000);
+        assert_eq!(decided(&figures), Some((40_000, 8_192)));
+        assert_eq!(told(&figures), Some((40_000, 8_192)));
+        figures.with_others(20_000_000_000);
+        assert_eq!(decided(&figures), None);
+        assert!(matches!(
+            figures.planned(),
+            Some(Err(Refusal::Memory { .. }))
+        ));
+        figures.insist();
+        assert_eq!(decided(&figures), Some((25_288, 4_096)));
+        assert_eq!(told(&figures), Some((25_288, 4_096)));
+        figures.with_others(0);
+        assert_eq!(decided(&figures), wide, "there is room again");
     }
 }

@@ -34,6 +34,12 @@ const USABLE_PERCENT: u64 = 95;
 /// itself takes was not measured.
 const ENGINE_ITSELF: u64 = 270_000_000;
 
+/// By how much the limit of the prefix cache is above what a full window's entries take, in MiB: rounding, and the small arrays of an entry beside
+/// keys and values (some bytes for each layer), which the engine counts as well. An entry above the limit is refused, and then every turn is
+/// computed anew. No more is needed: an entry is as exact as the formula (`tests/e2e/memory.rs`), and one that is longer than the window is of no
+/// use, as the gateway refuses the prompt that would extend it.
+const CACHE_MARGIN: u64 = 2;
+
 /// System prompts whose state the engine keeps where it serves one request at a time. Source: vllm-mlx 0.6.0, VLLM_MLX_SYSTEM_KV_SLOTS.
 const SYSTEM_PROMPTS: u64 = 4;
 
@@ -90,6 +96,8 @@ pub struct Plan {
     pub prefill_step: u64,
     /// The engine's `--cache-memory-mb`, in MiB. None: this way of serving has no such cache.
     pub cache_memory_mb: Option<u64>,
+    /// Bytes of that for each token of the window.
+    pub cache_bytes_per_token: u64,
     /// Whether stored entries are to be quantised (`--kv-cache-quantization`).
     pub quantise: bool,
     /// Bytes that one more token of the conversation takes while it runs, its copies included.
@@ -135,6 +143,16 @@ pub enum Refusal {
     Reply { window: u64, needed: u64 },
 }
 
+impl Refusal {
+    /// Whether more memory would help. Else it is what was asked for, or the model.
+    pub fn is_of_memory(&self) -> bool {
+        match self {
+            Refusal::Memory { .. } | Refusal::Asked { .. } => true,
+            Refusal::Model { .. } | Refusal::Reply { .. } => false,
+        }
+    }
+}
+
 impl Shares {
     /// What the worst moment takes in all: the copies are made when nothing is read.
     pub fn taken(&self) -> u64 {
@@ -165,6 +183,34 @@ impl Plan {
         }
     }
 
+    /// What is tried where the memory holds no plan, and where it is to be tried all the same: what was asked for, else the smallest window, in the
+    /// way that takes the least.
+    pub fn thriftiest(inputs: &Inputs) -> Self {
+        let asked = inputs.asked;
+        let fits =
+            |output: u64| (asked.window).is_some_and(|window| smallest_window(output) <= window);
+        let [longest, shortest] = OUTPUTS;
+        let usual = if fits(longest) { longest } else { shortest };
+        let output = asked.output.unwrap_or(usual);
+        let (window, bound) = match asked.window {
+            Some(window) => (window, Bound::Asked),
+            None => (smallest_window(output), Bound::Memory),
+        };
+        Self::made(inputs, output, window, Way::thriftiest(inputs), bound)
+    }
+
+    /// The same with a smaller window, in tokens, which leaves memory to other programs.
+    pub fn narrowed(&self, inputs: &Inputs, window: u64) -> Self {
+        let way = Way {
+            step: self.prefill_step,
+            stored: match self.quantise {
+                true => Stored::Quantised,
+                false => Stored::Plain,
+            },
+        };
+        Self::made(inputs, self.output_tokens, window, way, Bound::Asked)
+    }
+
     fn with_output(inputs: &Inputs, output: u64) -> Result<Self, Refusal> {
         let Inputs {
             architecture,
@@ -185,16 +231,17 @@ impl Plan {
         }
         let thriftiest = Way::thriftiest(inputs);
         let least = thriftiest.total(inputs, smallest);
-        if least > usable(inputs) {
+        if least > usable(inputs.budget) {
             return Err(Refusal::Memory {
                 needed: least,
                 shares: thriftiest.shares(inputs, smallest),
-                usable: usable(inputs),
+                usable: usable(inputs.budget),
                 window: smallest,
             });
         }
         if let Some(window) = asked.window {
-            let way = Way::all(inputs).rfind(|way| way.total(inputs, window) <= usable(inputs));
+            let way =
+                Way::all(inputs).rfind(|way| way.total(inputs, window) <= usable(inputs.budget));
             return match way {
                 Some(way) => Ok(Self::made(inputs, output, window, way, Bound::Asked)),
                 None => Err(Refusal::Asked {
@@ -221,18 +268,20 @@ impl Plan {
         let mut shares = way.shares(inputs, window);
         let taken = way.total(inputs, window);
         shares.free = inputs.budget.saturating_sub(taken);
+        let less = way.shares(inputs, window - WINDOW_UNIT);
         Self {
             context_window: window,
             output_tokens: output,
             prefill_step: way.step,
             cache_memory_mb: match inputs.profile {
                 EngineProfile::Batched | EngineProfile::Text => {
-                    Some(shares.prefix_cache.div_ceil(1 << 20))
+                    Some((shares.prefix_cache >> 20) + CACHE_MARGIN)
                 }
                 EngineProfile::Simple => None,
             },
+            cache_bytes_per_token: (shares.prefix_cache - less.prefix_cache) / WINDOW_UNIT,
             quantise: way.stored == Stored::Quantised,
-            bytes_per_token: (taken - way.total(inputs, window - WINDOW_UNIT)) / WINDOW_UNIT,
+            bytes_per_token: (taken - less.taken()) / WINDOW_UNIT,
             shares,
             estimated: inputs.estimated || !inputs.architecture.known,
             bound,
@@ -240,13 +289,14 @@ impl Plan {
     }
 }
 
-fn usable(inputs: &Inputs) -> u64 {
-    inputs.budget / 100 * USABLE_PERCENT
+/// What of a budget is planned with, in bytes.
+pub fn usable(budget: u64) -> u64 {
+    budget / 100 * USABLE_PERCENT
 }
 
 /// The widest window from `smallest` to `most`, and the best way to serve it, where the thriftiest way can serve the smallest.
 fn widest(inputs: &Inputs, smallest: u64, most: u64) -> (u64, Way) {
-    let fits = |way: Way, window: u64| way.total(inputs, window) <= usable(inputs);
+    let fits = |way: Way, window: u64| way.total(inputs, window) <= usable(inputs.budget);
     let best = |window: u64| Way::all(inputs).rfind(|&way| fits(way, window));
     let thriftiest = Way::thriftiest(inputs);
     let wide = rounded(WIDE_WINDOW.clamp(smallest, most), smallest);
@@ -389,10 +439,9 @@ mod tests {
         assert_eq!(shares.taken() + shares.free, budget);
         assert!(shares.free >= budget / 20);
         assert!(shares.conversation >= plan.context_window * 98_304);
-        assert_eq!(
-            plan.cache_memory_mb,
-            Some(shares.prefix_cache.div_ceil(1 << 20))
-        );
+        let limit = plan.cache_memory_mb.expect("a limit") << 20;
+        let margin = limit - shares.prefix_cache;
+        assert!((1 << 20..=2 << 20).contains(&margin), "{margin}");
         assert_eq!(plan.context_window % WINDOW_UNIT, 0);
         assert_eq!(plan.output_tokens, OUTPUTS[0]);
     }
@@ -449,6 +498,36 @@ mod tests {
             ask(17_000_000_000, None, None),
             Err(Refusal::Memory { .. })
         ));
+    }
+
+    #[test]
+    fn where_nothing_fits_the_thriftiest_way_is_tried() {
+        let architecture = architecture(262_144);
+        let tried = |window, output| {
+            let plan = Plan::thriftiest(&Inputs {
+                asked: Asked { window, output },
+                ..inputs(&architecture, 17_000_000_000)
+            });
+            assert!(plan.quantise && plan.prefill_step == STEPS[0]);
+            assert_eq!(plan.shares.free, 0);
+            (plan.context_window, plan.output_tokens)
+        };
+        assert_eq!(tried(None, None), (25_288, 4_096));
+        assert_eq!(tried(None, Some(8_192)), (29_384, 8_192));
+        assert_eq!(tried(Some(26_000), None), (26_000, 4_096));
+        assert_eq!(tried(Some(50_000), None), (50_000, 8_192));
+    }
+
+    #[test]
+    fn a_smaller_window_is_served_the_same_way_and_takes_less() {
+        let architecture = architecture(262_144);
+        let inputs = inputs(&architecture, 40_000_000_000);
+        let plan = Plan::of(&inputs).expect("a plan");
+        let narrowed = plan.narrowed(&inputs, 32_768);
+        assert_eq!(narrowed.prefill_step, plan.prefill_step);
+        assert_eq!(narrowed.quantise, plan.quantise);
+        assert!(narrowed.shares.taken() < plan.shares.taken());
+        assert_eq!(narrowed.output_tokens, plan.output_tokens);
     }
 
     #[test]

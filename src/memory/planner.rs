@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::WeightsSource;
 use super::architecture::Architecture;
 use super::known;
-use super::plan::{Asked, Inputs, Plan, Refusal};
+use super::plan::{Asked, Inputs, MULTIMODAL_STEP, Plan, Refusal};
 use super::working::Device;
 use crate::catalog::{EngineProfile, Model, Source};
 
@@ -37,6 +37,9 @@ impl Planner {
             Source::Folder(_) => "",
         };
         let (architecture, estimated) = known::architecture(id, config)?;
+        let step = model
+            .takes_multimodal_route(config)
+            .then_some(MULTIMODAL_STEP);
         let (weights, source) = weights;
         Some(Self {
             architecture,
@@ -44,14 +47,28 @@ impl Planner {
             device,
             weights,
             asked,
-            step: None,
+            step,
             estimated: estimated || source != WeightsSource::Disk,
         })
     }
 
     /// The plan on a budget, in bytes: the machine's less what others take.
     pub fn on(&self, budget: u64) -> Result<Plan, Refusal> {
-        Plan::of(&Inputs {
+        Plan::of(&self.inputs(budget))
+    }
+
+    /// What is tried on a budget, in bytes, where it holds no plan.
+    pub fn thriftiest_on(&self, budget: u64) -> Plan {
+        Plan::thriftiest(&self.inputs(budget))
+    }
+
+    /// The same plan with a smaller window, in tokens. `budget`: the plan's, in bytes.
+    pub fn narrowed(&self, plan: &Plan, window: u64, budget: u64) -> Plan {
+        plan.narrowed(&self.inputs(budget), window)
+    }
+
+    fn inputs(&self, budget: u64) -> Inputs<'_> {
+        Inputs {
             architecture: &self.architecture,
             profile: self.profile,
             device: self.device,
@@ -60,7 +77,7 @@ impl Planner {
             asked: self.asked,
             step: self.step,
             estimated: self.estimated,
-        })
+        }
     }
 }
 
@@ -84,6 +101,7 @@ mod tests {
         assert!(known.estimated);
         let known = planner(&gemma, None, WeightsSource::Disk).expect("known");
         assert!(!known.estimated);
+        assert_eq!(known.step, None);
         let folder = Choice::Argument(ModelArgument::Folder("/models/own".into()));
         assert_eq!(planner(&folder, None, WeightsSource::Disk), None);
         let config = json!({"model_type": "qwen3", "hidden_size": 2048, "num_hidden_layers": 28, "num_attention_heads": 16,
@@ -91,5 +109,22 @@ mod tests {
         let own = planner(&folder, Some(config), WeightsSource::Disk).expect("read");
         let plan = own.on(24 << 30).expect("a plan");
         assert_eq!((plan.context_window, plan.estimated), (40_960, false));
+    }
+
+    #[test]
+    fn the_multimodal_route_has_a_step_of_its_own() {
+        let entry = resolve(&Choice::Flag("gemma".into()), None).expect("a model");
+        let planned = |model: &Model, config: Option<&Value>| {
+            let weights = (16_000_000_000, WeightsSource::Catalog);
+            let made = Planner::of(model, config, weights, Device::Metal, Asked::default());
+            made.expect("known").step
+        };
+        assert_eq!(planned(&entry, None), None);
+        let whole = entry.whole();
+        assert_eq!(planned(&whole, None), Some(MULTIMODAL_STEP));
+        let with_pictures = json!({"model_type": "gemma4", "vision_config": {}});
+        assert_eq!(planned(&whole, Some(&with_pictures)), Some(MULTIMODAL_STEP));
+        let text_alone = json!({"model_type": "gemma4_text"});
+        assert_eq!(planned(&whole, Some(&text_alone)), None);
     }
 }

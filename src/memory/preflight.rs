@@ -1,4 +1,5 @@
-//! Whether there is enough GPU memory for a session, and what can be done if there is not. Pure.
+//! Whether there is enough GPU memory for a session, and what can be done if there is not, where too little is known for a plan (see `choices.rs`).
+//! Pure.
 
 use super::{Figures, Fit, NARROW_WINDOW, smallest_window};
 use crate::machine::platform::Os;
@@ -74,13 +75,8 @@ pub struct Question {
 
 impl Question {
     /// The question to ask, if there is one to ask. Where nothing is known there is nothing to offer.
-    pub fn of(
-        figures: &Figures,
-        checking: Checking,
-        limit: Limit,
-        output_tokens: u64,
-    ) -> Option<Self> {
-        let small = NARROW_WINDOW.max(smallest_window(output_tokens));
+    pub fn of(figures: &Figures, checking: Checking, limit: Limit) -> Option<Self> {
+        let small = NARROW_WINDOW.max(smallest_window(figures.output_tokens));
         let (machine, weights) = figures.machine.zip(figures.weights)?;
         let fit = figures.fit();
         let asked = match checking {
@@ -121,20 +117,34 @@ impl Question {
         }
     }
 
-    /// The answer that was typed. None: it is not one of those offered.
-    pub fn answer(&self, typed: &str) -> Option<Answer> {
+    /// The answers that are offered, with their keys.
+    pub fn answers(&self) -> Vec<(&'static str, Answer)> {
         let raise = self.limit.raised().is_some();
         let shrink = self.shrunk.is_some();
-        match typed.trim().to_lowercase().as_str() {
-            "" => Some(self.recommended()),
-            "1" if shrink => Some(Answer::Shrink),
-            "2" if raise => Some(Answer::Raise),
-            "3" if raise && shrink => Some(Answer::Both),
-            "c" => Some(Answer::Continue),
-            "q" => Some(Answer::Quit),
-            _ => None,
-        }
+        let all = [
+            (shrink, ("1", Answer::Shrink)),
+            (raise, ("2", Answer::Raise)),
+            (shrink && raise, ("3", Answer::Both)),
+            (true, ("c", Answer::Continue)),
+            (true, ("q", Answer::Quit)),
+        ];
+        let offered = all.into_iter().filter(|(offered, _)| *offered);
+        offered.map(|(_, answer)| answer).collect()
     }
+}
+
+/// The answer that was typed, of those offered; an empty one is the recommended. None: it is none of them.
+pub fn answered(
+    answers: &[(&'static str, Answer)],
+    recommended: Answer,
+    typed: &str,
+) -> Option<Answer> {
+    let typed = typed.trim().to_lowercase();
+    if typed.is_empty() {
+        return Some(recommended);
+    }
+    let found = answers.iter().find(|(key, _)| *key == typed);
+    found.map(|(_, answer)| *answer)
 }
 
 #[cfg(test)]
@@ -142,34 +152,47 @@ mod tests {
     use super::*;
     use crate::machine::memory::{BudgetSource, Memory};
     use crate::memory::WeightsSource;
+    use crate::memory::plan::Asked;
 
     const GIB: u64 = 1 << 30;
 
-    fn figures(ram: u64, weights: u64, asked: Option<u64>) -> Figures {
+    fn figures(ram: u64, weights: u64, window: Option<u64>) -> Figures {
+        asking(
+            ram,
+            weights,
+            Asked {
+                window,
+                output: None,
+            },
+        )
+    }
+
+    fn asking(ram: u64, weights: u64, asked: Asked) -> Figures {
         let machine = Memory {
             ram,
             budget: ram / 4 * 3,
             budget_source: BudgetSource::ThreeQuartersOfRam,
         };
-        Figures::new(Some(machine), Some((weights, WeightsSource::Disk)), asked)
+        let weights = Some((weights, WeightsSource::Disk));
+        Figures::new(Some(machine), weights, asked, None)
     }
 
     fn question(ram_gib: u64, weights: u64, asked: Option<u64>) -> Option<Question> {
         let limit = Limit::of(Os::Macos, ram_gib * GIB, Some(0));
         let figures = figures(ram_gib * GIB, weights, asked);
-        Question::of(&figures, Checking::WhenTight, limit, 8_192)
+        Question::of(&figures, Checking::WhenTight, limit)
     }
 
     #[test]
     fn it_is_asked_only_where_memory_is_tight_unless_it_is_to_be_asked_always() {
         assert_eq!(question(16, 5_000_000_000, None), None);
         let ample = figures(16 * GIB, 5_000_000_000, None);
-        assert!(Question::of(&ample, Checking::Always, Limit::None, 8_192).is_some());
+        assert!(Question::of(&ample, Checking::Always, Limit::None).is_some());
         let tight = figures(24 * GIB, 16_000_000_000, None);
-        assert!(Question::of(&tight, Checking::WhenTight, Limit::None, 8_192).is_some());
-        assert!(Question::of(&tight, Checking::Never, Limit::None, 8_192).is_none());
-        let unknown = Figures::new(None, None, None);
-        assert!(Question::of(&unknown, Checking::Always, Limit::None, 8_192).is_none());
+        assert!(Question::of(&tight, Checking::WhenTight, Limit::None).is_some());
+        assert!(Question::of(&tight, Checking::Never, Limit::None).is_none());
+        let unknown = Figures::new(None, None, Asked::default(), None);
+        assert!(Question::of(&unknown, Checking::Always, Limit::None).is_none());
     }
 
     #[test]
@@ -217,8 +240,12 @@ mod tests {
     #[test]
     fn the_small_window_holds_the_longest_reply() {
         let shrunk = |output| {
-            let figures = figures(24 * GIB, 16_000_000_000, None);
-            Question::of(&figures, Checking::WhenTight, Limit::None, output)
+            let asked = Asked {
+                window: None,
+                output: Some(output),
+            };
+            let figures = asking(24 * GIB, 16_000_000_000, asked);
+            Question::of(&figures, Checking::WhenTight, Limit::None)
                 .and_then(|question| question.shrunk)
         };
         assert_eq!(shrunk(8_192), Some(32_768));
@@ -228,7 +255,10 @@ mod tests {
     #[test]
     fn only_what_is_offered_is_an_answer() {
         let question = question(24, 16_000_000_000, None).expect("tight");
-        for (typed, answer) in [
+        let answer = |question: &Question, typed: &str| {
+            answered(&question.answers(), question.recommended(), typed)
+        };
+        for (typed, expected) in [
             ("", Some(Answer::Shrink)),
             ("1", Some(Answer::Shrink)),
             (" 2 ", Some(Answer::Raise)),
@@ -238,19 +268,19 @@ mod tests {
             ("4", None),
             ("yes", None),
         ] {
-            assert_eq!(question.answer(typed), answer, "{typed}");
+            assert_eq!(answer(&question, typed), expected, "{typed}");
         }
         let without_limit = Question {
             limit: Limit::Fine { mib: 21_504 },
             ..question
         };
-        assert_eq!(without_limit.answer("2"), None);
-        assert_eq!(without_limit.answer("3"), None);
+        assert_eq!(answer(&without_limit, "2"), None);
+        assert_eq!(answer(&without_limit, "3"), None);
         let without_window = Question {
             shrunk: None,
             ..question
         };
-        assert_eq!(without_window.answer("1"), None);
-        assert_eq!(without_window.answer("3"), None);
+        assert_eq!(answer(&without_window, "1"), None);
+        assert_eq!(answer(&without_window, "3"), None);
     }
 }

@@ -7,9 +7,9 @@ use super::plan::{Plan, Refusal};
 pub enum Room {
     /// This window, in tokens.
     Window { tokens: u64, estimated: bool },
-    /// Its weights fit, but by our estimates, which are cautious, no session beside them.
-    Tight,
-    /// Its weights alone are this many bytes more than there are.
+    /// No session as it is, and this window, in tokens, with the GPU limit raised.
+    Raised { tokens: u64, estimated: bool },
+    /// The smallest session needs this many bytes more than there are.
     TooBig(u64),
     /// It holds no session anywhere: it was made for contexts of so many tokens.
     TooShort(u64),
@@ -18,31 +18,38 @@ pub enum Room {
 }
 
 impl Room {
-    /// What a plan comes to, for weights and a budget in bytes.
-    pub fn of(plan: &Result<Plan, Refusal>, weights: u64, budget: u64) -> Self {
-        match plan {
-            Ok(plan) => Room::Window {
+    /// What a plan comes to. `raised`: the plan with the GPU limit raised, where it can be.
+    pub fn of(plan: &Result<Plan, Refusal>, raised: Option<&Result<Plan, Refusal>>) -> Self {
+        match (plan, raised) {
+            (Ok(plan), _) => Room::Window {
                 tokens: plan.context_window,
                 estimated: plan.estimated,
             },
-            Err(Refusal::Memory { .. }) => match weights.checked_sub(budget) {
-                Some(short @ 1..) => Room::TooBig(short),
-                _ => Room::Tight,
+            (Err(Refusal::Memory { .. }), Some(Ok(plan))) => Room::Raised {
+                tokens: plan.context_window,
+                estimated: plan.estimated,
             },
-            Err(Refusal::Model { longest, .. }) => Room::TooShort(*longest),
-            Err(Refusal::Asked { fits, .. }) => Room::Window {
-                tokens: *fits,
-                estimated: false,
-            },
-            Err(Refusal::Reply { .. }) => Room::Unknown,
+            (Err(refusal), _) => Room::refused(refusal),
         }
     }
 
-    /// The window, in tokens.
+    fn refused(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Memory { needed, usable, .. } => Room::TooBig(needed.saturating_sub(*usable)),
+            Refusal::Model { longest, .. } => Room::TooShort(*longest),
+            Refusal::Asked { fits, .. } => Room::Window {
+                tokens: *fits,
+                estimated: false,
+            },
+            Refusal::Reply { .. } => Room::Unknown,
+        }
+    }
+
+    /// The window with the memory as it is, in tokens.
     pub fn window(self) -> Option<u64> {
         match self {
             Room::Window { tokens, .. } => Some(tokens),
-            Room::Tight | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
+            Room::Raised { .. } | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
         }
     }
 }

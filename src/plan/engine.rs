@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::catalog::{EngineProfile, Model};
 use crate::engine::flags::Flags;
+use crate::memory::plan::Plan;
 
 /// The output ceiling that we let the engine accept, in tokens. Source: vllm-mlx 0.6.0, default of `--max-request-tokens`.
 pub const MAX_OUTPUT_TOKENS: u64 = 32_768;
@@ -17,12 +18,20 @@ pub const MAX_OUTPUT_TOKENS: u64 = 32_768;
 /// engine that stalls (`gateway::Limits`), so this is more than it allows.
 const REQUEST_TIMEOUT_SECONDS: u64 = 3_600;
 
+/// How much of a prompt is computed at a time where there is no plan, in tokens. The scripts' 4,096 take up to 10 GB where a model's attention
+/// scores are written out (see docs/models.md).
+const USUAL_STEP: u64 = 2_048;
+
+/// The share of the memory that is available which the prefix cache may take where there is no plan. Source: the scripts' default.
+const USUAL_CACHE: &str = "0.35";
+
 /// What is asked of the engine.
 pub struct Inputs<'a> {
     pub model: &'a Model,
+    /// In tokens.
     pub output_tokens: u64,
-    /// How much of a prompt is computed at a time, in tokens: the bigger, the faster, and the more working memory it takes.
-    pub prefill_step: u64,
+    /// The plan of memory. None: too little is known of the model or the machine.
+    pub plan: Option<&'a Plan>,
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
     pub flags: &'a Flags,
@@ -71,11 +80,11 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
                 .push("this engine has no --continuous-batching: every turn computes the whole conversation again".into());
         }
         // Read by the engine in this mode only.
-        argv.value("--cache-memory-percent", "0.35");
-        argv.switch("--kv-cache-quantization");
+        argv.prefix_cache(inputs.plan);
         argv.value("--stream-interval", "4");
     }
-    argv.value("--prefill-step-size", &inputs.prefill_step.to_string());
+    let step = inputs.plan.map_or(USUAL_STEP, |plan| plan.prefill_step);
+    argv.value("--prefill-step-size", &step.to_string());
     argv.value(
         "--max-tokens",
         &MAX_OUTPUT_TOKENS
@@ -169,6 +178,17 @@ impl Argv<'_> {
         }
     }
 
+    /// How much the prefix cache may hold, and how.
+    fn prefix_cache(&mut self, plan: Option<&Plan>) {
+        let limit = plan.and_then(|plan| plan.cache_memory_mb);
+        if !limit.is_some_and(|mib| self.value("--cache-memory-mb", &mib.to_string())) {
+            self.value("--cache-memory-percent", USUAL_CACHE);
+        }
+        if plan.is_none_or(|plan| plan.quantise) {
+            self.switch("--kv-cache-quantization");
+        }
+    }
+
     fn tool_calls(&mut self, parser: &str) {
         if parser == "auto" {
             self.notices.push(
@@ -196,13 +216,17 @@ impl Argv<'_> {
 mod tests {
     use super::*;
     use crate::catalog::{Choice, resolve};
+    use crate::memory::WeightsSource;
+    use crate::memory::plan::Asked;
+    use crate::memory::planner::Planner;
+    use crate::memory::working::Device;
 
     fn planned(flag: &str, flags: &Flags, complete: bool) -> EnginePlan {
         let model = resolve(&Choice::Flag(flag.into()), None).expect("a model");
         plan(&Inputs {
             model: &model,
             output_tokens: 8192,
-            prefill_step: 4096,
+            plan: None,
             complete,
             flags,
             text_models: Path::new("/data/text-models"),
@@ -212,7 +236,7 @@ mod tests {
     #[test]
     fn a_trimmable_model_is_batched_one_at_a_time() {
         let plan = planned("coder", &Flags::of_pinned_engine(), true);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 2048 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
         assert_eq!(
             plan.env.get("HF_HUB_OFFLINE").map(String::as_str),
             Some("1")
@@ -226,9 +250,55 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_used_as_planned() {
+        let model = resolve(&Choice::Flag("coder".into()), None).expect("a model");
+        let weights = (18_000_000_000, WeightsSource::Catalog);
+        let planner = Planner::of(&model, None, weights, Device::Metal, Asked::default());
+        let planner = planner.expect("known");
+        let flags = |plan: &Plan, flags: &Flags| {
+            let argv = super::plan(&Inputs {
+                model: &model,
+                output_tokens: plan.output_tokens,
+                plan: Some(plan),
+                complete: true,
+                flags,
+                text_models: Path::new("/data/text-models"),
+            })
+            .argv;
+            let from = argv.iter().position(|word| word.contains("cache"));
+            let to = argv.iter().position(|word| word == "--max-request-tokens");
+            argv[from.expect("a flag")..to.expect("a flag")].join(" ")
+        };
+        let pinned = Flags::of_pinned_engine();
+        let tight = planner.on(31 << 30).expect("a plan");
+        let words = flags(&tight, &pinned);
+        assert_eq!(
+            words,
+            format!(
+                "--cache-memory-mb {} --kv-cache-quantization --stream-interval 4 --prefill-step-size {} --max-tokens {}",
+                tight.cache_memory_mb.expect("a limit"),
+                tight.prefill_step,
+                tight.output_tokens
+            )
+        );
+        let ample = planner.on(200 << 30).expect("a plan");
+        let words = flags(&ample, &pinned);
+        let limit = format!(
+            "--cache-memory-mb {} --stream-interval 4 ",
+            ample.cache_memory_mb.expect("a limit")
+        );
+        assert!(words.starts_with(&limit), "{words}");
+        let help = "usage: serve [--cache-memory-percent P] [--continuous-batching] [--max-request-tokens N]";
+        assert_eq!(
+            flags(&ample, &Flags::from_help(help)),
+            "--cache-memory-percent 0.35"
+        );
+    }
+
+    #[test]
     fn the_default_model_is_served_by_its_text_part() {
         let plan = planned("gemma-light", &Flags::of_pinned_engine(), false);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 4096 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 2048 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
         assert_eq!(
             plan.env.get("CCLOCAL_TEXT_ROUTE").map(String::as_str),
             Some("/data/text-models")
@@ -242,7 +312,7 @@ mod tests {
         let plan = plan(&Inputs {
             model: &model.whole(),
             output_tokens: 8192,
-            prefill_step: 4096,
+            plan: None,
             complete: true,
             flags: &Flags::of_pinned_engine(),
             text_models: Path::new("/data/text-models"),

@@ -1,11 +1,13 @@
 //! A session: from what was asked for to Claude Code in the terminal, and back to a clean machine.
 
+pub mod choose;
 mod client;
 pub mod connect;
 pub mod elsewhere;
 pub mod folder;
 pub mod follow;
 pub mod leave;
+mod picture;
 pub mod preflight;
 pub mod prepare;
 mod progress;

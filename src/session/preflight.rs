@@ -2,12 +2,14 @@
 
 use nix::sys::signal::Signal;
 
+use super::choose;
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
 use crate::machine::gpu_limit::{self, Asking, Found, Raised};
-use crate::machine::memory::{BudgetSource, Memory, wired_limit};
+use crate::machine::memory::wired_limit;
 use crate::machine::platform::Os;
-use crate::memory::preflight::{Answer, Checking, Limit, Question};
+use crate::memory::choices::Choices;
+use crate::memory::preflight::{Answer, Checking, Limit, Question, answered};
 use crate::memory::{Figures, Fit};
 use crate::paths::Paths;
 use crate::sys;
@@ -71,7 +73,6 @@ pub struct Check<'a> {
     /// The model's name, for people.
     pub name: &'a str,
     pub checking: Checking,
-    pub output_tokens: u64,
 }
 
 /// Checks memory, asks where it is tight, and changes the figures as was answered. `limit` is the raised limit, if this session uses it; if it
@@ -88,15 +89,12 @@ pub fn check(
         os,
         name,
         checking,
-        output_tokens,
     } = check;
-    let ram = figures.machine.map_or(0, |machine| machine.ram);
-    let set = match os {
-        Os::Macos => wired_limit(host),
-        Os::Linux => None,
-    };
-    let option = Limit::of(os, ram, set);
-    let Some(mut question) = Question::of(figures, checking, option, output_tokens) else {
+    let option = limit_option(host, os, figures);
+    if let Some(choices) = Choices::of(figures, option) {
+        return choose::choose(check, figures, limit, option, choices);
+    }
+    let Some(mut question) = Question::of(figures, checking, option) else {
         return Ok(None);
     };
     if !ui.interactive {
@@ -106,7 +104,7 @@ pub fn check(
         ui.say(&line);
     }
     loop {
-        let answer = ask(ui, &question);
+        let answer = ask(ui, &question.answers(), question.recommended());
         if let (Answer::Raise | Answer::Both, Some(to)) = (answer, question.limit.raised()) {
             match raise(host, paths, to)? {
                 Raising::Signalled(signal) => return Ok(Some(signal)),
@@ -121,12 +119,7 @@ pub fn check(
                 }
                 Raising::Done(raised) => *limit = Some(raised),
             }
-            figures.with_machine(Memory {
-                ram,
-                budget: to << 20,
-                budget_source: BudgetSource::WiredLimit,
-            });
-            figures.settle(output_tokens);
+            choose::raised_to(figures, to);
             ui.done(&format!(
                 "GPU memory limit raised to {} until the session ends",
                 mib(to)
@@ -144,6 +137,16 @@ pub fn check(
     }
 }
 
+/// The limit of GPU memory, as it is and as it could be.
+pub fn limit_option(host: &Host, os: Os, figures: &Figures) -> Limit {
+    let ram = figures.machine.map_or(0, |machine| machine.ram);
+    let set = match os {
+        Os::Macos => wired_limit(host),
+        Os::Linux => None,
+    };
+    Limit::of(os, ram, set)
+}
+
 /// Without anybody to ask: the window is shrunk, and a model whose weights alone exceed the memory is not started.
 fn unasked(ui: &Ui, name: &str, figures: &mut Figures, question: &Question) -> Result<()> {
     if let Fit::TooBig(_) = question.fit {
@@ -154,7 +157,7 @@ fn unasked(ui: &Ui, name: &str, figures: &mut Figures, question: &Question) -> R
         );
     }
     match question.shrunk {
-        Some(window) if !figures.asked => {
+        Some(window) if figures.asked.window.is_none() => {
             figures.shrink(window);
             ui.notice(&format!(
                 "{}: the window is {} tokens instead of {}; --ctx or --no-mem-check keep it",
@@ -281,45 +284,31 @@ fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
     lines
 }
 
-fn ask(ui: &Ui, question: &Question) -> Answer {
-    let mut keys = Vec::new();
-    if question.shrunk.is_some() {
-        keys.push("1");
-    }
-    if question.limit.raised().is_some() {
-        keys.push("2");
-        if question.shrunk.is_some() {
-            keys.push("3");
-        }
-    }
-    keys.extend(["c", "q"]);
-    let enter = match question.recommended() {
-        Answer::Shrink => "1",
-        Answer::Raise => "2",
-        Answer::Both => "3",
-        Answer::Continue => "c",
-        Answer::Quit => "q",
-    };
+/// The answer to a question, one of those offered. The end of the input is none of them, and quits.
+pub(super) fn ask(ui: &Ui, answers: &[(&'static str, Answer)], recommended: Answer) -> Answer {
+    let keys: Vec<&str> = answers.iter().map(|(key, _)| *key).collect();
     let keys = keys.join("/");
+    let enter = answers.iter().find(|(_, answer)| *answer == recommended);
+    let enter = enter.map_or("q", |(key, _)| key);
     loop {
         let Some(typed) = ui.ask(&format!("Choose [{keys}] (Enter = {enter})")) else {
             return Answer::Quit;
         };
-        match question.answer(&typed) {
+        match answered(answers, recommended, &typed) {
             Some(answer) => return answer,
             None => ui.say(&format!("Please answer one of {keys}.")),
         }
     }
 }
 
-enum Raising {
+pub(super) enum Raising {
     Done(Raised),
     Refused,
     /// A signal came at sudo's question, such as Ctrl-C, and the limit is as it was.
     Signalled(Signal),
 }
 
-fn raise(host: &Host, paths: &Paths, to: u64) -> Result<Raising> {
+pub(super) fn raise(host: &Host, paths: &Paths, to: u64) -> Result<Raising> {
     let caught = sys::catch();
     let raised = gpu_limit::raise(host, paths, to).context(Exit::Other, NOT_WRITTEN)?;
     match (caught.signal(), raised) {

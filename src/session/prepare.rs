@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::window::{self, Instead};
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve};
 use crate::claude::features;
 use crate::claude::settings_files;
@@ -18,7 +19,7 @@ use crate::hub::{self, Cached};
 use crate::machine::disk;
 use crate::machine::memory as machine_memory;
 use crate::machine::platform::{Os, Platform};
-use crate::memory::plan::{Asked, STEPS};
+use crate::memory::plan::{Asked, OUTPUTS};
 use crate::memory::planner::Planner;
 use crate::memory::{self, Figures, Fit, WeightsSource};
 use crate::paths::Paths;
@@ -42,14 +43,14 @@ pub struct Request {
 }
 
 impl Request {
-    /// The longest reply, in tokens.
+    /// The longest reply that may come to be, in tokens.
     pub fn longest_reply(&self) -> u64 {
         self.output_tokens.unwrap_or(DEFAULT_OUTPUT_TOKENS)
     }
 }
 
-/// The output budget where none is asked for, in tokens: a whole file body has to fit in one tool call. Source: the scripts' README, problem 18.
-pub const DEFAULT_OUTPUT_TOKENS: u64 = 8_192;
+/// The output budget where none is asked for and no plan says another, in tokens: a whole file body has to fit in one tool call.
+pub const DEFAULT_OUTPUT_TOKENS: u64 = OUTPUTS[0];
 
 /// An engine that can be run.
 #[derive(Debug, Clone)]
@@ -59,8 +60,6 @@ pub struct Prepared {
     pub memory: Figures,
     /// What the whole download takes, if there is one to be made.
     pub download: Option<Total>,
-    /// In tokens.
-    pub output_tokens: u64,
     pub engine: EnginePlan,
     /// What a person should know before it starts.
     pub notices: Vec<String>,
@@ -79,8 +78,11 @@ impl Prepared {
             cached_bytes: self.cached.bytes(),
             download: self.download,
             context_window: self.memory.context_window,
-            output_tokens: self.output_tokens,
+            output_tokens: self.memory.output_tokens,
             weights: self.memory.weights,
+            claim: self.memory.plan.as_ref().map(|plan| plan.shares.taken()),
+            cache_bytes_per_token: (self.memory.plan.as_ref())
+                .map_or(0, |plan| plan.cache_bytes_per_token),
             model: self.model,
             log: None,
         }
@@ -163,23 +165,24 @@ pub fn measure(
         }
         _ => (Some((cached.bytes(), WeightsSource::Disk)), None),
     };
-    let mut memory = Figures::new(
-        machine_memory::read(host, platform.os, || device::ask(host, engine?)),
-        weights,
-        request.context_window,
-    );
-    memory.planner = weights.and_then(|weights| {
+    let asked = Asked {
+        window: request.context_window,
+        output: request.output_tokens,
+    };
+    let planner = weights.and_then(|weights| {
         let config = match &model.source {
             Source::Hub(id) => hub::config(&paths.hub, id),
             Source::Folder(folder) => hub::folder_config(folder),
         };
-        let asked = Asked {
-            window: request.context_window,
-            output: request.output_tokens,
-        };
         let device = memory::working::Device::of(platform.os);
         Planner::of(model, config.as_ref(), weights, device, asked)
     });
+    let memory = Figures::new(
+        machine_memory::read(host, platform.os, || device::ask(host, engine?)),
+        weights,
+        asked,
+        planner,
+    );
     Measured {
         cached,
         download,
@@ -221,14 +224,23 @@ pub fn prepare(
     let Measured {
         cached,
         download,
-        memory,
+        mut memory,
     } = measured;
     let model = request.model.clone();
-    let output_tokens = request.longest_reply();
     let mut notices = Vec::new();
-    check_window(memory.context_window, output_tokens, None)?;
-    if let (Some(machine), Some(bytes), Fit::TooBig(_)) =
-        (&memory.machine, memory.weights, memory.fit())
+    match memory.planned() {
+        None => check_window(memory.context_window, memory.output_tokens, None)?,
+        Some(Ok(_)) => {}
+        Some(Err(refusal)) if refusal.is_of_memory() => {
+            memory.insist();
+            notices.extend(window::insisted(&model.name, &memory));
+        }
+        Some(Err(refusal)) => {
+            return Err(window::refused(&model.name, &refusal, Instead::default()));
+        }
+    }
+    if let (None, Some(machine), Some(bytes), Fit::TooBig(_)) =
+        (&memory.plan, &memory.machine, memory.weights, memory.fit())
     {
         notices.push(format!(
             "{} needs {} for its weights alone, and this machine has {} for it ({}): expect it to fail; cclocal --gemma-light is smaller",
@@ -250,12 +262,8 @@ pub fn prepare(
     };
     let engine = plan_engine::plan(&plan_engine::Inputs {
         model: &model,
-        output_tokens,
-        prefill_step: match memory.planned() {
-            Some(Ok(plan)) => plan.prefill_step,
-            Some(Err(_)) => STEPS[0],
-            None => USUAL_STEP,
-        },
+        output_tokens: memory.output_tokens,
+        plan: memory.plan.as_ref(),
         complete: matches!(cached, Cached::Complete { .. }),
         flags: &flags,
         text_models: &paths.text_models(),
@@ -266,15 +274,10 @@ pub fn prepare(
         cached,
         memory,
         download,
-        output_tokens,
         engine,
         notices,
     })
 }
-
-/// How much of a prompt is computed at a time where too little is known for a plan, in tokens. The scripts' 4,096 take up to 10 GB where a
-/// model's attention scores are written out (see docs/models.md).
-const USUAL_STEP: u64 = 2_048;
 
 /// What Claude Code is started for.
 pub struct Client<'a> {
@@ -340,26 +343,10 @@ pub fn is_interactive(plan: &ClaudePlan) -> bool {
 /// A window that the reply's budget, the reserve for compaction and Claude Code's own first request do not fit in could not hold a turn.
 /// `most`: the largest that can be had, where there is such a limit.
 pub(super) fn check_window(window: u64, output: u64, most: Option<u64>) -> Result<()> {
-    let needed = memory::smallest_window(output);
-    if needed <= window {
+    if memory::smallest_window(output) <= window {
         return Ok(());
     }
-    let fixed = memory::smallest_window(0);
-    Err(Error::usage(format!(
-        "replies of {output} tokens leave no room in a window of {window} tokens"
-    ))
-    .cause(format!(
-        "Claude Code's own first request takes {} tokens of it, and it keeps {} free to compact in",
-        memory::FIRST_REQUEST,
-        memory::COMPACTION_RESERVE
-    ))
-    .hint(match window.checked_sub(fixed) {
-        Some(room @ 1..) if most.is_some_and(|most| most < needed) => {
-            format!("take --out-tokens {room} or less")
-        }
-        Some(room @ 1..) => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
-        _ => format!("take --ctx {needed} or more"),
-    }))
+    Err(window::no_room(window, output, most))
 }
 
 #[cfg(test)]

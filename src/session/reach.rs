@@ -7,7 +7,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use super::preflight::{self, Check};
-use super::prepare::{self, Measured, Prepared, Probing, Request};
+use super::prepare::{self, Prepared, Probing, Request};
+use super::window::{self, Instead};
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::files;
@@ -15,8 +16,9 @@ use crate::host::Host;
 use crate::hub::remote;
 use crate::machine::gpu_limit::Raised;
 use crate::machine::platform::{Os, Platform};
+use crate::memory::choices::{self, Choices};
 use crate::memory::preflight::Checking;
-use crate::memory::{AMPLE_HEADROOM, Fit};
+use crate::memory::{AMPLE_HEADROOM, Figures, Fit};
 use crate::paths::Paths;
 use crate::process;
 use crate::supervisor::find::{self, Running, Wanted};
@@ -168,15 +170,17 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         .map(|status| claim(platform.os, status))
         .sum();
     measured.memory.with_others(others);
-    measured.memory.settle(request.longest_reply());
-    if checking != Checking::Never
-        && !running.is_empty()
-        && matches!(measured.memory.fit(), Fit::Tight(_) | Fit::TooBig(_))
+    if let Some(Err(refusal)) = measured.memory.planned()
+        && !refusal.is_of_memory()
     {
-        if make_room(reach, running)? {
+        return Err(window::refused(name, &refusal, Instead::default()));
+    }
+    if checking != Checking::Never && !running.is_empty() {
+        let unused = running.iter().filter(|status| status.is_idle());
+        if would_help(&measured.memory, unused) && make_room(reach, running)? {
             return Ok(Checked::Again);
         }
-        refuse_beside(name, &measured, running)?;
+        refuse_beside(reach, &measured.memory, running)?;
     }
     if checking != Checking::Never {
         for status in running {
@@ -191,7 +195,6 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         os: platform.os,
         name,
         checking,
-        output_tokens: request.longest_reply(),
     };
     if let Some(signal) = preflight::check(&check, &mut measured.memory, limit)? {
         return Ok(Checked::Signalled(signal));
@@ -201,14 +204,27 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         .map(|prepared| Checked::Go(Box::new(prepared)))
 }
 
-/// What an engine takes of the budget or may come to take, in bytes: its weights and room for its conversation. Where the budget is what is
-/// available now, what it has taken already is not in it any more.
+/// What an engine takes of the budget or may come to take, in bytes: what was planned for it, else its weights and room for its conversation.
+/// Where the budget is what is available now, what it has taken already is not in it any more.
 fn claim(os: Os, status: &Status) -> u64 {
-    let all = status.weights.unwrap_or(0) + AMPLE_HEADROOM;
+    let all = whole_claim(status);
     match os {
         Os::Macos => all,
         Os::Linux => all.saturating_sub(status.resident.unwrap_or(0)),
     }
+}
+
+/// The same, with what it has taken already.
+fn whole_claim(status: &Status) -> u64 {
+    let guess = status.weights.unwrap_or(0) + AMPLE_HEADROOM;
+    status.claim.unwrap_or(guess)
+}
+
+/// Whether the GPU limit can be raised, and would give it room.
+fn raising_helps(reach: &Reach, figures: &Figures) -> bool {
+    let option = preflight::limit_option(reach.host, reach.platform.os, figures);
+    let choices = Choices::of(figures, option);
+    reach.ui.interactive && choices.is_some_and(|choices| choices.raise.is_some())
 }
 
 /// Ends engines that nobody uses, if the person agrees; off a terminal they are ended, as nothing is lost with them. True if one was.
@@ -234,14 +250,31 @@ fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
     Ok(made)
 }
 
+/// Whether there would be room, or a good deal more of it, if these were ended.
+fn would_help<'a>(figures: &Figures, ended: impl Iterator<Item = &'a Status>) -> bool {
+    let (Some(now), Some(budget)) = (figures.planned(), figures.budget()) else {
+        return matches!(figures.fit(), Fit::Tight(_) | Fit::TooBig(_));
+    };
+    let freed: u64 = ended.map(whole_claim).sum();
+    let then = figures.planned_on(budget + freed);
+    choices::is_short(&now) && then.is_some_and(|then| choices::is_worth_asking(&now, &then))
+}
+
 /// A model that would fit by itself and does not fit beside what is used is not started.
-fn refuse_beside(name: &str, measured: &Measured, running: &[Status]) -> Result<()> {
-    let others = i64::try_from(measured.memory.others).unwrap_or(i64::MAX);
-    let fits_alone = measured
-        .memory
-        .headroom
-        .is_some_and(|headroom| headroom.saturating_add(others) >= 0);
-    if !matches!(measured.memory.fit(), Fit::TooBig(_)) || !fits_alone {
+fn refuse_beside(reach: &Reach, figures: &Figures, running: &[Status]) -> Result<()> {
+    let name = &reach.request.model.name;
+    let fits_alone = match figures.planned() {
+        Some(Ok(_)) => false,
+        // What can be raised is asked about.
+        Some(Err(_)) if raising_helps(reach, figures) => false,
+        Some(Err(_)) => would_help(figures, running.iter()),
+        None => {
+            let others = i64::try_from(figures.others).unwrap_or(i64::MAX);
+            let alone = (figures.headroom).map(|headroom| headroom.saturating_add(others));
+            matches!(figures.fit(), Fit::TooBig(_)) && alone.is_some_and(|left| left >= 0)
+        }
+    };
+    if !fits_alone {
         return Ok(());
     }
     let what: Vec<String> = running.iter().map(words).collect();

@@ -1,12 +1,65 @@
-//! The window in words: why there is none, and what a choice changes.
+//! The window in words: why there is none, and what helps.
 
 use crate::error::{Error, Exit};
-use crate::memory::plan::{Plan, Refusal};
-use crate::memory::smallest_window;
+use crate::machine::gpu_limit;
+use crate::memory::offer;
+use crate::memory::plan::{Refusal, Shares, usable};
+use crate::memory::preflight::Limit;
+use crate::memory::working::Device;
+use crate::memory::{COMPACTION_RESERVE, FIRST_REQUEST, Figures, smallest_window};
 use crate::ui;
 
-/// Why a model is not started, with the arithmetic. `instead`: a flag of the catalogue that fits, and its window in tokens.
-pub fn refused(name: &str, refusal: &Refusal, instead: Option<(&str, u64)>) -> Error {
+/// What helps where a model has no plan. Windows are in tokens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Instead {
+    /// The flag of a model that fits, and its window.
+    pub model: Option<(&'static str, u64)>,
+    /// The GPU limit that would do, in MiB, and the window with it.
+    pub raised: Option<(u64, u64)>,
+}
+
+impl Instead {
+    /// What helps on this machine.
+    pub fn of(figures: &Figures, limit: Limit, device: Device) -> Self {
+        let model = figures
+            .budget()
+            .and_then(|budget| offer::instead(budget, device, figures.asked));
+        let raised = limit.raised().and_then(|mib| {
+            let plan = figures.planned_on((mib << 20).saturating_sub(figures.others))?;
+            Some((mib, plan.ok()?.context_window))
+        });
+        Self {
+            model: model.map(|(entry, window)| (entry.flag.as_str(), window)),
+            raised,
+        }
+    }
+
+    /// In words, for a hint.
+    fn words(self) -> String {
+        let mut said = Vec::new();
+        if let Some((mib, window)) = self.raised {
+            said.push(format!(
+                "with the GPU limit raised it gets {} tokens: cclocal offers that on a terminal, or {} until the next restart",
+                ui::thousands(window),
+                gpu_limit::command(mib)
+            ));
+        }
+        if let Some((flag, window)) = self.model {
+            said.push(format!(
+                "cclocal --{flag} fits, with a window of {} tokens",
+                ui::thousands(window)
+            ));
+        }
+        if said.is_empty() {
+            said.push("free some memory".into());
+        }
+        said.push("--no-mem-check tries it all the same".into());
+        said.join("; ")
+    }
+}
+
+/// Why a model is not started, with the arithmetic.
+pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
     let thousands = ui::thousands;
     match *refusal {
         Refusal::Memory {
@@ -15,22 +68,7 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Option<(&str, u64)>) -> E
             usable,
             window,
         } => {
-            let parts = [
-                ("its weights", shares.weights),
-                ("a conversation", shares.conversation),
-                ("the prefix cache", shares.prefix_cache),
-                (
-                    "reading a prompt and for copies",
-                    shares.copies.max(shares.working),
-                ),
-                ("the engine itself", shares.engine),
-            ];
-            let parts: Vec<String> = parts
-                .iter()
-                .filter(|(_, bytes)| *bytes > 0)
-                .map(|(what, bytes)| format!("{} for {what}", ui::bytes(*bytes)))
-                .collect();
-            let error = Error::new(
+            Error::new(
                 Exit::Machine,
                 format!("{name} does not hold a session on this machine"),
             )
@@ -39,15 +77,9 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Option<(&str, u64)>) -> E
                 thousands(window),
                 ui::bytes(needed),
                 ui::bytes(usable),
-                parts.join(", ")
-            ));
-            error.hint(match instead {
-                Some((flag, window)) => format!(
-                    "cclocal --{flag} fits, with a window of {} tokens; --no-mem-check tries it all the same",
-                    thousands(window)
-                ),
-                None => "free some memory, or try it all the same with --no-mem-check".into(),
-            })
+                parts(&shares)
+            ))
+            .hint(instead.words())
         }
         Refusal::Asked { window, fits } => Error::new(
             Exit::Machine,
@@ -57,9 +89,13 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Option<(&str, u64)>) -> E
             ),
         )
         .cause(format!("{} tokens do", thousands(fits)))
-        .hint(format!(
-            "leave --ctx out, or take --ctx {fits}; --no-mem-check tries it all the same"
-        )),
+        .hint(match instead.raised {
+            Some((mib, _)) => format!(
+                "take --ctx {fits}; with the GPU limit raised it fits: cclocal offers that on a terminal, or {} until the next restart",
+                gpu_limit::command(mib)
+            ),
+            None => format!("take --ctx {fits}; --no-mem-check tries it all the same"),
+        }),
         Refusal::Model { longest, needed } => Error::usage(format!(
             "{name} was made for contexts of {} tokens",
             thousands(longest)
@@ -69,34 +105,67 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Option<(&str, u64)>) -> E
             Some(output @ 1..) => format!("take --ctx {longest} or less, and --out-tokens {output} or less"),
             _ => "take another model: cclocal --help lists them".into(),
         }),
-        Refusal::Reply { window, needed } => Error::usage(format!(
-            "a window of {} tokens has no room for such replies",
-            thousands(window)
-        ))
-        .cause(format!(
-            "Claude Code's own first request, what it keeps free to compact in, and the reply take {}",
-            thousands(needed)
-        ))
-        .hint(format!("take --ctx {needed} or more, or a smaller --out-tokens")),
+        Refusal::Reply { window, needed } => {
+            no_room(window, needed.saturating_sub(smallest_window(0)), None)
+        }
     }
 }
 
-/// What a change does to the window: `24k → 61k tokens`. A side that has no plan is `none`.
-pub fn effect(now: &Result<Plan, Refusal>, then: &Result<Plan, Refusal>) -> String {
-    let side = |plan: &Result<Plan, Refusal>| match plan {
-        Ok(plan) => ui::kilo(plan.context_window),
-        Err(_) => "none".into(),
-    };
-    format!("{} → {} tokens", side(now), side(then))
+/// What a session needs the memory for, in words.
+fn parts(shares: &Shares) -> String {
+    let parts = [
+        ("its weights", shares.weights),
+        ("a conversation", shares.conversation),
+        ("the prefix cache", shares.prefix_cache),
+        (
+            "reading a prompt and for copies",
+            shares.copies.max(shares.working),
+        ),
+        ("the engine itself", shares.engine),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(what, bytes)| format!("{} for {what}", ui::bytes(*bytes)))
+        .collect();
+    parts.join(", ")
+}
+
+/// A window that holds no turn with replies of this length. `most`: the largest window that can be had, where there is such a limit.
+pub fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
+    let needed = smallest_window(output);
+    Error::usage(format!(
+        "replies of {output} tokens leave no room in a window of {window} tokens"
+    ))
+    .cause(format!(
+        "Claude Code's own first request takes {FIRST_REQUEST} tokens of it, and it keeps {COMPACTION_RESERVE} free to compact in"
+    ))
+    .hint(match window.checked_sub(smallest_window(0)) {
+        Some(room @ 1..) if most.is_some_and(|most| most < needed) => {
+            format!("take --out-tokens {room} or less")
+        }
+        Some(room @ 1..) => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
+        _ => format!("take --ctx {needed} or more"),
+    })
+}
+
+/// What a person should know who has a model tried that the memory does not hold.
+pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
+    let (plan, budget) = figures.plan.as_ref().zip(figures.budget())?;
+    let usable = usable(budget);
+    Some(format!(
+        "{name} needs {} with a window of {} tokens, and there are {} to plan with: it may run out of memory",
+        ui::bytes(plan.shares.taken()),
+        ui::thousands(plan.context_window),
+        ui::bytes(usable),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::catalog;
-    use crate::memory::offer;
-    use crate::memory::plan::Asked;
-    use crate::memory::working::Device;
+    use crate::memory::plan::{Asked, Plan};
 
     fn plan(flag: &str, gib: u64, asked: Asked) -> Result<Plan, Refusal> {
         let entry = catalog().by_flag(flag).expect("a model");
@@ -107,7 +176,10 @@ mod tests {
     fn a_refusal_says_the_arithmetic_and_what_to_do() {
         let refusal = plan("coder", 18, Asked::default()).expect_err("too big");
         let instead = offer::instead(18 << 30, Device::Metal, Asked::default());
-        let instead = instead.map(|(entry, window)| (entry.flag.as_str(), window));
+        let instead = Instead {
+            model: instead.map(|(entry, window)| (entry.flag.as_str(), window)),
+            raised: None,
+        };
         let error = refused("Qwen3-Coder-30B-A3B", &refusal, instead);
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
@@ -122,18 +194,18 @@ mod tests {
         let error = refused(
             "GLM",
             &plan("review", 36, asked).expect_err("too wide"),
-            None,
+            Instead::default(),
         );
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
         error: a window of 120,000 tokens does not fit this machine with GLM
           cause: 65,536 tokens do
-          hint: leave --ctx out, or take --ctx 65536; --no-mem-check tries it all the same
+          hint: take --ctx 65536; --no-mem-check tries it all the same
         ");
         let error = refused(
             "Qwen2.5",
             &plan("coder7b", 96, asked).expect_err("too wide"),
-            None,
+            Instead::default(),
         );
         assert_eq!(error.exit, Exit::Usage);
         insta::assert_snapshot!(error, @"
@@ -146,17 +218,17 @@ mod tests {
     #[test]
     fn a_refusal_without_a_way_out_and_one_of_the_reply() {
         let refusal = plan("gemma-light", 4, Asked::default()).expect_err("too big");
-        let error = refused("Gemma", &refusal, None);
+        let error = refused("Gemma", &refusal, Instead::default());
         insta::assert_snapshot!(error, @"
         error: Gemma does not hold a session on this machine
           cause: the smallest window of use, 25,288 tokens, needs 6.6 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 450 MB for a conversation, 503 MB for the prefix cache, 416 MB for reading a prompt and for copies, 270 MB for the engine itself
-          hint: free some memory, or try it all the same with --no-mem-check
+          hint: free some memory; --no-mem-check tries it all the same
         ");
         let short = Refusal::Model {
             longest: 8_192,
             needed: 25_288,
         };
-        insta::assert_snapshot!(refused("Tiny", &short, None), @"
+        insta::assert_snapshot!(refused("Tiny", &short, Instead::default()), @"
         error: Tiny was made for contexts of 8,192 tokens
           cause: 25,288 are needed
           hint: take another model: cclocal --help lists them
@@ -165,17 +237,10 @@ mod tests {
             window: 30_000,
             needed: 41_192,
         };
-        insta::assert_snapshot!(refused("Any", &reply, None), @"
-        error: a window of 30,000 tokens has no room for such replies
-          cause: Claude Code's own first request, what it keeps free to compact in, and the reply take 41,192
-          hint: take --ctx 41192 or more, or a smaller --out-tokens
+        insta::assert_snapshot!(refused("Any", &reply, Instead::default()), @"
+        error: replies of 20000 tokens leave no room in a window of 30000 tokens
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: take --out-tokens 8808 or less, or --ctx 41192 or more
         ");
-    }
-
-    #[test]
-    fn an_effect_is_said_in_tokens() {
-        let asked = Asked::default();
-        let (none, some) = (plan("gemma", 12, asked), plan("gemma", 21, asked));
-        assert_eq!(effect(&none, &some), "none → 64k tokens");
     }
 }

@@ -640,6 +640,7 @@ impl<'a> Owner<'a> {
             context_window: self.spec.context_window,
             output_tokens: self.spec.output_tokens,
             weights: self.spec.weights,
+            claim: self.spec.claim,
             resident,
             engine_pid: self.engine.as_ref().map(Server::pid),
             sessions: self.leases.values().map(|lease| lease.pid).collect(),

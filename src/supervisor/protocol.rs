@@ -186,6 +186,9 @@ pub struct Status {
     pub output_tokens: u64,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
+    /// What the engine takes of the budget at the worst moment, or may come to take, in bytes, if it was planned.
+    #[serde(default)]
+    pub claim: Option<u64>,
     /// Resident memory of the engine in bytes, as `ps` tells it; on a Mac that leaves out most of what the GPU uses.
     pub resident: Option<u64>,
     /// The engine's process, if there is one at the moment.

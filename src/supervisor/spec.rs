@@ -36,6 +36,10 @@ pub struct Spec {
     pub output_tokens: u64,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
+    /// What it takes of the budget at the worst moment, or may come to take, in bytes, if there is a plan.
+    pub claim: Option<u64>,
+    /// Bytes of the prefix cache's limit for each token of the window. 0: it is not planned.
+    pub cache_bytes_per_token: u64,
     /// The engine's log, where it is not the usual one.
     pub log: Option<PathBuf>,
 }
@@ -74,7 +78,15 @@ impl Spec {
             *share = format!("{:.2}", (part / 2.0).max(0.05));
         }
         let smallest = memory::smallest_window(self.output_tokens).min(self.context_window);
-        self.context_window = (self.context_window / 4 * 3).max(smallest);
+        let window = (self.context_window / 4 * 3).max(smallest);
+        // Its entry of a full window must still fit into the limit, or each turn is computed anew.
+        let given_up = (self.context_window - window) * self.cache_bytes_per_token;
+        if let Some(limit) = value_of(&mut self.argv, "--cache-memory-mb")
+            && let Ok(mib) = limit.parse::<u64>()
+        {
+            *limit = mib.saturating_sub(given_up >> 20).max(1).to_string();
+        }
+        self.context_window = window;
     }
 }
 
@@ -106,6 +118,8 @@ mod tests {
             context_window: 65_536,
             output_tokens: 8_192,
             weights: None,
+            claim: None,
+            cache_bytes_per_token: 0,
             log: None,
         }
     }
@@ -132,6 +146,25 @@ mod tests {
             spec.argv.join(" "),
             "serve m --port 0 --prefill-step-size 512 --cache-memory-percent 0.05"
         );
+    }
+
+    #[test]
+    fn a_planned_prefix_cache_shrinks_with_the_window_and_still_holds_it() {
+        let mut spec = spec();
+        spec.argv = ["serve", "m", "--cache-memory-mb", "6146"]
+            .map(str::to_owned)
+            .to_vec();
+        spec.cache_bytes_per_token = 98_304;
+        for window in [49_152, 36_864, 29_384, 29_384] {
+            spec.make_safer();
+            assert_eq!(spec.context_window, window);
+            let limit: u64 = spec.argv[3].parse().expect("a number");
+            let entry = window * 98_304;
+            assert!(
+                limit << 20 >= entry && limit << 20 < entry + (6 << 20),
+                "{limit}"
+            );
+        }
     }
 
     #[test]

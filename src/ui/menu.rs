@@ -181,22 +181,26 @@ fn on_disk(cached: &Cached) -> String {
 
 fn room(room: Room) -> String {
     match room {
-        Room::Window { tokens, estimated } => {
-            // In a sign, so that narrow terminals show the figure.
-            let about = if estimated { "~" } else { "" };
-            format!("{about}{} tokens", kilo(tokens))
+        Room::Window { tokens, estimated } => format!("{} tokens", about(tokens, estimated)),
+        Room::Raised { tokens, estimated } => {
+            format!("{}, GPU limit raised", about(tokens, estimated))
         }
-        Room::Tight => "tight".into(),
         Room::TooBig(short) => format!("too big by {}", bytes(short)),
         Room::TooShort(longest) => format!("{}: too short", kilo(longest)),
         Room::Unknown => "unknown".into(),
     }
 }
 
+/// In a sign that it is estimated, so that narrow terminals show the figure.
+fn about(tokens: u64, estimated: bool) -> String {
+    let about = if estimated { "~" } else { "" };
+    format!("{about}{}", kilo(tokens))
+}
+
 fn room_style(ui: &Ui, room: Room) -> Style {
     ui.style(match room {
         Room::Window { tokens, .. } if tokens >= WIDE_WINDOW => Style::new().green(),
-        Room::Window { .. } | Room::Tight => Style::new().yellow(),
+        Room::Window { .. } | Room::Raised { .. } => Style::new().yellow(),
         Room::TooBig(_) | Room::TooShort(_) => Style::new().red(),
         Room::Unknown => Style::new(),
     })

@@ -76,7 +76,9 @@ fn a_macs_gpu_limit_decides_whether_memory_is_tight() {
         let report: Value =
             serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{}", ran.stderr));
         (
-            report["notices"].to_string().contains("memory is tight"),
+            report["notices"]
+                .to_string()
+                .contains("raise the GPU limit"),
             report["memory"]["machine"]["budget_source"]
                 .as_str()
                 .map(str::to_owned),

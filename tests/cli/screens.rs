@@ -56,11 +56,11 @@ fn the_menu_says_what_is_there_and_what_fits() {
         MODEL                   SIZE   ON DISK           CONTEXT
     > 1 Gemma-4-E4B           5.2 GB   yes               94k tokens
         --gemma-light · clean tool calls, the one to start with
-      2 Gemma-4-26B-A4B      16.0 GB   not yet           tight
+      2 Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
         --gemma · mixture of experts, 3.8B active parameters
-      3 GLM-4.7-Flash        17.0 GB   not yet           tight
+      3 GLM-4.7-Flash        17.0 GB   not yet           too big by 3.1 GB
         --review · stronger reasoning
-      4 Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      tight
+      4 Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      too big by 3.9 GB
         --coder · the heavier code model
       5 Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
         --qwen3 · general reasoning; leaks plain-text thinking
@@ -87,8 +87,8 @@ fn a_small_terminal_shows_a_part_of_it() {
     cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of…
 
         MODEL                   SIZE   ON DISK           CONTEXT
-      3 GLM-4.7-Flash        17.0 GB   not yet           tight
-      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           tight
+      3 GLM-4.7-Flash        17.0 GB   not yet           too bi…
+      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           too bi…
       5 Qwen3.5-9B            5.0 GB   not yet           ~64k t…
     > 6 Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k t…
 
@@ -247,9 +247,9 @@ fn a_terminal_that_cannot_be_painted_on_gets_a_list_and_a_question() {
     insta::assert_snapshot!(screen, @"
     cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of thumb)
       1 Gemma-4-E4B           5.0 GB   not yet           ~95k tokens
-      2 Gemma-4-26B-A4B      16.0 GB   not yet           tight
-      3 GLM-4.7-Flash        17.0 GB   not yet           tight
-      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           tight
+      2 Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
+      3 GLM-4.7-Flash        17.0 GB   not yet           too big by 3.1 GB
+      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.9 GB
       5 Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
       6 Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
     Model [1-6/q] (Enter = 1)

@@ -9,6 +9,7 @@ mod demo;
 mod download;
 mod elsewhere;
 mod fake_hub;
+mod first_request;
 mod gateway;
 mod interactive;
 mod memory;

@@ -1,0 +1,212 @@
+//! What can be done about memory where there is a plan, and what each choice comes to. Pure.
+
+use super::plan::{Bound, Plan, Refusal};
+use super::preflight::{Answer, Checking, Limit};
+use super::{Figures, NARROW_WINDOW, WIDE_WINDOW, smallest_window};
+
+/// What a smaller window has to leave to other programs to be offered, in bytes.
+const WORTH_OFFERING: u64 = 500_000_000;
+
+/// By how much a window has to grow for a person to be asked about it at each start, in hundredths.
+const WORTH_ASKING: u64 = 150;
+
+/// What there is, and what it could be. Only what has an effect is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choices {
+    /// With the memory as it is.
+    pub now: Result<Plan, Refusal>,
+    /// With a smaller window, which leaves memory to other programs.
+    pub smaller: Option<Plan>,
+    pub raise: Option<Raise>,
+}
+
+/// A higher GPU limit, and what it gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raise {
+    /// In MiB; 0: the system's own choice.
+    pub from: u64,
+    /// In MiB.
+    pub to: u64,
+    pub plan: Plan,
+}
+
+impl Choices {
+    /// None: too little is known for a plan.
+    pub fn of(figures: &Figures, limit: Limit) -> Option<Self> {
+        let (planner, budget) = figures.planner.as_ref().zip(figures.budget())?;
+        let now = planner.on(budget);
+        let smaller = now.as_ref().ok().and_then(|plan| {
+            let window = NARROW_WINDOW.max(smallest_window(plan.output_tokens));
+            if figures.asked.window.is_some() || plan.context_window <= window {
+                return None;
+            }
+            let smaller = planner.narrowed(plan, window, budget);
+            (left_by(plan, &smaller) >= WORTH_OFFERING).then_some(smaller)
+        });
+        let raise = match limit {
+            Limit::Raise { from, to } => planner
+                .on((to << 20).saturating_sub(figures.others))
+                .ok()
+                .filter(|plan| gains(&now, plan))
+                .map(|plan| Raise { from, to, plan }),
+            Limit::None | Limit::Fine { .. } => None,
+        };
+        Some(Self {
+            now,
+            smaller,
+            raise,
+        })
+    }
+
+    /// Whether the question is to be asked.
+    pub fn are_asked(&self, checking: Checking) -> bool {
+        match checking {
+            Checking::Never => false,
+            Checking::Always => true,
+            Checking::WhenTight => match (&self.now, &self.raise) {
+                (Err(_), _) => true,
+                (Ok(_), None) => false,
+                (Ok(now), Some(raise)) => is_short(&self.now) && is_much_more(now, &raise.plan),
+            },
+        }
+    }
+
+    /// What Enter means. What is planned fits, so it is gone on with, without a password.
+    pub fn recommended(&self) -> Answer {
+        match (&self.now, &self.raise) {
+            (Ok(_), _) => Answer::Continue,
+            (Err(_), Some(_)) => Answer::Raise,
+            (Err(_), None) => Answer::Quit,
+        }
+    }
+
+    /// The answers that are offered, with their keys.
+    pub fn answers(&self) -> Vec<(&'static str, Answer)> {
+        let shrink = self.smaller.is_some().then_some(("1", Answer::Shrink));
+        let raise = self.raise.is_some().then_some(("2", Answer::Raise));
+        let always = [("c", Answer::Continue), ("q", Answer::Quit)];
+        shrink.into_iter().chain(raise).chain(always).collect()
+    }
+}
+
+/// Whether memory is what bounds it, to less than a wide window.
+pub fn is_short(plan: &Result<Plan, Refusal>) -> bool {
+    match plan {
+        Ok(plan) => plan.bound == Bound::Memory && plan.context_window < WIDE_WINDOW,
+        Err(refusal) => refusal.is_of_memory(),
+    }
+}
+
+/// Whether more memory would change enough to be asked for.
+pub fn is_worth_asking(now: &Result<Plan, Refusal>, then: &Result<Plan, Refusal>) -> bool {
+    match (now, then) {
+        (Err(_), Ok(_)) => true,
+        (Ok(now), Ok(then)) => is_much_more(now, then),
+        (_, Err(_)) => false,
+    }
+}
+
+fn is_much_more(now: &Plan, then: &Plan) -> bool {
+    then.context_window * 100 >= now.context_window * WORTH_ASKING
+}
+
+/// What the smaller plan leaves to others beside the first, in bytes.
+pub fn left_by(plan: &Plan, smaller: &Plan) -> u64 {
+    plan.shares.taken().saturating_sub(smaller.shares.taken())
+}
+
+fn gains(now: &Result<Plan, Refusal>, then: &Plan) -> bool {
+    match now {
+        Err(_) => true,
+        Ok(now) => {
+            (then.context_window, then.output_tokens) > (now.context_window, now.output_tokens)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Choice, catalog, resolve};
+    use crate::machine::memory::{BudgetSource, Memory};
+    use crate::machine::platform::Os;
+    use crate::memory::WeightsSource;
+    use crate::memory::plan::Asked;
+    use crate::memory::planner::Planner;
+    use crate::memory::working::Device;
+
+    /// What there is for a model of the catalogue on a Mac of so many GiB, at three quarters of them.
+    fn choices(flag: &str, gib: u64, window: Option<u64>) -> Choices {
+        let entry = catalog().by_flag(flag).expect("a model");
+        let model = resolve(&Choice::Flag(flag.into()), None).expect("a model");
+        let weights = (entry.download_bytes(), WeightsSource::Catalog);
+        let asked = Asked {
+            window,
+            output: None,
+        };
+        let ram = gib << 30;
+        let machine = Memory {
+            ram,
+            budget: ram / 4 * 3,
+            budget_source: BudgetSource::ThreeQuartersOfRam,
+        };
+        let planner = Planner::of(&model, None, weights, Device::Metal, asked);
+        let figures = Figures::new(Some(machine), Some(weights), asked, planner);
+        Choices::of(&figures, Limit::of(Os::Macos, ram, Some(0))).expect("known")
+    }
+
+    fn asked(choices: &Choices) -> bool {
+        choices.are_asked(Checking::WhenTight)
+    }
+
+    #[test]
+    fn with_room_nothing_is_asked() {
+        for (flag, gib) in [("gemma-light", 16), ("gemma", 48), ("coder7b", 16)] {
+            assert!(!asked(&choices(flag, gib, None)), "{flag}");
+        }
+        let ample = choices("gemma-light", 16, None);
+        assert!(ample.are_asked(Checking::Always));
+        assert!(!ample.are_asked(Checking::Never));
+    }
+
+    #[test]
+    fn a_model_that_needs_the_limit_raised_is_raised_by_enter() {
+        let choices = choices("gemma", 24, None);
+        assert!(matches!(choices.now, Err(Refusal::Memory { .. })));
+        assert!(asked(&choices));
+        assert_eq!(choices.recommended(), Answer::Raise);
+        let keys: Vec<&str> = choices.answers().iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, ["2", "c", "q"]);
+        let raise = choices.raise.expect("it helps");
+        assert_eq!((raise.from, raise.to), (0, 21_504));
+    }
+
+    #[test]
+    fn a_small_window_that_would_grow_is_asked_about_and_enter_takes_what_fits() {
+        let choices = choices("coder", 32, None);
+        assert!(choices.now.is_ok() && asked(&choices));
+        assert_eq!(choices.recommended(), Answer::Continue);
+    }
+
+    #[test]
+    fn what_does_not_help_is_not_offered() {
+        let never = choices("coder", 16, None);
+        assert_eq!((&never.smaller, &never.raise), (&None, &None));
+        assert_eq!(never.recommended(), Answer::Quit);
+        let as_asked = choices("gemma", 48, Some(70_000));
+        assert_eq!(as_asked.smaller, None, "that window was asked for");
+        assert_eq!(as_asked.raise, None, "it fits");
+        assert!(!asked(&as_asked));
+        let longest = choices("coder7b", 64, None);
+        assert_eq!((longest.smaller, longest.raise), (None, None));
+    }
+
+    #[test]
+    fn a_smaller_window_says_what_it_leaves() {
+        let choices = choices("coder", 48, None);
+        let plan = choices.now.expect("a plan");
+        let smaller = choices.smaller.expect("it leaves something");
+        assert_eq!(smaller.context_window, NARROW_WINDOW);
+        assert!(left_by(&plan, &smaller) > WORTH_OFFERING);
+    }
+}
