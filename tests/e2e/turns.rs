@@ -231,7 +231,8 @@ fn turns_of_gemma4_moe_take_the_text_route() {
 #[test]
 fn turns_of_qwen3_5_take_the_text_route() {
     let stage = stage(&["qwen3_5"]);
-    let questions = [3, 8];
+    // The reminder after turn 5 comes far behind the last question.
+    let questions = [8];
     let (ran, log) = turns(&stage, "qwen3_5", &[], TURNS, &questions);
     assert!(log.contains("Model route: LLM"), "{log:.3000}");
     assert!((0..TURNS - 1).any(tool_loop::reminds));
