@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -13,7 +14,17 @@ use crate::process;
 
 /// Runs the command and returns what it printed to stdout. Failing, or staying silent beyond the deadline, is an error with its last words.
 pub fn ask(command: &mut Command, deadline: Duration) -> Result<String, String> {
-    let finished = process::run(command, deadline).map_err(|error| error.to_string())?;
+    ask_unless(&AtomicBool::new(false), command, deadline)
+}
+
+/// The same, until it is stopped.
+pub fn ask_unless(
+    stopped: &AtomicBool,
+    command: &mut Command,
+    deadline: Duration,
+) -> Result<String, String> {
+    let finished =
+        process::run_unless(stopped, command, deadline).map_err(|error| error.to_string())?;
     if finished.success {
         return Ok(finished.stdout);
     }

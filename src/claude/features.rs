@@ -1,8 +1,13 @@
 //! What this version of Claude Code can be asked for, read from its `--help`, asked once per version and remembered.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
@@ -16,9 +21,19 @@ const HELP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks Claude Code, or remembers what it answered. The answer is forgotten when the executable changes.
 pub fn probe(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Result<Features> {
-    if let Some(features) = remembered(cache, claude) {
-        return Ok(features);
+    match remembered(cache, claude) {
+        Some(features) => Ok(features),
+        None => ask(&AtomicBool::new(false), host, cache, profile, claude),
     }
+}
+
+fn ask(
+    stopped: &AtomicBool,
+    host: &Host,
+    cache: &Path,
+    profile: &Path,
+    claude: &Path,
+) -> Result<Features> {
     let mut command = Command::new(claude);
     command
         .arg("--help")
@@ -28,7 +43,7 @@ pub fn probe(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Result
         .env("CLAUDE_CONFIG_DIR", profile)
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
         .env("DISABLE_AUTOUPDATER", "1");
-    let help = probe::ask(&mut command, HELP_DEADLINE).map_err(|error| {
+    let help = probe::ask_unless(stopped, &mut command, HELP_DEADLINE).map_err(|error| {
         Error::new(Exit::ClaudeMissing, "Claude Code does not answer `--help`")
             .cause(error)
             .hint(format!("run `{} --help` to see why", host.tilde(claude)))
@@ -41,4 +56,50 @@ pub fn probe(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Result
 /// What Claude Code answered before, without asking it.
 pub fn remembered(cache: &Path, claude: &Path) -> Option<Features> {
     probe::remembered(cache, TOPIC, claude)
+}
+
+/// The question, asked while other things go on. Dropping it ends a client that has not answered.
+#[derive(Debug)]
+pub struct Asked {
+    answer: watch::Receiver<Option<Result<Features>>>,
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Asked {
+    /// Asks, unless the answer is remembered.
+    pub fn begin(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Self {
+        let (sender, answer) = watch::channel(remembered(cache, claude).map(Ok));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let thread = answer.borrow().is_none().then(|| {
+            let (host, stopped) = (host.clone(), stopped.clone());
+            let [cache, profile, claude] = [cache, profile, claude].map(PathBuf::from);
+            std::thread::spawn(move || {
+                sender.send_replace(Some(ask(&stopped, &host, &cache, &profile, &claude)));
+            })
+        });
+        Self {
+            answer,
+            stopped,
+            thread,
+        }
+    }
+
+    /// The answer, when it is there. Can be asked for again.
+    pub async fn answer(&self) -> Result<Features> {
+        let mut answer = self.answer.clone();
+        let there = answer.wait_for(Option::is_some).await.ok();
+        there.and_then(|there| there.clone()).unwrap_or_else(|| {
+            Err(Error::other("Claude Code was not asked what it can do").hint("run it again"))
+        })
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }

@@ -192,8 +192,13 @@ fn settings(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<()>
     Ok(())
 }
 
+/// What is there already is not written again.
 fn write_json(path: &Path, value: &Value) -> std::io::Result<()> {
-    files::write_private(path, format!("{value:#}\n").as_bytes())
+    let text = format!("{value:#}\n");
+    if fs_err::read(path).is_ok_and(|there| there == text.as_bytes()) {
+        return Ok(());
+    }
+    files::write_private(path, text.as_bytes())
 }
 
 /// Writes a file that is not there. One that appeared meanwhile stays: the client wrote it.

@@ -2,6 +2,7 @@
 
 use super::args::ConnectArgs;
 use super::{launch, setup};
+use crate::claude::features::Asked;
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::machine::platform::Platform;
@@ -28,6 +29,7 @@ pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs) -> Result<u8> {
         ui,
         os: Platform::detect(host)?.os,
         claude: &claude,
+        asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
         args: &args.claude_args,
     };
     launch::runtime()?.block_on(async {

@@ -74,7 +74,6 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     )?;
     let settings = Folder::planned_settings(&paths);
     let client = Client {
-        program: claude.as_deref(),
         args: &args.claude_args,
         settings: &settings,
         port: args.port.unwrap_or(USUAL_PORT),
@@ -84,7 +83,8 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         context_window: prepared.memory.context_window,
         output_tokens: prepared.memory.output_tokens,
     };
-    let plan = prepare::plan_client(host, &paths, platform.os, client, Probing::Assume)?;
+    let features = prepare::assumed_features(&paths, claude.as_deref());
+    let plan = prepare::plan_client(host, &paths, platform.os, &client, &features)?;
     prepared.notices.extend(plan.notices.iter().cloned());
     let said = checking == Checking::Never || asked.is_some();
     prepared.notices.extend(asked);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::args::{ElsewhereArgs, LaunchArgs, Window};
 use super::{dry_run, launch, setup};
-use crate::claude;
+use crate::claude::{self, features::Asked};
 use crate::error::Result;
 use crate::host::Host;
 use crate::machine::platform::Platform;
@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::session::elsewhere::address::Address;
 use crate::session::elsewhere::{self, Elsewhere, token, window};
 use crate::session::folder::Folder;
-use crate::session::prepare::{self, Client, Probing};
+use crate::session::prepare::{self, Client};
 use crate::ui::{self, Ui};
 
 /// Returns the status to exit with.
@@ -56,16 +56,17 @@ pub fn run(
         ui,
         os: Platform::detect(host)?.os,
         claude: &claude,
+        asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
         args: &launch.claude_args,
     };
     // What Claude Code may not be given is refused before anything is sent.
     let settings = Folder::planned_settings(&paths);
     let client = Client {
-        program: Some(&claude),
         args: &launch.claude_args,
         ..planned(&elsewhere, &settings)
     };
-    prepare::plan_client(host, &paths, session.os, client, Probing::Ask)?;
+    let features = prepare::assumed_features(&paths, Some(&claude));
+    prepare::plan_client(host, &paths, session.os, &client, &features)?;
     ui.notice(&address.notice());
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
@@ -76,7 +77,6 @@ pub fn run(
 /// What Claude Code is started for, as far as it is known before the engine was asked.
 fn planned<'a>(elsewhere: &Elsewhere<'a>, settings: &'a std::path::Path) -> Client<'a> {
     Client {
-        program: None,
         args: &[],
         settings,
         port: 0,
@@ -124,13 +124,13 @@ fn show(
     let program = claude::find::find(host, paths)?;
     let settings = Folder::planned_settings(paths);
     let client = Client {
-        program: program.as_deref(),
         args: &launch.claude_args,
         output_tokens: window.output_tokens,
         ..planned(elsewhere, &settings)
     };
     let os = Platform::detect(host)?.os;
-    let plan = prepare::plan_client(host, paths, os, client, Probing::Assume)?;
+    let features = prepare::assumed_features(paths, program.as_deref());
+    let plan = prepare::plan_client(host, paths, os, &client, &features)?;
     let mut notices = vec![
         elsewhere.address.notice(),
         "the gateway takes any port that is free, in the place of 0".to_owned(),

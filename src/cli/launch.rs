@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::args::{LONGEST_LINGER, LaunchArgs, Window};
 use super::{menu, setup};
+use crate::claude::features::Asked;
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
@@ -16,7 +17,7 @@ use crate::process;
 use crate::process::signals::{self, Signals};
 use crate::secret::Secret;
 use crate::session::folder::Folder;
-use crate::session::prepare::{self, Client, Probing, Request};
+use crate::session::prepare::{self, Client, Request};
 use crate::session::reach::{self, Reach, Reached};
 use crate::session::{self, Session, leave, preflight};
 use crate::supervisor::Lease;
@@ -93,10 +94,12 @@ impl Launch<'_> {
             true => None,
             false => Some(setup::client(host, paths, ui, false)?),
         };
+        // It answers while the engine is looked at and loads.
+        let asked = (claude.as_ref())
+            .map(|claude| Asked::begin(host, &paths.cache, &paths.claude_profile(), claude));
         if let Some(claude) = &claude {
             // What Claude Code may not be given is refused before anything is started for it.
             let client = Client {
-                program: Some(claude),
                 args: &args.claude_args,
                 settings: &Folder::planned_settings(paths),
                 port: USUAL_PORT,
@@ -105,7 +108,8 @@ impl Launch<'_> {
                 context_window: request.context_window.unwrap_or(WIDE_WINDOW),
                 output_tokens: request.longest_reply(),
             };
-            prepare::plan_client(host, paths, platform.os, client, Probing::Ask)?;
+            let features = prepare::assumed_features(paths, Some(claude));
+            prepare::plan_client(host, paths, platform.os, &client, &features)?;
         }
         let reach = Reach {
             host,
@@ -130,7 +134,7 @@ impl Launch<'_> {
                 let Some(lease) = Lease::take(paths, port, linger).await? else {
                     return Ok(None);
                 };
-                let Some(claude) = &claude else {
+                let (Some(claude), Some(asked)) = (&claude, &asked) else {
                     return session::serve(host, paths, ui, lease, signals)
                         .await
                         .map(Some);
@@ -141,6 +145,7 @@ impl Launch<'_> {
                     ui,
                     os: platform.os,
                     claude,
+                    asked,
                     args: &args.claude_args,
                 };
                 session::run(&session, lease, linger, signals)

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::model;
 use crate::catalog::{EngineProfile, Model, Source};
+use crate::claude::features;
 use crate::claude::foreground::{self, Foreground};
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
@@ -131,7 +132,6 @@ impl Demo<'_> {
         let args = ["-p", PROMPT].map(OsString::from);
         let granted = &lease.granted;
         let client = Client {
-            program: Some(self.claude),
             args: &args,
             settings: &settings,
             port: granted.port,
@@ -141,7 +141,14 @@ impl Demo<'_> {
             output_tokens: granted.output_tokens,
         };
         let os = Platform::detect(self.host)?.os;
-        let plan = prepare::plan_client(self.host, self.paths, os, client, Probing::Ask)?;
+        let paths = self.paths;
+        let features = features::probe(
+            self.host,
+            &paths.cache,
+            &paths.claude_profile(),
+            self.claude,
+        )?;
+        let plan = prepare::plan_client(self.host, paths, os, &client, &features)?;
         let mut command = client_command(
             self.host,
             self.paths,

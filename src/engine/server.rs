@@ -64,6 +64,8 @@ pub struct Server {
     log: PathBuf,
     port: u16,
     served_name: String,
+    /// What asks whether it is ready.
+    asks: Option<reqwest::Client>,
     /// An engine that runs keeps its installation from being replaced under it.
     _hold: Option<install::Hold>,
 }
@@ -100,6 +102,7 @@ impl Server {
             log: launch.log,
             port: launch.port,
             served_name: launch.served_name,
+            asks: health::client(),
             _hold: install::hold(&launch.executable.script),
         };
         if let Some(pipe) = &mut server.lifeline {
@@ -145,7 +148,7 @@ impl Server {
     pub async fn ready(&mut self) -> Result<()> {
         let event = tokio::select! {
             ended = self.child.ended() => Event::Exited(ended),
-            () = health::until_ready(self.port, &self.served_name) => Event::Healthy,
+            () = health::until_ready(self.asks.as_ref(), self.port, &self.served_name) => Event::Healthy,
         };
         self.apply(event);
         match self.state {

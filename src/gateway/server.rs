@@ -64,7 +64,12 @@ pub async fn serve(
     settings: Settings,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    let upstream = Upstream::new().context(
+    // An engine that is ours alone is on this machine.
+    let upstream = match settings.exclusive {
+        true => Upstream::here(),
+        false => Upstream::anywhere(),
+    }
+    .context(
         Exit::Other,
         "the gateway cannot make connections to the engine",
     )?;

@@ -91,6 +91,12 @@ pub struct ClaudePlan {
 }
 
 impl ClaudePlan {
+    /// Whether Claude Code would be started with the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.argv, &self.set, &self.unset, &self.settings)
+            == (&other.argv, &other.set, &other.unset, &other.settings)
+    }
+
     /// The plan with `<token>` in the token's place, for people and logs.
     pub fn redacted(&self) -> Self {
         let hide = |text: &str| text.replace(self.token.expose(), "<token>");

@@ -3,10 +3,15 @@
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+
+/// How soon a stop is noticed.
+const SLICE: Duration = Duration::from_millis(10);
 
 /// What a subprocess left.
 #[derive(Debug)]
@@ -19,6 +24,15 @@ pub struct Finished {
 /// Runs a command without input and collects its output. A command that cannot be started, or has not ended and closed its output by the
 /// deadline, is an error; in the second case its whole process group is killed.
 pub fn run(command: &mut Command, deadline: Duration) -> std::io::Result<Finished> {
+    run_unless(&AtomicBool::new(false), command, deadline)
+}
+
+/// The same, and the deadline comes at once when it is stopped.
+pub fn run_unless(
+    stopped: &AtomicBool,
+    command: &mut Command,
+    deadline: Duration,
+) -> std::io::Result<Finished> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -29,14 +43,9 @@ pub fn run(command: &mut Command, deadline: Duration) -> std::io::Result<Finishe
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-    let texts = stdout
-        .recv_timeout(until.saturating_duration_since(Instant::now()))
-        .and_then(|out| {
-            stderr
-                .recv_timeout(until.saturating_duration_since(Instant::now()))
-                .map(|err| (out, err))
-        });
-    if texts.is_err() {
+    let texts = text(&stdout, until, stopped)
+        .and_then(|out| text(&stderr, until, stopped).map(|err| (out, err)));
+    if texts.is_none() {
         let _ = killpg(group, Signal::SIGKILL);
     }
     // Its output is closed, so the end is near; a program that goes on silently is ended at the deadline all the same.
@@ -44,13 +53,13 @@ pub fn run(command: &mut Command, deadline: Duration) -> std::io::Result<Finishe
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if Instant::now() >= until {
+        if Instant::now() >= until || stopped.load(Ordering::Relaxed) {
             let _ = killpg(group, Signal::SIGKILL);
             break child.wait()?;
         }
         std::thread::sleep(Duration::from_millis(1));
     };
-    let (stdout, stderr) = texts.map_err(|_| {
+    let (stdout, stderr) = texts.ok_or_else(|| {
         std::io::Error::new(
             std::io::ErrorKind::TimedOut,
             format!("no answer within {} s", deadline.as_secs_f32()),
@@ -63,7 +72,21 @@ pub fn run(command: &mut Command, deadline: Duration) -> std::io::Result<Finishe
     })
 }
 
-fn collect(pipe: Option<impl Read + Send + 'static>) -> std::sync::mpsc::Receiver<String> {
+/// What was collected, if it is whole before the deadline.
+fn text(collected: &Receiver<String>, until: Instant, stopped: &AtomicBool) -> Option<String> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match collected.recv_timeout(left.min(SLICE)) {
+            Ok(text) => return Some(text),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) if left.is_zero() => return None,
+            Err(RecvTimeoutError::Timeout) if stopped.load(Ordering::Relaxed) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -91,6 +114,18 @@ mod tests {
             ("out\n", "err\n")
         );
         assert!(!finished.success);
+    }
+
+    #[test]
+    fn what_is_stopped_does_not_go_on() {
+        let stopped = AtomicBool::new(true);
+        let error = run_unless(
+            &stopped,
+            Command::new("/bin/sh").args(["-c", "sleep 1000"]),
+            Duration::from_secs(1_000),
+        )
+        .expect_err("stopped");
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     }
 
     #[test]

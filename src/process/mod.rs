@@ -5,7 +5,7 @@ mod deadline;
 pub mod signals;
 
 pub use child::{Change, Child, Ended};
-pub use deadline::{Finished, run};
+pub use deadline::{Finished, run, run_unless};
 
 /// A runtime for what waits for other programs: one thread is enough.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -23,7 +23,7 @@ use crate::memory::plan::{Asked, OUTPUTS};
 use crate::memory::planner::Planner;
 use crate::memory::{self, Figures, Fit, WeightsSource};
 use crate::paths::Paths;
-use crate::plan::claude::ClaudePlan;
+use crate::plan::claude::{ClaudePlan, Features};
 use crate::plan::engine::EnginePlan;
 use crate::plan::{claude as plan_claude, engine as plan_engine};
 use crate::secret::Secret;
@@ -281,8 +281,6 @@ pub fn prepare(
 
 /// What Claude Code is started for.
 pub struct Client<'a> {
-    /// None in a dry run where it is not installed.
-    pub program: Option<&'a Path>,
     /// What follows `--` on the command line.
     pub args: &'a [OsString],
     /// Where its settings will be written.
@@ -298,36 +296,34 @@ pub struct Client<'a> {
     pub output_tokens: u64,
 }
 
-/// Plans Claude Code's run. Errors: arguments and settings that would take the session elsewhere.
+/// What Claude Code can be asked for, as far as it is remembered. `program`: None where it is not installed.
+pub fn assumed_features(paths: &Paths, program: Option<&Path>) -> Features {
+    program
+        .and_then(|claude| features::remembered(&paths.cache, claude))
+        .unwrap_or_default()
+}
+
+/// Plans Claude Code's run, with the settings files as they are now. Errors: arguments and settings that would take the session elsewhere.
 pub fn plan_client(
     host: &Host,
     paths: &Paths,
     os: Os,
-    client: Client,
-    probing: Probing,
+    client: &Client,
+    features: &Features,
 ) -> Result<ClaudePlan> {
-    let features = match (client.program, probing) {
-        (Some(claude), Probing::Ask) => {
-            features::probe(host, &paths.cache, &paths.claude_profile(), claude)?
-        }
-        (Some(claude), Probing::Assume) => {
-            features::remembered(&paths.cache, claude).unwrap_or_default()
-        }
-        (None, _) => plan_claude::Features::default(),
-    };
     let settings_files = settings_files::read(host, os == Os::Macos)?;
     plan_claude::plan(&plan_claude::Inputs {
         host,
         profile_dir: &paths.claude_profile(),
         settings_path: client.settings,
         base_url: format!("http://127.0.0.1:{}", client.port),
-        token: client.token,
+        token: client.token.clone(),
         model: client.model.to_owned(),
         context_window: client.context_window,
         output_tokens: client.output_tokens,
         user_args: client.args,
         settings_files: &settings_files,
-        features: &features,
+        features,
     })
 }
 

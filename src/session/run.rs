@@ -23,14 +23,6 @@ pub async fn run(
 ) -> Result<u8> {
     let ui = session.ui;
     let paths = session.paths;
-    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
-        Followed::Ready { took } => took,
-        Followed::Interrupted(signal) => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
-            return Ok(signals::status(signal));
-        }
-    };
-    say_ready(ui, &lease, &took);
     let granted = lease.granted.clone();
     let endpoint = Endpoint {
         port: granted.port,
@@ -39,7 +31,30 @@ pub async fn run(
         context_window: granted.context_window,
         output_tokens: granted.output_tokens,
     };
-    let outcome = together::run(session, endpoint, &mut lease, signals).await;
+    // The engine loads meanwhile.
+    let prepared = tokio::select! {
+        prepared = together::prepare(session, endpoint) => prepared,
+        signal = signals.next() => {
+            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            return Ok(signals::status(signal));
+        }
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            return Err(error);
+        }
+    };
+    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
+        Followed::Ready { took } => took,
+        Followed::Interrupted(signal) => {
+            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            return Ok(signals::status(signal));
+        }
+    };
+    say_ready(ui, &lease, &took);
+    let outcome = together::run(prepared, &mut lease, signals).await;
     match outcome {
         Ok((Outcome::Client(ended), plan)) => {
             leave::leave(paths, ui, &mut lease, signals, linger).await;

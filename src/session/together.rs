@@ -2,18 +2,20 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use super::client::{self, Output};
 use super::folder::Folder;
-use super::prepare::{self, Client, Probing};
+use super::prepare::{self, Client};
+use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
 use crate::machine::platform::Os;
 use crate::paths::Paths;
-use crate::plan::claude::ClaudePlan;
+use crate::plan::claude::{ClaudePlan, Features};
 use crate::process::Ended;
 use crate::process::signals::Signals;
 use crate::secret::Secret;
@@ -27,6 +29,8 @@ pub struct Session<'a> {
     pub os: Os,
     /// Claude Code's program.
     pub claude: &'a Path,
+    /// The question what it can do, which was asked before.
+    pub asked: &'a Asked,
     /// What follows `--` on the command line.
     pub args: &'a [OsString],
 }
@@ -62,54 +66,98 @@ pub(super) enum Outcome {
     Signalled(Signal),
 }
 
-/// Runs Claude Code until it ends, nobody answers it any more, or a signal comes.
-pub(super) async fn run(
-    session: &Session<'_>,
-    endpoint: Endpoint<'_>,
-    keeper: &mut impl Keeper,
-    signals: &mut Signals,
-) -> Result<(Outcome, ClaudePlan)> {
-    let &Session {
-        host,
-        paths,
-        ui,
-        os,
-        claude,
-        args,
-    } = session;
-    let folder = Folder::make(paths)?;
-    let settings = folder.settings();
+/// All that Claude Code's start needs, made while the engine still loads. What it was made from stays until the session's end.
+pub(super) struct Prepared<'a> {
+    session: &'a Session<'a>,
+    endpoint: Endpoint<'a>,
+    features: Features,
+    folder: Folder,
+    plan: ClaudePlan,
+    command: Command,
+}
+
+/// Plans and writes what Claude Code is started with, as soon as it has said what it can do.
+pub(super) async fn prepare<'a>(
+    session: &'a Session<'a>,
+    endpoint: Endpoint<'a>,
+) -> Result<Prepared<'a>> {
+    let features = session.asked.answer().await?;
+    let folder = Folder::make(session.paths)?;
+    let plan = plan(session, &endpoint, &folder, &features)?;
+    let command = command(session, &folder, &plan)?;
+    Ok(Prepared {
+        session,
+        endpoint,
+        features,
+        folder,
+        plan,
+        command,
+    })
+}
+
+impl Prepared<'_> {
+    /// Settings may have changed while the engine loaded, in a download's hours say: what they would do then is overlaid, too.
+    fn refresh(&mut self) -> Result<()> {
+        let plan = plan(self.session, &self.endpoint, &self.folder, &self.features)?;
+        if !plan.is_same(&self.plan) {
+            self.command = command(self.session, &self.folder, &plan)?;
+            self.plan = plan;
+        }
+        Ok(())
+    }
+}
+
+fn plan(
+    session: &Session,
+    endpoint: &Endpoint,
+    folder: &Folder,
+    features: &Features,
+) -> Result<ClaudePlan> {
     let client = Client {
-        program: Some(claude),
-        args,
-        settings: &settings,
+        args: session.args,
+        settings: &folder.settings(),
         port: endpoint.port,
-        token: endpoint.token,
+        token: endpoint.token.clone(),
         model: endpoint.model,
         context_window: endpoint.context_window,
         output_tokens: endpoint.output_tokens,
     };
-    let plan = prepare::plan_client(host, paths, os, client, Probing::Ask)?;
-    for notice in &plan.notices {
+    prepare::plan_client(session.host, session.paths, session.os, &client, features)
+}
+
+fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Command> {
+    client::command(
+        session.host,
+        session.paths,
+        session.claude,
+        plan,
+        &folder.settings(),
+        &session.host.cwd,
+        Output::Inherited,
+    )
+}
+
+/// Runs Claude Code until it ends, nobody answers it any more, or a signal comes.
+pub(super) async fn run(
+    mut prepared: Prepared<'_>,
+    keeper: &mut impl Keeper,
+    signals: &mut Signals,
+) -> Result<(Outcome, ClaudePlan)> {
+    prepared.refresh()?;
+    let Session {
+        host, ui, claude, ..
+    } = prepared.session;
+    for notice in &prepared.plan.notices {
         ui.notice(notice);
     }
-    let mut command = client::command(
-        host,
-        paths,
-        claude,
-        &plan,
-        &settings,
-        &host.cwd,
-        Output::Inherited,
-    )?;
-    let foreground = Foreground::start(&mut command).context(
+    let foreground = Foreground::start(&mut prepared.command).context(
         Exit::ClaudeMissing,
         format!("{} cannot be started", host.tilde(claude)),
     )?;
     keeper.client_started(foreground.pid()).await;
     let outcome = together(foreground, keeper, signals).await;
     keeper.client_ended().await;
-    Ok((outcome, plan))
+    Ok((outcome, prepared.plan))
 }
 
 /// Until one of them ends or a signal ends both.

@@ -2,7 +2,7 @@
 //!
 //! The engine's Python is a shell script that answers `serve --help` by itself and otherwise becomes this very test binary, in which the
 //! ignored test [`engine_process`] then plays the engine. What the engine does is told by files in the stage's `engine` folder:
-//! `die-before` (its text is the log's last line, and its status is 1), `slow` (it never gets ready), `stubborn` (it ignores SIGTERM),
+//! `die-before` (its text is the log's last line, and its status is 1), `slow` (it does not get ready while that is there), `stubborn` (it ignores SIGTERM),
 //! `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
 
 use std::io::{BufRead, Read, Write};
@@ -231,8 +231,8 @@ fn engine_process() {
         eprintln!("{last_words}");
         std::process::exit(1);
     }
-    if has("slow") {
-        std::thread::sleep(Duration::from_secs(600));
+    while has("slow") {
+        std::thread::sleep(Duration::from_millis(10));
     }
     if has("die-after") {
         let folder = folder.clone();

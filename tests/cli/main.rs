@@ -10,6 +10,7 @@ mod failures;
 mod fakes;
 mod faults;
 mod launch;
+mod meanwhile;
 mod memory_plan;
 mod models_page;
 mod preflight;

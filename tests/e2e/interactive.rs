@@ -11,21 +11,31 @@ fn start<'a>(stage: &'a Stage, port: &str) -> Screen<'a> {
 
 /// The same on this model.
 pub fn start_with<'a>(stage: &'a Stage, port: &str, model: &str) -> Screen<'a> {
+    start_in(stage, "work", &format!("--model {model} --port {port}"))
+}
+
+/// The same in this folder of the stage, with these arguments.
+pub fn start_in<'a>(stage: &'a Stage, folder: &str, arguments: &str) -> Screen<'a> {
     let screen = Screen::open(stage, 80, 24);
     let binary = env!("CARGO_BIN_EXE_cclocal");
     screen.line(&format!(
-        "{binary} --model {model} --port {port}; echo status=$?"
+        "cd ../{folder}; {binary} {arguments}; echo status=$?"
     ));
-    screen.wait_for("Yes, I trust this folder");
-    screen.settle();
-    if !yes_is_chosen(&screen.text()) {
-        screen.key("Down");
-    }
-    screen.wait_until("the answer yes", yes_is_chosen);
-    screen.key("Enter");
-    screen.wait_until("the prompt", |text| {
-        text.contains("Claude Code v") && !text.contains("trust this folder")
+    let is_prompt =
+        |text: &str| text.contains("Claude Code v") && !text.contains("trust this folder");
+    // It is asked once for each folder.
+    let text = screen.wait_until("the prompt or the question", |text| {
+        is_prompt(text) || text.contains("Yes, I trust this folder")
     });
+    if !is_prompt(&text) {
+        screen.settle();
+        if !yes_is_chosen(&screen.text()) {
+            screen.key("Down");
+        }
+        screen.wait_until("the answer yes", yes_is_chosen);
+        screen.key("Enter");
+        screen.wait_until("the prompt", is_prompt);
+    }
     screen.settle();
     screen
 }

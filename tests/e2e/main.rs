@@ -21,6 +21,7 @@ mod scripted_server;
 mod server;
 mod settings;
 mod signals;
+mod stable;
 #[path = "../support/mod.rs"]
 mod support;
 mod tool_loop;

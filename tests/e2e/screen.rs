@@ -1,6 +1,8 @@
 //! A real terminal, by tmux: keys in, the screen as a person sees it out.
 
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{HANG, Stage};
@@ -8,12 +10,19 @@ use crate::support::{HANG, Stage};
 /// A shell in a terminal of its own.
 pub struct Screen<'a> {
     stage: &'a Stage,
+    /// Its own: a server of tmux that is just ending would take the next terminal with it.
+    socket: PathBuf,
 }
 
 impl<'a> Screen<'a> {
     /// Opens a terminal of this size with an interactive shell in the work folder.
     pub fn open(stage: &'a Stage, width: u16, height: u16) -> Self {
-        let screen = Self { stage };
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let socket = format!("tmp/tmux-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let screen = Self {
+            stage,
+            socket: stage.path(socket),
+        };
         let size = [width.to_string(), height.to_string()];
         screen.tmux(&[
             "new-session",
@@ -32,7 +41,7 @@ impl<'a> Screen<'a> {
     fn tmux(&self, args: &[&str]) -> String {
         let output = Command::new("tmux")
             .args(["-f", "/dev/null", "-S"])
-            .arg(self.stage.path("tmp/tmux"))
+            .arg(&self.socket)
             .args(args)
             .current_dir(self.stage.path("work"))
             .env_clear()
@@ -113,7 +122,7 @@ impl Drop for Screen<'_> {
     fn drop(&mut self) {
         let _ = Command::new("tmux")
             .arg("-S")
-            .arg(self.stage.path("tmp/tmux"))
+            .arg(&self.socket)
             .arg("kill-server")
             .output();
     }

@@ -169,6 +169,12 @@ fn serve(stream: TcpStream, script: &Script, kept: &Mutex<Vec<Request>>) -> std:
             out,
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         ),
+        // So a server says that there is such a path.
+        "/v1/messages" => respond(
+            &mut out,
+            "405 Method Not Allowed",
+            &json!({"error": "POST it"}),
+        ),
         _ => respond(&mut out, "404 Not Found", &json!({"error": "not here"})),
     }
 }

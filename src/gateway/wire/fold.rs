@@ -1,15 +1,19 @@
 //! The conversation in an order that an engine can only continue.
 //!
 //! The engine puts all `system` messages of a conversation together in front of it, so that a reminder in turn 20 changes the prompt's beginning and
-//! everything is computed again. Here each becomes a `<system-reminder>` in the user's turn where it stands, which is where Claude Code itself
-//! puts the reminders that it sends as text. What an earlier turn became does not depend on later ones, so the prompt only grows at its end.
+//! everything is computed again. Here each becomes a `<system-reminder>` where it stands: in the user's turn, or, behind the results of tools, in the
+//! last of those. What an earlier turn became does not depend on later ones, so the prompt only grows at its end.
+//!
+//! Behind results a turn of the user's would do harm. Templates take it for a question, and write what they keep of the replies since the last one
+//! (empty thoughts, with Qwen3.5) differently from then on, so that all of it is computed again. Claude Code has always put reminders into results
+//! too, and says so in the system prompt of the versions that send no `system` messages.
 //!
 //! The engine also puts the text of a user's turn before the tool results of the same turn, which tears the results from their calls.
 //! The two become turns of their own, results first.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-/// Folds `system` messages into the user's turns, and joins and splits those as the engine needs it. `messages` have been validated.
+/// Folds `system` messages into the turns before them, and joins and splits those as the engine needs it. `messages` have been validated.
 pub fn fold(messages: Vec<Value>) -> Vec<Value> {
     let mut folded: Vec<Value> = Vec::with_capacity(messages.len());
     for mut message in messages {
@@ -21,10 +25,9 @@ pub fn fold(messages: Vec<Value>) -> Vec<Value> {
         let is_system = role == "system";
         let blocks = blocks(message["content"].take());
         if is_system {
-            say(
-                &mut folded,
-                blocks.into_iter().filter_map(reminder).collect(),
-            );
+            for reminder in blocks.iter().filter_map(reminder) {
+                remind(&mut folded, reminder);
+            }
             continue;
         }
         let (results, rest): (Vec<Value>, Vec<Value>) = blocks
@@ -33,25 +36,57 @@ pub fn fold(messages: Vec<Value>) -> Vec<Value> {
         if !results.is_empty() {
             folded.push(json!({"role": "user", "content": results}));
         }
-        say(&mut folded, rest);
+        for block in rest {
+            match of_the_client(&block) {
+                Some(reminder) => remind(&mut folded, reminder),
+                None => say(&mut folded, block),
+            }
+        }
     }
     folded
 }
 
-/// Adds to the user's turn that the conversation ends in, or begins one.
-fn say(messages: &mut Vec<Value>, mut blocks: Vec<Value>) {
-    if blocks.is_empty() {
-        return;
+/// Adds a reminder to the result or to the user's turn that the conversation ends in, or begins a turn with it.
+fn remind(messages: &mut Vec<Value>, reminder: String) {
+    match last_result(messages) {
+        Some(result) => append(result, &reminder),
+        None => say(messages, json!({"type": "text", "text": reminder})),
     }
+}
+
+/// The result that the conversation ends in, if it ends in one.
+fn last_result(messages: &mut [Value]) -> Option<&mut Value> {
+    messages
+        .last_mut()?
+        .get_mut("content")?
+        .as_array_mut()?
+        .last_mut()
+        .filter(|block| block["type"] == "tool_result")
+}
+
+/// Adds to what a tool said, whichever form that has.
+fn append(result: &mut Value, reminder: &str) {
+    match &mut result["content"] {
+        Value::String(text) => {
+            text.push_str("\n\n");
+            text.push_str(reminder);
+        }
+        Value::Array(parts) => parts.push(json!({"type": "text", "text": reminder})),
+        nothing => *nothing = json!(reminder),
+    }
+}
+
+/// Adds to the user's turn that the conversation ends in, or begins one.
+fn say(messages: &mut Vec<Value>, block: Value) {
     if let Some(last) = messages.last_mut()
         && last["role"] == "user"
         && let Some(said) = last["content"].as_array_mut()
         && said.iter().all(|block| block["type"] != "tool_result")
     {
-        said.append(&mut blocks);
+        said.push(block);
         return;
     }
-    messages.push(json!({"role": "user", "content": blocks}));
+    messages.push(json!({"role": "user", "content": [block]}));
 }
 
 /// Content as a list of blocks: the client writes a single text as a string once it is no longer the last message.
@@ -63,21 +98,24 @@ fn blocks(content: Value) -> Vec<Value> {
     }
 }
 
-/// A block of a `system` message as the user's. None if it holds no text.
-fn reminder(block: Value) -> Option<Value> {
+const BEGIN: &str = "<system-reminder>";
+const END: &str = "</system-reminder>";
+
+/// A block of a `system` message as a reminder. None if it holds no text.
+fn reminder(block: &Value) -> Option<String> {
     let text = block["text"].as_str()?.trim();
-    if text.is_empty() {
-        return None;
+    match text {
+        "" => None,
+        text if text.starts_with(BEGIN) => Some(text.to_owned()),
+        text => Some(format!("{BEGIN}\n{text}\n{END}")),
     }
-    let text = if text.starts_with("<system-reminder>") {
-        text.to_owned()
-    } else {
-        format!("<system-reminder>\n{text}\n</system-reminder>")
-    };
-    let mut fields = Map::new();
-    fields.insert("type".into(), "text".into());
-    fields.insert("text".into(), text.into());
-    Some(Value::Object(fields))
+}
+
+/// A block of the user's turn that is a reminder of the client's: older versions send all of them so.
+fn of_the_client(block: &Value) -> Option<String> {
+    let text = block["text"].as_str()?;
+    let inside = text.trim().strip_prefix(BEGIN)?.strip_suffix(END)?;
+    (!inside.contains(BEGIN)).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -130,6 +168,48 @@ mod tests {
             ]))
         );
         assert_eq!(folded.len(), 3);
+    }
+
+    #[test]
+    fn a_reminder_behind_results_is_part_of_the_last() {
+        const MIND: &str = "<system-reminder>\nmind\n</system-reminder>";
+        let result = |id: &str, content: Value| json!({"type": "tool_result", "tool_use_id": id, "content": content});
+        for (said, expected) in [
+            (json!("done"), json!(format!("done\n\n{MIND}"))),
+            (json!([text("done")]), json!([text("done"), text(MIND)])),
+            (Value::Null, json!(MIND)),
+        ] {
+            // As 2.1.331 sends it, and as 2.1.197 does.
+            let (one, last) = (result("a", json!("x")), result("b", said));
+            let by_system = vec![
+                user(json!([one, last])),
+                json!({"role": "system", "content": "mind"}),
+            ];
+            let by_user = vec![user(json!([one, last, text(MIND)]))];
+            for messages in [by_system, by_user] {
+                let mut longer = messages.clone();
+                longer.push(user(json!("and now?")));
+                let folded = fold(messages);
+                assert_eq!(folded, [user(json!([one, result("b", expected.clone())]))]);
+                assert_eq!(
+                    fold(longer),
+                    [folded[0].clone(), user(json!([text("and now?")]))]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_user_says_behind_results_is_a_turn() {
+        let result = json!({"type": "tool_result", "tool_use_id": "a", "content": "done"});
+        for words in [
+            "stop",
+            "What is <system-reminder>?",
+            "<system-reminder>a</system-reminder> and <system-reminder>b</system-reminder>",
+        ] {
+            let folded = fold(vec![user(json!([result, text(words)]))]);
+            assert_eq!(folded, [user(json!([result])), user(json!([text(words)]))]);
+        }
     }
 
     #[test]

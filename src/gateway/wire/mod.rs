@@ -5,6 +5,7 @@
 //! - The engine knows one model by one name; the client asks for several. Requests are mapped, replies name what was asked for.
 //! - The engine puts every `system` message of a conversation in front of all others, so each new one changes the prompt's beginning, and it puts
 //!   the text of a user's turn before the tool results of the same turn. See [`mod@fold`].
+//! - On a terminal the client's system prompt names the folder, so that nothing of it could be used in another one. See [`mod@system`].
 //! - The engine streams no `input_tokens` and never `stop_reason: "max_tokens"`. Ours says both in its `message_delta` (`engine/usage.py`); for
 //!   others the prompt is counted before, and a reply as long as allowed was cut.
 //! - A tool call that was cut is dropped by some parsers, leaks as text from others, and becomes a call without input in `qwen3_coder`. It is
@@ -20,6 +21,7 @@ mod reply;
 mod request;
 mod sse;
 mod stream;
+mod system;
 
 pub use error::ApiError;
 pub use reply::reply;

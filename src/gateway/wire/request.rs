@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, Served, fold, json};
+use super::{ApiError, Served, fold, json, system};
 
 /// A request, read and made ready for the engine.
 #[derive(Debug, Clone)]
@@ -84,6 +84,7 @@ fn ready(fields: &mut Map<String, Value>, served: &Served) -> Result<String, Api
     if let Some(Value::Array(messages)) = fields.get_mut("messages") {
         *messages = fold::fold(std::mem::take(messages));
     }
+    system::settle(fields);
     Ok(asked)
 }
 

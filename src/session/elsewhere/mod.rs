@@ -84,7 +84,10 @@ pub async fn run(
         context_window: window.context_window,
         output_tokens: window.output_tokens,
     };
-    let outcome = together::run(session, endpoint, &mut gateway, signals).await;
+    let outcome = match together::prepare(session, endpoint).await {
+        Ok(prepared) => together::run(prepared, &mut gateway, signals).await,
+        Err(error) => Err(error),
+    };
     let figures = gateway.close().await;
     if let Some(line) = figures {
         ui.say(&line);
