@@ -50,6 +50,22 @@ mod tests {
         assert_eq!(on(96).as_deref(), Some("coder"));
     }
 
+    /// The sizes that Macs are sold with, in GB. With the GPU limit raised to all but 3 GiB the model holds a session on that of the catalogue, and
+    /// not on the one before.
+    #[test]
+    fn the_catalogue_names_the_smallest_mac_that_a_model_runs_on() {
+        let sizes = [16, 24, 32, 36, 48, 64];
+        for entry in &catalog().models {
+            let fits = |ram: &u64| {
+                let budget = (ram - 3) << 30;
+                let made = plan(entry, None, budget, Device::Metal, Asked::default());
+                made.expect("known").is_ok()
+            };
+            let smallest = sizes.iter().find(|ram| fits(ram));
+            assert_eq!(smallest, Some(&entry.ram_gb), "{}", entry.name);
+        }
+    }
+
     #[test]
     fn what_is_on_the_disk_is_no_estimate() {
         let entry = catalog().by_flag("gemma").expect("a model");

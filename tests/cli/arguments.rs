@@ -207,8 +207,8 @@ fn help_and_version_go_to_standard_output() {
                             start with
           --gemma           Gemma-4-26B-A4B: 16 GB, for 24 GB RAM and more; mixture of experts, 3.8B
                             active parameters
-          --review          GLM-4.7-Flash: 17 GB, for 24 GB RAM and more; stronger reasoning
-          --coder           Qwen3-Coder-30B-A3B: 18 GB, for 24 GB RAM and more; the heavier code model
+          --review          GLM-4.7-Flash: 17 GB, for 32 GB RAM and more; stronger reasoning
+          --coder           Qwen3-Coder-30B-A3B: 18 GB, for 32 GB RAM and more; the heavier code model
           --qwen3           Qwen3.5-9B: 5 GB, for 16 GB RAM and more; general reasoning; leaks
                             plain-text thinking
           --coder7b         Qwen2.5-Coder-7B: 5 GB, for 16 GB RAM and more; code analysis; tool calls
