@@ -164,7 +164,9 @@ pub fn measure(
         _ => (Some((cached.bytes(), WeightsSource::Disk)), None),
     };
     let mut memory = Figures::new(
-        machine_memory::read(host, platform.os, || device::ask(host, engine?)),
+        machine_memory::read(host, platform.os, || {
+            device::ask(host, &paths.cache, engine?)
+        }),
         weights,
         request.context_window,
     );
