@@ -30,7 +30,7 @@ impl<'a> Here<'a> {
     pub fn find(host: &Host, paths: &'a Paths) -> Self {
         let os = Platform::detect(host).map_or(Os::Linux, |platform| platform.os);
         let memory = machine_memory::read(host, os, || match executable::find(host, paths) {
-            Ok(Found::Ready(engine)) => device::ask(host, &engine),
+            Ok(Found::Ready(engine)) => device::ask(host, &paths.cache, &engine),
             _ => None,
         });
         let set = match os {

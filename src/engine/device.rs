@@ -1,7 +1,11 @@
 //! What the engine would compute on, asked of its own Python.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+
+use nix::sys::utsname::uname;
+use serde::{Deserialize, Serialize};
 
 use super::executable::Executable;
 use crate::env_vars;
@@ -17,8 +21,39 @@ const QUESTION: &str = "import json, mlx.core as mx
 ask = getattr(mx, 'device_info', None) or mx.metal.device_info
 print(json.dumps({'gpu': mx.default_device() == mx.Device(mx.gpu), 'recommended': ask().get('max_recommended_working_set_size')}))";
 
-/// Asks. None if it does not say, which is no reason to stop: there are rougher figures.
-pub fn ask(host: &Host, engine: &Executable) -> Option<Device> {
+const TOPIC: &str = "device";
+
+/// What was answered, and where: a home may be shared by machines.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    machine: String,
+    device: Device,
+}
+
+/// Asks, or remembers what Metal said: that stays the same until the system is another one. None if it does not say, which is no reason to stop:
+/// there are rougher figures.
+pub fn ask(host: &Host, cache: &Path, engine: &Executable) -> Option<Device> {
+    let machine = machine();
+    if let Some(kept) = probe::remembered::<Kept>(cache, TOPIC, &engine.python)
+        && Some(&kept.machine) == machine.as_ref()
+    {
+        return Some(kept.device);
+    }
+    let device = answer(host, engine)?;
+    if let (Some(machine), Some(_)) = (machine, device.recommended) {
+        probe::remember(cache, TOPIC, &engine.python, &Kept { machine, device });
+    }
+    Some(device)
+}
+
+/// This machine and its system.
+fn machine() -> Option<String> {
+    let names = uname().ok()?;
+    let text = [names.nodename(), names.release()].map(|name| name.to_string_lossy().into_owned());
+    Some(text.join(" "))
+}
+
+fn answer(host: &Host, engine: &Executable) -> Option<Device> {
     let mut command = Command::new(&engine.python);
     // Isolated: nothing of the current folder is imported.
     command

@@ -54,7 +54,7 @@ pub struct Memory {
 }
 
 /// The device that the engine would compute on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     pub gpu: bool,
     /// Metal's `recommendedMaxWorkingSetSize`, in bytes: what the GPU may use without the system working against it.

@@ -178,7 +178,9 @@ pub fn measure(
         Planner::of(model, config.as_ref(), weights, device, asked)
     });
     let memory = Figures::new(
-        machine_memory::read(host, platform.os, || device::ask(host, engine?)),
+        machine_memory::read(host, platform.os, || {
+            device::ask(host, &paths.cache, engine?)
+        }),
         weights,
         asked,
         planner,

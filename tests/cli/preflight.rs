@@ -388,6 +388,17 @@ fn metal_is_asked_where_no_limit_is_set() {
     );
     terminal.keys("q\r");
     assert_eq!(terminal.end(), 12);
+
+    // It is asked once: it says the same until the system is another one.
+    std::fs::remove_file(stage.path("engine/device")).expect("removed");
+    let mut terminal = launch(&stage, &[]);
+    let screen = terminal.wait_for("(Enter = 1)");
+    assert!(
+        screen.contains("17.2 GB  what Metal recommends"),
+        "{screen}"
+    );
+    terminal.keys("q\r");
+    assert_eq!(terminal.end(), 12);
 }
 
 #[test]
