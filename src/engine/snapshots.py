@@ -26,6 +26,7 @@ def settle_snapshots():
     try:
         from mlx_lm.generate import PromptProcessingBatch
         from vllm_mlx.engine.batched import BatchedEngine
+        from vllm_mlx.memory_cache import MemoryAwarePrefixCache
         from vllm_mlx.scheduler import Scheduler
     except ImportError:
         return  # The engine's own start will say what is wrong.
@@ -40,6 +41,8 @@ def settle_snapshots():
         (Scheduler, "_prompt_output_entry_is_useless"),
         (Scheduler, "_make_snapshot_destination"),
         (Scheduler, "_cache_coverage"),
+        (MemoryAwarePrefixCache, "prepare_store"),
+        (MemoryAwarePrefixCache, "commit_prepared"),
     )
     if not all(hasattr(owner, name) for owner, name in needed):
         return
@@ -165,10 +168,14 @@ class Planned:
                 copy.meta_state = meta
             copy.state = original.state
         key = tuple(self.request.prompt_token_ids[: self.end])
-        if not memory.store(list(key), snapshot, evict_prefixes=False):
+        entry = memory.prepare_store(list(key), snapshot)
+        if entry is None:
+            return
+        # First, or a cache that holds no third entry would drop the one at the last question, which was used longest ago.
+        self.tidy(memory, key)
+        if not memory.commit_prepared(entry, evict_prefixes=False):
             return
         self.request.snapshot_is_settled = True
-        self.tidy(memory, key)
         logging.getLogger("vllm_mlx.scheduler").info(
             "[snapshot] tokens=%d of prompt_tokens=%d entries=%d", self.end, len(self.request.prompt_token_ids), len(memory._entries)
         )
