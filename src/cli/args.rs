@@ -188,7 +188,7 @@ pub struct LaunchArgs {
     /// Context window in tokens [default: auto, by this machine's memory]
     #[arg(long, value_name = "N|auto", value_parser = window)]
     pub ctx: Option<Window>,
-    /// Longest reply in tokens; a file that is written has to fit in one [default: 8192]
+    /// Longest reply in tokens; a file that is written has to fit in one [default: 8192, or 4096 where memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
     pub out_tokens: Option<u64>,
     /// Serve the whole model, pictures included; each turn is then computed anew [default: its text part, where it has one]
@@ -197,10 +197,10 @@ pub struct LaunchArgs {
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
-    /// Ask how to make room in GPU memory, however much there is
+    /// Show what memory is planned for and what can be done, however much there is
     #[arg(long, conflicts_with = "no_mem_check")]
     pub safe: bool,
-    /// Do not check GPU memory
+    /// Start it whatever memory there is: what does not fit is tried in the thriftiest way
     #[arg(long)]
     pub no_mem_check: bool,
     /// Ask nothing: install the engine if it is missing

@@ -141,6 +141,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Str
                 "state": if model.complete { "complete" } else { "partial" },
                 "flag": flag(model),
                 "context_window": room(model, here).window(),
+                "context_window_raised": room(model, here).raised(),
                 "in_use": user(model, running).map(|record| json!({ "pid": record.pid, "port": record.port })),
                 "path": model.folder,
             })

@@ -26,6 +26,7 @@ def settle_snapshots():
     try:
         from mlx_lm.generate import PromptProcessingBatch
         from vllm_mlx.engine.batched import BatchedEngine
+        from vllm_mlx.memory_cache import MemoryAwarePrefixCache
         from vllm_mlx.scheduler import Scheduler
     except ImportError:
         return  # The engine's own start will say what is wrong.
@@ -40,6 +41,8 @@ def settle_snapshots():
         (Scheduler, "_prompt_output_entry_is_useless"),
         (Scheduler, "_make_snapshot_destination"),
         (Scheduler, "_cache_coverage"),
+        (MemoryAwarePrefixCache, "prepare_store"),
+        (MemoryAwarePrefixCache, "commit_prepared"),
     )
     if not all(hasattr(owner, name) for owner, name in needed):
         return

@@ -45,6 +45,14 @@ impl Room {
         }
     }
 
+    /// The window that a raised GPU limit gives where there is none without, in tokens.
+    pub fn raised(self) -> Option<u64> {
+        match self {
+            Room::Raised { tokens, .. } => Some(tokens),
+            Room::Window { .. } | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
+        }
+    }
+
     /// The window with the memory as it is, in tokens.
     pub fn window(self) -> Option<u64> {
         match self {

@@ -189,13 +189,15 @@ fn help_and_version_go_to_standard_output() {
                               that is free]
           --ctx <N|auto>      Context window in tokens [default: auto, by this machine's memory]
           --out-tokens <N>    Longest reply in tokens; a file that is written has to fit in one
-                              [default: 8192]
+                              [default: 8192, or 4096 where memory is short]
           --vision            Serve the whole model, pictures included; each turn is then computed anew
                               [default: its text part, where it has one]
           --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0
                               ends it at once]
-          --safe              Ask how to make room in GPU memory, however much there is
-          --no-mem-check      Do not check GPU memory
+          --safe              Show what memory is planned for and what can be done, however much there
+                              is
+          --no-mem-check      Start it whatever memory there is: what does not fit is tried in the
+                              thriftiest way
       -y, --yes               Ask nothing: install the engine if it is missing
           --dry-run           Print what would be run, and why; start nothing, write nothing
           --json              With --dry-run: as JSON

@@ -64,6 +64,7 @@ fn the_list() {
           "state": "complete",
           "flag": "--gemma-light",
           "context_window": 96256,
+          "context_window_raised": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--mlx-community--gemma-4-e4b-it-4bit"
         },
@@ -74,6 +75,7 @@ fn the_list() {
           "state": "partial",
           "flag": null,
           "context_window": null,
+          "context_window_raised": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--org--partial"
         },
@@ -84,6 +86,7 @@ fn the_list() {
           "state": "complete",
           "flag": null,
           "context_window": null,
+          "context_window_raised": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--org--other"
         }

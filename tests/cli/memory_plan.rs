@@ -297,6 +297,9 @@ fn with_room_nothing_is_asked_and_the_picture_is_there_for_who_wants_it() {
     terminal.keys("1\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(told(&stage).0, "32768");
+    let ran = run(&stage, &["--safe"]);
+    assert_eq!(ran.status, 0, "nobody can be asked: {}", ran.stderr);
+    assert!(ran.stderr.contains("Memory for model: 38.7 GB"));
 }
 
 #[test]
@@ -385,4 +388,35 @@ fn what_an_engine_claims_is_what_was_planned_for_it() {
     assert_eq!(terminal.end(), 12);
     stage.write("home/go-on", "yes");
     assert_eq!(finish(first).status, 0);
+}
+
+/// One that is used stays, one that is not is ended where that gives room.
+#[test]
+fn a_model_without_room_beside_another_waits_for_its_end_or_ends_it() {
+    let mut stage = stage(48, CODER, 17_200_000_000);
+    model(&stage, "other", GEMMA, 16_000_000_000);
+    fakes::staying_client(&mut stage);
+    let port = free_port();
+    let first = ["--model", "../model", "--port", &port, "--linger", "300"];
+    let first = stage.start(&first);
+    stage.wait_for("client/pid");
+    let second = |rest: &[&str]| stage.run(&[&["--model", "../other"], rest].concat());
+    let ran = second(&[]);
+    assert_eq!(ran.status, 12, "{}", ran.stderr);
+    assert!(
+        ran.stderr
+            .contains("error: other does not fit beside what runs"),
+        "{}",
+        ran.stderr
+    );
+    stage.write("home/go-on", "yes");
+    assert_eq!(finish(first).status, 0);
+    let ran = second(&["--linger", "0"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("note: ending model ("),
+        "{}",
+        ran.stderr
+    );
+    stage.assert_nothing_left();
 }

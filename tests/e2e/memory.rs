@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use cclocal::catalog::EngineProfile;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::cache::Stored;
+use cclocal::memory::plan::{Asked, Inputs, OUTPUTS, Plan};
+use cclocal::memory::smallest_window;
 use cclocal::memory::working::Device;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::real;
 
@@ -31,6 +34,14 @@ struct Measured {
     quantised: u64,
     /// Tokens of context, and bytes.
     working: Vec<(u64, u64)>,
+    kept: BTreeMap<String, Kept>,
+}
+
+/// How many entries the prefix cache kept: of a full window, and of one that is a quarter longer.
+#[derive(Debug, Deserialize)]
+struct Kept {
+    full: u64,
+    longer: u64,
 }
 
 /// As we start the engine; of the model whose cache can be cut back, also as it is without ours.
@@ -39,6 +50,8 @@ struct Turns {
     plain: Vec<Turn>,
     quantised: Vec<Turn>,
     copied: Option<Vec<Turn>>,
+    /// Tokens that the next turn finds again of a conversation that filled its window.
+    filled: Option<BTreeMap<String, u64>>,
     /// Bytes of a dropped entry that are not given back, as the engine is, and as we start it.
     left: Option<u64>,
     left_with_ours: Option<u64>,
@@ -62,6 +75,8 @@ fn the_engine_holds_what_the_arithmetic_says() {
     let text = std::fs::read_to_string(&file).expect("read");
     let configs: BTreeMap<String, Value> = serde_json::from_str(&text).expect("JSON");
     let home = tempfile::tempdir().expect("a folder");
+    let limits = home.path().join("limits.json");
+    std::fs::write(&limits, self::limits(&configs).to_string()).expect("written");
     let ran = Command::new(real::engine().with_file_name("python"))
         .arg(models.join("memory.py"))
         .arg(&file)
@@ -70,6 +85,7 @@ fn the_engine_holds_what_the_arithmetic_says() {
             let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
             ours.join(part)
         }))
+        .arg(&limits)
         .env("HOME", home.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
@@ -89,6 +105,57 @@ fn the_engine_holds_what_the_arithmetic_says() {
         } else {
             caches(&model, serde_json::from_value(line).expect("sizes"));
         }
+    }
+}
+
+/// A window of the conversation that a whole scheduler runs, in tokens: a step of it takes time on a processor.
+const SHORT_WINDOW: u64 = 2_048;
+
+/// The limits of the prefix cache that are planned for full windows, with entries that are quantised and with others.
+fn limits(configs: &BTreeMap<String, Value>) -> Value {
+    let limits = configs.iter().map(|(name, config)| {
+        let architecture = Architecture::of(config).expect("an architecture");
+        let entries = entries(name, &architecture);
+        let window = match name == "turns" {
+            true => SHORT_WINDOW,
+            false => smallest_window(OUTPUTS[1]),
+        };
+        let inputs = Inputs {
+            architecture: &architecture,
+            profile: match entries {
+                1 => EngineProfile::Batched,
+                _ => EngineProfile::Text,
+            },
+            device: Device::Other,
+            weights: 0,
+            budget: 1 << 40,
+            asked: Asked::default(),
+            step: None,
+            estimated: false,
+        };
+        let widest = [
+            ("plain", Plan::of(&inputs).expect("a plan")),
+            ("quantised", Plan::thriftiest(&inputs)),
+        ];
+        let limits: Value = widest
+            .map(|(stored, plan)| {
+                let plan = plan.narrowed(&inputs, window);
+                assert_eq!(plan.quantise, stored == "quantised");
+                let mib = plan.cache_memory_mb.expect("a limit");
+                (stored, json!({ "mib": mib, "entries": entries }))
+            })
+            .into_iter()
+            .collect();
+        (name.clone(), json!({ "window": window, "limits": limits }))
+    });
+    limits.collect()
+}
+
+/// How many entries of a full window the prefix cache has to hold: two where a cache cannot be cut back.
+fn entries(name: &str, architecture: &Architecture) -> u64 {
+    match architecture.slides() || name == "qwen3_5" {
+        true => 2,
+        false => 1,
     }
 }
 
@@ -116,6 +183,12 @@ fn caches(model: &Architecture, measured: Measured) {
     );
     let quantised = model.stored_bytes(tokens, Stored::Quantised);
     assert_eq!(measured.quantised, quantised, "{name}");
+    let entries = entries(name, model);
+    for (stored, kept) in &measured.kept {
+        assert_eq!(kept.full, entries, "{name}, {stored}");
+        assert!(kept.longer < entries, "{name}, {stored}");
+    }
+    assert_eq!(measured.kept.len(), 2, "{name}");
     for (context, bytes) in measured.working {
         let planned = model.working_bytes(STEP, context, Device::Other);
         assert!(
@@ -138,6 +211,12 @@ fn turns(model: &Architecture, turns: Turns) {
             "the engine copies no more than it has to by now: entries.py can go"
         );
         assert_eq!(turns.left_with_ours, Some(0));
+    }
+    if let Some(filled) = turns.filled {
+        assert_eq!(filled.len(), 2);
+        for (stored, found) in &filled {
+            assert!(*found >= SHORT_WINDOW - 1, "{stored}: {found}");
+        }
     }
     for (stored, turns) in [
         (Stored::Plain, turns.plain),

@@ -9,6 +9,8 @@ use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{Launch, Server};
 use cclocal::host::Host;
 use cclocal::machine::port;
+use cclocal::memory::architecture::Architecture;
+use cclocal::memory::cache::Stored;
 use cclocal::paths::Paths;
 use cclocal::secret::Secret;
 use cclocal::supervisor::record;
@@ -226,8 +228,6 @@ fn turns_of_gemma4_moe_take_the_text_route() {
     text_route("gemma4_moe", &[3, 8]);
 }
 
-/// Its template writes the replies since the last question anew whenever a question comes: they are new to the model then, and what stands
-/// before that question is not. A reminder is none.
 #[test]
 fn turns_of_qwen3_5_take_the_text_route() {
     let stage = stage(&["qwen3_5"]);
@@ -236,13 +236,60 @@ fn turns_of_qwen3_5_take_the_text_route() {
     let (ran, log) = turns(&stage, "qwen3_5", &[], TURNS, &questions);
     assert!(log.contains("Model route: LLM"), "{log:.3000}");
     assert!((0..TURNS - 1).any(tool_loop::reminds));
+    assert_questions_are_kept(&ran, &questions);
+}
+
+/// As planned, the prefix cache holds two entries of a full window, and no third for the moment in which the newest is stored: the one at the last
+/// question has to stay, not that of the turn before.
+#[test]
+fn turns_of_qwen3_5_keep_the_last_question_in_a_full_prefix_cache() {
+    let mut stage = stage(&["qwen3_5"]);
+    limit_prefix_cache(&mut stage, FULL_CACHE_MIB);
+    let questions = [5, 7];
+    let (ran, log) = turns(&stage, "qwen3_5", &[], 9, &questions);
+    assert!(!log.contains("Cache entry too large"), "{}", table(&ran));
+    let config = stage.read("models/qwen3_5/config.json");
+    let config: Value = serde_json::from_str(&config).expect("JSON");
+    let mut architecture = Architecture::of(&config).expect("an architecture");
+    // The tiny models are written in single precision.
+    architecture.number = 4;
+    let entry = |turn: usize| architecture.stored_bytes(ran.turns[turn].prompt, Stored::Plain);
+    let limit = FULL_CACHE_MIB << 20;
+    assert!(2 * entry(8) <= limit && 3 * entry(5) > limit);
+    assert_questions_are_kept(&ran, &questions);
+}
+
+/// In MiB, for the conversation of a test.
+const FULL_CACHE_MIB: u64 = 24;
+
+/// Has the engine start with this limit of its prefix cache, in MiB, whatever it is told.
+fn limit_prefix_cache(stage: &mut Stage, mib: u64) {
+    let engine = engine(stage);
+    let script = format!(
+        "#!{}
+import runpy, sys
+flag = \"--cache-memory-mb\"
+if flag in sys.argv:
+    sys.argv[sys.argv.index(flag) + 1] = \"{mib}\"
+runpy.run_path({:?}, run_name=\"__main__\")
+",
+        engine.python.display(),
+        engine.script
+    );
+    let script = stage.script("limited-vllm-mlx", &script);
+    stage.set("CCLOCAL_ENGINE", script.display().to_string());
+}
+
+/// The template of Qwen3.5 writes the replies since the last question anew whenever a question comes: they are new to the model then, and what stands
+/// before that question is not. A reminder is none.
+fn assert_questions_are_kept(ran: &ToolLoop, questions: &[usize]) {
     let mut question = 0;
-    for turn in 1..TURNS {
+    for turn in 1..ran.turns.len() {
         let asks = questions.contains(&(turn - 1));
         let since = ran.turns[if asks { question } else { turn - 1 }].prompt;
         let new = ran.turns[turn].prompt - since;
         let beyond = ran.turns[turn].prefilled.saturating_sub(new);
-        assert!(beyond <= STEP, "turn {turn}: {}", table(&ran));
+        assert!(beyond <= STEP, "turn {turn}: {}", table(ran));
         if asks {
             question = turn;
         }

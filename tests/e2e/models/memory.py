@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What the engine's own code holds in memory for tiny models of the catalogue's architectures.
 
-    memory.py ARCHITECTURES.json STEP ENTRIES.py SNAPSHOTS.py      (run it with the engine's own Python)
+    memory.py ARCHITECTURES.json STEP ENTRIES.py SNAPSHOTS.py LIMITS.json      (run it with the engine's own Python)
 
 For each architecture it prints a line of JSON: the bytes of each layer's cache after each update, for a request alone (`alone`) and as the
-engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), and the most that one step of reading
-a prompt took beside weights and caches (`working`). For the models named `turns` and `snapshots` it prints what turns of a conversation took at the
-most, all in all, with the engine's scheduler as we start it (`plain`, and `quantised`); for `turns` also as it is without ours (`copied`), and
+engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), the most that one step of reading a prompt
+took beside weights and caches (`working`), and what the prefix cache keeps of full windows with the limits of LIMITS.json (`kept`). For the models
+named `turns` and `snapshots` it prints what turns of a conversation took at the most, all in all, with the engine's scheduler as we start it
+(`plain`, and `quantised`); for `turns` also as it is without ours (`copied`), how much of a full window the next turn finds again (`filled`), and
 what a dropped entry leaves behind, without and with ours. The weights are random: only sizes are looked at.
 """
 
@@ -60,6 +61,41 @@ def stored(model, cache, tokens, quantise):
     return keeper._current_memory
 
 
+def conversation(model, tokens):
+    """The caches of a conversation of so many tokens. Most of it is not computed: rows are rows."""
+    cache = make_prompt_cache(model)
+    read(model, cache, 512)
+    rows = [layer for layer in cache if hasattr(layer, "update_and_fetch")]
+    shapes = [(layer.keys.shape, layer.values.shape) for layer in rows]
+    dtypes = [layer.keys.dtype for layer in rows]
+    left = tokens - 512 - 1
+    while left:
+        more = min(left, 4096)
+        for layer, (keys, values), dtype in zip(rows, shapes, dtypes):
+            new = [mx.zeros((*shape[:2], more, shape[3]), dtype) for shape in (keys, values)]
+            layer.update_and_fetch(*new)
+        left -= more
+    # One token of a reply, after which a sliding window is as long as it is to be.
+    read(model, cache, 1)
+    return cache
+
+
+def kept(model, window, limits):
+    """How many entries of a full window are kept, and how many of those that are longer by a quarter, as the limit is to mean something."""
+    said = {}
+    for stored, limit in limits.items():
+        counts = []
+        for tokens in (window, window * 5 // 4):
+            keeper = MemoryAwarePrefixCache(
+                model, MemoryCacheConfig(max_memory_mb=limit["mib"], kv_quantize=stored == "quantised")
+            )
+            for number in range(limit["entries"]):
+                keeper.store([number] * tokens, conversation(model, tokens), evict_prefixes=False)
+            counts.append(len(keeper))
+        said[stored] = {"full": counts[0], "longer": counts[1]}
+    return said
+
+
 def working(model, step, steps):
     """Bytes that the last of some steps took beside weights and caches."""
     cache = make_prompt_cache(model)
@@ -103,34 +139,57 @@ class Tokenizer:
         return "x" * len(tokens)
 
 
-def turns(model, quantise, snapshots=None):
-    """Turns as `--continuous-batching --max-num-seqs 1` serves them; each goes on from the one before. `snapshots`: of our own, where there are."""
+def scheduler_of(model, quantise, step, mib):
+    """As `--continuous-batching --max-num-seqs 1` has it."""
     config = SchedulerConfig(
         max_num_seqs=1,
-        prefill_step_size=64,
+        prefill_step_size=step,
         enable_prefix_cache=True,
         use_memory_aware_cache=True,
-        cache_memory_mb=1024,
+        cache_memory_mb=mib,
         kv_cache_quantization=quantise,
     )
-    scheduler = Scheduler(model, Tokenizer(), config)
+    return Scheduler(model, Tokenizer(), config)
+
+
+def turn(scheduler, name, said):
+    """One turn: its request, by the name of its prompt, and its reply, of 8 tokens."""
+    sampling = SamplingParams(max_tokens=8, temperature=0.0)
+    request = Request(request_id=name, prompt=name, sampling_params=sampling)
+    request.prompt_token_ids, request.num_prompt_tokens = list(said), len(said)
+    scheduler.add_request(request)
+    reply = []
+    while scheduler.has_requests():
+        for output in scheduler.step().outputs:
+            reply += output.new_token_ids
+    return request, reply
+
+
+def filled(model, limits):
+    """How many tokens of a conversation that filled its window the next turn finds again, with the limit that was planned for it."""
+    found = {}
+    for stored, limit in limits["limits"].items():
+        scheduler = scheduler_of(model, stored == "quantised", 256, limit["mib"])
+        said = [number % 300 for number in range(limits["window"] - 8)]
+        _, reply = turn(scheduler, "0", said)
+        request, _ = turn(scheduler, "1", said + reply + [7] * 20)
+        found[stored] = request.cached_tokens
+    return found
+
+
+def turns(model, quantise, snapshots=None):
+    """Three turns; each goes on from the one before. `snapshots`: of our own, where there are."""
+    scheduler = scheduler_of(model, quantise, 64, 1024)
     gc.collect()
     weights = mx.get_active_memory()
     said = [number % 300 for number in range(1200)]
     measured = []
-    for turn in range(3):
+    for number in range(3):
         mx.reset_peak_memory()
-        sampling = SamplingParams(max_tokens=8, temperature=0.0)
-        prompt = f"turn {turn}"
+        name = f"turn {number}"
         if snapshots:
-            snapshots.prompts[prompt] = (len(prompt), turn == 0)
-        request = Request(request_id=str(turn), prompt=prompt, sampling_params=sampling)
-        request.prompt_token_ids, request.num_prompt_tokens = list(said), len(said)
-        scheduler.add_request(request)
-        reply = []
-        while scheduler.has_requests():
-            for output in scheduler.step().outputs:
-                reply += output.new_token_ids
+            snapshots.prompts[name] = (len(name), number == 0)
+        request, reply = turn(scheduler, name, said)
         said = said + reply
         entries = scheduler.memory_aware_cache._entries
         measured.append(
@@ -158,6 +217,8 @@ def main():
     with open(sys.argv[1]) as file:
         architectures = json.load(file)
     step = int(sys.argv[2])
+    with open(sys.argv[5]) as file:
+        limits = json.load(file)
     updates = [step, step, 300, 1, 1]
     later = []
     for name, config in architectures.items():
@@ -180,6 +241,7 @@ def main():
                     "batched": batched,
                     "stored": stored(model, entry, total, False),
                     "quantised": stored(model, batch.extract_cache(0), total, True),
+                    "kept": kept(model, limits[name]["window"], limits[name]["limits"]),
                     "working": [[steps * step, working(model, step, steps)] for steps in (1, 4)],
                 }
             ),
@@ -193,8 +255,10 @@ def main():
     as_it_is["left_with_ours"] = left_behind(models["turns"])
     os.environ["CCLOCAL_TEXT_ROUTE"] = "yes"
     snapshots = ours(sys.argv[4], "settle_snapshots")
-    for name, model, kept, more in (("turns", models["turns"], None, as_it_is), ("snapshots", models["snapshots"], snapshots, {})):
-        measured = {"name": name, "plain": turns(model, False, kept), "quantised": turns(model, True, kept)}
+    for name, model, taken, more in (("turns", models["turns"], None, as_it_is), ("snapshots", models["snapshots"], snapshots, {})):
+        measured = {"name": name, "plain": turns(model, False, taken), "quantised": turns(model, True, taken)}
+        if not taken:
+            measured["filled"] = filled(model, limits[name])
         print(json.dumps({**measured, **more}), flush=True)
 
 
