@@ -156,6 +156,11 @@ impl Figures {
         }
     }
 
+    /// What this model's engine may hold, in bytes, if known: the budget less what others take.
+    pub fn limit(&self) -> Option<u64> {
+        Some(self.machine?.budget.saturating_sub(self.others))
+    }
+
     pub fn fit(&self) -> Fit {
         Fit::of(self.headroom)
     }

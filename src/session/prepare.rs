@@ -81,6 +81,7 @@ impl Prepared {
             context_window: self.memory.context_window,
             output_tokens: self.output_tokens,
             weights: self.memory.weights,
+            memory_limit: self.memory.limit(),
             model: self.model,
             log: None,
         }

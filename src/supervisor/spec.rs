@@ -36,6 +36,9 @@ pub struct Spec {
     pub output_tokens: u64,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
+    /// What the engine may hold in memory, in bytes, if known: the machine's budget less what others take.
+    #[serde(default)]
+    pub memory_limit: Option<u64>,
     /// The engine's log, where it is not the usual one.
     pub log: Option<PathBuf>,
 }
@@ -106,6 +109,7 @@ mod tests {
             context_window: 65_536,
             output_tokens: 8_192,
             weights: None,
+            memory_limit: Some(18_000_000_000),
             log: None,
         }
     }
