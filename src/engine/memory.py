@@ -45,9 +45,6 @@ def stay_within_memory():
     memory.watch_steps(Scheduler)
     if limit > 0:
         memory.watch_entries(cache, estimate)
-        if hasattr(mx, "set_memory_limit"):
-            # From here on MLX gives back the buffers that it keeps for later, and lets less be computed at once.
-            mx.set_memory_limit(memory.soft)
 
 
 class EngineMemory:
@@ -107,7 +104,10 @@ class EngineMemory:
             reads = bool(scheduler.waiting) or any(not request.num_output_tokens for request in scheduler.running.values())
             if self.base is None:
                 self.base = self.mx.get_active_memory()
-                if 0 < self.soft <= self.base:
+                if self.is_watched() and hasattr(self.mx, "set_memory_limit"):
+                    # From here on MLX gives back the buffers that it keeps for later, and computes less at once.
+                    self.mx.set_memory_limit(self.soft)
+                elif self.limit > 0:
                     say(logging.WARNING, "weights of %s leave nothing of the limit of %s: memory is not watched", self.base, self.limit)
             if self.is_watched():
                 self.make_room(scheduler.memory_aware_cache, self.rises[reads])

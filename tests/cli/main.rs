@@ -10,6 +10,7 @@ mod failures;
 mod fakes;
 mod faults;
 mod launch;
+mod memory;
 mod models_page;
 mod preflight;
 mod prompts;

@@ -12,6 +12,7 @@ mod fake_hub;
 mod gateway;
 mod interactive;
 mod memory;
+mod memory_limit;
 mod print_mode;
 mod real;
 mod restart;
