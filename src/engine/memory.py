@@ -61,6 +61,8 @@ class EngineMemory:
         # The most that was held since it was last asked for.
         self.peak = 0
         self.dropped = 0
+        # The shortest conversation that got no entry: its tokens, and what there would have been with its copies.
+        self.refused = (0, 0)
 
     async def asked(self):
         """What is held, for the supervisor."""
@@ -69,7 +71,8 @@ class EngineMemory:
         if self.scheduler is None:
             self.mx.reset_peak_memory()  # Else this is done before and after each step.
         said = {"held": held, "peak": max(peak, held), "base": held if self.base is None else self.base, "dropped": self.dropped}
-        return {**said, "rise": max(self.rises), **self.conversation()}
+        tokens, needed = self.refused
+        return {**said, "rise": max(self.rises), "refused_tokens": tokens, "refused_bytes": needed, **self.conversation()}
 
     def conversation(self):
         """The longest conversation that is being computed, and what the prefix cache holds."""
@@ -152,7 +155,7 @@ class EngineMemory:
             try:
                 size = estimate(layers)
                 is_new = tuple(tokens) not in cache._entries and size <= cache._max_memory
-                if self.is_watched() and is_new and not self.has_room(cache, COPIES * size):
+                if self.is_watched() and is_new and not self.has_room(cache, len(tokens), COPIES * size):
                     return None
                 self.look()
             except Exception as error:
@@ -166,10 +169,13 @@ class EngineMemory:
 
         cache.prepare_store = watched
 
-    def has_room(self, cache, wanted):
+    def has_room(self, cache, tokens, wanted):
         """Whether an entry can be made, if need be in place of others."""
         held = self.mx.get_active_memory()
-        if held - cache._current_memory + wanted > self.limit:
+        needed = held - cache._current_memory + wanted
+        if needed > self.limit:
+            if not 0 < self.refused[0] <= tokens:
+                self.refused = (tokens, needed)
             say(logging.WARNING, "held=%d of limit=%d wanted=%d: this turn is not kept in the prefix cache", held, self.limit, wanted)
             return False
         self.make_room(cache, wanted)

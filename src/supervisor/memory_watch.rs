@@ -32,6 +32,12 @@ pub struct Sample {
     /// Entries of the prefix cache that the engine has dropped by itself for memory's sake.
     #[serde(default)]
     pub dropped: u64,
+    /// The shortest conversation of which no entry could be made for want of memory, in tokens. 0: none.
+    #[serde(default)]
+    pub refused_tokens: u64,
+    /// What would have been held with its copies, and without any other entry.
+    #[serde(default)]
+    pub refused_bytes: u64,
     #[serde(default)]
     pub prefix_cache: u64,
     /// The longest conversation that is being computed, in tokens. 0: none, or not known.
@@ -102,9 +108,11 @@ impl MemoryWatch {
                 self.cleared = false;
                 self.guessed = false;
             }
-            return self
-                .foreseen(sample)
-                .map_or(Decision::Nothing, |fits| self.narrow(fits));
+            let fits = [self.foreseen(sample), self.keepable(sample)];
+            return match fits.into_iter().flatten().min() {
+                Some(fits) => self.narrow(fits),
+                None => Decision::Nothing,
+            };
         }
         if !self.cleared && sample.prefix_cache > 0 {
             self.cleared = true;
@@ -139,6 +147,13 @@ impl MemoryWatch {
         }
         let room = self.limit.saturating_sub(kept + sample.rise);
         Some(sample.tokens + scaled(more_tokens, room, more))
+    }
+
+    /// The window of which entries can be made, if that is known: without one, a turn computes everything again.
+    fn keepable(&self, sample: &Sample) -> Option<u64> {
+        let room = self.part(SHORT_PERCENT) - sample.base;
+        let needed = sample.refused_bytes.saturating_sub(sample.base);
+        (sample.refused_tokens > 0).then(|| scaled(sample.refused_tokens, room, needed))
     }
 
     fn narrow(&mut self, fits: u64) -> Decision {
@@ -276,6 +291,19 @@ mod tests {
         assert_eq!(watch.see(&sample), Decision::Nothing);
         // Shorter than the first, after a compaction.
         assert_eq!(watch.see(&writing(9_000, 5_000)), Decision::Nothing);
+    }
+
+    #[test]
+    fn a_window_that_leaves_no_room_for_an_entry_is_narrowed_to_one_that_does() {
+        let mut watch = watch();
+        let refused = Sample {
+            refused_tokens: 60_000,
+            refused_bytes: 10_600 * MB,
+            ..holding(7_000)
+        };
+        // 60,000 tokens need 6.6 GB, so 5.5 GB are enough for 50,000.
+        assert_eq!(watch.see(&refused), Decision::Narrow(49_152));
+        assert_eq!(watch.see(&refused), Decision::Nothing);
     }
 
     #[test]
