@@ -66,11 +66,12 @@ class EngineMemory:
 
     async def asked(self):
         """What is held, for the supervisor."""
+        self.begin()
         peak, self.peak = max(self.peak, self.mx.get_peak_memory()), 0
         held = self.mx.get_active_memory()
         if self.scheduler is None:
             self.mx.reset_peak_memory()  # Else this is done before and after each step.
-        said = {"held": held, "peak": max(peak, held), "base": held if self.base is None else self.base, "dropped": self.dropped}
+        said = {"held": held, "peak": max(peak, held), "base": self.base, "dropped": self.dropped}
         tokens, needed = self.refused
         return {**said, "rise": max(self.rises), "refused_tokens": tokens, "refused_bytes": needed, **self.conversation()}
 
@@ -86,6 +87,17 @@ class EngineMemory:
         except (AttributeError, RuntimeError, TypeError):
             pass
         return {"tokens": tokens, "writing": writing, "prefix_cache": cached}
+
+    def begin(self):
+        """Before the first request: what is held now are the weights."""
+        if self.base is not None:
+            return
+        self.base = self.mx.get_active_memory()
+        if self.limit > 0 and not self.is_watched():
+            say(logging.WARNING, "weights of %s leave nothing of the limit of %s: memory is not watched", self.base, self.limit)
+        elif self.limit > 0 and hasattr(self.mx, "set_memory_limit"):
+            # From here on MLX gives back the buffers that it keeps for later, and computes less at once.
+            self.mx.set_memory_limit(self.soft)
 
     def watch_steps(self, scheduler):
         step = scheduler.step
@@ -105,13 +117,7 @@ class EngineMemory:
         reads = True
         try:
             reads = bool(scheduler.waiting) or any(not request.num_output_tokens for request in scheduler.running.values())
-            if self.base is None:
-                self.base = self.mx.get_active_memory()
-                if self.is_watched() and hasattr(self.mx, "set_memory_limit"):
-                    # From here on MLX gives back the buffers that it keeps for later, and computes less at once.
-                    self.mx.set_memory_limit(self.soft)
-                elif self.limit > 0:
-                    say(logging.WARNING, "weights of %s leave nothing of the limit of %s: memory is not watched", self.base, self.limit)
+            self.begin()
             if self.is_watched():
                 self.make_room(scheduler.memory_aware_cache, self.rises[reads])
         except Exception as error:  # Whatever is not as expected here: the step is taken all the same.
@@ -173,7 +179,7 @@ class EngineMemory:
         """Whether an entry can be made, if need be in place of others."""
         held = self.mx.get_active_memory()
         needed = held - cache._current_memory + wanted
-        if needed > self.limit:
+        if needed > self.soft:
             if not 0 < self.refused[0] <= tokens:
                 self.refused = (tokens, needed)
             say(logging.WARNING, "held=%d of limit=%d wanted=%d: this turn is not kept in the prefix cache", held, self.limit, wanted)

@@ -28,8 +28,8 @@ const FLAGS: &str = "--continuous-batching --max-num-seqs 1 --cache-memory-mb 40
 /// In bytes: more than what is held while the loop's first turns are computed, and less than that and the copies for an entry.
 const NO_ENTRIES: u64 = 100_000_000;
 
-/// How many turns the loop runs: their entries take several times what a turn does.
-const TURNS: usize = 8;
+/// How many turns the loop runs: before the first reminder, which the engine by itself puts at the front of the prompt.
+const TURNS: usize = 6;
 
 /// What a loop took.
 #[derive(Debug)]
