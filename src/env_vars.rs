@@ -106,6 +106,9 @@ const fn row(
     }
 }
 
+/// What the engine may hold in memory, in bytes (see `engine/memory.py`).
+pub const MEMORY_LIMIT: &str = "CCLOCAL_MEMORY_LIMIT";
+
 use Class as C;
 use Handling::{Kept, Read, Removed, Set};
 use Reader::{Cclocal, Claude, Engine};
@@ -203,6 +206,13 @@ pub const ALL: &[Variables] = &[
         Set,
         &["CCLOCAL_TEXT_ROUTE"],
         "where the folder with the text part of the model is made",
+    ),
+    row(
+        Engine,
+        C::Engine,
+        Set,
+        &[MEMORY_LIMIT],
+        "bytes that the engine may hold: before it would hold more, it drops what it keeps of earlier turns",
     ),
     row(
         Engine,

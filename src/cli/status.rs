@@ -64,11 +64,20 @@ fn text(host: &Host, status: &Status) -> String {
     if let Some(resident) = status.resident {
         memory.push(format!("{} resident", ui::bytes(resident)));
     }
+    if let Some(engine) = status.memory.filter(|engine| engine.held > 0) {
+        memory.push(format!(
+            "holds {} of {}, {} at most",
+            ui::bytes(engine.held),
+            ui::bytes(engine.limit),
+            ui::bytes(engine.peak)
+        ));
+    }
     memory.push(format!(
         "window {} tokens",
         ui::thousands(status.context_window)
     ));
     lines.push(format!("  memory    {}", memory.join(" · ")));
+    lines.extend(short_of_memory(status));
     let mut sessions = match status.sessions.as_slice() {
         [] => "none".to_owned(),
         pids => {
@@ -102,4 +111,29 @@ fn text(host: &Host, status: &Status) -> String {
     }
     lines.push(format!("  log       {}", host.tilde(&status.log)));
     lines.join("\n") + "\n"
+}
+
+/// What was done because memory ran short. None: nothing.
+fn short_of_memory(status: &Status) -> Option<String> {
+    let memory = status.memory?;
+    let mut done = Vec::new();
+    match memory.dropped {
+        0 => {}
+        1 => done.push("one conversation dropped from the prefix cache".into()),
+        more => done.push(format!(
+            "{more} conversations dropped from the prefix cache"
+        )),
+    }
+    match memory.cleared {
+        0 => {}
+        1 => done.push("the prefix cache cleared".into()),
+        more => done.push(format!("the prefix cache cleared {more} times")),
+    }
+    if let Some(before) = memory.narrowed_from {
+        done.push(format!(
+            "the window narrowed from {} tokens",
+            ui::thousands(before)
+        ));
+    }
+    (!done.is_empty()).then(|| format!("  short     {}", done.join(" · ")))
 }

@@ -40,6 +40,7 @@ def main():
     resume_downloads()
     report_usage()
     settle_entries()
+    stay_within_memory()
     take_text_route()
     settle_snapshots()
     keep_arguments()

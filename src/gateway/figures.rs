@@ -1,10 +1,12 @@
 //! What requests cost: how long and how many tokens, and nothing of what was said.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::access::Caller;
 use super::wire::Usage;
@@ -78,7 +80,14 @@ pub struct Summary {
 
 /// The book that they are kept in. Clones write into the same one.
 #[derive(Debug, Clone)]
-pub struct Figures(Arc<Mutex<Book>>);
+pub struct Figures(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    book: Mutex<Book>,
+    /// The engine gets a request.
+    started: Notify,
+}
 
 #[derive(Debug)]
 struct Book {
@@ -115,14 +124,18 @@ pub struct Running {
 
 impl Figures {
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Book {
+        let book = Book {
             queued: 0,
             active: 0,
             last_activity: Instant::now(),
             recent: VecDeque::new(),
             everybody: Total::default(),
             callers: BTreeMap::new(),
-        })))
+        };
+        Self(Arc::new(Shared {
+            book: Mutex::new(book),
+            started: Notify::new(),
+        }))
     }
 
     /// A request has come and waits.
@@ -151,6 +164,18 @@ impl Figures {
     /// Requests that the engine has.
     pub fn active(&self) -> usize {
         self.book().active
+    }
+
+    /// Waits until the engine has a request.
+    pub async fn until_active(&self) {
+        loop {
+            let mut started = pin!(self.0.started.notified());
+            started.as_mut().enable();
+            if self.active() > 0 {
+                return;
+            }
+            started.await;
+        }
     }
 
     /// When a request came or ended last; when this was made, if none did. While requests are under way it is now.
@@ -187,7 +212,7 @@ impl Figures {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -207,6 +232,8 @@ impl Running {
         let mut book = self.book.book();
         book.queued -= 1;
         book.active += 1;
+        drop(book);
+        self.book.0.started.notify_waiters();
     }
 
     /// A piece of the answer has come. Only the first time counts.
@@ -356,6 +383,23 @@ mod tests {
         figures.forget(one);
         assert_eq!(figures.summary(one), Summary::default());
         assert_eq!(figures.total().turns, 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_work_is_told_when_the_engine_gets_it() {
+        let figures = Figures::new();
+        let waiting = tokio::spawn({
+            let figures = figures.clone();
+            async move { figures.until_active().await }
+        });
+        tokio::task::yield_now().await;
+        let mut running = figures.arrive(Caller::Main);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        running.start();
+        waiting.await.expect("told");
+        // And at once while it works.
+        figures.until_active().await;
     }
 
     #[test]

@@ -58,6 +58,12 @@ async fn wait_until_gone(ui: &Ui, lease: &mut Lease, signals: &mut Signals) -> b
 fn lines(name: &str, farewell: &Farewell) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(figures(&farewell.figures, farewell.restarts));
+    if let Some(window) = farewell.narrowed {
+        lines.push(format!(
+            "Memory ran short: the window was narrowed to {} tokens. `--ctx {window}` begins with it, and a smaller model leaves more room.",
+            ui::thousands(window)
+        ));
+    }
     match (farewell.lingers, farewell.sessions) {
         (Some(linger), _) => lines.push(format!(
             "{name} stays loaded for {}; `cclocal stop` ends it now.",
@@ -140,6 +146,7 @@ mod tests {
             restarts: 1,
             sessions: 0,
             lingers: Some(LINGER),
+            narrowed: None,
         };
         insta::assert_snapshot!(lines("Gemma-4-E4B", &farewell).join("\n"), @"
         12 turns · 184,000 tokens in, 87 % cached · 3,122 out · first after 1.2 s · 31/s · the engine was restarted once
@@ -151,6 +158,11 @@ mod tests {
             ..farewell.clone()
         };
         assert_eq!(lines("Gemma-4-E4B", &silent), Vec::<String>::new());
+        let narrowed = Farewell {
+            narrowed: Some(40_960),
+            ..silent.clone()
+        };
+        insta::assert_snapshot!(lines("Gemma-4-E4B", &narrowed).join("\n"), @"Memory ran short: the window was narrowed to 40,960 tokens. `--ctx 40960` begins with it, and a smaller model leaves more room.");
         let shared = Farewell {
             sessions: 2,
             ..silent

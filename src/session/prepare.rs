@@ -83,6 +83,7 @@ impl Prepared {
             claim: self.memory.plan.as_ref().map(|plan| plan.shares.taken()),
             cache_bytes_per_token: (self.memory.plan.as_ref())
                 .map_or(0, |plan| plan.cache_bytes_per_token),
+            memory_limit: self.memory.budget(),
             model: self.model,
             log: None,
         }

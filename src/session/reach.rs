@@ -77,7 +77,11 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
             Some(port) => Port::Exactly(port),
             None => Port::From(USUAL_PORT),
         };
-        let spec = prepared.spec(reach.engine, port);
+        let mut spec = prepared.spec(reach.engine, port);
+        if reach.checking == Checking::Never {
+            // It is not shrunk later either.
+            spec.memory_limit = None;
+        }
         return start::start(reach.host, &spec).map(Reached::Port);
     }
     Err(

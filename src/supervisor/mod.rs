@@ -4,6 +4,7 @@
 //! - [`spec`]: what a supervisor is asked to run;
 //! - [`process`]: the supervisor's process, from its start to its place in the background;
 //! - `owner`: its one task, which owns the engine; all else sends it messages;
+//! - [`memory_watch`], [`watcher`]: what is done when memory runs short, pure, and the task that looks;
 //! - [`protocol`], [`socket`]: what sessions and supervisor say to each other, and where;
 //! - [`record`]: the port, held for as long as the supervisor lives, and who runs where;
 //! - [`lease`], [`find`], [`start`]: a session's hold on an engine, finding one, starting one.
@@ -11,6 +12,7 @@
 mod connection;
 pub mod find;
 pub mod lease;
+pub mod memory_watch;
 mod owner;
 pub mod process;
 pub mod protocol;
@@ -20,5 +22,6 @@ pub mod spec;
 pub mod start;
 pub mod startup;
 pub mod state;
+pub mod watcher;
 
 pub use lease::Lease;

@@ -10,8 +10,10 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{self, Message, Teller};
+use super::memory_watch::MemoryWatch;
 use super::process::{Begun, engine_log};
 use super::protocol::{
     Ask, Failure, Farewell, Granted, PROTOCOL, PhaseName, Progress, Say, Status, Tell,
@@ -20,6 +22,7 @@ use super::record::Reservation;
 use super::spec::Spec;
 use super::startup::Startup;
 use super::state::{self, Action, Event, Phase, State};
+use super::watcher::{EngineMemory, Noticed, Watched};
 use crate::engine::server::{self, Launch, Server};
 use crate::engine::{death, log};
 use crate::env_vars;
@@ -59,6 +62,8 @@ struct Lease {
     told_ready: bool,
     /// How many restarts there had been when it came.
     restarts_before: u64,
+    /// The window that it was told, in tokens.
+    window: u64,
 }
 
 /// The one task that owns everything.
@@ -93,6 +98,11 @@ pub(super) struct Owner<'a> {
     figures: Figures,
     tell_gateway: watch::Sender<Engine>,
     window: watch::Sender<u64>,
+    memory: Option<EngineMemory>,
+    /// Ends with the engine that it watches.
+    watcher: Option<AbortOnDropHandle<()>>,
+    to_notice: mpsc::UnboundedSender<Noticed>,
+    noticed: mpsc::UnboundedReceiver<Noticed>,
     gateway: JoinHandle<Result<()>>,
     gateway_stop: CancellationToken,
     /// It has ended, and must not be waited for again.
@@ -114,6 +124,7 @@ enum Woken {
     Gone,
     /// The gateway has ended by itself.
     GatewayGone(Error),
+    Noticed(Noticed),
     Tick,
     PauseOver,
     LingerOver,
@@ -141,6 +152,7 @@ impl<'a> Owner<'a> {
         let figures = Figures::new();
         let (tell_gateway, engine) = watch::channel(Engine::Starting);
         let (window, narrowed) = watch::channel(spec.context_window);
+        let (to_notice, noticed) = mpsc::unbounded_channel();
         let gateway_stop = CancellationToken::new();
         let settings = gateway::Settings {
             served: wire::Served {
@@ -190,6 +202,10 @@ impl<'a> Owner<'a> {
             figures,
             tell_gateway,
             window,
+            memory: None,
+            watcher: None,
+            to_notice,
+            noticed,
             gateway,
             gateway_stop,
             gateway_ended: false,
@@ -215,6 +231,7 @@ impl<'a> Owner<'a> {
                     self.tell_all(&Tell::Failed(Failure::from(&error)));
                     self.on(Event::Stop);
                 }
+                Woken::Noticed(noticed) => self.notice(noticed),
                 Woken::Tick => self.look().await,
                 Woken::PauseOver => {
                     self.pause_over = None;
@@ -265,6 +282,7 @@ impl<'a> Owner<'a> {
                 },
             ),
             signal = self.signals.next() => Woken::Signal(signal),
+            Some(noticed) = self.noticed.recv() => Woken::Noticed(noticed),
             () = at(self.grace_over) => Woken::GraceOver,
             () = at(self.pause_over) => Woken::PauseOver,
             () = at(self.linger_over) => Woken::LingerOver,
@@ -326,13 +344,14 @@ impl<'a> Owner<'a> {
                 return;
             }
         };
+        let window = *self.window.borrow();
         tell.tell(Tell::Granted(Granted {
             port: self.reservation.port,
             token: token.expose().to_owned(),
             served_name: self.spec.model.served_name.clone(),
             name: self.spec.model.name.clone(),
             typed: self.spec.model.typed.clone(),
-            context_window: self.spec.context_window,
+            context_window: window,
             output_tokens: self.spec.output_tokens,
             version: env!("CARGO_PKG_VERSION").into(),
         }));
@@ -346,6 +365,7 @@ impl<'a> Owner<'a> {
                 tell,
                 told_ready: false,
                 restarts_before: self.restarts,
+                window,
             },
         );
         self.on(Event::Taken);
@@ -370,7 +390,9 @@ impl<'a> Owner<'a> {
                 let ending = matches!(self.state.phase, Phase::Ending | Phase::Ended);
                 let lingers = (self.linger_over.is_some() && self.leases.is_empty() && !ending)
                     .then_some(linger);
+                let window = *self.window.borrow();
                 lease.tell.tell(Tell::Farewell(Farewell {
+                    narrowed: (window < lease.window).then_some(window),
                     figures,
                     restarts: self.restarts - lease.restarts_before,
                     sessions: self.leases.len(),
@@ -413,7 +435,68 @@ impl<'a> Owner<'a> {
             });
         }
         tracing::info!(took = self.took, "ready");
+        self.watch_memory();
         self.on(Event::Healthy);
+    }
+
+    /// Has the memory of the engine that is ready now watched, if there is a limit to it.
+    fn watch_memory(&mut self) {
+        let (Some(limit), Some(engine)) = (self.spec.memory_limit, &self.engine) else {
+            return;
+        };
+        self.memory = Some(EngineMemory {
+            limit,
+            ..EngineMemory::default()
+        });
+        let watched = Watched {
+            base_url: format!("http://127.0.0.1:{}", engine.port()),
+            key: self.spec.takes_key.then(|| self.engine_key.clone()),
+            watch: MemoryWatch::new(limit, self.spec.context_window, self.spec.output_tokens),
+            figures: self.figures.clone(),
+            tell: self.to_notice.clone(),
+        };
+        self.watcher = Some(AbortOnDropHandle::new(tokio::spawn(watched.run())));
+    }
+
+    fn notice(&mut self, noticed: Noticed) {
+        let Some(memory) = &mut self.memory else {
+            // Of an engine that has gone meanwhile.
+            return;
+        };
+        match noticed {
+            Noticed::Sample(sample) => {
+                memory.held = sample.held;
+                memory.peak = memory.peak.max(sample.peak);
+                memory.dropped = sample.dropped;
+            }
+            Noticed::Cleared => {
+                memory.cleared += 1;
+                tracing::warn!(
+                    held = memory.held,
+                    limit = memory.limit,
+                    "memory runs short: the prefix cache was cleared"
+                );
+            }
+            Noticed::Narrowed(window) => {
+                let before = self.window.send_replace(window);
+                memory.narrowed_from.get_or_insert(before);
+                tracing::warn!(
+                    held = memory.held,
+                    limit = memory.limit,
+                    window,
+                    before,
+                    "memory runs short: the window is narrower"
+                );
+            }
+        }
+    }
+
+    /// A new engine begins anew, with a window that is not narrowed.
+    fn unwatch_memory(&mut self) {
+        self.watcher = None;
+        self.memory = None;
+        while self.noticed.try_recv().is_ok() {}
+        self.window.send_replace(self.spec.context_window);
     }
 
     async fn gone(&mut self) {
@@ -449,7 +532,6 @@ impl<'a> Owner<'a> {
             tracing::warn!(?end, cause = error.cause, "the engine has gone");
             if (was_ready || again) && death::is_out_of_memory(end, &tail) {
                 self.spec.make_safer();
-                let _ = self.window.send(self.spec.context_window);
                 tracing::warn!(
                     window = self.spec.context_window,
                     "out of memory: the next one gets less to do"
@@ -457,6 +539,7 @@ impl<'a> Owner<'a> {
             }
             self.failure = Some(error);
         }
+        self.unwatch_memory();
         self.on(Event::Gone {
             deaths: self.deaths.len(),
         });
@@ -569,6 +652,9 @@ impl<'a> Owner<'a> {
             (self.spec.env.iter())
                 .map(|(name, value)| (OsString::from(name), OsString::from(value))),
         );
+        if let Some(limit) = self.spec.memory_limit {
+            env.insert(env_vars::MEMORY_LIMIT.into(), limit.to_string().into());
+        }
         let port = port::any_free().context(Exit::Other, "no port is free")?;
         let log = (self.spec.log.clone())
             .unwrap_or_else(|| engine_log(self.paths, self.reservation.port));
@@ -637,11 +723,12 @@ impl<'a> Owner<'a> {
             source: self.spec.model.source.clone(),
             profile: self.spec.model.engine_profile,
             engine: self.spec.engine.script.clone(),
-            context_window: self.spec.context_window,
+            context_window: *self.window.borrow(),
             output_tokens: self.spec.output_tokens,
             weights: self.spec.weights,
             claim: self.spec.claim,
             resident,
+            memory: self.memory,
             engine_pid: self.engine.as_ref().map(Server::pid),
             sessions: self.leases.values().map(|lease| lease.pid).collect(),
             up: self.started.elapsed().as_secs(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::watcher::EngineMemory;
 use crate::error::Error;
 use crate::gateway::figures::Summary;
 use crate::hub::watch::Standing;
@@ -161,6 +162,9 @@ pub struct Farewell {
     pub sessions: usize,
     /// How long the engine is kept. None: it is used by others, or is being ended.
     pub lingers: Option<Duration>,
+    /// The window in tokens, if it was narrowed while this session ran because memory ran short.
+    #[serde(default)]
+    pub narrowed: Option<u64>,
 }
 
 /// How things are with an engine.
@@ -191,6 +195,9 @@ pub struct Status {
     pub claim: Option<u64>,
     /// Resident memory of the engine in bytes, as `ps` tells it; on a Mac that leaves out most of what the GPU uses.
     pub resident: Option<u64>,
+    /// What the engine holds and may hold, if that is known.
+    #[serde(default)]
+    pub memory: Option<EngineMemory>,
     /// The engine's process, if there is one at the moment.
     pub engine_pid: Option<i32>,
     /// The sessions' processes.

@@ -40,6 +40,9 @@ pub struct Spec {
     pub claim: Option<u64>,
     /// Bytes of the prefix cache's limit for each token of the window. 0: it is not planned.
     pub cache_bytes_per_token: u64,
+    /// What the engine may hold in memory, in bytes, if known: the machine's budget less what others take.
+    #[serde(default)]
+    pub memory_limit: Option<u64>,
     /// The engine's log, where it is not the usual one.
     pub log: Option<PathBuf>,
 }
@@ -120,6 +123,7 @@ mod tests {
             weights: None,
             claim: None,
             cache_bytes_per_token: 0,
+            memory_limit: Some(18_000_000_000),
             log: None,
         }
     }

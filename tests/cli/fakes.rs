@@ -3,7 +3,8 @@
 //! The engine's Python is a shell script that answers `serve --help` by itself and otherwise becomes this very test binary, in which the
 //! ignored test [`engine_process`] then plays the engine. What the engine does is told by files in the stage's `engine` folder:
 //! `die-before` (its text is the log's last line, and its status is 1), `slow` (it does not get ready while that is there), `stubborn` (it ignores SIGTERM),
-//! `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
+//! `memory` (what it says of its memory, and `memory-cleared` what it says once its prefix cache was cleared; `cleared` counts that),
+//! `prompt-tokens` (how long it counts every prompt to be), `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpListener;
@@ -267,15 +268,33 @@ fn answer(mut stream: std::net::TcpStream, model: &str, folder: &Path) {
         let _ = stream_for_ever(stream, folder);
         return;
     }
-    let body = match request.starts_with("POST /v1/messages/count_tokens") {
-        true => r#"{"input_tokens":10}"#.to_owned(),
-        false => format!(r#"{{"status":"healthy","model_loaded":true,"model_name":"{model}"}}"#),
+    let told = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    if request.starts_with("DELETE /v1/cache/prefix") {
+        note_clearing(folder);
+    }
+    let body = if request.starts_with("POST /v1/messages/count_tokens") {
+        let tokens = told("prompt-tokens").unwrap_or_else(|| "10".into());
+        format!(r#"{{"input_tokens":{tokens}}}"#)
+    } else if request.starts_with("GET /cclocal/memory") {
+        told("memory").unwrap_or_default()
+    } else {
+        format!(r#"{{"status":"healthy","model_loaded":true,"model_name":"{model}"}}"#)
     };
     let _ = write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
+}
+
+fn note_clearing(folder: &Path) {
+    let mut cleared = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("cleared"))
+        .expect("open");
+    writeln!(cleared, "cleared").expect("written");
+    let _ = std::fs::rename(folder.join("memory-cleared"), folder.join("memory"));
 }
 
 /// An answer that does not end before the one who asked has gone, or the file `finish` appears.

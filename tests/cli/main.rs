@@ -11,6 +11,7 @@ mod fakes;
 mod faults;
 mod launch;
 mod meanwhile;
+mod memory;
 mod memory_plan;
 mod models_page;
 mod preflight;

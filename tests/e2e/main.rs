@@ -13,6 +13,7 @@ mod first_request;
 mod gateway;
 mod interactive;
 mod memory;
+mod memory_limit;
 mod print_mode;
 mod real;
 mod restart;

@@ -32,7 +32,7 @@ const TURNS: usize = 12;
 const STEP: u64 = 512;
 
 /// A stage with tiny models of these architectures, in `models`.
-fn stage(names: &[&str]) -> Stage {
+pub fn stage(names: &[&str]) -> Stage {
     let stage = real::stage(&real::client());
     let mut args = vec![stage.path("models")];
     args.extend(names.iter().map(PathBuf::from));
@@ -55,7 +55,7 @@ fn python(stage: &Stage, script: &str, args: &[PathBuf]) -> String {
     String::from_utf8_lossy(&ran.stdout).into_owned()
 }
 
-fn engine(stage: &Stage) -> Executable {
+pub fn engine(stage: &Stage) -> Executable {
     let script = PathBuf::from(&stage.env()["CCLOCAL_ENGINE"]);
     Executable {
         python: script.with_file_name("python"),

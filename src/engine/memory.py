@@ -1,0 +1,194 @@
+"""Memory that stays below a limit: part of what starts the engine, see `bootstrap.py`."""
+
+import logging
+import os
+
+# Of a hundred parts of the limit, those that may be held before something is given back: what the plan of memory shares out (see
+# `memory/plan.rs`), so a run that goes as planned is left alone.
+SOFT_PERCENT = 95
+
+# Copies of a conversation that there are for a moment when its entry of the prefix cache is made: as it is taken out of the batch, and the entry.
+COPIES = 2
+
+
+def stay_within_memory():
+    """Tells the supervisor what MLX holds, and gives back what can be done without before the limit is reached.
+
+    A step of reading a prompt can take gigabytes in less time than lies between two questions from outside. So it is looked at here, in the
+    thread that computes, before each step: if what is held and what such steps have taken so far exceed `CCLOCAL_MEMORY_LIMIT` (bytes), entries of
+    the prefix cache are dropped, the oldest first, and one that would not fit is not made. A turn without an entry is only slower. An engine
+    whose insides are not as expected is left alone.
+    """
+    try:
+        import mlx.core as mx
+        from vllm_mlx import memory_cache, server
+        from vllm_mlx.scheduler import Scheduler
+    except ImportError:
+        return  # The engine's own start will say what is wrong.
+    if not all(hasattr(mx, name) for name in ("get_active_memory", "get_peak_memory", "reset_peak_memory", "clear_cache")):
+        return
+    try:
+        limit = int(os.environ.get("CCLOCAL_MEMORY_LIMIT", ""))
+    except ValueError:
+        limit = 0
+    memory = EngineMemory(mx, limit)
+    try:
+        from fastapi import Depends
+
+        server.app.add_api_route("/cclocal/memory", memory.asked, dependencies=[Depends(server.verify_api_key)])
+    except (ImportError, AttributeError):
+        pass
+    cache = getattr(memory_cache, "MemoryAwarePrefixCache", None)
+    estimate = getattr(memory_cache, "estimate_kv_cache_memory", None)
+    if not hasattr(Scheduler, "step") or not estimate or not all(hasattr(cache, name) for name in ("prepare_store", "remove")):
+        return
+    memory.watch_steps(Scheduler)
+    if limit > 0:
+        memory.watch_entries(cache, estimate)
+
+
+class EngineMemory:
+    """All in bytes."""
+
+    def __init__(self, mx, limit):
+        self.mx = mx
+        self.limit, self.soft = limit, limit // 100 * SOFT_PERCENT
+        self.scheduler = None
+        # What was held before the first step.
+        self.base = None
+        # The most that a step took beyond what was held before it: of those that write, and of those that read.
+        self.rises = [0, 0]
+        # The most that was held since it was last asked for.
+        self.peak = 0
+        self.dropped = 0
+        # The shortest conversation that got no entry: its tokens, and what there would have been with its copies.
+        self.refused = (0, 0)
+
+    async def asked(self):
+        """What is held, for the supervisor."""
+        self.begin()
+        peak, self.peak = max(self.peak, self.mx.get_peak_memory()), 0
+        held = self.mx.get_active_memory()
+        if self.scheduler is None:
+            self.mx.reset_peak_memory()  # Else this is done before and after each step.
+        said = {"held": held, "peak": max(peak, held), "base": self.base, "dropped": self.dropped}
+        tokens, needed = self.refused
+        return {**said, "rise": max(self.rises), "refused_tokens": tokens, "refused_bytes": needed, **self.conversation()}
+
+    def conversation(self):
+        """The longest conversation that is being computed, and what the prefix cache holds."""
+        tokens, writing, cached = 0, False, 0
+        try:
+            for request in list(self.scheduler.running.values()):
+                of_request = request.num_prompt_tokens + request.num_output_tokens
+                if of_request > tokens:
+                    tokens, writing = of_request, request.num_output_tokens > 0
+            cached = self.scheduler.memory_aware_cache._current_memory
+        except (AttributeError, RuntimeError, TypeError):
+            pass
+        return {"tokens": tokens, "writing": writing, "prefix_cache": cached}
+
+    def begin(self):
+        """Before the first request: what is held now are the weights."""
+        if self.base is not None:
+            return
+        self.base = self.mx.get_active_memory()
+        if self.limit > 0 and not self.is_watched():
+            say(logging.WARNING, "weights of %s leave nothing of the limit of %s: memory is not watched", self.base, self.limit)
+        elif self.limit > 0 and hasattr(self.mx, "set_memory_limit"):
+            # From here on MLX gives back the buffers that it keeps for later, and computes less at once.
+            self.mx.set_memory_limit(self.soft)
+
+    def watch_steps(self, scheduler):
+        step = scheduler.step
+
+        def watched(scheduler, *arguments, **options):
+            reads = self.before(scheduler)
+            try:
+                return step(scheduler, *arguments, **options)
+            finally:
+                self.look()
+                self.rises[reads] = max(self.rises[reads], self.most - self.held)
+
+        scheduler.step = watched
+
+    def before(self, scheduler):
+        self.scheduler = scheduler
+        reads = True
+        try:
+            reads = bool(scheduler.waiting) or any(not request.num_output_tokens for request in scheduler.running.values())
+            self.begin()
+            if self.is_watched():
+                self.make_room(scheduler.memory_aware_cache, self.rises[reads])
+        except Exception as error:  # Whatever is not as expected here: the step is taken all the same.
+            say(logging.DEBUG, "not looked at: %s", error)
+        self.mx.reset_peak_memory()
+        self.held = self.most = self.mx.get_active_memory()
+        return reads
+
+    def look(self):
+        """Notes the most that was held since it was last looked."""
+        most = self.mx.get_peak_memory()
+        self.mx.reset_peak_memory()
+        self.most, self.peak = max(self.most, most), max(self.peak, most)
+
+    def is_watched(self):
+        return self.base is not None and self.base < self.soft
+
+    def make_room(self, cache, wanted):
+        """Drops entries of the prefix cache, the oldest first, until what is wanted has room. Those that a request is about to use stay."""
+        before = self.mx.get_active_memory()
+        if before + wanted <= self.soft or cache is None:
+            return
+        used = {id(getattr(request, "prompt_cache", None)) for request in list(self.scheduler.requests.values())}
+        dropped = 0
+        for tokens, entry in list(cache._entries.items()):
+            if self.mx.get_active_memory() + wanted <= self.soft:
+                break
+            if id(entry.cache) not in used and cache.remove(list(tokens)):
+                dropped += 1
+            del entry
+        if dropped:
+            self.mx.clear_cache()
+            self.dropped += dropped
+            held = self.mx.get_active_memory()
+            say(logging.WARNING, "held=%d of limit=%d wanted=%d: dropped %d entries of the prefix cache, held=%d", before, self.limit, wanted, dropped, held)
+
+    def watch_entries(self, cache, estimate):
+        prepare = cache.prepare_store
+
+        def watched(cache, tokens, layers, *arguments, **options):
+            try:
+                size = estimate(layers)
+                is_new = tuple(tokens) not in cache._entries and size <= cache._max_memory
+                if self.is_watched() and is_new and not self.has_room(cache, len(tokens), COPIES * size):
+                    return None
+                self.look()
+            except Exception as error:
+                say(logging.DEBUG, "not looked at: %s", error)
+            try:
+                return prepare(cache, tokens, layers, *arguments, **options)
+            finally:
+                # What an entry takes is looked at by itself, and no measure for the next step.
+                self.peak = max(self.peak, self.mx.get_peak_memory())
+                self.mx.reset_peak_memory()
+
+        cache.prepare_store = watched
+
+    def has_room(self, cache, tokens, wanted):
+        """Whether an entry can be made, if need be in place of others."""
+        held = self.mx.get_active_memory()
+        needed = held - cache._current_memory + wanted
+        if needed > self.soft:
+            if not 0 < self.refused[0] <= tokens:
+                self.refused = (tokens, needed)
+            say(logging.WARNING, "held=%d of limit=%d wanted=%d: this turn is not kept in the prefix cache", held, self.limit, wanted)
+            return False
+        self.make_room(cache, wanted)
+        return True
+
+
+def say(level, text, *figures):
+    logging.getLogger("vllm_mlx.scheduler").log(level, "[memory] " + text, *figures)
+
+

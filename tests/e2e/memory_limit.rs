@@ -1,0 +1,234 @@
+//! A tool loop that grows beyond the memory that its engine may hold: what is kept of earlier turns is dropped before, and every turn succeeds.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use cclocal::catalog::{Choice, ModelArgument, resolve};
+use cclocal::engine::server::{Launch, Server};
+use cclocal::host::Host;
+use cclocal::machine::port;
+use cclocal::memory::{WIDE_WINDOW, smallest_window};
+use cclocal::paths::Paths;
+use cclocal::secret::Secret;
+use cclocal::supervisor::Lease;
+use cclocal::supervisor::spec::{Port, Spec};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::real::free_port;
+use crate::support::{HANG, Stage};
+use crate::tool_loop::ToolLoop;
+use crate::turns;
+
+/// As cclocal starts the engine for a model whose cache can be cut back, with a prefix cache that has no bound of its own to speak of.
+const FLAGS: &str = "--continuous-batching --max-num-seqs 1 --cache-memory-mb 4096 --prefill-step-size 512 --stream-interval 4 --max-tokens 1024 --enable-auto-tool-choice --tool-call-parser hermes";
+
+/// In bytes: more than what is held while the loop's first turns are computed, and less than that and the copies for an entry.
+const NO_ENTRIES: u64 = 100_000_000;
+
+/// How many turns the loop runs: before the first reminder, which the engine by itself puts at the front of the prompt.
+const TURNS: usize = 6;
+
+/// What a loop took.
+#[derive(Debug)]
+struct Taken {
+    /// What was held before the first request.
+    base: u64,
+    /// The most that was held.
+    peak: u64,
+    /// Entries of the prefix cache that were dropped.
+    dropped: u64,
+    prompts: Vec<u64>,
+    /// Tokens that were computed, in all turns.
+    prefilled: u64,
+    log: String,
+}
+
+#[test]
+fn memory_stays_below_the_limit_that_it_would_exceed() {
+    let stage = turns::stage(&["qwen2"]);
+    let free = run(&stage, None, TURNS);
+    assert_eq!(free.dropped, 0, "{free:?}");
+    assert!(!free.log.contains("[memory]"), "{}", free.log);
+    // The entries of the turns take more than half of what is held beside the weights.
+    let limit = free.base + (free.peak - free.base) / 2;
+    let bound = run(&stage, Some(limit), TURNS);
+    println!(
+        "base {}, peak {} without a limit, {} with a limit of {limit}; {} entries dropped; {} of {} tokens prefilled",
+        free.base, free.peak, bound.peak, bound.dropped, bound.prefilled, free.prefilled
+    );
+    assert!(free.peak > limit);
+    assert!(bound.peak <= limit, "{bound:?}");
+    assert!(bound.dropped > 0, "{bound:?}");
+    // It is the same conversation to its end, and no turn computes what the one before has computed: the newest entries stay.
+    assert_eq!(bound.prompts, free.prompts);
+    assert_eq!(bound.prefilled, free.prefilled);
+}
+
+#[test]
+fn weights_that_exceed_the_limit_change_nothing() {
+    let stage = turns::stage(&["qwen2"]);
+    let ran = run(&stage, Some(1_000_000), 1);
+    assert_eq!(ran.dropped, 0, "{ran:?}");
+    assert!(ran.log.contains("memory is not watched"), "{}", ran.log);
+}
+
+/// A conversation that can be computed, but of which nothing can be kept for its next turn.
+#[test]
+fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
+    const OUTPUT: u64 = 1_024;
+    let stage = turns::stage(&["qwen2"]);
+    let home = stage.path("cclocal").display().to_string();
+    let host = Host::for_tests(&stage.path("home"), &[("CCLOCAL_HOME", &home)]);
+    let paths = Paths::of(&host);
+    let port: u16 = free_port().parse().expect("a port");
+    let mut supervisor = stage
+        .command(&["supervisor"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let text = serde_json::to_string(&spec(&stage, port, OUTPUT)).expect("JSON");
+    let mut pipe = supervisor.stdin.take().expect("a pipe");
+    pipe.write_all(text.as_bytes()).expect("written");
+    drop(pipe);
+    let mut said = String::new();
+    let stdout = supervisor.stdout.take().expect("a pipe");
+    BufReader::new(stdout).read_line(&mut said).expect("read");
+    assert!(said.contains("running"), "{said}");
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let lease = runtime.block_on(Lease::take(&paths, port, Duration::ZERO));
+    let mut lease = lease.expect("an answer").expect("a lease");
+    let url = format!("http://127.0.0.1:{port}");
+    ToolLoop::new(&url, &lease.granted.token, "qwen2").run(2, &[]);
+    let since = Instant::now();
+    let smallest = smallest_window(OUTPUT);
+    loop {
+        let said = stage.run(&["status", "--json"]).stdout;
+        let said: Value = serde_json::from_str(&said).expect("JSON");
+        let status = &said[0];
+        if status["memory"]["narrowed_from"] == WIDE_WINDOW {
+            assert_eq!(status["context_window"], smallest, "{status}");
+            println!("{}", status["memory"]);
+            break;
+        }
+        assert!(since.elapsed() < HANG, "{status}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let farewell = runtime.block_on(lease.leave(Duration::ZERO));
+    assert_eq!(farewell.expect("a word").narrowed, Some(smallest));
+    runtime.block_on(lease.gone());
+    assert!(supervisor.wait().expect("ended").success());
+}
+
+/// An engine that may hold what a turn of the loop takes, but not the copies that its entry needs.
+fn spec(stage: &Stage, port: u16, output_tokens: u64) -> Spec {
+    let folder = stage.path("models/qwen2");
+    let choice = Choice::Argument(ModelArgument::Folder(folder.clone()));
+    let mut model = resolve(&choice, None).expect("a model");
+    model.served_name = "qwen2".into();
+    let words = format!("--host 127.0.0.1 --port 0 --served-model-name qwen2 {FLAGS}");
+    let mut argv = vec!["serve".to_owned(), folder.display().to_string()];
+    argv.extend(words.split(' ').map(str::to_owned));
+    Spec {
+        port: Port::Exactly(port),
+        model,
+        engine: turns::engine(stage),
+        argv,
+        env: [("HF_HUB_OFFLINE".to_owned(), "1".to_owned())].into(),
+        takes_key: true,
+        complete: true,
+        cached_bytes: 0,
+        download: None,
+        context_window: WIDE_WINDOW,
+        output_tokens,
+        weights: None,
+        claim: None,
+        cache_bytes_per_token: 0,
+        memory_limit: Some(NO_ENTRIES),
+        log: None,
+    }
+}
+
+/// Runs turns on an engine that may hold this much, in bytes.
+fn run(stage: &Stage, limit: Option<u64>, turns: usize) -> Taken {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let key = Secret::random().expect("a key");
+    let mut server = start(stage, &runtime, &key, limit);
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let ask = || -> Value {
+        let client = reqwest::Client::builder().no_proxy().build();
+        let request = client
+            .expect("a client")
+            .get(format!("{url}/cclocal/memory"));
+        runtime.block_on(async {
+            let answer = request.bearer_auth(key.expose()).send().await;
+            let answer = answer.expect("an answer").error_for_status();
+            answer.expect("allowed").json().await.expect("figures")
+        })
+    };
+    let mut grows = ToolLoop::new(&url, key.expose(), "qwen2");
+    let mut peak = 0;
+    for _ in 0..turns {
+        grows.run(1, &[]);
+        peak = peak.max(ask()["peak"].as_u64().expect("a figure"));
+    }
+    let said = ask();
+    let figure = |name: &str| said[name].as_u64().expect("a figure");
+    let taken = Taken {
+        base: figure("base"),
+        peak,
+        dropped: figure("dropped"),
+        prompts: grows.turns.iter().map(|turn| turn.prompt).collect(),
+        prefilled: grows.turns.iter().map(|turn| turn.prefilled).sum(),
+        log: stage.read("engine.log"),
+    };
+    runtime.block_on(async {
+        server.ask_to_end();
+        server.ended().await
+    });
+    taken
+}
+
+fn start(stage: &Stage, runtime: &Runtime, key: &Secret, limit: Option<u64>) -> Server {
+    let port = port::any_free().expect("a port");
+    let model = stage.path("models/qwen2").display().to_string();
+    let words = format!("--host 127.0.0.1 --port {port} --served-model-name qwen2 {FLAGS}");
+    let mut argv = vec!["serve".to_owned(), model];
+    argv.extend(words.split(' ').map(str::to_owned));
+    let mut env: BTreeMap<_, _> = stage
+        .env()
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    env.insert("VLLM_MLX_ENABLE_THINKING".into(), "false".into());
+    env.insert("HF_HUB_OFFLINE".into(), "1".into());
+    if let Some(limit) = limit {
+        env.insert("CCLOCAL_MEMORY_LIMIT".into(), limit.to_string().into());
+    }
+    // Its process is watched from the runtime.
+    runtime.block_on(async {
+        let mut server = Server::start(Launch {
+            executable: &turns::engine(stage),
+            argv: &argv,
+            env,
+            key: Some(key),
+            folder: &stage.path("tmp"),
+            log: stage.path("engine.log"),
+            port,
+            served_name: "qwen2".into(),
+        })
+        .expect("started");
+        server.ready().await.expect("ready");
+        server
+    })
+}
