@@ -20,8 +20,7 @@ def stay_within_memory():
     A step of reading a prompt can take gigabytes in less time than lies between two questions from outside. So it is looked at here, in the
     thread that computes, before each step: if what is held and what such steps have taken so far exceed `CCLOCAL_MEMORY_LIMIT` (bytes), entries of
     the prefix cache are dropped, the oldest first; one that would not fit is not made; and prompts are read in smaller steps. All of it is only slower.
-    An engine
-    whose insides are not as expected is left alone.
+    An engine whose insides are not as expected is left alone.
     """
     try:
         import mlx.core as mx
