@@ -10,14 +10,17 @@ SOFT_PERCENT = 95
 # Copies of a conversation that there are for a moment when its entry of the prefix cache is made: as it is taken out of the batch, and the entry.
 COPIES = 2
 
+# The smallest step in which a prompt is read, in tokens: below it, reading becomes slow for little memory.
+SMALLEST_STEP = 128
+
 
 def stay_within_memory():
     """Tells the supervisor what MLX holds, and gives back what can be done without before the limit is reached.
 
     A step of reading a prompt can take gigabytes in less time than lies between two questions from outside. So it is looked at here, in the
     thread that computes, before each step: if what is held and what such steps have taken so far exceed `CCLOCAL_MEMORY_LIMIT` (bytes), entries of
-    the prefix cache are dropped, the oldest first, and one that would not fit is not made. A turn without an entry is only slower. An engine
-    whose insides are not as expected is left alone.
+    the prefix cache are dropped, the oldest first; one that would not fit is not made; and prompts are read in smaller steps. All of it is only slower.
+    An engine whose insides are not as expected is left alone.
     """
     try:
         import mlx.core as mx
@@ -120,6 +123,8 @@ class EngineMemory:
             self.begin()
             if self.is_watched():
                 self.make_room(scheduler.memory_aware_cache, self.rises[reads])
+                if reads:
+                    self.read_less_at_once(scheduler.batch_generator)
         except Exception as error:  # Whatever is not as expected here: the step is taken all the same.
             say(logging.DEBUG, "not looked at: %s", error)
         self.mx.reset_peak_memory()
@@ -153,6 +158,19 @@ class EngineMemory:
             self.dropped += dropped
             held = self.mx.get_active_memory()
             say(logging.WARNING, "held=%d of limit=%d wanted=%d: dropped %d entries of the prefix cache, held=%d", before, self.limit, wanted, dropped, held)
+
+    def read_less_at_once(self, generator):
+        """Halves the step in which prompts are read while one would still be too much: the better part of what it takes goes with its length."""
+        held, step = self.mx.get_active_memory(), getattr(generator, "prefill_step_size", None)
+        if not isinstance(step, int):
+            return
+        while step > SMALLEST_STEP and held + self.rises[True] > self.soft:
+            step //= 2
+            # What such a step takes is seen when it is taken.
+            self.rises[True] //= 2
+        if step != generator.prefill_step_size:
+            say(logging.WARNING, "held=%d of limit=%d: prompts are read in steps of %d tokens, not %d", held, self.limit, step, generator.prefill_step_size)
+            generator.prefill_step_size = step
 
     def watch_entries(self, cache, estimate):
         prepare = cache.prepare_store

@@ -121,6 +121,12 @@ fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
         assert!(since.elapsed() < HANG, "{status}");
         std::thread::sleep(Duration::from_millis(50));
     }
+    let log = stage.read(&format!("cclocal/state/server-{port}.log"));
+    assert!(
+        log.contains("[memory]") && log.contains("prompts are read in steps of"),
+        "{log}"
+    );
+    assert!(log.contains("this turn is not kept"), "{log}");
     let farewell = runtime.block_on(lease.leave(Duration::ZERO));
     assert_eq!(farewell.expect("a word").narrowed, Some(smallest));
     runtime.block_on(lease.gone());
