@@ -99,7 +99,7 @@ hang) mkdir -p "$at/half"; echo $$ >"$root/hanging"; sleep 1000 & sleep 1000 ;;
 slow) echo $$ >"$root/hanging"; sleep 1 ;;
 esac
 for site in "$at"/lib/*/site-packages; do mkdir -p "$site/vllm_mlx"; : >"$site/vllm_mlx/__init__.py"; done
-printf '#!/bin/sh\n' >"$at/bin/vllm-mlx"
+printf '#!/bin/sh\necho "usage: vllm-mlx serve [-h] [--port PORT]"\n' >"$at/bin/vllm-mlx"
 chmod +x "$at/bin/vllm-mlx"
 echo "installed into $at" >>"$root/installs"
 "#,
@@ -212,6 +212,22 @@ fn uv_installs_what_the_lock_says_and_nothing_else() {
         &std::fs::metadata(&log).expect("a log").permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn the_first_session_need_not_ask_for_flags() {
+    let stage = with_uv();
+    done(&setup(&stage));
+    let remembered = std::fs::read_dir(stage.path("cclocal/cache"))
+        .expect("a cache")
+        .flatten()
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("engine-flags-")
+        });
+    assert_eq!(remembered.count(), 1);
 }
 
 #[test]

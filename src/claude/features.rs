@@ -88,10 +88,11 @@ impl Asked {
     /// The answer, when it is there. Can be asked for again.
     pub async fn answer(&self) -> Result<Features> {
         let mut answer = self.answer.clone();
-        let there = answer.wait_for(Option::is_some).await.ok();
-        there.and_then(|there| there.clone()).unwrap_or_else(|| {
-            Err(Error::other("Claude Code was not asked what it can do").hint("run it again"))
-        })
+        match answer.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(answer)) => answer.clone(),
+            // The thread is gone without a word. Nothing is known then, which older clients are started with, too.
+            _ => Ok(Features::default()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::args::SetupArgs;
 use crate::claude;
 use crate::engine::executable::Executable;
+use crate::engine::flags;
 use crate::engine::install::{self, Event, Status};
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
@@ -54,6 +55,8 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui) -> Result<Executable> {
         Event::Step { name } => progress.step(&name),
         Event::Line(_) | Event::Done { .. } => {}
     })?;
+    // Asked now, so that the first session does not wait for it. One that does not answer is an error there.
+    let _ = flags::probe(host, &paths.cache, &installed.executable);
     let took = progress.elapsed();
     drop(progress);
     ui.done(&format!(
