@@ -9,9 +9,7 @@ use crate::catalog::Model;
 use crate::engine::executable::Executable;
 use crate::hub::watch::Total;
 use crate::memory;
-
-/// The smallest step in which a prompt is computed, in tokens. Below it, prefill slows down for little memory.
-const SMALLEST_PREFILL_STEP: u64 = 512;
+use crate::memory::plan::STEPS;
 
 /// An engine to be run, and the gateway to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -73,7 +71,7 @@ impl Spec {
         if let Some(step) = value_of(&mut self.argv, "--prefill-step-size")
             && let Ok(tokens) = step.parse::<u64>()
         {
-            *step = (tokens / 2).max(SMALLEST_PREFILL_STEP).to_string();
+            *step = (tokens / 2).max(STEPS[0]).min(tokens).to_string();
         }
         if let Some(share) = value_of(&mut self.argv, "--cache-memory-percent")
             && let Ok(part) = share.parse::<f64>()
@@ -148,7 +146,7 @@ mod tests {
         assert_eq!(spec.context_window, memory::smallest_window(8_192));
         assert_eq!(
             spec.argv.join(" "),
-            "serve m --port 0 --prefill-step-size 512 --cache-memory-percent 0.05"
+            "serve m --port 0 --prefill-step-size 256 --cache-memory-percent 0.05"
         );
     }
 
