@@ -159,6 +159,13 @@ pub const ALL: &[Variables] = &[
         Cclocal,
         C::Cclocal,
         Read,
+        &["CCLOCAL_FORGET_PREFIX"],
+        "the same as `--forget-prefix`",
+    ),
+    row(
+        Cclocal,
+        C::Cclocal,
+        Read,
         &["CCLOCAL_STALL_LIMIT"],
         "seconds without progress after which a download counts as stalled",
     ),
@@ -203,6 +210,13 @@ pub const ALL: &[Variables] = &[
         Set,
         &["CCLOCAL_TEXT_ROUTE"],
         "where the folder with the text part of the model is made",
+    ),
+    row(
+        Engine,
+        C::Engine,
+        Set,
+        &["CCLOCAL_KEPT_PREFIX"],
+        "where what was computed of a system prompt and tools is kept for the next engine",
     ),
     row(
         Engine,

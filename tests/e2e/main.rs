@@ -12,6 +12,7 @@ mod fake_hub;
 mod first_request;
 mod gateway;
 mod interactive;
+mod kept;
 mod memory;
 mod print_mode;
 mod real;

@@ -40,6 +40,20 @@ impl ToolLoop {
         }
     }
 
+    /// Another request for the next turn.
+    pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.request);
+    }
+
+    /// Asks once, and goes on with nothing.
+    pub fn ask_once(&self) -> Turn {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(ask(&self.url, &self.key, &self.request))
+    }
+
     /// Runs this many turns. Every sixth result comes with a reminder; `questions` are the turns after which the user asks something.
     pub fn run(&mut self, turns: usize, questions: &[usize]) {
         let runtime = tokio::runtime::Builder::new_current_thread()

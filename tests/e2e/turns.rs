@@ -30,7 +30,7 @@ const TURNS: usize = 12;
 const STEP: u64 = 512;
 
 /// A stage with tiny models of these architectures, in `models`.
-fn stage(names: &[&str]) -> Stage {
+pub fn stage(names: &[&str]) -> Stage {
     let stage = real::stage(&real::client());
     let mut args = vec![stage.path("models")];
     args.extend(names.iter().map(PathBuf::from));
@@ -62,7 +62,7 @@ fn engine(stage: &Stage) -> Executable {
 }
 
 /// A server of cclocal's, with the gateway before the engine.
-struct Gateway {
+pub struct Gateway {
     child: Child,
     url: String,
     key: String,
@@ -70,7 +70,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(stage: &Stage, model: &str, more: &[&str]) -> Self {
+    pub fn start(stage: &Stage, model: &str, more: &[&str]) -> Self {
         let port = free_port();
         let mut args = vec!["--server", "--model", model, "--port", &port];
         args.extend(more);
@@ -93,15 +93,15 @@ impl Gateway {
         }
     }
 
-    fn tool_loop(&self, model: &str) -> ToolLoop {
+    pub fn tool_loop(&self, model: &str) -> ToolLoop {
         ToolLoop::new(&self.url, &self.key, model)
     }
 
-    fn log(&self, stage: &Stage) -> String {
+    pub fn log(&self, stage: &Stage) -> String {
         stage.read(&format!("cclocal/state/server-{}.log", self.port))
     }
 
-    fn end(self) {
+    pub fn end(self) {
         signal(&self.child, Signal::SIGINT);
         let ran = finish(self.child);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
