@@ -150,3 +150,103 @@ fn kept_prefix_of_gemma4_e() {
 fn kept_prefix_of_qwen3_5() {
     the_next_engine_begins_with_it("qwen3_5-random");
 }
+
+/// As little as is worth a file, so that a processor is quick with it.
+fn small(request: &mut Value) {
+    let system = request["system"][1]["text"].as_str().expect("text");
+    request["system"] = system[..6_000].into();
+    let tools = request["tools"].as_array_mut().expect("tools");
+    tools.truncate(1);
+}
+
+fn small_with_other_tools(request: &mut Value) {
+    small(request);
+    request["tools"][0]["description"] = "Does it all.".into();
+}
+
+/// Cannot be cut back, so that only the whole of it serves.
+#[test]
+fn kept_prefix_serves_what_begins_with_all_of_it_alone() {
+    const MODEL: &str = "gemma4_e-random";
+    let stage = turns::stage(&[MODEL]);
+    let (cold, _) = asked(&stage, MODEL, &[], WRITTEN, small);
+    let first = files(&stage);
+    let front = tokens(&first[0]);
+
+    // The folder of a newer client has other tools. Then a second conversation, in an engine that has the first in its memory.
+    let gateway = Gateway::start(&stage, &format!("../models/{MODEL}"), &[]);
+    let mut conversation = gateway.tool_loop(MODEL);
+    conversation.change(|request| {
+        request["max_tokens"] = 8.into();
+        small_with_other_tools(request);
+    });
+    let other = conversation.ask_once();
+    assert_eq!(other.prefilled, other.prompt, "nothing of it was there");
+    until(WRITTEN, || gateway.log(&stage));
+    assert_eq!(files(&stage).len(), 2);
+    conversation.change(another);
+    let second = conversation.ask_once();
+    let log = gateway.log(&stage);
+    assert!(log.contains(READ), "{log}");
+    assert!(second.prefilled < second.prompt - front / 2, "{second:?}");
+    gateway.end();
+
+    // Other weights of the same size under the same name.
+    let weights = stage.path("models").join(MODEL).join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes).expect("written");
+    let (changed, _) = asked(&stage, MODEL, &[], WRITTEN, small);
+    assert_eq!(changed.prefilled, cold.prefilled);
+    let left = files(&stage);
+    assert_eq!(left.len(), 1, "what serves no more is gone: {left:?}");
+    assert!(!first.contains(&left[0]));
+}
+
+/// A newer client's system prompt begins like the older one's, and a cache that can be cut back serves that far.
+#[test]
+fn kept_prefix_of_an_older_client_serves_as_far_as_it_is_the_same() {
+    const MODEL: &str = "qwen2-random";
+    let stage = turns::stage(&[MODEL]);
+    asked(&stage, MODEL, &[], WRITTEN, small);
+    let (newer, log) = asked(&stage, MODEL, &[], WRITTEN, small_with_other_tools);
+    assert!(log.contains(READ), "{log}");
+    assert!(newer.prefilled < newer.prompt / 2, "{newer:?}");
+    assert_eq!(files(&stage).len(), 2);
+    let (whole, _) = asked(&stage, MODEL, &[], READ, small_with_other_tools);
+    assert!(whole.prefilled < newer.prefilled, "{whole:?}");
+    assert_eq!(whole.content, newer.content);
+    let (cold, _) = asked(&stage, MODEL, &["--forget-prefix"], NOTHING, |request| {
+        small_with_other_tools(request);
+    });
+    assert_eq!(cold.prefilled, cold.prompt);
+    assert_eq!(cold.content, newer.content);
+}
+
+#[test]
+fn kept_prefix_that_cannot_be_written_or_read_breaks_nothing() {
+    const MODEL: &str = "qwen2-random";
+    let stage = turns::stage(&[MODEL]);
+    // No folder can be made where a file is.
+    std::fs::create_dir_all(stage.path("cclocal/cache")).expect("made");
+    std::fs::write(folder(&stage), "").expect("written");
+    let (cold, _) = asked(&stage, MODEL, &[], NOT_KEPT, small);
+    assert_eq!(cold.prefilled, cold.prompt);
+    std::fs::remove_file(folder(&stage)).expect("removed");
+    asked(&stage, MODEL, &[], WRITTEN, small);
+
+    // A file that lost its end, and what an engine left that ended while it wrote.
+    let kept = files(&stage);
+    let length = std::fs::metadata(&kept[0]).expect("there").len();
+    let file = std::fs::File::options().write(true).open(&kept[0]);
+    file.expect("opened").set_len(length - 1).expect("shorter");
+    let unfinished = kept[0].with_file_name(format!(".key.{}", i32::MAX));
+    std::fs::write(&unfinished, "half").expect("written");
+    let (again, log) = asked(&stage, MODEL, &[], WRITTEN, small);
+    assert!(!log.contains(READ), "{log}");
+    assert_eq!(again.prefilled, again.prompt);
+    assert_eq!(again.content, cold.content);
+    assert_eq!(files(&stage), kept, "it was written anew");
+    assert_eq!(std::fs::metadata(&kept[0]).expect("there").len(), length);
+}
