@@ -20,6 +20,9 @@ KEPT_BYTES = 4 << 30
 # What the disk has to have left beside what is written, in bytes.
 KEPT_SPARE = 1 << 30
 
+# How long a turn may wait for what it needs to be written, in seconds: computing it again takes longer.
+LONGEST_WRITING = 10
+
 # What is shorter is computed again sooner than it is worth a file, in tokens.
 LEAST_KEPT = 1024
 
@@ -86,7 +89,7 @@ class KeptPrefixes:
         self.prompts = collections.OrderedDict()
         self.adding = None
         self.planned = {}
-        self.writer = None
+        self.writer = self.writing = None
 
     def watch_model(self, download):
         """Learns which model is served. The engine asks for it before it does anything else; what it asks for later is the same one."""
@@ -169,6 +172,9 @@ class KeptPrefixes:
         request.cclocal_front = front.tokens(scheduler.tokenizer, tokens)
         if known >= len(request.cclocal_front):
             return None
+        # What an engine is asked before the first question is written while that question waits.
+        if self.writer is not None and self.writing == request.cclocal_front:
+            self.writer.join(LONGEST_WRITING)
         best, shared = self.files.best(tokens)
         if best is None or shared <= known:
             return None
@@ -241,6 +247,7 @@ class KeptPrefixes:
         self.mx.eval(arrays)
         if sum(array.nbytes for array in arrays) > KEPT_BYTES // 2:
             return
+        self.writing = pause.front
         self.writer = threading.Thread(target=self.files.write, args=(pause.front, told, types, shapes, arrays), daemon=True)
         self.writer.start()
 

@@ -250,3 +250,30 @@ fn kept_prefix_that_cannot_be_written_or_read_breaks_nothing() {
     assert_eq!(files(&stage), kept, "it was written anew");
     assert_eq!(std::fs::metadata(&kept[0]).expect("there").len(), length);
 }
+
+/// Another model, whose engine is asked by nobody yet: what the client sent to the first one is what it will send to this one.
+#[test]
+fn kept_prefix_is_computed_before_the_first_question() {
+    const FIRST: &str = "qwen2-random";
+    const SECOND: &str = "gemma4_e-random";
+    let stage = turns::stage(&[FIRST, SECOND]);
+    asked(&stage, FIRST, &[], WRITTEN, small);
+    let fronts = folder(&stage).join("fronts.json");
+    assert_eq!(mode(&fronts), 0o600);
+
+    let gateway = Gateway::start(&stage, &format!("../models/{SECOND}"), &[]);
+    until(WRITTEN, || gateway.log(&stage));
+    let status = stage.run(&["status", "--json"]).stdout;
+    let mut tool_loop = gateway.tool_loop(SECOND);
+    tool_loop.change(|request| {
+        request["max_tokens"] = 8.into();
+        small(request);
+    });
+    let first = tool_loop.ask_once();
+    assert!(first.prefilled < first.prompt / 2, "{first:?}");
+    gateway.end();
+    assert!(!status.contains(r#""turns": 1"#), "{status}");
+    let (_, log) = asked(&stage, SECOND, &["--forget-prefix"], NOTHING, small);
+    assert!(!log.contains("kept_prefix"), "{log}");
+    assert!(!fronts.exists());
+}

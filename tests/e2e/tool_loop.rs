@@ -144,6 +144,7 @@ async fn ask(url: &str, key: &str, request: &Value) -> Turn {
         .post(url)
         .header("authorization", format!("Bearer {key}"))
         .header("anthropic-version", "2023-06-01")
+        .header("user-agent", "claude-cli/2.1.331 (external, cli)")
         .json(request)
         .send()
         .await
