@@ -27,8 +27,8 @@ pub const FILE: &str = "fronts.json";
 /// How Claude Code names itself, with its version and kind: `claude-cli/2.1.331 (external, cli)`. Source: Claude Code 2.1.331.
 const CLIENT: &str = "claude-cli/";
 
-/// In the name of a client that nobody types to.
-const SCRIPTED: &str = "sdk";
+/// In the name of a client that nobody types to (2.1.331), or in its system prompt (2.1.197, which has one name for both kinds).
+const SCRIPTED: [&str; 2] = ["sdk", "Claude Agent SDK"];
 
 /// How many are remembered: two kinds of session, of a client and of those before it.
 const REMEMBERED: usize = 8;
@@ -70,11 +70,24 @@ impl Front {
 }
 
 /// One that is remembered, and by which client it was sent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Remembered {
     client: String,
+    /// Nobody types to it.
+    scripted: bool,
     #[serde(flatten)]
     front: Front,
+}
+
+impl Remembered {
+    fn new(client: &str, front: Front) -> Self {
+        let [name, prompt] = SCRIPTED;
+        Self {
+            client: client.to_owned(),
+            scripted: client.contains(name) || front.system.to_string().contains(prompt),
+            front,
+        }
+    }
 }
 
 /// What is remembered, and what is computed of it now. Clones share it.
@@ -126,13 +139,13 @@ impl Warm {
                 state.met.remove(&caller);
             }
             (Some(front), Some(client)) if is_first && client.starts_with(CLIENT) => {
-                let client = client.to_owned();
+                let new = Remembered::new(client, front);
                 let (file, writing) = (file.clone(), self.writing.clone());
                 let size = request.body.len();
                 tokio::task::spawn_blocking(move || {
                     let _alone = writing.lock().unwrap_or_else(PoisonError::into_inner);
                     if size <= LONGEST
-                        && let Err(error) = remember(&file, Remembered { client, front })
+                        && let Err(error) = remember(&file, new)
                     {
                         tracing::debug!(%error, "the system prompt is not remembered");
                     }
@@ -159,10 +172,10 @@ impl Warm {
 /// Puts it last. One that is last already is left as it is.
 fn remember(file: &Path, new: Remembered) -> std::io::Result<()> {
     let mut all = remembered(file);
-    if (all.last()).is_some_and(|last| last.client == new.client && last.front == new.front) {
+    if all.last() == Some(&new) {
         return Ok(());
     }
-    all.retain(|old| old.client != new.client);
+    all.retain(|old| (&old.client, old.scripted) != (&new.client, new.scripted));
     all.push(new);
     let first = all.len().saturating_sub(REMEMBERED);
     files::write_private(file, &serde_json::to_vec(&all[first..])?)
@@ -177,7 +190,7 @@ fn remembered(file: &Path) -> Vec<Remembered> {
 /// The one that is likeliest to be needed: of the client that was used last, as people use it.
 fn likeliest(file: &Path) -> Option<Front> {
     let mut all = remembered(file);
-    let typed = all.iter().rposition(|old| !old.client.contains(SCRIPTED));
+    let typed = all.iter().rposition(|old| !old.scripted);
     (!all.is_empty()).then(|| all.swap_remove(typed.unwrap_or(all.len() - 1)).front)
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::interactive;
+use crate::real::{self, free_port};
 use crate::support::Stage;
 use crate::tool_loop::Turn;
 use crate::turns::{self, Gateway};
@@ -257,8 +259,19 @@ fn kept_prefix_is_computed_before_the_first_question() {
     const FIRST: &str = "qwen2-random";
     const SECOND: &str = "gemma4_e-random";
     let stage = turns::stage(&[FIRST, SECOND]);
-    asked(&stage, FIRST, &[], WRITTEN, small);
     let fronts = folder(&stage).join("fronts.json");
+    let gateway = Gateway::start(&stage, &format!("../models/{FIRST}"), &[]);
+    let mut tool_loop = gateway.tool_loop(FIRST);
+    tool_loop.client = "claude-cli/2.1.331 (external, cli)";
+    tool_loop.change(|request| {
+        request["max_tokens"] = 8.into();
+        small(request);
+    });
+    tool_loop.ask_once();
+    until("Bash", || {
+        std::fs::read_to_string(&fronts).unwrap_or_default()
+    });
+    gateway.end();
     assert_eq!(mode(&fronts), 0o600);
 
     let gateway = Gateway::start(&stage, &format!("../models/{SECOND}"), &[]);
@@ -276,4 +289,42 @@ fn kept_prefix_is_computed_before_the_first_question() {
     let (_, log) = asked(&stage, SECOND, &["--forget-prefix"], NOTHING, small);
     assert!(!log.contains("kept_prefix"), "{log}");
     assert!(!fronts.exists());
+}
+
+/// What a model computed for one session of the real client serves the next, and on a terminal it is there before anything is typed.
+#[test]
+fn kept_prefix_serves_the_real_client() {
+    for client in [real::client(), real::old_client()] {
+        let stage = real::stage(&client);
+        let port = free_port();
+        let log = || stage.read(&format!("cclocal/state/server-{port}.log"));
+        for folder in ["work", "elsewhere"] {
+            std::fs::create_dir_all(stage.path(folder)).expect("made");
+            let mut command =
+                stage.command(&real::launch(&port, &["--", "-p", "Create hello.txt"]));
+            let ran = command.current_dir(stage.path(folder)).output();
+            assert!(ran.expect("run").status.success());
+        }
+        assert!(log().contains(READ), "{}", log());
+        for _ in 0..2 {
+            let screen = interactive::start_in(
+                &stage,
+                "work",
+                &format!("--model ../hermes-llama --port {port}"),
+            );
+            // The first time what is computed before is of the other kind, as no other is known.
+            until(READ, log);
+            let _ = std::fs::remove_file(stage.path("work/hello.txt"));
+            screen.line("Create hello.txt");
+            screen.wait_for("Done: the Write tool has written the file.");
+            interactive::leave(&screen);
+        }
+        let fronts = stage.read("cclocal/cache/prefixes/fronts.json");
+        let fronts: Value = serde_json::from_str(&fronts).expect("JSON");
+        let scripted: Vec<Option<bool>> = (fronts.as_array().expect("a list").iter())
+            .map(|front| front["scripted"].as_bool())
+            .collect();
+        assert_eq!(scripted, [Some(true), Some(false)]);
+        stage.assert_nothing_left();
+    }
 }

@@ -113,6 +113,8 @@ async fn what_people_type_to_is_what_they_wait_for() {
     remembering.session(TYPED, "an older one").await;
     remembering.session(TYPED, "typed").await;
     remembering.session(SCRIPTED, "scripted").await;
+    let of_one_name = "you run within the Claude Agent SDK";
+    remembering.session(TYPED, of_one_name).await;
     remembering.session("curl/8", "typed").await;
     assert!(!written(&remembering.file()).contains("curl"));
     assert!(!written(&remembering.file()).contains("an older one"));
