@@ -162,6 +162,13 @@ pub const ALL: &[Variables] = &[
         Cclocal,
         C::Cclocal,
         Read,
+        &["CCLOCAL_FORGET_PREFIX"],
+        "the same as `--forget-prefix`",
+    ),
+    row(
+        Cclocal,
+        C::Cclocal,
+        Read,
         &["CCLOCAL_STALL_LIMIT"],
         "seconds without progress after which a download counts as stalled",
     ),
@@ -213,6 +220,13 @@ pub const ALL: &[Variables] = &[
         Set,
         &[MEMORY_LIMIT],
         "bytes that the engine may hold: before it would hold more, it drops what it keeps of earlier turns",
+    ),
+    row(
+        Engine,
+        C::Engine,
+        Set,
+        &["CCLOCAL_KEPT_PREFIX"],
+        "where what was computed of a system prompt and tools is kept for the next engine",
     ),
     row(
         Engine,

@@ -59,6 +59,11 @@ impl Paths {
         self.data.join("text-models")
     }
 
+    /// What engines keep of what stands before a conversation: a folder for each model (see `engine/kept.py`).
+    pub fn kept_prefixes(&self) -> PathBuf {
+        self.cache.join("prefixes")
+    }
+
     /// The demo model's directory.
     pub fn demo_model(&self) -> PathBuf {
         self.data.join("demo-model")

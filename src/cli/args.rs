@@ -197,6 +197,9 @@ pub struct LaunchArgs {
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
+    /// Keep nothing on the disk of what the model computed of Claude Code's system prompt and tools, and remove what is kept
+    #[arg(long)]
+    pub forget_prefix: bool,
     /// Show what memory is planned for and what can be done, however much there is
     #[arg(long, conflicts_with = "no_mem_check")]
     pub safe: bool,
@@ -235,7 +238,15 @@ pub struct ElsewhereArgs {
 /// What is said of an engine of this machine, and has no meaning for any other. clap requires nothing that conflicts with what is there, so each
 /// option of the others has to name them.
 fn of_this_machine() -> Vec<String> {
-    let options = ["server", "port", "linger", "safe", "no_mem_check", "yes"];
+    let options = [
+        "server",
+        "port",
+        "linger",
+        "forget_prefix",
+        "safe",
+        "no_mem_check",
+        "yes",
+    ];
     let models = ModelFlags::names().map(|(flag, _)| flag);
     models.chain(options.map(str::to_owned)).collect()
 }

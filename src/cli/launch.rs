@@ -90,6 +90,9 @@ impl Launch<'_> {
             linger,
         } = self;
         let engine = engine(host, paths, ui, args.yes)?;
+        if request.forget_prefix {
+            forget_prefixes(paths)?;
+        }
         let claude = match args.server {
             true => None,
             false => Some(setup::client(host, paths, ui, false)?),
@@ -199,7 +202,24 @@ pub fn request(
         port: args.port,
         context_window: args.ctx.and_then(Window::tokens),
         output_tokens: args.out_tokens,
+        forget_prefix: args.forget_prefix || host.switch("CCLOCAL_FORGET_PREFIX"),
     })
+}
+
+/// Removes what engines keep of what stands before a conversation.
+fn forget_prefixes(paths: &Paths) -> Result<()> {
+    match fs_err::remove_dir_all(paths.kept_prefixes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
+            Exit::Other,
+            "what is kept of system prompts could not be removed",
+        )
+        .cause(error)
+        .hint(format!(
+            "remove it by hand: rm -r {}",
+            paths.kept_prefixes().display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether memory is checked: by the flags, else by the variables that say the same.

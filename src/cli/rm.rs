@@ -86,6 +86,8 @@ pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
     // The links to its text part lead nowhere now.
     if let Some(name) = model.folder.file_name() {
         let _ = fs_err::remove_dir_all(paths.text_models().join(name));
+        // What an engine kept of its own computing serves nobody else.
+        let _ = fs_err::remove_dir_all(paths.kept_prefixes().join(name));
     }
     Ok(freed)
 }

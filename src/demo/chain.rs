@@ -104,6 +104,7 @@ impl Demo<'_> {
             port: Some(free),
             context_window: Some(WIDE_WINDOW),
             output_tokens: None,
+            forget_prefix: true,
         };
         let platform = Platform::detect(self.host)?;
         let engine = Some(self.engine);

@@ -42,11 +42,13 @@ def main():
     settle_entries()
     stay_within_memory()
     take_text_route()
+    # Before the snapshots: what they look at passes through here, and what is looked at here does not concern them.
+    keep_prefixes()
     settle_snapshots()
     keep_arguments()
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
-    # for it. Nothing of a session stays behind here.
+    # for it. Nothing of a conversation stays behind here; what stands before one does, see `keep_prefixes`.
     try:
         from vllm_mlx import server
 

@@ -18,7 +18,7 @@ use crate::process::Child;
 use crate::secret::Secret;
 
 /// The Python that ties the engine's life to ours, lets its downloads be resumed, lets it say what it knows of a reply, keeps what a tool is called
-/// with, lets it free what it has dropped, keeps it within its memory, and keeps it from computing again what it has computed.
+/// with, lets it free what it has dropped, keeps it within its memory, and keeps it from computing again what it, or an engine before it, has computed.
 const BOOTSTRAP: &str = concat!(
     include_str!("resume.py"),
     include_str!("usage.py"),
@@ -26,6 +26,7 @@ const BOOTSTRAP: &str = concat!(
     include_str!("entries.py"),
     include_str!("memory.py"),
     include_str!("text_route.py"),
+    include_str!("kept.py"),
     include_str!("snapshots.py"),
     include_str!("bootstrap.py")
 );

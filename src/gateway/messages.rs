@@ -23,7 +23,14 @@ const TEMPLATE_TOKENS: u64 = 4096;
 const REST: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Answers the body of `POST /v1/messages`.
-pub async fn answer(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
+///
+/// `client`: how it names itself.
+pub async fn answer(
+    gateway: &Gateway,
+    caller: Caller,
+    client: Option<&str>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let mut running = gateway.figures.arrive(caller);
     let request =
         wire::messages(&body, &gateway.served).inspect_err(|_| running.end(Ended::Refused))?;
@@ -41,6 +48,7 @@ pub async fn answer(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<Re
         running,
         counted: None,
     };
+    gateway.warm.asked(caller, client, &turn.request);
     let place = gateway.queue.enter();
     if stream {
         turn.streamed(place).await
@@ -316,14 +324,14 @@ impl Turn {
 }
 
 /// One's turn while the engine works at it. Dropped in the middle, it is handed on only when the engine has let go of the request.
-struct Underway {
+pub struct Underway {
     gateway: Gateway,
     turn: Option<queue::Turn>,
     engine: Option<Target>,
 }
 
 impl Underway {
-    fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
+    pub fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
         Self {
             gateway: gateway.clone(),
             turn: Some(turn),
@@ -331,11 +339,11 @@ impl Underway {
         }
     }
 
-    fn engine_has_it(&mut self, engine: Target) {
+    pub fn engine_has_it(&mut self, engine: Target) {
         self.engine = Some(engine);
     }
 
-    fn engine_is_free(&mut self) {
+    pub fn engine_is_free(&mut self) {
         self.engine = None;
     }
 }

@@ -13,7 +13,10 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod warm;
 pub mod wire;
+
+use std::path::PathBuf;
 
 use tokio::sync::watch;
 
@@ -22,6 +25,7 @@ pub use figures::{Figures, Summary};
 pub use limits::Limits;
 pub use server::serve;
 pub use upstream::{client, words};
+pub use warm::FILE as FRONTS;
 
 use crate::secret::Secret;
 
@@ -57,6 +61,8 @@ pub struct Settings {
     /// Whether nobody else uses the engine. What it works at when a client goes away is then cancelled by name, which is quicker and surer than
     /// that it notices. False for an engine that others use, too.
     pub exclusive: bool,
+    /// Where system prompts and tools are remembered, so that an engine computes them before it is asked. None: nowhere.
+    pub fronts: Option<PathBuf>,
 }
 
 impl Settings {
@@ -75,6 +81,7 @@ impl Settings {
             figures: Figures::new(),
             limits: Limits::default(),
             exclusive: true,
+            fronts: None,
         }
     }
 }

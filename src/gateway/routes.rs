@@ -86,7 +86,9 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits).await?;
-    messages::answer(&gateway, caller, body).await
+    let client = headers.get(header::USER_AGENT);
+    let client = client.and_then(|client| client.to_str().ok());
+    messages::answer(&gateway, caller, client, body).await
 }
 
 async fn count(

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::access::Access;
 use super::figures::Figures;
@@ -23,6 +24,7 @@ use super::limits::Limits;
 use super::queue::Queue;
 use super::routes::{self, Trusted};
 use super::upstream::Upstream;
+use super::warm::{self, Warm};
 use super::{Engine, Settings, wire};
 use crate::error::{Context, Exit, Result};
 
@@ -44,6 +46,7 @@ pub struct Shared {
     pub exclusive: bool,
     pub queue: Queue,
     pub upstream: Upstream,
+    pub warm: Warm,
     pub stop: CancellationToken,
 }
 
@@ -83,8 +86,10 @@ pub async fn serve(
         exclusive: settings.exclusive,
         queue: Queue::new(),
         upstream,
+        warm: Warm::new(settings.fronts),
         stop: CancellationToken::new(),
     }));
+    let _warming = AbortOnDropHandle::new(tokio::spawn(warm::compute(gateway.clone())));
     let mut connections = Connections::new(gateway.clone());
     let mut stop = pin!(stop);
     loop {

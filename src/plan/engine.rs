@@ -37,6 +37,8 @@ pub struct Inputs<'a> {
     pub flags: &'a Flags,
     /// Where folders of links to the text part of models are made.
     pub text_models: &'a Path,
+    /// Where what stands before a conversation is kept for the next engine. None: nowhere.
+    pub kept_prefixes: Option<&'a Path>,
 }
 
 /// How the engine is run. The key is not in here: it is given inside the process (see `engine/bootstrap.py`).
@@ -128,6 +130,11 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
             "CCLOCAL_TEXT_ROUTE",
             &inputs.text_models.display().to_string(),
         );
+    }
+    if let Some(folder) = inputs.kept_prefixes
+        && inputs.model.engine_profile.is_batched()
+    {
+        set("CCLOCAL_KEPT_PREFIX", &folder.display().to_string());
     }
     if inputs.complete {
         set("HF_HUB_OFFLINE", "1");
@@ -230,6 +237,7 @@ mod tests {
             complete,
             flags,
             text_models: Path::new("/data/text-models"),
+            kept_prefixes: Some(Path::new("/cache/prefixes")),
         })
     }
 
@@ -263,6 +271,7 @@ mod tests {
                 complete: true,
                 flags,
                 text_models: Path::new("/data/text-models"),
+                kept_prefixes: Some(Path::new("/cache/prefixes")),
             })
             .argv;
             let from = argv.iter().position(|word| word.contains("cache"));
@@ -303,6 +312,10 @@ mod tests {
             plan.env.get("CCLOCAL_TEXT_ROUTE").map(String::as_str),
             Some("/data/text-models")
         );
+        assert_eq!(
+            plan.env.get("CCLOCAL_KEPT_PREFIX").map(String::as_str),
+            Some("/cache/prefixes")
+        );
         assert!(!plan.env.contains_key("HF_HUB_OFFLINE"));
     }
 
@@ -316,6 +329,7 @@ mod tests {
             complete: true,
             flags: &Flags::of_pinned_engine(),
             text_models: Path::new("/data/text-models"),
+            kept_prefixes: Some(Path::new("/cache/prefixes")),
         });
         assert_eq!(
             plan.env
@@ -324,6 +338,7 @@ mod tests {
             Some("wait")
         );
         assert!(!plan.env.contains_key("CCLOCAL_TEXT_ROUTE"));
+        assert!(!plan.env.contains_key("CCLOCAL_KEPT_PREFIX"));
         assert!(!plan.argv.contains(&"--continuous-batching".to_owned()));
     }
 

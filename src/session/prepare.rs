@@ -40,6 +40,8 @@ pub struct Request {
     pub context_window: Option<u64>,
     /// In tokens, if it was asked for.
     pub output_tokens: Option<u64>,
+    /// Nothing of what stands before a conversation is kept on the disk.
+    pub forget_prefix: bool,
 }
 
 impl Request {
@@ -270,6 +272,7 @@ pub fn prepare(
         complete: matches!(cached, Cached::Complete { .. }),
         flags: &flags,
         text_models: &paths.text_models(),
+        kept_prefixes: (!request.forget_prefix).then_some(paths.kept_prefixes().as_path()),
     });
     notices.extend(engine.notices.iter().cloned());
     Ok(Prepared {
@@ -363,6 +366,7 @@ mod tests {
                 port: None,
                 context_window: None,
                 output_tokens: None,
+                forget_prefix: false,
             };
             learn(&paths, &mut request, |asked| {
                 assert_eq!(asked, "org/name", "it is known");

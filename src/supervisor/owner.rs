@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -166,6 +167,8 @@ impl<'a> Owner<'a> {
             figures: figures.clone(),
             limits: gateway::Limits::default(),
             exclusive: true,
+            fronts: (spec.env.get("CCLOCAL_KEPT_PREFIX"))
+                .map(|folder| Path::new(folder).join(gateway::FRONTS)),
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,

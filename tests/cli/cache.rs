@@ -156,6 +156,13 @@ fn a_reader_that_goes_away_is_no_failure() {
 fn names_are_removed_and_what_was_freed_is_said() {
     let stage = three();
     stage.write(&format!("{HUB}/.locks/models--org--other/x.lock"), "");
+    // What engines computed of system prompts.
+    let kept = ["other", "partial"].map(|name| {
+        stage.write(
+            &format!("cclocal/cache/prefixes/models--org--{name}/key.safetensors"),
+            "",
+        )
+    });
     let ran = stage.run(&[
         "--rm",
         "gemma-light",
@@ -171,6 +178,8 @@ fn names_are_removed_and_what_was_freed_is_said() {
     ");
     assert!(!stage.path(HUB).join("models--org--other").exists());
     assert!(!stage.path(HUB).join(".locks/models--org--other").exists());
+    assert!(!kept[0].parent().expect("a folder").exists());
+    assert!(kept[1].exists());
     assert!(
         stage
             .path(HUB)

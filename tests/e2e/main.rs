@@ -12,6 +12,7 @@ mod fake_hub;
 mod first_request;
 mod gateway;
 mod interactive;
+mod kept;
 mod memory;
 mod memory_limit;
 mod print_mode;

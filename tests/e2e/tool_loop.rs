@@ -26,6 +26,8 @@ pub struct ToolLoop {
     url: String,
     key: String,
     request: Value,
+    /// How it names itself.
+    pub client: &'static str,
     pub turns: Vec<Turn>,
 }
 
@@ -36,8 +38,23 @@ impl ToolLoop {
             url: format!("{base_url}/v1/messages?beta=true"),
             key: key.to_owned(),
             request: first_request(model),
+            client: "tool-loop",
             turns: Vec::new(),
         }
+    }
+
+    /// Another request for the next turn.
+    pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.request);
+    }
+
+    /// Asks once, and goes on with nothing.
+    pub fn ask_once(&self) -> Turn {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(ask(&self.url, &self.key, self.client, &self.request))
     }
 
     /// Runs this many turns. Every sixth result comes with a reminder; `questions` are the turns after which the user asks something.
@@ -47,7 +64,7 @@ impl ToolLoop {
             .build()
             .expect("a runtime");
         for _ in 0..turns {
-            let turn = runtime.block_on(ask(&self.url, &self.key, &self.request));
+            let turn = runtime.block_on(ask(&self.url, &self.key, self.client, &self.request));
             let number = self.turns.len();
             self.go_on(number, &turn.content, questions.contains(&number));
             self.turns.push(turn);
@@ -119,7 +136,7 @@ pub fn reminds(turn: usize) -> bool {
     turn % 6 == 5
 }
 
-async fn ask(url: &str, key: &str, request: &Value) -> Turn {
+async fn ask(url: &str, key: &str, client_name: &str, request: &Value) -> Turn {
     let client = reqwest::Client::builder()
         .timeout(TURN_DEADLINE)
         .no_proxy()
@@ -130,6 +147,7 @@ async fn ask(url: &str, key: &str, request: &Value) -> Turn {
         .post(url)
         .header("authorization", format!("Bearer {key}"))
         .header("anthropic-version", "2023-06-01")
+        .header("user-agent", client_name)
         .json(request)
         .send()
         .await

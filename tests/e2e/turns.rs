@@ -64,7 +64,7 @@ pub fn engine(stage: &Stage) -> Executable {
 }
 
 /// A server of cclocal's, with the gateway before the engine.
-struct Gateway {
+pub struct Gateway {
     child: Child,
     url: String,
     key: String,
@@ -72,7 +72,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(stage: &Stage, model: &str, more: &[&str]) -> Self {
+    pub fn start(stage: &Stage, model: &str, more: &[&str]) -> Self {
         let port = free_port();
         let mut args = vec!["--server", "--model", model, "--port", &port];
         args.extend(more);
@@ -95,15 +95,15 @@ impl Gateway {
         }
     }
 
-    fn tool_loop(&self, model: &str) -> ToolLoop {
+    pub fn tool_loop(&self, model: &str) -> ToolLoop {
         ToolLoop::new(&self.url, &self.key, model)
     }
 
-    fn log(&self, stage: &Stage) -> String {
+    pub fn log(&self, stage: &Stage) -> String {
         stage.read(&format!("cclocal/state/server-{}.log", self.port))
     }
 
-    fn end(self) {
+    pub fn end(self) {
         signal(&self.child, Signal::SIGINT);
         let ran = finish(self.child);
         assert_eq!(ran.status, 0, "{}", ran.stderr);

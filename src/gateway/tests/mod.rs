@@ -5,7 +5,9 @@ mod engine;
 mod fake;
 mod queue;
 mod requests;
+mod warm;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -48,6 +50,10 @@ impl Stage {
     }
 
     async fn with(engine: Engine, limits: Limits) -> Self {
+        Self::remembering(engine, limits, None).await
+    }
+
+    async fn remembering(engine: Engine, limits: Limits, fronts: Option<PathBuf>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (engine, engine_seen) = watch::channel(engine);
@@ -60,6 +66,7 @@ impl Stage {
         };
         let settings = Settings {
             limits,
+            fronts,
             ..Settings::new(served, engine_seen, window_seen, access.clone())
         };
         let figures = settings.figures.clone();

@@ -119,7 +119,7 @@ def follow(model, chain, tied):
 
 def write(out, tok, model, config, chain, tied=False, template=TEMPLATE, end=END, media=MEDIA):
     out.mkdir(parents=True, exist_ok=True)
-    weights = follow(model, chain, tied)
+    weights = follow(model, chain, tied) if chain else dict(tree_flatten(model.parameters()))
     mx.save_safetensors(str(out / "model.safetensors"), weights, metadata={"format": "mlx"})
     tok.save(str(out / "tokenizer.json"))
     ends = tok.token_to_id(end)

@@ -264,12 +264,14 @@ MODELS = {
 def main():
     out = Path(sys.argv[1])
     for name in sys.argv[2:] or MODELS:
-        make, marks, call, end, starts, template, tied, files = MODELS[name]
+        # With random weights a reply depends on all that stands before it.
+        make, marks, call, end, starts, template, tied, files = MODELS[name.removesuffix("-random")]
         mx.random.seed(0)
         tok, chains = tokenizer(marks, call, end, starts)
         model, config = make(tok.get_vocab_size(), tok)
-        media = {} if name in ("qwen2", "qwen3_moe", "glm4_moe_lite") else MEDIA
-        write(out / name, tok, model, config, Chain(tok.get_vocab_size(), chains), tied, template, end, media)
+        media = {} if name.removesuffix("-random") in ("qwen2", "qwen3_moe", "glm4_moe_lite") else MEDIA
+        chain = None if name.endswith("-random") else Chain(tok.get_vocab_size(), chains)
+        write(out / name, tok, model, config, chain, tied, template, end, media)
         for file, text in files.items():
             (out / name / file).write_text(json.dumps(text, indent=1))
 
