@@ -7,9 +7,6 @@ import os
 # `memory/plan.rs`), so a run that goes as planned is left alone.
 SOFT_PERCENT = 95
 
-# Copies of a conversation that there are for a moment when its entry of the prefix cache is made: as it is taken out of the batch, and the entry.
-COPIES = 2
-
 # The smallest step in which a prompt is read, in tokens: below it, reading becomes slow for little memory.
 SMALLEST_STEP = 128
 
@@ -179,7 +176,7 @@ class EngineMemory:
             try:
                 size = estimate(layers)
                 is_new = tuple(tokens) not in cache._entries and size <= cache._max_memory
-                if self.is_watched() and is_new and not self.has_room(cache, len(tokens), COPIES * size):
+                if self.is_watched() and is_new and not self.has_room(cache, len(tokens), size):
                     return None
                 self.look()
             except Exception as error:

@@ -1,4 +1,4 @@
-//! A tool loop that grows beyond the memory that its engine may hold: what is kept of earlier turns is dropped before, and every turn succeeds.
+//! Conversations that take more than the memory that their engine may hold: what is kept of earlier ones is dropped before, and every turn succeeds.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -25,11 +25,17 @@ use crate::turns;
 /// As cclocal starts the engine for a model whose cache can be cut back, with a prefix cache that has no bound of its own to speak of.
 const FLAGS: &str = "--continuous-batching --max-num-seqs 1 --cache-memory-mb 4096 --prefill-step-size 512 --stream-interval 4 --max-tokens 1024 --enable-auto-tool-choice --tool-call-parser hermes";
 
-/// In bytes: more than what is held while the loop's first turns are computed, and less than that and the copies for an entry.
+/// A conversation of it takes more than a step of reading one.
+const MODEL: &str = "qwen2_deep";
+
+/// In bytes: more than what is held while the loop's first turns are computed, and less than that and an entry.
 const NO_ENTRIES: u64 = 100_000_000;
 
-/// How many turns the loop runs: before the first reminder, which the engine by itself puts at the front of the prompt.
-const TURNS: usize = 6;
+/// How many conversations there are, one after the other. An entry is kept of each.
+const CONVERSATIONS: usize = 3;
+
+/// How many turns each has: before the first reminder, which the engine by itself puts at the front of the prompt.
+const TURNS: usize = 3;
 
 /// What a loop took.
 #[derive(Debug)]
@@ -48,13 +54,13 @@ struct Taken {
 
 #[test]
 fn memory_stays_below_the_limit_that_it_would_exceed() {
-    let stage = turns::stage(&["qwen2"]);
-    let free = run(&stage, None, TURNS);
+    let stage = turns::stage(&[MODEL]);
+    let free = run(&stage, None, CONVERSATIONS);
     assert_eq!(free.dropped, 0, "{free:?}");
     assert!(!free.log.contains("[memory]"), "{}", free.log);
-    // The entries of the turns take more than half of what is held beside the weights.
-    let limit = free.base + (free.peak - free.base) / 2;
-    let bound = run(&stage, Some(limit), TURNS);
+    // Two entries of three conversations take nearly half of what is held beside the weights.
+    let limit = free.base + (free.peak - free.base) / 100 * 65;
+    let bound = run(&stage, Some(limit), CONVERSATIONS);
     println!(
         "base {}, peak {} without a limit, {} with a limit of {limit}; {} entries dropped; {} of {} tokens prefilled",
         free.base, free.peak, bound.peak, bound.dropped, bound.prefilled, free.prefilled
@@ -62,14 +68,14 @@ fn memory_stays_below_the_limit_that_it_would_exceed() {
     assert!(free.peak > limit);
     assert!(bound.peak <= limit, "{bound:?}");
     assert!(bound.dropped > 0, "{bound:?}");
-    // It is the same conversation to its end, and no turn computes what the one before has computed: the newest entries stay.
+    // They are the same conversations to their end, and no turn computes what the one before has computed: the newest entries stay.
     assert_eq!(bound.prompts, free.prompts);
     assert_eq!(bound.prefilled, free.prefilled);
 }
 
 #[test]
 fn weights_that_exceed_the_limit_change_nothing() {
-    let stage = turns::stage(&["qwen2"]);
+    let stage = turns::stage(&[MODEL]);
     let ran = run(&stage, Some(1_000_000), 1);
     assert_eq!(ran.dropped, 0, "{ran:?}");
     assert!(ran.log.contains("memory is not watched"), "{}", ran.log);
@@ -79,7 +85,7 @@ fn weights_that_exceed_the_limit_change_nothing() {
 #[test]
 fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
     const OUTPUT: u64 = 1_024;
-    let stage = turns::stage(&["qwen2"]);
+    let stage = turns::stage(&[MODEL]);
     let home = stage.path("cclocal").display().to_string();
     let host = Host::for_tests(&stage.path("home"), &[("CCLOCAL_HOME", &home)]);
     let paths = Paths::of(&host);
@@ -106,7 +112,7 @@ fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
     let lease = runtime.block_on(Lease::take(&paths, port, Duration::ZERO));
     let mut lease = lease.expect("an answer").expect("a lease");
     let url = format!("http://127.0.0.1:{port}");
-    ToolLoop::new(&url, &lease.granted.token, "qwen2").run(2, &[]);
+    ToolLoop::new(&url, &lease.granted.token, MODEL).run(2, &[]);
     let since = Instant::now();
     let smallest = smallest_window(OUTPUT);
     loop {
@@ -135,11 +141,11 @@ fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
 
 /// An engine that may hold what a turn of the loop takes, but not the copies that its entry needs.
 fn spec(stage: &Stage, port: u16, output_tokens: u64) -> Spec {
-    let folder = stage.path("models/qwen2");
+    let folder = stage.path("models").join(MODEL);
     let choice = Choice::Argument(ModelArgument::Folder(folder.clone()));
     let mut model = resolve(&choice, None).expect("a model");
-    model.served_name = "qwen2".into();
-    let words = format!("--host 127.0.0.1 --port 0 --served-model-name qwen2 {FLAGS}");
+    model.served_name = MODEL.into();
+    let words = format!("--host 127.0.0.1 --port 0 --served-model-name {MODEL} {FLAGS}");
     let mut argv = vec!["serve".to_owned(), folder.display().to_string()];
     argv.extend(words.split(' ').map(str::to_owned));
     Spec {
@@ -162,8 +168,8 @@ fn spec(stage: &Stage, port: u16, output_tokens: u64) -> Spec {
     }
 }
 
-/// Runs turns on an engine that may hold this much, in bytes.
-fn run(stage: &Stage, limit: Option<u64>, turns: usize) -> Taken {
+/// Runs conversations on an engine that may hold this much, in bytes.
+fn run(stage: &Stage, limit: Option<u64>, conversations: usize) -> Taken {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -182,11 +188,18 @@ fn run(stage: &Stage, limit: Option<u64>, turns: usize) -> Taken {
             answer.expect("allowed").json().await.expect("figures")
         })
     };
-    let mut grows = ToolLoop::new(&url, key.expose(), "qwen2");
-    let mut peak = 0;
-    for _ in 0..turns {
-        grows.run(1, &[]);
-        peak = peak.max(ask()["peak"].as_u64().expect("a figure"));
+    let (mut peak, mut turns) = (0, Vec::new());
+    for conversation in 0..conversations {
+        let mut grows = ToolLoop::new(&url, key.expose(), MODEL);
+        grows.change(|request| {
+            let said = format!("{conversation} is the number of this conversation.");
+            request["messages"][0]["content"][0]["text"] = said.into();
+        });
+        for _ in 0..TURNS {
+            grows.run(1, &[]);
+            peak = peak.max(ask()["peak"].as_u64().expect("a figure"));
+        }
+        turns.append(&mut grows.turns);
     }
     let said = ask();
     let figure = |name: &str| said[name].as_u64().expect("a figure");
@@ -194,8 +207,8 @@ fn run(stage: &Stage, limit: Option<u64>, turns: usize) -> Taken {
         base: figure("base"),
         peak,
         dropped: figure("dropped"),
-        prompts: grows.turns.iter().map(|turn| turn.prompt).collect(),
-        prefilled: grows.turns.iter().map(|turn| turn.prefilled).sum(),
+        prompts: turns.iter().map(|turn| turn.prompt).collect(),
+        prefilled: turns.iter().map(|turn| turn.prefilled).sum(),
         log: stage.read("engine.log"),
     };
     runtime.block_on(async {
@@ -207,8 +220,8 @@ fn run(stage: &Stage, limit: Option<u64>, turns: usize) -> Taken {
 
 fn start(stage: &Stage, runtime: &Runtime, key: &Secret, limit: Option<u64>) -> Server {
     let port = port::any_free().expect("a port");
-    let model = stage.path("models/qwen2").display().to_string();
-    let words = format!("--host 127.0.0.1 --port {port} --served-model-name qwen2 {FLAGS}");
+    let model = stage.path("models").join(MODEL).display().to_string();
+    let words = format!("--host 127.0.0.1 --port {port} --served-model-name {MODEL} {FLAGS}");
     let mut argv = vec!["serve".to_owned(), model];
     argv.extend(words.split(' ').map(str::to_owned));
     let mut env: BTreeMap<_, _> = stage
@@ -231,7 +244,7 @@ fn start(stage: &Stage, runtime: &Runtime, key: &Secret, limit: Option<u64>) -> 
             folder: &stage.path("tmp"),
             log: stage.path("engine.log"),
             port,
-            served_name: "qwen2".into(),
+            served_name: MODEL.into(),
         })
         .expect("started");
         server.ready().await.expect("ready");

@@ -4,6 +4,7 @@
     turn_models.py OUT_DIR [NAME...]          (run it with the engine's own Python)
 
   qwen2, qwen3_moe, glm4_moe_lite    Qwen2.5-Coder, Qwen3-Coder, GLM-4.7-Flash: caches that can be cut back
+  qwen2_deep                         the same as the first with more layers: conversations take more memory than a step of reading them
   gemma4_e, gemma4_moe               Gemma-4-E4B (shared caches, inputs for each layer) and Gemma-4-26B (experts), with vision and audio parts
   qwen3_5                            Qwen3.5, with its vision part
 
@@ -241,6 +242,7 @@ THINK = ["<think>", "</think>"]
 # name: (model, marks, call, what ends a reply, what may end a prompt, template, output matrix is the embedding, files beside)
 MODELS = {
     "qwen2": (lm("qwen2", **ATTENTION), CHATML_MARKS, JSON_CALL, "<|im_end|>", ["assistant\n"], chatml(REPEAT_JSON), False, {}),
+    "qwen2_deep": (lm("qwen2", **ATTENTION, num_hidden_layers=6), CHATML_MARKS, JSON_CALL, "<|im_end|>", ["assistant\n"], chatml(REPEAT_JSON), False, {}),
     "qwen3_moe": (
         lm("qwen3_moe", **ATTENTION, head_dim=64, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=1, mlp_only_layers=[], moe_intermediate_size=32, norm_topk_prob=True),
         CHATML_MARKS, XML_CALL, "<|im_end|>", ["assistant\n"], chatml(REPEAT_XML), False, {},
