@@ -53,7 +53,7 @@ pub struct Entry {
     pub name: String,
     /// Download size, in GB (10⁹ bytes). Source: the scripts' README; approximate.
     pub download_gb: u64,
-    /// The RAM that a machine should have, in GB as Apple counts it (2³⁰ bytes). Source: the scripts' README.
+    /// The RAM of the smallest Mac that holds a session with it, in GB as Apple counts it (2³⁰ bytes). Source: the plan (`memory/offer.rs`).
     pub ram_gb: u64,
     pub note: String,
     /// The engine's `--tool-call-parser`. Named, never `auto`: `auto` rewrites earlier tool calls as text, which models then imitate.
@@ -61,6 +61,21 @@ pub struct Entry {
     /// The engine's `--default-chat-template-kwargs`.
     pub chat_template_kwargs: Map<String, Value>,
     pub engine_profile: EngineProfile,
+    /// What this way of serving costs.
+    pub turns: Turns,
+}
+
+/// What the turns of a tool loop compute, measured on the engine with a tiny model of the same layout. Source: `scripts/bench-turns.sh`,
+/// docs/performance.md.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turns {
+    /// The tiny model.
+    pub layout: String,
+    /// Tokens computed for each that was new, over 20 turns.
+    pub computed: f64,
+    /// The same with the flags of the scripts that cclocal replaces.
+    pub with_the_scripts_flags: f64,
 }
 
 impl Entry {

@@ -196,8 +196,10 @@ fn help_and_version_go_to_standard_output() {
                               ends it at once]
           --forget-prefix     Keep nothing on the disk of what the model computed of Claude Code's
                               system prompt and tools, and remove what is kept
-          --safe              Ask how to make room in GPU memory, however much there is
-          --no-mem-check      Do not check GPU memory
+          --safe              Show what memory is planned for and what can be done, however much there
+                              is
+          --no-mem-check      Start it whatever memory there is: what does not fit is tried in the
+                              thriftiest way
       -y, --yes               Ask nothing: install the engine if it is missing
           --dry-run           Print what would be run, and why; start nothing, write nothing
           --json              With --dry-run: as JSON

@@ -64,3 +64,19 @@ fn the_words_that_the_troubleshooting_page_explains_are_ours() {
         assert!(source.contains(words), "{words}");
     }
 }
+
+/// What the catalogue says of a model's turns is what the page says was measured.
+#[test]
+fn the_figures_of_the_catalogue_are_those_of_the_performance_page() {
+    let page = include_str!("../../docs/performance.md");
+    for entry in &cclocal::catalog::catalog().models {
+        let turns = &entry.turns;
+        let row = format!("| {} |", turns.layout);
+        let row = page.lines().find(|line| line.starts_with(&row));
+        let cells: Vec<&str> = row.expect("a row").split('|').map(str::trim).collect();
+        let said = [cells[3], cells[4]];
+        let known =
+            [turns.computed, turns.with_the_scripts_flags].map(|value| format!("{value:.2}"));
+        assert_eq!(said, known, "{}", entry.name);
+    }
+}

@@ -23,7 +23,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the terminal cannot be used for a menu",
     "the terminal cannot be read",
     "{what} failed: /bin/sh cannot be started",
-    "Claude Code was not asked what it can do",
     // A file or folder of ours that was good a moment before is not any more.
     "a folder for Claude Code's settings cannot be made",
     "Claude Code's settings cannot be written to {}",

@@ -208,3 +208,32 @@ fn an_engine_without_a_flag_that_matters() {
         ran.stdout
     );
 }
+
+#[test]
+fn what_is_kept_cannot_be_removed() {
+    let stage = fakes::stage();
+    stage.write("cclocal/cache/prefixes", "no folder");
+    let port = free_port();
+    let args = ["--model", "../model", "--port", &port, "--forget-prefix"];
+    let ran = stage.run(&args);
+    assert_eq!(ran.status, 1);
+    insta::assert_snapshot!(said(&stage, &ran), @"
+    error: what is kept of system prompts could not be removed
+      cause: failed to remove directory `[STAGE]/cclocal/cache/prefixes`: Not a directory (os error 20)
+      hint: remove it by hand: rm -r [STAGE]/cclocal/cache/prefixes
+    ");
+}
+
+#[test]
+fn what_is_kept_is_removed_before_anything_is_started() {
+    let stage = fakes::stage();
+    stage.write(
+        "cclocal/cache/prefixes/models--org--name/old.safetensors",
+        "x",
+    );
+    let port = free_port();
+    let args = ["--model", "../model", "--port", &port, "--forget-prefix"];
+    let ran = stage.run(&args);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(!stage.path("cclocal/cache/prefixes").exists());
+}

@@ -468,7 +468,7 @@ fn bench_turns() {
     let names: Vec<&str> = names.split(' ').collect();
     let stage = stage(&names);
     println!(
-        "| architecture | prompt at turn 20 | prefilled / new | the scripts' flags | first token of turn 20 | the scripts' flags | total of 20 turns | the scripts' flags |"
+        "| layout | prompt of turn 20 | tokens computed for each new one | the same with the scripts' flags | first token of turn 20 | the scripts' | 20 turns | the scripts' |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for name in names {
