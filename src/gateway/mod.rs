@@ -24,7 +24,7 @@ pub use access::{Access, Caller};
 pub use figures::{Figures, Summary};
 pub use limits::Limits;
 pub use server::serve;
-pub use upstream::{client, words};
+pub use upstream::{client, client_here, words};
 pub use warm::FILE as FRONTS;
 
 use crate::secret::Secret;

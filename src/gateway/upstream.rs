@@ -54,6 +54,12 @@ pub fn client() -> Result<reqwest::Client, reqwest::Error> {
     builder().build()
 }
 
+/// The same for engines on this machine alone, over plain HTTP. To read the system's certificates takes longer than all else that a gateway begins
+/// with.
+pub fn client_here() -> Result<reqwest::Client, reqwest::Error> {
+    builder().tls_built_in_root_certs(false).build()
+}
+
 fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()
@@ -68,9 +74,9 @@ fn builder() -> reqwest::ClientBuilder {
 pub struct Upstream(reqwest::Client);
 
 impl Upstream {
-    /// To engines on this machine, over plain HTTP. To read the system's certificates takes longer than all else that a gateway begins with.
+    /// To engines on this machine.
     pub fn here() -> Result<Self, reqwest::Error> {
-        builder().tls_built_in_root_certs(false).build().map(Self)
+        client_here().map(Self)
     }
 
     /// To engines wherever they are. Errors: the system's certificates cannot be read.
