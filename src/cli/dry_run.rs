@@ -50,7 +50,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
     let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
-    let option = preflight::limit_option(host, platform.os, &measured.memory);
+    let option = preflight::limit_option(host, platform.os, measured.memory.machine);
     let choices = Choices::of(&measured.memory, option);
     let checking = launch::checking(host, args);
     let asked = would_ask(&measured.memory, choices.as_ref(), checking);

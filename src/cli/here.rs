@@ -16,6 +16,7 @@ use crate::memory::preflight::Limit;
 use crate::memory::room::Room;
 use crate::memory::working::Device;
 use crate::paths::Paths;
+use crate::session::preflight;
 
 /// This machine, as far as it decides what context fits.
 pub struct Here<'a> {
@@ -33,16 +34,11 @@ impl<'a> Here<'a> {
             Ok(Found::Ready(engine)) => device::ask(host, &paths.cache, &engine),
             _ => None,
         });
-        let set = match os {
-            Os::Macos => machine_memory::wired_limit(host),
-            Os::Linux => None,
-        };
-        let limit = Limit::of(os, memory.map_or(0, |memory| memory.ram), set);
         Self {
             paths,
             memory,
             os,
-            limit,
+            limit: preflight::limit_option(host, os, memory),
         }
     }
 

@@ -6,8 +6,7 @@ use super::picture;
 use super::preflight::{self, Check, Raising};
 use super::window::{self, Instead};
 use crate::error::{Error, Exit, Result};
-use crate::machine::gpu_limit::{self, Raised};
-use crate::machine::memory::{BudgetSource, Memory};
+use crate::machine::gpu_limit::Raised;
 use crate::memory::Figures;
 use crate::memory::choices::Choices;
 use crate::memory::plan::Refusal;
@@ -59,22 +58,11 @@ pub fn choose(
                 let Some(raise) = choices.raise.take() else {
                     continue;
                 };
-                match preflight::raise(check.host, check.paths, raise.to)? {
+                match preflight::raise(check, figures, limit, raise.to)? {
                     Raising::Signalled(signal) => return Ok(Some(signal)),
                     // What is left to choose is asked for again.
-                    Raising::Refused => ui.notice(&format!(
-                        "the GPU limit was not raised; by hand it is: {}",
-                        gpu_limit::command(raise.to)
-                    )),
-                    Raising::Done(raised) => {
-                        *limit = Some(raised);
-                        raised_to(figures, raise.to);
-                        ui.done(&format!(
-                            "GPU memory limit raised to {} MiB until the session ends",
-                            raise.to
-                        ));
-                        return Ok(None);
-                    }
+                    Raising::Refused => {}
+                    Raising::Done => return Ok(None),
                 }
             }
             Answer::Quit => {
@@ -108,15 +96,6 @@ pub fn lines(name: &str, figures: &Figures) -> Vec<String> {
         (None, Err(_)) => planner.thriftiest_on(budget),
     };
     picture::lines(name, machine, figures.others, &plan)
-}
-
-/// The figures with the GPU limit at this, in MiB.
-pub fn raised_to(figures: &mut Figures, mib: u64) {
-    figures.with_machine(Memory {
-        ram: figures.machine.map_or(0, |machine| machine.ram),
-        budget: mib << 20,
-        budget_source: BudgetSource::WiredLimit,
-    });
 }
 
 fn refused(check: &Check, figures: &Figures, refusal: &Refusal, option: Limit) -> Error {

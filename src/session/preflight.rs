@@ -6,7 +6,7 @@ use super::choose;
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
 use crate::machine::gpu_limit::{self, Asking, Found, Raised};
-use crate::machine::memory::wired_limit;
+use crate::machine::memory::{BudgetSource, Memory, wired_limit};
 use crate::machine::platform::Os;
 use crate::memory::choices::Choices;
 use crate::memory::preflight::{Answer, Checking, Limit, Question, answered};
@@ -84,13 +84,13 @@ pub fn check(
 ) -> Result<Option<Signal>> {
     let &Check {
         host,
-        paths,
         ui,
         os,
         name,
         checking,
+        ..
     } = check;
-    let option = limit_option(host, os, figures);
+    let option = limit_option(host, os, figures.machine);
     if let Some(choices) = Choices::of(figures, option) {
         return choose::choose(check, figures, limit, option, choices);
     }
@@ -106,24 +106,15 @@ pub fn check(
     loop {
         let answer = ask(ui, &question.answers(), question.recommended());
         if let (Answer::Raise | Answer::Both, Some(to)) = (answer, question.limit.raised()) {
-            match raise(host, paths, to)? {
+            match raise(check, figures, limit, to)? {
                 Raising::Signalled(signal) => return Ok(Some(signal)),
                 Raising::Refused => {
-                    ui.notice(&format!(
-                        "the GPU limit was not raised; by hand it is: {}",
-                        gpu_limit::command(to)
-                    ));
                     // What is left to choose is asked for again.
                     question.limit = Limit::None;
                     continue;
                 }
-                Raising::Done(raised) => *limit = Some(raised),
+                Raising::Done => {}
             }
-            choose::raised_to(figures, to);
-            ui.done(&format!(
-                "GPU memory limit raised to {} until the session ends",
-                mib(to)
-            ));
         }
         if let (Answer::Shrink | Answer::Both, Some(window)) = (answer, question.shrunk) {
             figures.shrink(window);
@@ -138,8 +129,8 @@ pub fn check(
 }
 
 /// The limit of GPU memory, as it is and as it could be.
-pub fn limit_option(host: &Host, os: Os, figures: &Figures) -> Limit {
-    let ram = figures.machine.map_or(0, |machine| machine.ram);
+pub fn limit_option(host: &Host, os: Os, machine: Option<Memory>) -> Limit {
+    let ram = machine.map_or(0, |machine| machine.ram);
     let set = match os {
         Os::Macos => wired_limit(host),
         Os::Linux => None,
@@ -302,18 +293,45 @@ pub(super) fn ask(ui: &Ui, answers: &[(&'static str, Answer)], recommended: Answ
 }
 
 pub(super) enum Raising {
-    Done(Raised),
+    Done,
     Refused,
     /// A signal came at sudo's question, such as Ctrl-C, and the limit is as it was.
     Signalled(Signal),
 }
 
-pub(super) fn raise(host: &Host, paths: &Paths, to: u64) -> Result<Raising> {
+/// Raises the GPU limit to this, in MiB, says what came of it, and changes the figures if it did.
+pub(super) fn raise(
+    check: &Check,
+    figures: &mut Figures,
+    limit: &mut Option<Raised>,
+    to: u64,
+) -> Result<Raising> {
+    let &Check {
+        host, paths, ui, ..
+    } = check;
     let caught = sys::catch();
     let raised = gpu_limit::raise(host, paths, to).context(Exit::Other, NOT_WRITTEN)?;
     match (caught.signal(), raised) {
-        (None, Some(raised)) => Ok(Raising::Done(raised)),
-        (None, None) => Ok(Raising::Refused),
+        (None, Some(raised)) => {
+            *limit = Some(raised);
+            figures.with_machine(Memory {
+                ram: figures.machine.map_or(0, |machine| machine.ram),
+                budget: to << 20,
+                budget_source: BudgetSource::WiredLimit,
+            });
+            ui.done(&format!(
+                "GPU memory limit raised to {} until the session ends",
+                mib(to)
+            ));
+            Ok(Raising::Done)
+        }
+        (None, None) => {
+            ui.notice(&format!(
+                "the GPU limit was not raised; by hand it is: {}",
+                gpu_limit::command(to)
+            ));
+            Ok(Raising::Refused)
+        }
         (Some(signal), raised) => {
             if let Some(raised) = raised {
                 raised.put_back(host, Asking::No);

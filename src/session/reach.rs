@@ -226,7 +226,7 @@ fn whole_claim(status: &Status) -> u64 {
 
 /// Whether the GPU limit can be raised, and would give it room.
 fn raising_helps(reach: &Reach, figures: &Figures) -> bool {
-    let option = preflight::limit_option(reach.host, reach.platform.os, figures);
+    let option = preflight::limit_option(reach.host, reach.platform.os, figures.machine);
     let choices = Choices::of(figures, option);
     reach.ui.interactive && choices.is_some_and(|choices| choices.raise.is_some())
 }
