@@ -109,6 +109,9 @@ const fn row(
 /// What the engine may hold in memory, in bytes (see `engine/memory.py`).
 pub const MEMORY_LIMIT: &str = "CCLOCAL_MEMORY_LIMIT";
 
+/// Where the engine keeps what stands before a conversation (`engine/kept.py`).
+pub const KEPT_PREFIX: &str = "CCLOCAL_KEPT_PREFIX";
+
 use Class as C;
 use Handling::{Kept, Read, Removed, Set};
 use Reader::{Cclocal, Claude, Engine};
@@ -225,7 +228,7 @@ pub const ALL: &[Variables] = &[
         Engine,
         C::Engine,
         Set,
-        &["CCLOCAL_KEPT_PREFIX"],
+        &[KEPT_PREFIX],
         "where what was computed of a system prompt and tools is kept for the next engine",
     ),
     row(

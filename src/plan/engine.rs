@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::catalog::{EngineProfile, Model};
 use crate::engine::flags::Flags;
+use crate::env_vars;
 use crate::memory::plan::Plan;
 
 /// The output ceiling that we let the engine accept, in tokens. Source: vllm-mlx 0.6.0, default of `--max-request-tokens`.
@@ -134,7 +135,7 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
     if let Some(folder) = inputs.kept_prefixes
         && inputs.model.engine_profile.is_batched()
     {
-        set("CCLOCAL_KEPT_PREFIX", &folder.display().to_string());
+        set(env_vars::KEPT_PREFIX, &folder.display().to_string());
     }
     if inputs.complete {
         set("HF_HUB_OFFLINE", "1");

@@ -3,11 +3,7 @@
 use serde::Deserialize;
 
 use crate::memory;
-use crate::memory::plan::WINDOW_UNIT;
-
-/// Of a hundred parts of the limit, those above which memory is short. The plan shares out as much (`memory/plan.rs`), so that a run that goes as
-/// planned is left alone, and so does the engine's side (`engine/memory.py`).
-const SHORT_PERCENT: u64 = 95;
+use crate::memory::plan::{WINDOW_UNIT, usable};
 
 /// Of a hundred parts of the limit, those below which memory is ample again.
 const AMPLE_PERCENT: u64 = 85;
@@ -93,7 +89,7 @@ impl MemoryWatch {
 
     /// What follows from what the engine says. The window only ever becomes narrower.
     pub fn see(&mut self, sample: &Sample) -> Decision {
-        let short = self.part(SHORT_PERCENT);
+        let short = self.short();
         if sample.base >= short {
             // The weights alone take it all: nothing that could be done would help.
             return Decision::Nothing;
@@ -104,7 +100,7 @@ impl MemoryWatch {
             sample.held.max(sample.peak)
         };
         if most <= short {
-            if most < self.part(AMPLE_PERCENT) {
+            if most < self.limit / 100 * AMPLE_PERCENT {
                 self.cleared = false;
                 self.guessed = false;
             }
@@ -151,7 +147,7 @@ impl MemoryWatch {
 
     /// The window of which entries can be made, if that is known: without one, a turn computes everything again.
     fn keepable(&self, sample: &Sample) -> Option<u64> {
-        let room = self.part(SHORT_PERCENT) - sample.base;
+        let room = self.short() - sample.base;
         let needed = sample.refused_bytes.saturating_sub(sample.base);
         (sample.refused_tokens > 0).then(|| scaled(sample.refused_tokens, room, needed))
     }
@@ -165,8 +161,10 @@ impl MemoryWatch {
         Decision::Narrow(window)
     }
 
-    fn part(&self, percent: u64) -> u64 {
-        self.limit / 100 * percent
+    /// Above this memory is short, in bytes. The plan shares out as much, so that a run that goes as planned is left alone, and the engine's side
+    /// has the same bound (`engine/memory.py`).
+    fn short(&self) -> u64 {
+        usable(self.limit)
     }
 }
 

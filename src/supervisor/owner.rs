@@ -167,7 +167,7 @@ impl<'a> Owner<'a> {
             figures: figures.clone(),
             limits: gateway::Limits::default(),
             exclusive: true,
-            fronts: (spec.env.get("CCLOCAL_KEPT_PREFIX"))
+            fronts: (spec.env.get(env_vars::KEPT_PREFIX))
                 .map(|folder| Path::new(folder).join(gateway::FRONTS)),
         };
         let gateway = tokio::spawn(gateway::serve(
