@@ -1,5 +1,7 @@
 """Entries of the prefix cache without copies beside them: part of what starts the engine, see `bootstrap.py`."""
 
+import contextlib
+
 # Marks a layer that was made for one request alone, so that its arrays may be let go.
 OWN_COPY = "cclocal_own_copy"
 
@@ -68,7 +70,9 @@ def store_by_layers(memory_cache, cache, prepare, scheduler):
             memory_cache.logger.warning("[cache_store] rejecting entry: %s: %s", type(error).__name__, error)
             return None
         if trimmable:
-            drop_what_it_extends(self, tuple(tokens))
+            # A cache that can be cut back serves all that its own beginning would.
+            for other in what_it_extends(self, tuple(tokens)):
+                self.remove(list(other))
         return memory_cache._CacheEntry.create(tokens, made)
 
     cleanup = scheduler._cleanup_finished
@@ -77,20 +81,26 @@ def store_by_layers(memory_cache, cache, prepare, scheduler):
         memory = getattr(self, "memory_aware_cache", None)
         if memory is None:
             return cleanup(self, *arguments, **options)
-        memory.cclocal_uses_up = True
-        try:
+        with using_up(memory):
             return cleanup(self, *arguments, **options)
-        finally:
-            memory.cclocal_uses_up = False
 
     cache.prepare_store = prepared
     scheduler._cleanup_finished = cleaned
 
 
-def drop_what_it_extends(memory, key):
-    """A cache that can be cut back serves all that its own beginning would."""
-    for other in [other for other in memory._entries if len(other) < len(key) and key[: len(other)] == other]:
-        memory.remove(list(other))
+@contextlib.contextmanager
+def using_up(memory):
+    """Whatever is stored meanwhile is needed by nobody else."""
+    memory.cclocal_uses_up = True
+    try:
+        yield
+    finally:
+        memory.cclocal_uses_up = False
+
+
+def what_it_extends(memory, key):
+    """Entries for the beginnings of these tokens."""
+    return [other for other in memory._entries if len(other) < len(key) and key[: len(other)] == other]
 
 
 def fetch_by_layers(mx, memory_cache, generate):

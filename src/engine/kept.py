@@ -77,7 +77,7 @@ def keep_prefixes():
     kept.watch_model(download)
     kept.watch_templates(BatchedEngine)
     kept.watch_requests(Scheduler, MemoryAwarePrefixCache)
-    kept.watch_prefill(PromptProcessingBatch)
+    pause_prefills(PromptProcessingBatch, kept.planned, kept.reached)
     return kept
 
 
@@ -213,25 +213,13 @@ class KeptPrefixes:
         front = getattr(request, "cclocal_front", ())
         computed = len(front) - (request.cached_tokens or 0)
         if len(front) >= LEAST_KEPT and computed > 0 and not self.files.has(front):
-            self.planned[request.batch_uid] = Pause(scheduler, front, computed)
+            self.planned[request.batch_uid] = FrontEnd(scheduler, front, computed)
 
-    def watch_prefill(self, batch):
-        prefill = batch.prompt
-
-        def watched(batch, tokens):
-            pause = self.planned.get(batch.uids[0]) if len(batch.uids) == len(tokens) == 1 else None
-            if pause is None or not (piece := pause.piece(len(tokens[0]))):
-                return prefill(batch, tokens)
-            self.planned.clear()
-            prefill(batch, [tokens[0][:piece]])
-            try:
-                self.keep(batch, pause)
-            except Exception as error:  # The next engine computes it again.
-                kept_log.warning("[kept_prefix] not kept: %s: %s", type(error).__name__, error)
-            if tokens[0][piece:]:
-                prefill(batch, [tokens[0][piece:]])
-
-        batch.prompt = watched
+    def reached(self, batch, pause):
+        try:
+            self.keep(batch, pause)
+        except Exception as error:  # The next engine computes it again.
+            kept_log.warning("[kept_prefix] not kept: %s: %s", type(error).__name__, error)
 
     def keep(self, batch, pause):
         if self.writer is not None and self.writer.is_alive():
@@ -266,16 +254,12 @@ class Front:
         return self.common if tuple(prompt[: len(self.common)]) == self.common else ()
 
 
-class Pause:
-    """A place on the way through a prompt."""
+class FrontEnd(Pause):
+    """Where the first message begins."""
 
     def __init__(self, scheduler, front, left):
-        self.scheduler, self.front, self.left = scheduler, front, left
-
-    def piece(self, length):
-        """How many of the next `length` tokens come before the place, if it falls among them."""
-        left, self.left = self.left, self.left - length
-        return left if 0 < left <= length else 0
+        super().__init__(left)
+        self.scheduler, self.front = scheduler, front
 
 
 class Kept:

@@ -61,7 +61,7 @@ class EngineMemory:
         # The most that was held since it was last asked for.
         self.peak = 0
         self.dropped = 0
-        # The shortest conversation that got no entry: its tokens, and what there would have been with its copies.
+        # The shortest conversation that got no entry: its tokens, and what there would have been with one.
         self.refused = (0, 0)
 
     async def asked(self):

@@ -24,6 +24,7 @@ const BOOTSTRAP: &str = concat!(
     include_str!("usage.py"),
     include_str!("arguments.py"),
     include_str!("entries.py"),
+    include_str!("pauses.py"),
     include_str!("memory.py"),
     include_str!("text_route.py"),
     include_str!("kept.py"),

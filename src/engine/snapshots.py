@@ -41,8 +41,8 @@ def settle_snapshots():
         (Scheduler, "_prompt_output_entry_is_useless"),
         (Scheduler, "_make_snapshot_destination"),
         (Scheduler, "_cache_coverage"),
-        (MemoryAwarePrefixCache, "prepare_store"),
-        (MemoryAwarePrefixCache, "commit_prepared"),
+        (MemoryAwarePrefixCache, "store"),
+        (MemoryAwarePrefixCache, "remove"),
     )
     if not all(hasattr(owner, name) for owner, name in needed):
         return
@@ -56,7 +56,7 @@ class Snapshots:
         self.questions = set()
         self.watch_templates(engine)
         self.watch_schedule(scheduler)
-        self.watch_prefill(batch)
+        pause_prefills(batch, self.planned, lambda batch, planned: planned.take(batch))
 
     def watch_templates(self, engine):
         """Learns of each prompt where what the template adds for the reply begins, and whether it asks something new."""
@@ -99,7 +99,8 @@ class Snapshots:
         end, question = end
         grown = end - (request.cached_tokens or 0)
         if grown > SNAPSHOT_STEP or (question and grown > 0):
-            self.planned = {request.batch_uid: Planned(self, scheduler, request, end, question, grown)}
+            self.planned.clear()
+            self.planned[request.batch_uid] = Planned(self, scheduler, request, end, question, grown)
         else:
             request.snapshot_is_settled = True
 
@@ -120,33 +121,14 @@ class Snapshots:
         # The last token is computed with the reply.
         return min(len(tokens) - len(added), len(tokens) - 1), question
 
-    def watch_prefill(self, batch):
-        prefill = batch.prompt
 
-        def watched(batch, tokens):
-            planned = self.planned.get(batch.uids[0]) if len(batch.uids) == len(tokens) == 1 else None
-            if planned is None or not (piece := planned.piece(len(tokens[0]))):
-                return prefill(batch, tokens)
-            self.planned.clear()
-            prefill(batch, [tokens[0][:piece]])
-            planned.take(batch)
-            if tokens[0][piece:]:
-                prefill(batch, [tokens[0][piece:]])
-
-        batch.prompt = watched
-
-
-class Planned:
+class Planned(Pause):
     """A snapshot that is to be taken on the way through a prompt."""
 
     def __init__(self, snapshots, scheduler, request, end, question, left):
+        super().__init__(left)
         self.snapshots, self.scheduler, self.request = snapshots, scheduler, request
-        self.end, self.question, self.left = end, question, left
-
-    def piece(self, length):
-        """How many of the next `length` tokens come before the snapshot, if it falls among them."""
-        left, self.left = self.left, self.left - length
-        return left if 0 < left <= length else 0
+        self.end, self.question = end, question
 
     def take(self, batch):
         try:
@@ -171,12 +153,9 @@ class Planned:
         live.clear()
         key = tuple(self.request.prompt_token_ids[: self.end])
         self.tidy(memory, key)
-        memory.cclocal_uses_up = True
-        try:
+        with using_up(memory):
             if not memory.store(list(key), snapshot, evict_prefixes=False):
                 return
-        finally:
-            memory.cclocal_uses_up = False
         if self.question:
             self.snapshots.questions.add(key)
         self.request.snapshot_is_settled = True
@@ -186,7 +165,7 @@ class Planned:
 
     def tidy(self, memory, key):
         """Of the snapshots that this one extends, the one at the last question stays: a template may change what comes after it."""
-        before = [other for other in memory._entries if len(other) < len(key) and key[: len(other)] == other]
+        before = what_it_extends(memory, key)
         questions = self.snapshots.questions
         questions &= set(memory._entries)
         asked = (other for other in before if other in questions)

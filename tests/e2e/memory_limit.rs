@@ -1,21 +1,17 @@
 //! Conversations that take more than the memory that their engine may hold: what is kept of earlier ones is dropped before, and every turn succeeds.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use cclocal::catalog::{Choice, ModelArgument, resolve};
-use cclocal::engine::server::{Launch, Server};
 use cclocal::host::Host;
-use cclocal::machine::port;
 use cclocal::memory::{WIDE_WINDOW, smallest_window};
 use cclocal::paths::Paths;
 use cclocal::secret::Secret;
 use cclocal::supervisor::Lease;
 use cclocal::supervisor::spec::{Port, Spec};
 use serde_json::Value;
-use tokio::runtime::Runtime;
 
 use crate::real::free_port;
 use crate::support::{HANG, Stage};
@@ -175,7 +171,8 @@ fn run(stage: &Stage, limit: Option<u64>, conversations: usize) -> Taken {
         .build()
         .expect("a runtime");
     let key = Secret::random().expect("a key");
-    let mut server = start(stage, &runtime, &key, limit);
+    let limit = limit.map(|bytes| ("CCLOCAL_MEMORY_LIMIT", bytes.to_string()));
+    let mut server = turns::serve(stage, &runtime, &key, MODEL, FLAGS, limit.as_slice());
     let url = format!("http://127.0.0.1:{}", server.port());
     let ask = || -> Value {
         let client = reqwest::Client::builder().no_proxy().build();
@@ -216,38 +213,4 @@ fn run(stage: &Stage, limit: Option<u64>, conversations: usize) -> Taken {
         server.ended().await
     });
     taken
-}
-
-fn start(stage: &Stage, runtime: &Runtime, key: &Secret, limit: Option<u64>) -> Server {
-    let port = port::any_free().expect("a port");
-    let model = stage.path("models").join(MODEL).display().to_string();
-    let words = format!("--host 127.0.0.1 --port {port} --served-model-name {MODEL} {FLAGS}");
-    let mut argv = vec!["serve".to_owned(), model];
-    argv.extend(words.split(' ').map(str::to_owned));
-    let mut env: BTreeMap<_, _> = stage
-        .env()
-        .iter()
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect();
-    env.insert("VLLM_MLX_ENABLE_THINKING".into(), "false".into());
-    env.insert("HF_HUB_OFFLINE".into(), "1".into());
-    if let Some(limit) = limit {
-        env.insert("CCLOCAL_MEMORY_LIMIT".into(), limit.to_string().into());
-    }
-    // Its process is watched from the runtime.
-    runtime.block_on(async {
-        let mut server = Server::start(Launch {
-            executable: &turns::engine(stage),
-            argv: &argv,
-            env,
-            key: Some(key),
-            folder: &stage.path("tmp"),
-            log: stage.path("engine.log"),
-            port,
-            served_name: MODEL.into(),
-        })
-        .expect("started");
-        server.ready().await.expect("ready");
-        server
-    })
 }

@@ -1,6 +1,7 @@
 //! What a turn computes: only what is new, whatever the model's architecture.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,7 @@ use cclocal::secret::Secret;
 use cclocal::supervisor::record;
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::fake_hub::Hub;
 use crate::real::{self, free_port};
@@ -134,28 +136,20 @@ fn turns(
     (ran, log)
 }
 
-/// Turns with the scripts' flags, on the engine itself.
-fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize, questions: &[usize]) -> ToolLoop {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+/// The engine by itself, with a model of the stage, these flags, and these variables beside the stage's own. Its log is `engine.log`.
+pub fn serve(
+    stage: &Stage,
+    runtime: &Runtime,
+    key: &Secret,
+    name: &str,
+    flags: &str,
+    variables: &[(&str, String)],
+) -> Server {
     let port = port::any_free().expect("a port");
     let model = stage.path("models").join(name).display().to_string();
+    let words = format!("--host 127.0.0.1 --port {port} --served-model-name {name} {flags}");
     let mut argv = vec!["serve".to_owned(), model];
-    argv.extend(
-        [
-            "--host",
-            "127.0.0.1",
-            "--port",
-            &port.to_string(),
-            "--served-model-name",
-            name,
-        ]
-        .map(str::to_owned),
-    );
-    argv.extend(SCRIPTS_FLAGS.split(' ').map(str::to_owned));
-    let key = Secret::random().expect("a key");
+    argv.extend(words.split(' ').map(str::to_owned));
     let mut env: BTreeMap<_, _> = stage
         .env()
         .iter()
@@ -163,23 +157,37 @@ fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize, questions: &[us
         .collect();
     env.insert("VLLM_MLX_ENABLE_THINKING".into(), "false".into());
     env.insert("HF_HUB_OFFLINE".into(), "1".into());
+    env.extend(
+        (variables.iter()).map(|(name, value)| (OsString::from(name), OsString::from(value))),
+    );
     // Its process is watched from the runtime.
-    let mut server = runtime.block_on(async {
+    runtime.block_on(async {
         let mut server = Server::start(Launch {
             executable: &engine(stage),
             argv: &argv,
             env,
-            key: Some(&key),
+            key: Some(key),
             folder: &stage.path("tmp"),
-            log: stage.path("scripts.log"),
+            log: stage.path("engine.log"),
             port,
             served_name: name.into(),
         })
         .expect("started");
         server.ready().await.expect("ready");
         server
-    });
-    let mut ran = ToolLoop::new(&format!("http://127.0.0.1:{port}"), key.expose(), name);
+    })
+}
+
+/// Turns with the scripts' flags, on the engine itself.
+fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize, questions: &[usize]) -> ToolLoop {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let key = Secret::random().expect("a key");
+    let mut server = serve(stage, &runtime, &key, name, SCRIPTS_FLAGS, &[]);
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let mut ran = ToolLoop::new(&url, key.expose(), name);
     ran.run(turns, questions);
     runtime.block_on(async {
         server.ask_to_end();

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What the engine's own code holds in memory for tiny models of the catalogue's architectures.
 
-    memory.py ARCHITECTURES.json STEP ENTRIES.py SNAPSHOTS.py LIMITS.json      (run it with the engine's own Python)
+    memory.py ARCHITECTURES.json STEP PARTS LIMITS.json      (run it with the engine's own Python)
 
 For each architecture it prints a line of JSON: the bytes of each layer's cache after each update, for a request alone (`alone`) and as the
 engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), the most that one step of reading a prompt
 took beside weights and caches (`working`), and what the prefix cache keeps of full windows with the limits of LIMITS.json (`kept`). For the models
 named `turns` and `snapshots` it prints what turns of a conversation took at the most, all in all, with the engine's scheduler as we start it
 (`plain`, and `quantised`); for `turns` also as it is without ours (`copied`), how much of a full window the next turn finds again (`filled`), and
-what a dropped entry leaves behind, without and with ours. The weights are random: only sizes are looked at.
+what a dropped entry leaves behind, without and with ours, which is in PARTS. The weights are random: only sizes are looked at.
 """
 
 import gc
@@ -205,11 +205,13 @@ def turns(model, quantise, snapshots=None):
     return measured
 
 
-def ours(file, name):
-    """Puts a part of what starts the engine into place."""
+def ours(folder, *names):
+    """Puts parts of what starts the engine into place, which lie in this folder; the last one is called."""
     parts = {}
-    exec(compile(open(file).read(), file, "exec"), parts)
-    return parts[name]()
+    for name in names:
+        file = f"{folder}/{name}.py"
+        exec(compile(open(file).read(), file, "exec"), parts)
+    return parts["settle_" + names[-1]]()
 
 
 def main():
@@ -217,7 +219,7 @@ def main():
     with open(sys.argv[1]) as file:
         architectures = json.load(file)
     step = int(sys.argv[2])
-    with open(sys.argv[5]) as file:
+    with open(sys.argv[4]) as file:
         limits = json.load(file)
     updates = [step, step, 300, 1, 1]
     later = []
@@ -251,10 +253,10 @@ def main():
         mx.clear_cache()
     models = dict(later)
     as_it_is = {"copied": turns(models["turns"], False), "left": left_behind(models["turns"])}
-    ours(sys.argv[3], "settle_entries")
+    ours(sys.argv[3], "entries")
     as_it_is["left_with_ours"] = left_behind(models["turns"])
     os.environ["CCLOCAL_TEXT_ROUTE"] = "yes"
-    snapshots = ours(sys.argv[4], "settle_snapshots")
+    snapshots = ours(sys.argv[3], "entries", "pauses", "snapshots")
     for name, model, taken, more in (("turns", models["turns"], None, as_it_is), ("snapshots", models["snapshots"], snapshots, {})):
         measured = {"name": name, "plain": turns(model, False, taken), "quantised": turns(model, True, taken)}
         if not taken:
