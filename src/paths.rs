@@ -79,6 +79,11 @@ impl Paths {
         self.run().join(format!("session-{pid}"))
     }
 
+    /// The folder of that session's rehearsal.
+    pub fn rehearsal(&self, pid: i32) -> PathBuf {
+        self.run().join(format!("rehearsal-{pid}"))
+    }
+
     /// The engine's log; the previous one is kept beside it as `server.log.1`.
     pub fn server_log(&self) -> PathBuf {
         self.state.join("server.log")

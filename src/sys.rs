@@ -1,5 +1,7 @@
 //! The one file with unsafe code: what the operating system offers only that way.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
@@ -79,5 +81,18 @@ impl Drop for Caught {
             // SAFETY: puts back the disposition that was there before, whatever it was.
             let _ = unsafe { sigaction(*which, before) };
         }
+    }
+}
+
+/// Lets the command lead a session whose terminal is its standard input. When the other end of that terminal is closed, the kernel hangs up on all of
+/// the session (`SIGHUP`): so it cannot outlive whoever holds that end.
+pub fn lead_a_session(command: &mut Command) {
+    // SAFETY: between fork and exec, both are system calls and nothing else.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            Ok(())
+        });
     }
 }

@@ -3,6 +3,7 @@
 pub mod features;
 pub mod find;
 pub mod foreground;
+pub mod hidden;
 pub mod install;
 pub mod merge;
 pub mod profile;

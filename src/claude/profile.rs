@@ -49,6 +49,21 @@ pub fn prepare(host: &Host, dir: &Path) -> Result<()> {
     })
 }
 
+/// Makes a profile like `own`, the one for local sessions, for a rehearsal in `folder`: with the same settings, and the folder trusted, as nobody is
+/// there to be asked.
+pub fn for_rehearsal(host: &Host, own: &Path, dir: &Path, folder: &Path) -> Result<()> {
+    const SAYING: &str = "the profile for a rehearsal cannot be prepared";
+    prepare(host, dir)?;
+    fs_err::copy(own.join("settings.json"), dir.join("settings.json"))
+        .context(Exit::Other, SAYING)?;
+    let folder = folder.to_string_lossy();
+    let state = json!({
+        "hasCompletedOnboarding": true,
+        "projects": {folder: {"hasTrustDialogAccepted": true}},
+    });
+    write_json(&dir.join(".claude.json"), &state).context(Exit::Other, SAYING)
+}
+
 fn refresh(host: &Host, dir: &Path) -> Result<()> {
     const SAYING: &str = "the profile for local sessions cannot be prepared";
     files::private_folder(dir).context(Exit::Other, SAYING)?;

@@ -152,9 +152,9 @@ impl Demo<'_> {
         let plan = prepare::plan_client(self.host, paths, os, &client, &features)?;
         let mut command = client_command(
             self.host,
-            self.paths,
             self.claude,
             &plan,
+            &paths.claude_profile(),
             &settings,
             work,
             Output::Files(create(&said)?, create(&complained)?),

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod figures;
+mod fronts;
 mod limits;
 mod messages;
 mod outlet;
@@ -22,10 +23,10 @@ use tokio::sync::watch;
 
 pub use access::{Access, Caller};
 pub use figures::{Figures, Summary};
+pub use fronts::FILE as FRONTS;
 pub use limits::Limits;
 pub use server::serve;
 pub use upstream::{client, client_here, words};
-pub use warm::FILE as FRONTS;
 
 use crate::secret::Secret;
 

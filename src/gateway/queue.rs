@@ -41,12 +41,6 @@ impl Queue {
             None => Place(Waiting::Behind(waiting)),
         }
     }
-
-    /// One's turn, if nobody has it and nobody waits.
-    pub fn enter_if_free(&self) -> Option<Turn> {
-        let permit = self.0.clone().try_acquire_owned().ok()?;
-        Some(Turn { _permit: permit })
-    }
 }
 
 impl Default for Queue {

@@ -17,7 +17,7 @@ use super::access::{Caller, refuse_the_web};
 use super::server::Gateway;
 use super::upstream::{self, Failure};
 use super::wire::ApiError;
-use super::{Engine, limits, messages};
+use super::{Engine, limits, messages, warm};
 
 /// How long a count of tokens waits for an engine that starts.
 const COUNT_WAITS: Duration = Duration::from_secs(10);
@@ -37,6 +37,9 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/messages", post(create))
         .route("/v1/messages/count_tokens", post(count))
         .route("/v1/models", get(models))
+        .route("/rehearsal", get(rehearsed))
+        .route("/rehearsal/v1/messages", post(rehearse))
+        .route("/rehearsal/v1/models", get(models))
         .route("/api/hello", get(hello))
         .route("/health", get(health))
         .fallback(async || ApiError::new(404, "not_found_error", "there is nothing here"))
@@ -79,6 +82,33 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
+/// The client's first request, of which the system prompt and the tools are wanted, and no answer.
+async fn rehearse(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = limits::read(&headers, body, &gateway.limits).await?;
+    Err(warm::rehearse(&gateway, caller, name(&headers), &body).await)
+}
+
+/// Answered when that request has come.
+async fn rehearsed(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+) -> StatusCode {
+    tokio::select! {
+        () = warm::rehearsed(&gateway, caller) => StatusCode::NO_CONTENT,
+        () = gateway.stop.cancelled() => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// How the client names itself.
+fn name(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::USER_AGENT)?.to_str().ok()
+}
+
 async fn create(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
@@ -86,9 +116,7 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits).await?;
-    let client = headers.get(header::USER_AGENT);
-    let client = client.and_then(|client| client.to_str().ok());
-    messages::answer(&gateway, caller, client, body).await
+    messages::answer(&gateway, caller, name(&headers), body).await
 }
 
 async fn count(

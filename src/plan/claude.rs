@@ -97,6 +97,20 @@ impl ClaudePlan {
             == (&other.argv, &other.set, &other.unset, &other.settings)
     }
 
+    /// The same for Claude Code on a terminal that nobody sees: with this profile, at the gateway's address for rehearsals, and without the user's hooks
+    /// and status line, which would run a second time.
+    pub fn for_rehearsal(mut self, profile_dir: &Path) -> Self {
+        const ADDRESS: &str = "ANTHROPIC_BASE_URL";
+        let profile_dir = profile_dir.to_string_lossy().into_owned();
+        self.set.insert("CLAUDE_CONFIG_DIR".into(), profile_dir);
+        if let Some(address) = self.set.get_mut(ADDRESS) {
+            address.push_str("/rehearsal");
+            self.settings["env"][ADDRESS] = address.clone().into();
+        }
+        self.settings["disableAllHooks"] = true.into();
+        self
+    }
+
     /// The plan with `<token>` in the token's place, for people and logs.
     pub fn redacted(&self) -> Self {
         let hide = |text: &str| text.replace(self.token.expose(), "<token>");

@@ -70,6 +70,12 @@ impl Child {
         Ok((Self::watch(child, true)?, stdin))
     }
 
+    /// Starts the command as the leader of a session on the terminal that is its standard input. What is left of its group when it ends is killed.
+    pub fn spawn_session(command: &mut Command) -> std::io::Result<Self> {
+        crate::sys::lead_a_session(command);
+        Self::watch(command.spawn()?, true)
+    }
+
     fn watch(child: std::process::Child, owns_group: bool) -> std::io::Result<Self> {
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         let collected = Arc::new(Mutex::new(false));

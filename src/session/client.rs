@@ -7,7 +7,6 @@ use crate::claude::profile;
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
-use crate::paths::Paths;
 use crate::plan::claude::ClaudePlan;
 
 /// Where Claude Code's output goes.
@@ -21,15 +20,14 @@ pub enum Output {
 /// Writes what Claude Code reads (its profile, its settings) and makes the command.
 pub fn command(
     host: &Host,
-    paths: &Paths,
     program: &Path,
     plan: &ClaudePlan,
+    profile_dir: &Path,
     settings_path: &Path,
     folder: &Path,
     output: Output,
 ) -> Result<Command> {
-    let profile_dir = paths.claude_profile();
-    profile::prepare(host, &profile_dir)?;
+    profile::prepare(host, profile_dir)?;
     files::write_private(settings_path, plan.settings.to_string().as_bytes()).context(
         Exit::Other,
         format!(

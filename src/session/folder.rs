@@ -13,12 +13,24 @@ pub struct Folder(PathBuf);
 impl Folder {
     pub fn make(paths: &Paths) -> Result<Self> {
         sweep(&paths.run());
-        let folder = paths.session(nix::unistd::getpid().as_raw());
+        Self::at(paths.session(nix::unistd::getpid().as_raw()))
+    }
+
+    /// A second one, for Claude Code's rehearsal.
+    pub fn for_rehearsal(paths: &Paths) -> Result<Self> {
+        Self::at(paths.rehearsal(nix::unistd::getpid().as_raw()))
+    }
+
+    fn at(folder: PathBuf) -> Result<Self> {
         files::private_folder(&folder).context(
             Exit::Other,
             "a folder for Claude Code's settings cannot be made",
         )?;
         Ok(Self(folder))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Where Claude Code's settings are written.
@@ -48,7 +60,9 @@ fn sweep(above: &Path) {
         let name = entry.file_name();
         let owner = name
             .to_str()
-            .and_then(|name| name.strip_prefix("session-")?.parse::<i32>().ok());
+            .and_then(|name| name.split_once('-'))
+            .filter(|(what, _)| matches!(*what, "session" | "rehearsal"))
+            .and_then(|(_, pid)| pid.parse::<i32>().ok());
         let gone = |pid| {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None)
                 == Err(nix::errno::Errno::ESRCH)

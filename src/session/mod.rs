@@ -12,6 +12,7 @@ pub mod preflight;
 pub mod prepare;
 mod progress;
 pub mod reach;
+mod rehearsal;
 mod run;
 mod serve;
 mod together;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::follow::{self, Followed};
 use super::leave;
-use super::together::{self, Endpoint, Keeper, Outcome, Session};
+use super::together::{self, Endpoint, Keeper, Outcome, Prepared, Session};
 use crate::error::{Error, Result};
 use crate::process::signals::{self, Signals};
 use crate::secret::Secret;
@@ -46,6 +46,24 @@ pub async fn run(
             return Err(error);
         }
     };
+    let rehearsal = prepared.rehearse(granted.fronts.as_deref());
+    let done = go_on(prepared, lease, linger, signals).await;
+    if let Some(rehearsal) = rehearsal {
+        rehearsal.end().await;
+    }
+    done
+}
+
+/// From there to the end.
+async fn go_on(
+    prepared: Prepared<'_>,
+    mut lease: Lease,
+    linger: Duration,
+    signals: &mut Signals,
+) -> Result<u8> {
+    let session = prepared.session();
+    let (ui, paths) = (session.ui, session.paths);
+    let granted = lease.granted.clone();
     let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {

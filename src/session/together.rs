@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use super::client::{self, Output};
 use super::folder::Folder;
 use super::prepare::{self, Client};
+use super::rehearsal::Rehearsal;
 use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::error::{Context, Error, Exit, Result};
@@ -95,7 +96,22 @@ pub(super) async fn prepare<'a>(
     })
 }
 
-impl Prepared<'_> {
+impl<'a> Prepared<'a> {
+    pub(super) fn session(&self) -> &'a Session<'a> {
+        self.session
+    }
+
+    /// Has Claude Code show how it begins, if that is not known yet. `fronts`: where the gateway remembers it, if it does.
+    pub(super) fn rehearse(&self, fronts: Option<&Path>) -> Option<Rehearsal> {
+        Rehearsal::begin(
+            self.session,
+            &self.endpoint,
+            fronts,
+            &self.features,
+            &self.plan,
+        )
+    }
+
     /// Settings may have changed while the engine loaded, in a download's hours say: what they would do then is overlaid, too.
     fn refresh(&mut self) -> Result<()> {
         let plan = plan(self.session, &self.endpoint, &self.folder, &self.features)?;
@@ -128,9 +144,9 @@ fn plan(
 fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Command> {
     client::command(
         session.host,
-        session.paths,
         session.claude,
         plan,
+        &session.paths.claude_profile(),
         &folder.settings(),
         &session.host.cwd,
         Output::Inherited,

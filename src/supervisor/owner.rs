@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -357,6 +357,7 @@ impl<'a> Owner<'a> {
             context_window: window,
             output_tokens: self.spec.output_tokens,
             version: env!("CARGO_PKG_VERSION").into(),
+            fronts: self.spec.env.get(env_vars::KEPT_PREFIX).map(PathBuf::from),
         }));
         self.linger_over = None;
         self.leases.insert(

@@ -1,6 +1,7 @@
 //! What sessions and their supervisor say to each other: lines of JSON over a Unix socket. The connection is the lease: the kernel closes it
 //! however a session ends.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,9 @@ pub struct Granted {
     /// In tokens.
     pub output_tokens: u64,
     pub version: String,
+    /// The folder in which the gateway remembers how sessions begin. None: it does not.
+    #[serde(default)]
+    pub fronts: Option<PathBuf>,
 }
 
 /// Without the token.

@@ -17,6 +17,7 @@ mod memory;
 mod memory_limit;
 mod print_mode;
 mod real;
+mod rehearsal;
 mod restart;
 mod screen;
 mod scripted_server;

@@ -1,0 +1,165 @@
+//! Claude Code shows how it begins before the user has asked anything.
+//!
+//! System prompt and tools are new with every version of it, and the engine can compute them while the first question is typed, if they are known by
+//! then. So a version that was not seen yet is started a second time, on a terminal that nobody sees, in an empty folder and with a profile of its own,
+//! and asks something. The gateway takes that request and answers none (`gateway/warm.rs`). Once for each version, and only where people type.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{self, Output};
+use super::folder::Folder;
+use super::prepare;
+use super::together::{Endpoint, Session};
+use crate::claude::hidden::Hidden;
+use crate::claude::profile;
+use crate::error::{Context, Exit, Result};
+use crate::files;
+use crate::plan::claude::{ClaudePlan, Features};
+use crate::secret::Secret;
+use crate::{gateway, probe};
+
+const TOPIC: &str = "rehearsal";
+
+/// What it is asked. Any question begins with the same system prompt.
+const QUESTION: &str = "hi";
+
+/// How long it may take until it asks: a cold start on a busy machine, many times over.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One that is under way, or over.
+pub(super) struct Rehearsal {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Rehearsal {
+    /// Begins one, if people type to this session and its Claude Code was not seen yet.
+    ///
+    /// `fronts`: the folder in which the gateway remembers, if it does; what was seen is written down there, too. `plan`: of the session itself.
+    pub(super) fn begin(
+        session: &Session,
+        endpoint: &Endpoint,
+        fronts: Option<&Path>,
+        features: &Features,
+        plan: &ClaudePlan,
+    ) -> Option<Self> {
+        let fronts = fronts?.to_owned();
+        let typed = session.host.stdin_tty
+            && session.host.stdout_tty
+            && prepare::is_interactive(plan)
+            && !session.args.iter().any(|word| word == QUESTION);
+        let seen = probe::remembered::<bool>(&fronts, TOPIC, session.claude).is_some();
+        if !typed || seen {
+            return None;
+        }
+        let (folder, command) = command(session, endpoint, features)
+            .inspect_err(|error| tracing::debug!(%error, "no rehearsal"))
+            .ok()?;
+        let stop = CancellationToken::new();
+        let stage = Stage {
+            command,
+            port: endpoint.port,
+            token: endpoint.token.clone(),
+            stop: stop.clone(),
+        };
+        let claude = session.claude.to_owned();
+        let task = tokio::spawn(async move {
+            let seen = stage.perform().await;
+            drop(folder);
+            tracing::debug!(?seen, "the rehearsal is over");
+            // One that fails would fail again, and each time take a minute.
+            if let Some(seen) = seen {
+                probe::remember(&fronts, TOPIC, &claude, &seen);
+            }
+        });
+        Some(Self { stop, task })
+    }
+
+    /// Ends it, if it is not over.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
+}
+
+/// Claude Code's command, and the folder that it needs.
+fn command(
+    session: &Session,
+    endpoint: &Endpoint,
+    features: &Features,
+) -> Result<(Folder, Command)> {
+    const SAYING: &str = "a folder for the rehearsal cannot be made";
+    let folder = Folder::for_rehearsal(session.paths)?;
+    let [profile, work]: [PathBuf; 2] = ["profile", "work"].map(|name| folder.path().join(name));
+    files::private_folder(&work).context(Exit::Other, SAYING)?;
+    let work = fs_err::canonicalize(work).context(Exit::Other, SAYING)?;
+    profile::for_rehearsal(
+        session.host,
+        &session.paths.claude_profile(),
+        &profile,
+        &work,
+    )?;
+    let client = prepare::Client {
+        args: &[OsString::from(QUESTION)],
+        settings: &folder.settings(),
+        port: endpoint.port,
+        token: endpoint.token.clone(),
+        model: endpoint.model,
+        context_window: endpoint.context_window,
+        output_tokens: endpoint.output_tokens,
+    };
+    let plan = prepare::plan_client(session.host, session.paths, session.os, &client, features)?
+        .for_rehearsal(&profile);
+    let command = client::command(
+        session.host,
+        session.claude,
+        &plan,
+        &profile,
+        &folder.settings(),
+        &work,
+        Output::Inherited,
+    )?;
+    Ok((folder, command))
+}
+
+/// Where Claude Code is seen.
+struct Stage {
+    command: Command,
+    /// The gateway's, on 127.0.0.1.
+    port: u16,
+    token: Secret,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    /// Whether it asked. None: nobody waited for it.
+    async fn perform(mut self) -> Option<bool> {
+        let asked = gateway::client_here().ok()?;
+        let asked = asked
+            .get(format!("http://127.0.0.1:{}/rehearsal", self.port))
+            .bearer_auth(self.token.expose())
+            .send();
+        let mut claude = match Hidden::start(&mut self.command) {
+            Ok(claude) => claude,
+            Err(error) => {
+                tracing::debug!(%error, "Claude Code cannot be started for a rehearsal");
+                return Some(false);
+            }
+        };
+        let seen = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            answer = asked => (answer.is_ok_and(|answer| answer.status().is_success())).then_some(true),
+            _ = claude.ended() => Some(false),
+            () = tokio::time::sleep(DEADLINE) => Some(false),
+        };
+        claude.end().await;
+        seen
+    }
+}
