@@ -84,6 +84,11 @@ impl Paths {
         self.run().join(format!("rehearsal-{pid}"))
     }
 
+    /// Both.
+    pub fn of_session(&self, pid: i32) -> [PathBuf; 2] {
+        [self.session(pid), self.rehearsal(pid)]
+    }
+
     /// The engine's log; the previous one is kept beside it as `server.log.1`.
     pub fn server_log(&self) -> PathBuf {
         self.state.join("server.log")

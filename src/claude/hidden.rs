@@ -19,7 +19,10 @@ const SIZE: Winsize = Winsize {
 
 /// Running. It gets no keys, and what it shows is thrown away. Should our process vanish, its terminal does, too, and the kernel hangs up on it.
 #[derive(Debug)]
-pub struct Hidden(Child);
+pub struct Hidden {
+    child: Child,
+    ended: Option<Ended>,
+}
 
 impl Hidden {
     pub fn start(command: &mut Command) -> std::io::Result<Self> {
@@ -43,23 +46,57 @@ impl Hidden {
                 let mut shown = [0; 4096];
                 while screen.read(&mut shown).is_ok_and(|length| length > 0) {}
             })?;
-        Ok(Self(child))
+        Ok(Self { child, ended: None })
     }
 
     /// Waits for its end. Can be cancelled and called again.
     pub async fn ended(&mut self) -> Ended {
-        self.0.ended().await
+        let ended = match self.ended {
+            Some(ended) => ended,
+            None => self.child.ended().await,
+        };
+        self.ended = Some(ended);
+        ended
     }
 
     /// Ends it, and what it started in its group.
     pub async fn end(mut self) {
-        self.0.signal_group(Signal::SIGKILL);
-        self.0.ended().await;
+        self.child.signal_group(Signal::SIGKILL);
+        self.ended().await;
     }
 }
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        self.0.signal_group(Signal::SIGKILL);
+        self.child.signal_group(Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_has_a_terminal_of_its_own_and_is_ended_whatever_it_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let there = folder.path().join("there");
+        let mut command = Command::new("/bin/sh");
+        // More than a terminal holds, so that it stops there if nobody reads.
+        let script = "test -t 0 && test -t 1 && test -t 2 && head -c 100000 /dev/zero | tr '\\0' . && \
+            stty size < /dev/tty > \"$1.new\" && mv \"$1.new\" \"$1\"; trap '' TERM HUP INT; sleep 1000 & wait";
+        command.args(["-c", script, "sh"]).arg(&there);
+        let mut hidden = Hidden::start(&mut command).expect("started");
+        while !there.exists() {
+            tokio::select! {
+                ended = hidden.ended() => panic!("{ended:?}"),
+                () = tokio::time::sleep(std::time::Duration::from_millis(10)) => {}
+            }
+        }
+        assert_eq!(fs_err::read_to_string(&there).expect("read"), "24 80\n");
+        hidden.end().await;
+        let mut over =
+            Hidden::start(Command::new("/bin/sh").args(["-c", "exit 3"])).expect("started");
+        assert_eq!(over.ended().await, Ended::Code(3));
+        over.end().await;
     }
 }

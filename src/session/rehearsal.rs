@@ -71,12 +71,12 @@ impl Rehearsal {
         let claude = session.claude.to_owned();
         let task = tokio::spawn(async move {
             let seen = stage.perform().await;
-            drop(folder);
             tracing::debug!(?seen, "the rehearsal is over");
             // One that fails would fail again, and each time take a minute.
             if let Some(seen) = seen {
                 probe::remember(&fronts, TOPIC, &claude, &seen);
             }
+            drop(folder);
         });
         Some(Self { stop, task })
     }

@@ -314,7 +314,9 @@ impl<'a> Owner<'a> {
                     self.access.revoke(id);
                     self.figures.forget(Caller::Lease(id));
                     // Its settings hold its token, which is worth nothing any more, and belong to nobody.
-                    let _ = std::fs::remove_dir_all(self.paths.session(lease.pid));
+                    for folder in self.paths.of_session(lease.pid) {
+                        let _ = std::fs::remove_dir_all(folder);
+                    }
                     if let Some((pid, group)) = lease.client {
                         self.connections.spawn(end_client(pid, group));
                     }

@@ -23,6 +23,9 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the terminal cannot be used for a menu",
     "the terminal cannot be read",
     "{what} failed: /bin/sh cannot be started",
+    // A rehearsal is nobody's errand: that there is none is logged.
+    "a folder for the rehearsal cannot be made",
+    "the profile for a rehearsal cannot be prepared",
     // A file or folder of ours that was good a moment before is not any more.
     "a folder for Claude Code's settings cannot be made",
     "Claude Code's settings cannot be written to {}",

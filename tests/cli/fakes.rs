@@ -105,8 +105,13 @@ AS_ROOT=1 exec \"$@\"
     stage.set("CCLOCAL_PLATFORM", "macos");
 }
 
-/// A client that writes down its arguments and environment, then runs `rest` (shell) in the work folder.
+/// A client that does nothing in a rehearsal but write down its profile in `client/rehearsals`, and else writes down its arguments and environment, then runs `rest` (shell) in the work folder.
 pub fn client(stage: &mut Stage, rest: &str) {
+    client_that_rehearses(stage, "exit 0", rest);
+}
+
+/// The same with what it does in a rehearsal.
+pub fn client_that_rehearses(stage: &mut Stage, rehearsing: &str, rest: &str) {
     let record = stage.path("client");
     std::fs::create_dir_all(&record).expect("made");
     let record = record.display();
@@ -115,6 +120,7 @@ pub fn client(stage: &mut Stage, rest: &str) {
         &format!(
             "#!/bin/sh
 case \"$1\" in --help) echo 'Usage: claude [options] --exclude-dynamic-system-prompt-sections'; exit 0;; --version) echo '2.1.330 (Claude Code)'; exit 0;; esac
+case \"$ANTHROPIC_BASE_URL\" in */rehearsal) echo \"$CLAUDE_CONFIG_DIR\" >> '{record}/rehearsals'; {rehearsing};; esac
 for word in \"$@\"; do printf '%s\\n' \"$word\"; done > '{record}/args'
 env > '{record}/env'
 cp '{settings}'/*/claude-settings.json '{record}/settings.json' 2>/dev/null

@@ -16,6 +16,7 @@ mod memory_plan;
 mod models_page;
 mod preflight;
 mod prompts;
+mod rehearsal;
 mod reliability;
 mod screens;
 mod server;

@@ -26,7 +26,9 @@ fn first_request_has_the_room_that_is_planned_for_it() {
 
         let stage = real::stage(&client);
         let port = free_port();
-        let screen = interactive::start_with(&stage, &port, "../hermes-llama");
+        // Nothing of it is computed before.
+        let model = "../hermes-llama --forget-prefix";
+        let screen = interactive::start_with(&stage, &port, model);
         screen.line("Create hello.txt");
         screen.wait_for("Done: the Write tool has written the file.");
         interactive::leave(&screen);

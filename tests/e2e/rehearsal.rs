@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::interactive;
@@ -23,7 +25,7 @@ fn until<T>(what: &str, found: impl Fn() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "no {what}");
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -111,7 +113,12 @@ fn rehearsal_shows_what_the_first_question_begins_with() {
         ask(&stage, &screen);
         assert_eq!(fronts(&stage), shown, "the session begins in the same way");
         let status = stage.run(&["status", "--json"]).stdout;
-        println!("{status}");
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        let figures = &status[0]["figures"];
+        let tokens = |name: &str| figures[name].as_u64().expect("a number");
+        let (computed, cached) = (tokens("input_tokens"), tokens("cached_tokens"));
+        // Of two requests. Cold, the first one alone would be nearly half.
+        assert!(computed * 5 < computed + cached, "{figures}");
         interactive::leave(&screen);
         drop(screen);
         stage.run(&["stop"]);
@@ -127,5 +134,29 @@ fn rehearsal_shows_what_the_first_question_begins_with() {
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
+    stage.assert_nothing_left();
+}
+
+/// The kernel hangs up on it, and the real client heeds that.
+#[test]
+fn rehearsal_ends_with_a_session_that_is_killed() {
+    let stage = real::stage(&real::client());
+    let screen = Screen::open(&stage, 80, 24);
+    let binary = env!("CARGO_BIN_EXE_cclocal");
+    screen.line(&format!(
+        "{binary} --model ../hermes-llama --port {}; echo status=$?",
+        free_port()
+    ));
+    let settings = "/claude-settings.json";
+    let rehearsing = |pid: &i32| {
+        let said = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let (_, after) = said.split_once("/run/rehearsal-")?;
+        after.split_once(settings)?.0.parse().ok()
+    };
+    let session: i32 = until("rehearsal", || stage.pids().iter().find_map(rehearsing));
+    kill(Pid::from_raw(session), Signal::SIGKILL).expect("killed");
+    screen.wait_for("status=137");
+    drop(screen);
     stage.assert_nothing_left();
 }

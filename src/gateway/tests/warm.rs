@@ -182,6 +182,122 @@ async fn a_question_does_not_wait_for_what_another_one_would_need() {
     assert_eq!(ends, [Ended::Answered]);
 }
 
+/// The first request of a rehearsal, by the session of this token.
+fn rehearsing(stage: &Stage, token: &str, client: &str, body: &Value) -> reqwest::RequestBuilder {
+    stage
+        .client
+        .post(stage.url("/rehearsal/v1/messages"))
+        .bearer_auth(token)
+        .header("content-type", "application/json")
+        .header("user-agent", client)
+        .body(body.to_string())
+}
+
+const NEWER: &str = "claude-cli/2.1.400 (external, cli)";
+
+#[tokio::test]
+async fn what_a_rehearsal_shows_is_computed_for_the_session_that_will_ask() {
+    let remembering = Remembering::new();
+    remembering.session(TYPED, "of the older one").await;
+    let (fake, signal, cancelled) = slow().await;
+    let stage = remembering.stage(fake.ready()).await;
+    let token = stage.access.grant(7).expect("a token");
+    let over = stage.client.get(stage.url("/rehearsal"));
+    let over = over.bearer_auth(token.expose()).send();
+    let over = AbortOnDropHandle::new(tokio::spawn(over));
+    until(|| fake.said() == ["hi"]).await;
+
+    // A title is asked for first.
+    let title = question("a title", true);
+    let told = rehearsing(&stage, token.expose(), NEWER, &title).send();
+    let told = within(told).await.expect("an answer");
+    assert_eq!(told.status(), 400);
+    assert!(!over.is_finished() && !cancelled.load(Ordering::SeqCst));
+    let told = rehearsing(&stage, token.expose(), NEWER, &begun("rehearsed", "newer")).send();
+    let told = within(told).await.expect("an answer");
+    assert_eq!(told.status(), 400);
+    assert!(told.text().await.expect("text").contains("rehearsal"));
+    let learnt = within(over).await.expect("no panic").expect("an answer");
+    assert_eq!(learnt.status(), 204);
+
+    // The older one is given up, and the newer one computed in its place.
+    until(|| fake.said() == ["hi", "hi"]).await;
+    assert!(cancelled.load(Ordering::SeqCst));
+    let seen = fake.seen();
+    let newer = seen.iter().rfind(|seen| seen.path == "/v1/messages");
+    assert_eq!(newer.expect("it").body["system"], "newer");
+    // The fake still waits for the first one's, too.
+    signal.add_permits(2);
+    let asked = asking(&stage, NEWER, &begun("question", "newer"));
+    assert!(within(asked).await.expect("no panic").contains("hello"));
+    assert_eq!(fake.said(), ["hi", "hi", "question"]);
+    assert_eq!(
+        stage.figures.total().turns,
+        1,
+        "nobody asked for the others"
+    );
+
+    let fake = Fake::start(|_| answer("hello")).await;
+    let _stage = remembering.stage(fake.ready()).await;
+    until(|| fake.said() == ["hi"]).await;
+    assert_eq!(fake.seen()[0].body["system"], "newer");
+}
+
+#[tokio::test]
+async fn a_rehearsal_before_the_engine_is_ready_is_computed_once() {
+    let remembering = Remembering::new();
+    remembering.session(TYPED, "of the older one").await;
+    let fake = Fake::start(|_| answer("hello")).await;
+    let stage = remembering.stage(Engine::Starting).await;
+    let told = rehearsing(&stage, "main-token", NEWER, &begun("rehearsed", "newer")).send();
+    within(told).await.expect("an answer");
+    stage.engine.send_replace(fake.ready());
+    until(|| fake.said() == ["hi"]).await;
+    let asked = asking(&stage, NEWER, &begun("question", "newer"));
+    assert!(within(asked).await.expect("no panic").contains("hello"));
+    assert_eq!(fake.said(), ["hi", "question"]);
+    assert_eq!(fake.seen()[0].body["system"], "newer");
+}
+
+#[tokio::test]
+async fn a_rehearsal_that_comes_after_the_question_changes_nothing() {
+    let remembering = Remembering::new();
+    remembering.session(TYPED, "asked").await;
+    let before = written(&remembering.file());
+    let fake = Fake::start(|_| answer("hello")).await;
+    let stage = remembering.stage(Engine::Starting).await;
+    let asked = asking(&stage, TYPED, &begun("question", "asked"));
+    until(|| stage.figures.queued() == 1).await;
+    let told = rehearsing(&stage, "main-token", NEWER, &begun("rehearsed", "newer")).send();
+    within(told).await.expect("an answer");
+    let over = stage.client.get(stage.url("/rehearsal"));
+    let over = within(over.bearer_auth("main-token").send()).await;
+    assert_eq!(over.expect("an answer").status(), 204);
+    stage.engine.send_replace(fake.ready());
+    assert!(within(asked).await.expect("no panic").contains("hello"));
+    assert_eq!(fake.said(), ["question"]);
+    assert_eq!(written(&remembering.file()), before);
+}
+
+#[tokio::test]
+async fn a_rehearsal_needs_a_token_and_who_waits_for_it_learns_of_the_end() {
+    let remembering = Remembering::new();
+    let mut stage = remembering.stage(Engine::Starting).await;
+    let body = begun("rehearsed", "newer");
+    let told = within(rehearsing(&stage, "wrong", NEWER, &body).send()).await;
+    assert_eq!(told.expect("an answer").status(), 401);
+    assert_eq!(written(&remembering.file()), "");
+    let over = stage.client.get(stage.url("/rehearsal"));
+    let over = AbortOnDropHandle::new(tokio::spawn(over.bearer_auth("main-token").send()));
+    let models = stage.client.get(stage.url("/rehearsal/v1/models"));
+    let models = within(models.bearer_auth("main-token").send()).await;
+    assert_eq!(models.expect("an answer").status(), 200);
+    assert!(!over.is_finished());
+    stage.stop.take().expect("running").send(()).expect("heard");
+    let told = within(over).await.expect("no panic");
+    assert!(told.is_err() || told.is_ok_and(|told| told.status() == 503));
+}
+
 #[tokio::test]
 async fn a_file_that_is_none_of_ours_is_made_anew() {
     let remembering = Remembering::new();
