@@ -24,7 +24,7 @@ demo=$(sed -n "s/^The demo's folder: //p" "$scratch/demo")
 mv "$demo/model" "$demo/hermes-model"
 
 python3 - "$cclocal" "$runs" "$scratch" "$demo/hermes-model" "$demo/work" <<'PYTHON'
-import json, os, platform, pty, select, signal, socket, statistics, subprocess, sys, time, urllib.request
+import glob, json, os, platform, pty, select, signal, socket, statistics, subprocess, sys, time, urllib.request
 
 cclocal, runs, scratch, model, work = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 DEADLINE = 120
@@ -107,8 +107,8 @@ environment["CCLOCAL_CLAUDE"] = claude
 port = free_port()
 launch = [cclocal, "--model", model, "--port", port, "--no-mem-check"]
 
-# A session that stays: it keeps the engine, and what its client was started with is what `claude` is started with here.
-holder = script("holder", f'[ "$1" != --help ] || exec "{claude}" --help\nprintf "%s\\0" "$@" >{scratch}/argv\nenv -0 >{scratch}/env.new\nmv {scratch}/env.new {scratch}/env\nexec sleep 100000\n')
+# A session that stays: it keeps the engine, and what its client was started with is what `claude` is started with here. It shows nothing in a rehearsal.
+holder = script("holder", f'[ "$1" != --help ] || exec "{claude}" --help\ncase $ANTHROPIC_BASE_URL in */rehearsal) exit;; esac\nprintf "%s\\0" "$@" >{scratch}/argv\nenv -0 >{scratch}/env.new\nmv {scratch}/env.new {scratch}/env\nexec sleep 100000\n')
 held = Terminal(launch, {**environment, "CCLOCAL_CLAUDE": holder})
 wait_until("the session that stays", lambda: os.path.exists(f"{scratch}/env"))
 with open(f"{scratch}/argv") as file:
@@ -138,15 +138,35 @@ def median(times):
     return statistics.median(times) * 1000
 
 
-kinds = {"claude": (plain, plain_environment), "cclocal": (launch, environment)}
-# Files are in memory and answers remembered before it counts.
-for argv, env in kinds.values():
-    prompt(argv, env)
+def rehearsals():
+    """What is written down of each Claude Code that has shown how it begins."""
+    return glob.glob(f"{scratch}/home/cache/prefixes/rehearsal-*.json")
+
+
+def unseen(argv, env):
+    """The first session of a Claude Code that was not seen yet: another one starts beside it."""
+    for seen in rehearsals():
+        os.remove(seen)
+    return prompt(argv, env)
+
+
+kinds = {"claude": (prompt, plain, plain_environment), "cclocal": (prompt, launch, environment), "unseen": (unseen, launch, environment)}
+# Files are in memory, answers remembered, and the rehearsal is over before it counts.
+prompt(plain, plain_environment)
+wait_until("the rehearsal of the session that stays", rehearsals)
+first = Terminal(launch, environment)
+wait_until("the rehearsal", lambda: len(rehearsals()) == 2)
+first.end()
+seen = {path: open(path).read() for path in rehearsals()}
 load = os.getloadavg()[0]
 times = {kind: [] for kind in kinds}
 for run in range(runs):
     for kind in (list(kinds) if run % 2 == 0 else list(reversed(kinds))):
-        times[kind].append(prompt(*kinds[kind]))
+        measure, *how = kinds[kind]
+        times[kind].append(measure(*how))
+        for path, text in seen.items():
+            with open(path, "w") as file:
+                file.write(text)
 warm = {kind: median(taken) for kind, taken in times.items()}
 
 # What is ours of it: until the client is started. A client that ends at once takes the real one's place.
@@ -218,6 +238,7 @@ print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load a
 print("| | time | |\n| --- | --- | --- |")
 print(f"| `claude` to its prompt | {warm['claude']:.0f} ms | |")
 print(f"| `cclocal` to the same prompt, engine running | {warm['cclocal']:.0f} ms | {warm['cclocal'] - warm['claude']:+.0f} ms, {warm['cclocal'] / warm['claude']:.2f} times as long |")
+print(f"| the same, the first session of this Claude Code | {warm['unseen']:.0f} ms | {warm['unseen'] - warm['claude']:+.0f} ms |")
 print(f"| ours of that: until the client is started | {own:.0f} ms | |")
 print(f"| the engine by itself, until it is ready | {alone:.0f} ms | |")
 print(f"| `cclocal`, cold, until the client is started | {remembered:.0f} ms | {remembered - alone:+.0f} ms |")
