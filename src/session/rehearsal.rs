@@ -50,10 +50,8 @@ impl Rehearsal {
         plan: &ClaudePlan,
     ) -> Option<Self> {
         let fronts = fronts?.to_owned();
-        let typed = session.host.stdin_tty
-            && session.host.stdout_tty
-            && prepare::is_interactive(plan)
-            && !session.args.iter().any(|word| word == QUESTION);
+        let typed =
+            session.host.stdin_tty && session.host.stdout_tty && prepare::is_interactive(plan);
         let seen = probe::remembered::<bool>(&fronts, TOPIC, session.claude).is_some();
         if !typed || seen {
             return None;
