@@ -163,6 +163,7 @@ impl<'a> Owner<'a> {
             },
             engine,
             window: narrowed,
+            window_holds_reply: true,
             access: access.clone(),
             figures: figures.clone(),
             limits: gateway::Limits::default(),

@@ -249,7 +249,7 @@ fn a_prompt_beyond_the_window_is_refused_and_compacted() {
     );
     let debug = stage.read("debug.log");
     let logged = Prompts::of(&engine_log(&stage));
-    assert!(debug.contains("tokens > 65536 maximum"), "{logged:?}");
+    assert!(debug.contains("tokens > 63488 maximum"), "{logged:?}");
     assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
 }
@@ -267,12 +267,12 @@ fn the_old_client_goes_up_to_the_window_and_compacts_there() {
         &["--debug-file", &debug],
     );
     let debug = stage.read("debug.log");
-    assert!(debug.contains("tokens > 65536 maximum"), "{debug}");
+    assert!(debug.contains("tokens > 63488 maximum"), "{debug}");
     assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
     let logged = Prompts::of(&engine_log(&stage));
     assert!(
-        logged.0.iter().all(|prompt| prompt.0 <= 65_536),
+        logged.0.iter().all(|prompt| prompt.0 <= 63_488),
         "{logged:?}"
     );
 }
