@@ -38,6 +38,8 @@ pub struct Spec {
     pub claim: Option<u64>,
     /// Bytes of the prefix cache's limit for each token of the window. 0: it is not planned.
     pub cache_bytes_per_token: u64,
+    /// Bytes of the claim that conversation and prefix cache give back for each token that the window is narrower. 0: there is no plan.
+    pub kept_bytes_per_token: u64,
     /// What the engine may hold in memory, in bytes, if known: the machine's budget less what others take.
     #[serde(default)]
     pub memory_limit: Option<u64>,
@@ -66,7 +68,8 @@ impl Spec {
     }
 
     /// The same with a smaller appetite, for an engine that ran out of memory: prompts are computed in smaller steps, less is kept for later,
-    /// and the window is narrower, as far as a session still fits in it.
+    /// and the window is narrower, as far as a session still fits in it. Other engines may have what conversation and prefix cache give up by that; what
+    /// smaller steps take less stays claimed, as the plan's figure for them may have been what was too low.
     pub fn make_safer(&mut self) {
         if let Some(step) = value_of(&mut self.argv, "--prefill-step-size")
             && let Ok(tokens) = step.parse::<u64>()
@@ -87,6 +90,8 @@ impl Spec {
         {
             *limit = mib.saturating_sub(given_up >> 20).max(1).to_string();
         }
+        let freed = (self.context_window - window) * self.kept_bytes_per_token;
+        self.claim = self.claim.map(|claim| claim.saturating_sub(freed));
         self.context_window = window;
     }
 }
@@ -121,6 +126,7 @@ mod tests {
             weights: None,
             claim: None,
             cache_bytes_per_token: 0,
+            kept_bytes_per_token: 0,
             memory_limit: Some(18_000_000_000),
             log: None,
         }
@@ -167,6 +173,33 @@ mod tests {
                 "{limit}"
             );
         }
+    }
+
+    #[test]
+    fn other_engines_may_have_what_a_narrower_window_gives_up() {
+        let mut unplanned = spec();
+        unplanned.make_safer();
+        assert_eq!(unplanned.claim, None);
+        let mut spec = Spec {
+            claim: Some(30_000_000_000),
+            kept_bytes_per_token: 200_000,
+            ..spec()
+        };
+        let mut claims = Vec::new();
+        for _ in 0..4 {
+            spec.make_safer();
+            claims.push(spec.claim.expect("a claim"));
+        }
+        // 16,384 tokens, 12,288, 7,480 to the smallest window, none.
+        assert_eq!(
+            claims,
+            [
+                26_723_200_000,
+                24_265_600_000,
+                22_769_600_000,
+                22_769_600_000
+            ]
+        );
     }
 
     #[test]
