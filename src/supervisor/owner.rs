@@ -727,6 +727,7 @@ impl<'a> Owner<'a> {
             source: self.spec.model.source.clone(),
             profile: self.spec.model.engine_profile,
             engine: self.spec.engine.script.clone(),
+            keeps_prefix: self.spec.env.contains_key(env_vars::KEPT_PREFIX),
             context_window: *self.window.borrow(),
             output_tokens: self.spec.output_tokens,
             weights: self.spec.weights,
