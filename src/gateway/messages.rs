@@ -15,10 +15,14 @@ use super::queue::{self, Place};
 use super::server::Gateway;
 use super::upstream::{self, Failure, Target};
 use super::wire::{self, ApiError};
-use crate::memory::SHORTEST_REPLY;
+use crate::memory::plan::OUTPUTS;
 
 /// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
 const TEMPLATE_TOKENS: u64 = 4096;
+
+/// What a prompt has to leave of the window for a reply, in tokens, unless less is asked for: as much as the shortest that is planned, so that the
+/// summary of a compaction is whole.
+const LEAST_LEFT: u64 = OUTPUTS[1];
 
 /// How long the end of the connection is waited for after the last event.
 const REST: std::time::Duration = std::time::Duration::from_secs(1);
@@ -260,7 +264,7 @@ impl Turn {
                 }
             }
         };
-        let longest = window.saturating_sub(beside.min(SHORTEST_REPLY));
+        let longest = window.saturating_sub(beside.min(LEAST_LEFT));
         if tokens > longest {
             self.running.end(Ended::Refused);
             // The real client reads both numbers and compacts; the first must be the larger one.

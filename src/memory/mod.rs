@@ -34,10 +34,6 @@ pub const FIRST_REQUEST: u64 = 8_192;
 /// for windows of 16,384 and 24,576: "fixed prefix > threshold", threshold = window - longest reply - 13,000.
 pub const COMPACTION_RESERVE: u64 = 13_000;
 
-/// The shortest limit on replies that is set where nobody asked for one as short, in tokens. The model is told to write files in parts of 150 lines,
-/// and these have to fit; so does the summary of a compaction.
-pub const SHORTEST_REPLY: u64 = 2_048;
-
 /// The smallest window that holds a session with replies of this length, in tokens: in a smaller one Claude Code would want to compact before
 /// its first request.
 pub fn smallest_window(output_tokens: u64) -> u64 {

@@ -89,43 +89,43 @@ async fn a_reply_gets_what_its_prompt_leaves_of_the_window() {
     }
     assert_eq!(limits_seen(&fake), [5_536, 5_536, 5_536, 5_000]);
     // The window can become narrower, and is as wide as before with the next engine.
-    for window in [63_000, 65_536] {
+    for window in [64_500, 65_536] {
         stage.window.send_replace(window);
         assert_eq!(asked_for(&stage, 5_536, true).await.status(), 200);
     }
-    assert_eq!(limits_seen(&fake)[4..], [3_000, 5_536]);
+    assert_eq!(limits_seen(&fake)[4..], [4_500, 5_536]);
 }
 
 #[tokio::test]
 async fn a_prompt_that_leaves_too_little_for_a_reply_is_too_long() {
-    let fake = counting(63_489, None).await;
+    let fake = counting(61_441, None).await;
     let stage = Stage::new(fake.ready()).await;
     let response = asked_for(&stage, 8_192, true).await;
     assert_eq!(response.status(), 400);
     let said = error(&response.text().await.expect("a text")).1;
-    assert_eq!(said, "prompt is too long: 63489 tokens > 63488 maximum");
+    assert_eq!(said, "prompt is too long: 61441 tokens > 61440 maximum");
     // One that wants no more, such as a title, has what it wants.
-    assert_eq!(asked_for(&stage, 2_047, true).await.status(), 200);
-    assert_eq!(limits_seen(&fake), [2_047]);
+    assert_eq!(asked_for(&stage, 4_095, true).await.status(), 200);
+    assert_eq!(limits_seen(&fake), [4_095]);
 }
 
 #[tokio::test]
 async fn a_reply_that_the_window_cuts_is_told_as_cut() {
     for stream in [true, false] {
         let fake = Fake::start(move |seen: &Seen| match seen.path.as_str() {
-            "/v1/messages/count_tokens" => json_reply(200, &json!({"input_tokens": 63_000})),
-            _ if stream => vec![head(), opening(), text("hello"), closing_after(2_536)],
+            "/v1/messages/count_tokens" => json_reply(200, &json!({"input_tokens": 61_000})),
+            _ if stream => vec![head(), opening(), text("hello"), closing_after(4_536)],
             _ => json_reply(
                 200,
                 &json!({"content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn",
-                    "usage": {"input_tokens": 63_000, "output_tokens": 2_536}}),
+                    "usage": {"input_tokens": 61_000, "output_tokens": 4_536}}),
             ),
         })
         .await;
         let stage = Stage::new(fake.ready()).await;
         let (reply, _) = rest(asked_for(&stage, 8_192, stream).await).await;
         assert!(reply.contains(r#""stop_reason":"max_tokens""#), "{reply}");
-        assert_eq!(limits_seen(&fake), [2_536]);
+        assert_eq!(limits_seen(&fake), [4_536]);
     }
 }
 
@@ -148,14 +148,14 @@ async fn an_engine_that_takes_over_is_asked_for_what_its_window_leaves() {
     let sent = stage.post("/v1/messages", &body).send();
     let asking = tokio::spawn(async move { rest(sent.await.expect("an answer")).await });
     until(|| old.said().len() == 1).await;
-    stage.window.send_replace(64_000);
+    stage.window.send_replace(64_200);
     stage.engine.send_replace(Engine::Starting);
     assert_eq!(limits_seen(&old), [5_536]);
     drop(old);
     stage.engine.send_replace(new.ready());
     let (text, broke) = within(asking).await.expect("no panic");
     assert!(text.contains("new") && !broke, "{text}");
-    assert_eq!(limits_seen(&new), [4_000]);
+    assert_eq!(limits_seen(&new), [4_200]);
 }
 
 #[tokio::test]

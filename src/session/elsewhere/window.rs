@@ -1,12 +1,16 @@
 //! How long the window and the replies are on an engine that somebody else runs: pure.
 
 use crate::error::{Error, Exit, Result};
-use crate::memory::{self, NARROW_WINDOW, SHORTEST_REPLY};
+use crate::memory::{self, NARROW_WINDOW};
 use crate::session::prepare::{self, DEFAULT_OUTPUT_TOKENS};
 use crate::ui;
 
 /// The largest window that Claude Code is told, in tokens: what it assumes of a model that it does not know.
 const LARGEST: u64 = 1_000_000;
+
+/// The shortest limit on replies that is chosen where nobody asked for one, in tokens. The model is told to write files in parts of 150 lines, and
+/// these have to fit.
+const SHORTEST_REPLY: u64 = 2_048;
 
 /// What Claude Code and the gateway are told, in tokens.
 #[derive(Debug, PartialEq, Eq)]
