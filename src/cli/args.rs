@@ -197,7 +197,7 @@ pub struct LaunchArgs {
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
-    /// Keep nothing on the disk of what the model computed of Claude Code's system prompt and tools, and remove what is kept
+    /// Keep nothing on the disk of what the model computed of Claude Code's system prompt and tools, and remove what is kept; engines that run already go on as they were started
     #[arg(long)]
     pub forget_prefix: bool,
     /// Show what memory is planned for and what can be done, however much there is

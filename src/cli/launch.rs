@@ -21,6 +21,7 @@ use crate::session::prepare::{self, Client, Request};
 use crate::session::reach::{self, Reach, Reached};
 use crate::session::{self, Session, leave, preflight};
 use crate::supervisor::Lease;
+use crate::supervisor::find;
 use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
 
@@ -92,6 +93,7 @@ impl Launch<'_> {
         let engine = engine(host, paths, ui, args.yes)?;
         if request.forget_prefix {
             forget_prefixes(paths)?;
+            say_who_keeps(paths, ui);
         }
         let claude = match args.server {
             true => None,
@@ -219,6 +221,19 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
             paths.kept_prefixes().display()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Engines that run are not ended for it, and go on as they were started.
+fn say_who_keeps(paths: &Paths, ui: &Ui) {
+    for status in find::statuses(paths) {
+        if status.keeps_prefix && find::is_usable(&status) {
+            ui.notice(&format!(
+                "{} goes on keeping system prompts on the disk, as it was started; `cclocal stop --port {}` ends it",
+                reach::words(&status),
+                status.port
+            ));
+        }
     }
 }
 

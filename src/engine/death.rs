@@ -165,9 +165,13 @@ const REASONS: &[Reason] = &[
     },
 ];
 
+/// Marks of lines that tell what an engine was asked, in the user's words, or what it survived: whatever else stands in them, it did not end of it.
+/// Sources: vllm-mlx 0.6.0's log of requests; `engine/kept.py`.
+const NO_REASONS: &[&str] = &["[REQUEST]", "[kept_prefix]"];
+
 /// Whether it ended because memory ran out: the GPU's, by its log, or the system's, by the signal of the memory killer.
 pub fn is_out_of_memory(end: End, tail: &[String]) -> bool {
-    let text = tail.join("\n").to_lowercase();
+    let text = telling(tail);
     let says_so = OUT_OF_MEMORY.iter().any(|mark| text.contains(mark));
     says_so || matches!(end, End::Died(Ended::Signal(9)))
 }
@@ -179,7 +183,7 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         End::Died(ended) => ("the engine died", ended),
         End::Stopped => ("the engine was stopped", Ended::Code(0)),
     };
-    let text = tail.join("\n").to_lowercase();
+    let text = telling(tail);
     let says = |mark: &str| mark.split(" … ").all(|part| text.contains(part));
     let reason = REASONS
         .iter()
@@ -214,6 +218,13 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         .cause(cause)
         .hint(hint)
         .detail(detail)
+}
+
+/// What a log says that may tell why the engine ended, in lower case.
+fn telling(tail: &[String]) -> String {
+    let tells = |line: &&String| !NO_REASONS.iter().any(|mark| line.contains(mark));
+    let lines: Vec<&str> = tail.iter().filter(tells).map(String::as_str).collect();
+    lines.join("\n").to_lowercase()
 }
 
 /// The same error where the disk turned out to be full.
@@ -416,6 +427,19 @@ mod tests {
           | the whole log: /state/server.log
           hint: close other programs or take a smaller model (cclocal --gemma-light)
         ");
+    }
+
+    #[test]
+    fn what_was_asked_and_what_was_survived_is_no_reason() {
+        let log = "INFO:vllm_mlx.server:[REQUEST] last user message preview: ModuleNotFoundError: [metal::malloc] Insufficient Memory\n\
+            WARNING:vllm_mlx.scheduler:[kept_prefix] not kept: OSError: [Errno 28] No space left on device";
+        let end = End::Died(Ended::Signal(11));
+        let cause = explained(end, log).cause.expect("a cause");
+        assert_eq!(cause, "it was ended by signal 11 (SIGSEGV)");
+        let tail: Vec<String> = log.lines().map(str::to_owned).collect();
+        assert!(!is_out_of_memory(end, &tail));
+        let told = [&tail[..], &["[metal::malloc] Unable to allocate".into()]].concat();
+        assert!(is_out_of_memory(end, &told));
     }
 
     #[test]

@@ -15,9 +15,14 @@ use super::queue::{self, Place};
 use super::server::Gateway;
 use super::upstream::{self, Failure, Target};
 use super::wire::{self, ApiError};
+use crate::memory::plan::OUTPUTS;
 
 /// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
 const TEMPLATE_TOKENS: u64 = 4096;
+
+/// What a prompt has to leave of the window for a reply, in tokens, unless less is asked for: as much as the shortest that is planned, so that the
+/// summary of a compaction is whole.
+const LEAST_LEFT: u64 = OUTPUTS[1];
 
 /// How long the end of the connection is waited for after the last event.
 const REST: std::time::Duration = std::time::Duration::from_secs(1);
@@ -44,6 +49,7 @@ pub async fn answer(
     let turn = Turn {
         gateway: gateway.clone(),
         body: request.body.clone().into(),
+        asked: request.max_tokens,
         request,
         running,
         counted: None,
@@ -61,6 +67,8 @@ struct Turn {
     gateway: Gateway,
     request: wire::Request,
     body: Bytes,
+    /// The longest reply that was asked for, in tokens. The request's own is what is left of the window, if that is less.
+    asked: u64,
     running: Running,
     /// The prompt's length as the engine counts it, once it was asked.
     counted: Option<u64>,
@@ -219,38 +227,58 @@ impl Turn {
         }
     }
 
-    /// Refuses a prompt that is longer than the window. Only one that could be is counted: a token has at least one byte.
+    /// Sees to it that prompt and reply fit into the window: a reply gets what the prompt leaves of it, and a prompt that leaves too little is refused.
     async fn guard(&mut self, target: &Target) -> Result<(), Failure> {
-        let window = *self.gateway.window.borrow();
-        if self.body.len() as u64 + TEMPLATE_TOKENS <= window {
-            return Ok(());
+        let reply = self.longest_reply(target).await?;
+        if reply != self.request.max_tokens {
+            tracing::debug!(reply, asked = self.asked, "the window leaves less");
+            self.request.limit_reply(reply);
+            self.body = self.request.body.clone().into();
         }
-        if self.counted.is_none() {
-            let upstream = &self.gateway.upstream;
-            let deadline = self.gateway.limits.count;
-            match upstream.count(target, self.body.clone(), deadline).await {
-                Ok(tokens) => self.counted = Some(tokens),
-                Err(Failure::Lost(why)) => return Err(Failure::Lost(why)),
-                // An engine that cannot count must do without.
-                Err(Failure::Stalled | Failure::Refused(_)) => {
-                    tracing::debug!("the engine does not count tokens");
-                    return Ok(());
+        Ok(())
+    }
+
+    /// In tokens. Only what could be too long is counted: a token has at least one byte.
+    async fn longest_reply(&mut self, target: &Target) -> Result<u64, Failure> {
+        let window = *self.gateway.window.borrow();
+        let beside = match self.gateway.window_holds_reply {
+            true => self.asked,
+            false => 0,
+        };
+        if self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window {
+            return Ok(self.asked);
+        }
+        let tokens = match self.counted {
+            Some(tokens) => tokens,
+            None => {
+                let upstream = &self.gateway.upstream;
+                let deadline = self.gateway.limits.count;
+                match upstream.count(target, self.body.clone(), deadline).await {
+                    Ok(tokens) => *self.counted.insert(tokens),
+                    Err(Failure::Lost(why)) => return Err(Failure::Lost(why)),
+                    // An engine that cannot count must do without.
+                    Err(Failure::Stalled | Failure::Refused(_)) => {
+                        tracing::debug!("the engine does not count tokens");
+                        return Ok(self.asked);
+                    }
                 }
             }
+        };
+        let longest = window.saturating_sub(beside.min(LEAST_LEFT));
+        if tokens > longest {
+            self.running.end(Ended::Refused);
+            // The real client reads both numbers and compacts; the first must be the larger one.
+            let message = format!("prompt is too long: {tokens} tokens > {longest} maximum");
+            return Err(Failure::Refused(ApiError::new(
+                400,
+                "invalid_request_error",
+                message,
+            )));
         }
-        match self.counted {
-            Some(tokens) if tokens > window => {
-                self.running.end(Ended::Refused);
-                // The real client reads both numbers and compacts.
-                let message = format!("prompt is too long: {tokens} tokens > {window} maximum");
-                Err(Failure::Refused(ApiError::new(
-                    400,
-                    "invalid_request_error",
-                    message,
-                )))
-            }
-            _ => Ok(()),
-        }
+        Ok(match self.gateway.window_holds_reply {
+            true => self.asked.min(window - tokens),
+            false => self.asked,
+        })
     }
 
     async fn whole(&mut self, target: &Target) -> Result<Vec<u8>, Failure> {

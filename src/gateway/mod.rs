@@ -54,6 +54,8 @@ pub struct Settings {
     pub engine: watch::Receiver<Engine>,
     /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
     pub window: watch::Receiver<u64>,
+    /// Whether the window holds the reply, too: it gets what the prompt leaves. False where the window is the longest prompt.
+    pub window_holds_reply: bool,
     /// Who may ask. Keep a clone to grant and revoke.
     pub access: Access,
     /// Where figures are kept. Keep a clone to read them.
@@ -78,6 +80,7 @@ impl Settings {
             served,
             engine,
             window,
+            window_holds_reply: true,
             access,
             figures: Figures::new(),
             limits: Limits::default(),

@@ -98,6 +98,8 @@ pub struct Plan {
     pub cache_memory_mb: Option<u64>,
     /// Bytes of that for each token of the window.
     pub cache_bytes_per_token: u64,
+    /// Bytes that conversation and prefix cache give back for each token that the window is narrower.
+    pub kept_bytes_per_token: u64,
     /// Whether stored entries are to be quantised (`--kv-cache-quantization`).
     pub quantise: bool,
     /// Bytes that one more token of the conversation takes while it runs, its copies included.
@@ -269,6 +271,7 @@ impl Plan {
         let taken = way.total(inputs, window);
         shares.free = inputs.budget.saturating_sub(taken);
         let less = way.shares(inputs, window - WINDOW_UNIT);
+        let kept = |shares: &Shares| shares.conversation + shares.prefix_cache;
         Self {
             context_window: window,
             output_tokens: output,
@@ -280,6 +283,7 @@ impl Plan {
                 EngineProfile::Simple => None,
             },
             cache_bytes_per_token: (shares.prefix_cache - less.prefix_cache) / WINDOW_UNIT,
+            kept_bytes_per_token: (kept(&shares) - kept(&less)) / WINDOW_UNIT,
             quantise: way.stored == Stored::Quantised,
             bytes_per_token: (taken - less.taken()) / WINDOW_UNIT,
             shares,
@@ -527,6 +531,15 @@ mod tests {
         assert_eq!(narrowed.prefill_step, plan.prefill_step);
         assert_eq!(narrowed.quantise, plan.quantise);
         assert!(narrowed.shares.taken() < plan.shares.taken());
+        let kept = |plan: &Plan| plan.shares.conversation + plan.shares.prefix_cache;
+        let tokens = plan.context_window - narrowed.context_window;
+        let given_back = kept(&plan) - kept(&narrowed);
+        // But for rounding.
+        let told = tokens * plan.kept_bytes_per_token;
+        assert!(
+            given_back - tokens < told && told <= given_back,
+            "{told} {given_back}"
+        );
         assert_eq!(narrowed.output_tokens, plan.output_tokens);
     }
 

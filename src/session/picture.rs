@@ -104,17 +104,24 @@ pub fn choices(choices: &Choices) -> Vec<String> {
         true => " (recommended)",
         false => "",
     };
+    let answers = choices.answers();
+    let key = |wanted: Answer| {
+        let offered = answers.iter().find(|(_, answer)| *answer == wanted);
+        offered.map_or("", |(key, _)| key)
+    };
     let mut lines = Vec::new();
     if let (Ok(now), Some(smaller)) = (&choices.now, &choices.smaller) {
         lines.push(format!(
-            "  1) Smaller window       {}: leaves {} more to other programs",
+            "  {}) Smaller window       {}: leaves {} more to other programs",
+            key(Answer::Shrink),
             effect(Some(now), smaller),
             ui::bytes(left_by(now, smaller))
         ));
     }
     if let Some(raise) = &choices.raise {
         lines.push(format!(
-            "  2) Raise the GPU limit  {}{}",
+            "  {}) Raise the GPU limit  {}{}",
+            key(Answer::Raise),
             effect(choices.now.as_ref().ok(), &raise.plan),
             recommended(Answer::Raise)
         ));

@@ -85,6 +85,8 @@ impl Prepared {
             claim: self.memory.plan.as_ref().map(|plan| plan.shares.taken()),
             cache_bytes_per_token: (self.memory.plan.as_ref())
                 .map_or(0, |plan| plan.cache_bytes_per_token),
+            kept_bytes_per_token: (self.memory.plan.as_ref())
+                .map_or(0, |plan| plan.kept_bytes_per_token),
             memory_limit: self.memory.budget(),
             model: self.model,
             log: None,

@@ -1,5 +1,5 @@
 //! The supervisor's process: it reads what it is to run, takes its port, says that it is there, and goes on in the background. What happens then
-//! is `owner.rs`.
+//! is `owner`.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;

@@ -190,6 +190,9 @@ pub struct Status {
     pub profile: crate::catalog::EngineProfile,
     /// The engine's program.
     pub engine: std::path::PathBuf,
+    /// Whether it keeps on the disk what it computes of system prompts.
+    #[serde(default)]
+    pub keeps_prefix: bool,
     pub context_window: u64,
     pub output_tokens: u64,
     /// Bytes of the weights, if known.

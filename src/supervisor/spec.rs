@@ -1,12 +1,13 @@
 //! What a supervisor is asked to run. It comes through its standard input, so nothing of it is on a command line.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Model;
 use crate::engine::executable::Executable;
+use crate::env_vars;
 use crate::hub::watch::Total;
 use crate::memory;
 use crate::memory::plan::STEPS;
@@ -38,6 +39,8 @@ pub struct Spec {
     pub claim: Option<u64>,
     /// Bytes of the prefix cache's limit for each token of the window. 0: it is not planned.
     pub cache_bytes_per_token: u64,
+    /// Bytes of the claim that conversation and prefix cache give back for each token that the window is narrower. 0: there is no plan.
+    pub kept_bytes_per_token: u64,
     /// What the engine may hold in memory, in bytes, if known: the machine's budget less what others take.
     #[serde(default)]
     pub memory_limit: Option<u64>,
@@ -56,6 +59,11 @@ pub enum Port {
 }
 
 impl Spec {
+    /// The folder in which the engine keeps what it computed of system prompts and tools, if it does.
+    pub fn kept_prefixes(&self) -> Option<&Path> {
+        self.env.get(env_vars::KEPT_PREFIX).map(Path::new)
+    }
+
     /// The command line for an engine on this port.
     pub fn argv_on(&self, port: u16) -> Vec<String> {
         let mut argv = self.argv.clone();
@@ -66,7 +74,8 @@ impl Spec {
     }
 
     /// The same with a smaller appetite, for an engine that ran out of memory: prompts are computed in smaller steps, less is kept for later,
-    /// and the window is narrower, as far as a session still fits in it.
+    /// and the window is narrower, as far as a session still fits in it. Other engines may have what conversation and prefix cache give up by that; what
+    /// smaller steps take less stays claimed, as the plan's figure for them may have been what was too low.
     pub fn make_safer(&mut self) {
         if let Some(step) = value_of(&mut self.argv, "--prefill-step-size")
             && let Ok(tokens) = step.parse::<u64>()
@@ -87,6 +96,8 @@ impl Spec {
         {
             *limit = mib.saturating_sub(given_up >> 20).max(1).to_string();
         }
+        let freed = (self.context_window - window) * self.kept_bytes_per_token;
+        self.claim = self.claim.map(|claim| claim.saturating_sub(freed));
         self.context_window = window;
     }
 }
@@ -121,6 +132,7 @@ mod tests {
             weights: None,
             claim: None,
             cache_bytes_per_token: 0,
+            kept_bytes_per_token: 0,
             memory_limit: Some(18_000_000_000),
             log: None,
         }
@@ -167,6 +179,33 @@ mod tests {
                 "{limit}"
             );
         }
+    }
+
+    #[test]
+    fn other_engines_may_have_what_a_narrower_window_gives_up() {
+        let mut unplanned = spec();
+        unplanned.make_safer();
+        assert_eq!(unplanned.claim, None);
+        let mut spec = Spec {
+            claim: Some(30_000_000_000),
+            kept_bytes_per_token: 200_000,
+            ..spec()
+        };
+        let mut claims = Vec::new();
+        for _ in 0..4 {
+            spec.make_safer();
+            claims.push(spec.claim.expect("a claim"));
+        }
+        // 16,384 tokens, 12,288, 7,480 to the smallest window, none.
+        assert_eq!(
+            claims,
+            [
+                26_723_200_000,
+                24_265_600_000,
+                22_769_600_000,
+                22_769_600_000
+            ]
+        );
     }
 
     #[test]

@@ -195,7 +195,8 @@ fn help_and_version_go_to_standard_output() {
           --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0
                               ends it at once]
           --forget-prefix     Keep nothing on the disk of what the model computed of Claude Code's
-                              system prompt and tools, and remove what is kept
+                              system prompt and tools, and remove what is kept; engines that run already
+                              go on as they were started
           --safe              Show what memory is planned for and what can be done, however much there
                               is
           --no-mem-check      Start it whatever memory there is: what does not fit is tried in the

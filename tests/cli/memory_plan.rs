@@ -86,7 +86,7 @@ fn flag(report: &Value, flag: &str) -> Option<String> {
 fn a_model_that_needs_the_limit_raised_says_what_it_would_get() {
     let stage = too_tight();
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = 2)");
+    let screen = terminal.wait_for("(Enter = 1)");
     insta::assert_snapshot!(screen, @"
     Memory for model: 19.3 GB, 75 % of RAM, a rule of thumb
       [#############################################################===++++~~|e..]
@@ -96,14 +96,14 @@ fn a_model_that_needs_the_limit_raised_says_what_it_would_get() {
       ~ working memory   678 MB  reading a prompt, 256 tokens at a time
       e engine           270 MB  the process itself
       | missing          447 MB  beyond what is planned with
-      2) Raise the GPU limit  none → 64k tokens (recommended)
+      1) Raise the GPU limit  none → 64k tokens (recommended)
                               0 → 21504 MiB, with sudo, until the session ends
       c) Try it all the same  (risky: the engine may crash)
       q) Quit
-    Choose [2/c/q] (Enter = 2)
+    Choose [1/c/q] (Enter = 1)
     ");
-    terminal.keys("1\r");
-    terminal.wait_for("Please answer one of 2/c/q.");
+    terminal.keys("2\r");
+    terminal.wait_for("Please answer one of 1/c/q.");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     assert_eq!(stage.read("wired"), "0\n", "it is put back");
@@ -121,15 +121,15 @@ fn a_limit_that_cannot_be_raised_leaves_a_try_and_the_way_out() {
     let stage = too_tight();
     stage.write("sudo", "no");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 2)");
-    terminal.keys("2\r");
+    terminal.wait_for("(Enter = 1)");
+    terminal.keys("1\r");
     terminal.wait_for("by hand it is: sudo sysctl iogpu.wired_limit_mb=21504");
     terminal.wait_for("Choose [c/q] (Enter = q)");
     terminal.keys("c\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(told(&stage), ("25288".into(), "4096".into()));
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 2)");
+    terminal.wait_for("(Enter = 1)");
     terminal.keys("q\r");
     assert_eq!(terminal.end(), 12);
     assert!(terminal.text().contains("does not hold a session"));
@@ -205,7 +205,7 @@ fn a_window_that_was_asked_for_and_does_not_fit_is_refused_and_one_that_was_neve
       hint: take --ctx 29696; with the GPU limit raised it fits: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=26624 until the next restart
     ");
     let mut terminal = launch(&stage, &["--ctx", "40000"]);
-    terminal.wait_for("2) Raise the GPU limit  none → 39k tokens (recommended)");
+    terminal.wait_for("1) Raise the GPU limit  none → 39k tokens (recommended)");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(told(&stage), ("40000".into(), "8192".into()));
@@ -242,11 +242,11 @@ fn a_small_window_is_gone_on_with_by_enter_and_the_other_choices_say_what_they_g
       ~ working memory   184 MB  copies, when a turn ends
       e engine           270 MB  the process itself
       . free             1.2 GB
-      2) Raise the GPU limit  29k → 56k tokens
+      1) Raise the GPU limit  29k → 56k tokens
                               0 → 26624 MiB, with sudo, until the session ends
       c) Go on                29k tokens (recommended)
       q) Quit
-    Choose [2/c/q] (Enter = c)
+    Choose [1/c/q] (Enter = c)
     ");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0);

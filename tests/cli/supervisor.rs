@@ -81,6 +81,39 @@ fn a_second_session_uses_the_first_ones_engine() {
 }
 
 #[test]
+fn an_engine_that_keeps_system_prompts_goes_on_and_is_said_to() {
+    let stage = staying();
+    let port = free_port();
+    let first = start(&stage, &["--model", "../model", "--port", &port]);
+    let kept = stage.write("cclocal/cache/prefixes/one/old.safetensors", "x");
+    let second = start(&stage, &["--model", "../model", "--forget-prefix"]);
+    assert!(!kept.exists());
+    let running = statuses(&stage);
+    assert_eq!(running.len(), 1);
+    assert_eq!(running[0]["keeps_prefix"], true);
+    go_on(&stage);
+    let (first, second) = (finish(first), finish(second));
+    assert_eq!((first.status, second.status), (0, 0));
+    let said = format!(
+        "goes on keeping system prompts on the disk, as it was started; `cclocal stop --port {port}` ends it"
+    );
+    assert!(second.stderr.contains(&said), "{}", second.stderr);
+    assert!(!first.stderr.contains("keeping"), "{}", first.stderr);
+
+    // One that was started with it keeps nothing, and there is nothing to say.
+    std::fs::remove_file(stage.path("home/go-on")).expect("removed");
+    let first = start(&stage, &["--model", "../model", "--forget-prefix"]);
+    let second = start(&stage, &["--model", "../model", "--forget-prefix"]);
+    assert_eq!(statuses(&stage)[0]["keeps_prefix"], false);
+    go_on(&stage);
+    for session in [first, second] {
+        let ran = finish(session);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        assert!(!ran.stderr.contains("keeping"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn two_that_start_at_once_start_one_engine() {
     let stage = staying();
     let sessions: Vec<Child> = (0..3)

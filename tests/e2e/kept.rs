@@ -253,6 +253,52 @@ fn kept_prefix_that_cannot_be_written_or_read_breaks_nothing() {
     assert_eq!(std::fs::metadata(&kept[0]).expect("there").len(), length);
 }
 
+/// The disk lets no file become longer than this, in bytes: more than the engine's log is, and less than what is to be kept.
+const LONGEST_FILE: u64 = 200_000;
+
+/// As on a disk that is full, but for the number of the error: a file can be begun and not be finished.
+#[test]
+fn kept_prefix_that_does_not_fit_the_disk_leaves_nothing_of_itself() {
+    const MODEL: &str = "qwen2-random";
+    let mut stage = turns::stage(&[MODEL]);
+    let (cold, _) = asked(&stage, MODEL, &["--forget-prefix"], NOTHING, small);
+    let python = turns::engine(&stage).python;
+    let script = format!(
+        r#"#!/bin/sh
+'''exec' '{}' "$0" "$@"
+' '''
+import resource, sys
+from vllm_mlx.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, ({LONGEST_FILE}, {LONGEST_FILE}))
+sys.exit(main())
+"#,
+        python.display()
+    );
+    let script = stage.script("bounded/vllm-mlx", &script);
+    stage.set("CCLOCAL_ENGINE", script.display().to_string());
+
+    let gateway = Gateway::start(&stage, &format!("../models/{MODEL}"), &[]);
+    let mut conversation = gateway.tool_loop(MODEL);
+    conversation.change(|request| {
+        request["max_tokens"] = 48.into();
+        small(request);
+    });
+    let first = conversation.ask_once();
+    assert_eq!(first.prefilled, first.prompt);
+    assert_eq!(first.content, cold.content);
+    let log = until(NOT_KEPT, || gateway.log(&stage));
+    assert!(log.contains("File too large"), "{log}");
+    // What comes after it is computed as ever.
+    conversation.change(another);
+    let second = conversation.ask_once();
+    assert!(second.prefilled < second.prompt, "{second:?}");
+    let log = gateway.log(&stage);
+    gateway.end();
+    assert_eq!(log.matches("[kept_prefix]").count(), 1, "{log}");
+    assert_eq!(files(&stage), Vec::<PathBuf>::new());
+    stage.assert_nothing_left();
+}
+
 /// Another model, whose engine is asked by nobody yet: what the client sent to the first one is what it will send to this one.
 #[test]
 fn kept_prefix_is_computed_before_the_first_question() {

@@ -159,6 +159,7 @@ fn spec(stage: &Stage, port: u16, output_tokens: u64) -> Spec {
         weights: None,
         claim: None,
         cache_bytes_per_token: 0,
+        kept_bytes_per_token: 0,
         memory_limit: Some(NO_ENTRIES),
         log: None,
     }

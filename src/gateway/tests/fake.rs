@@ -204,8 +204,13 @@ pub fn text(text: &str) -> Step {
 }
 
 pub fn closing() -> Step {
+    closing_after(3)
+}
+
+/// The end of a reply of so many tokens, by an engine that never says that one was cut.
+pub fn closing_after(tokens: u64) -> Step {
     let stop = json!({"type": "content_block_stop", "index": 0});
-    let delta = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": {"output_tokens": 3}});
+    let delta = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": {"output_tokens": tokens}});
     let end = json!({"type": "message_stop"});
     let events = event("content_block_stop", &stop)
         + &event("message_delta", &delta)

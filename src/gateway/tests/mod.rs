@@ -6,6 +6,7 @@ mod fake;
 mod queue;
 mod requests;
 mod warm;
+mod window;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,6 +55,15 @@ impl Stage {
     }
 
     async fn remembering(engine: Engine, limits: Limits, fronts: Option<PathBuf>) -> Self {
+        Self::changed(engine, |settings| {
+            settings.limits = limits;
+            settings.fronts = fronts;
+        })
+        .await
+    }
+
+    /// With other settings than [`limits`] and the usual ones.
+    async fn changed(engine: Engine, change: impl FnOnce(&mut Settings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (engine, engine_seen) = watch::channel(engine);
@@ -64,11 +74,11 @@ impl Stage {
             output_tokens: 8192,
             tool_call_parser: "hermes".into(),
         };
-        let settings = Settings {
-            limits,
-            fronts,
+        let mut settings = Settings {
+            limits: limits(),
             ..Settings::new(served, engine_seen, window_seen, access.clone())
         };
+        change(&mut settings);
         let figures = settings.figures.clone();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(serve(listener, settings, async move {

@@ -7,10 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::fake::{
-    Fake, Seen, Step, answer, closing, head, json_reply, opening, plain_answer, text,
-};
-use super::{Stage, error, error_event, limits, question, rest, until, within};
+use super::fake::{Fake, Step, answer, closing, head, json_reply, opening, plain_answer, text};
+use super::{Stage, error, limits, question, rest, until, within};
 use crate::gateway::figures::Ended;
 use crate::gateway::{Engine, Limits};
 
@@ -266,105 +264,6 @@ async fn no_more_wait_than_may() {
         error(&response.text().await.expect("a text")).0,
         "overloaded_error"
     );
-}
-
-/// Counts by the number in the question; answers at once, or when it is let.
-async fn counting(tokens: u64, signal: Option<Arc<Semaphore>>) -> Fake {
-    Fake::start(move |seen: &Seen| {
-        if seen.path == "/v1/messages/count_tokens" {
-            return json_reply(200, &json!({"input_tokens": tokens}));
-        }
-        let mut steps = vec![head(), opening()];
-        steps.extend(signal.clone().map(Step::Wait));
-        steps.extend([text("hello"), closing()]);
-        steps
-    })
-    .await
-}
-
-#[tokio::test]
-async fn a_prompt_beyond_the_window_is_refused_before_the_engine_computes_anything() {
-    let fake = counting(70_000, None).await;
-    let stage = Stage::new(fake.ready()).await;
-    for stream in [true, false] {
-        let response = stage.ask(&"x".repeat(65_000), stream).await;
-        assert_eq!(response.status(), 400);
-        let said = error(&response.text().await.expect("a text"));
-        let expected = "prompt is too long: 70000 tokens > 65536 maximum";
-        assert_eq!(said, ("invalid_request_error".into(), expected.into()));
-    }
-    assert!(fake.said().is_empty());
-    // What cannot be too long is not even counted.
-    let (_, answer, _) = stage.stream(&"x".repeat(60_000)).await;
-    assert!(answer.contains("hello"));
-    assert_eq!(fake.seen().len(), 3);
-    // A window can become narrower.
-    stage.window.send_replace(1000);
-    let response = stage.ask("short", true).await;
-    let said = error(&response.text().await.expect("a text")).1;
-    assert_eq!(said, "prompt is too long: 70000 tokens > 1000 maximum");
-    let ends: Vec<Ended> = stage
-        .figures
-        .recent()
-        .iter()
-        .map(|figure| figure.ended)
-        .collect();
-    assert_eq!(
-        ends,
-        [
-            Ended::Refused,
-            Ended::Refused,
-            Ended::Answered,
-            Ended::Refused
-        ]
-    );
-}
-
-#[tokio::test]
-async fn a_prompt_that_fills_the_window_exactly_is_not_refused() {
-    let fake = counting(65_536, None).await;
-    let stage = Stage::new(fake.ready()).await;
-    let (status, answer, _) = stage.stream(&"x".repeat(70_000)).await;
-    assert_eq!(status, 200);
-    assert!(answer.contains("hello"));
-}
-
-#[tokio::test]
-async fn a_prompt_beyond_the_window_does_not_wait_for_others() {
-    let signal = Arc::new(Semaphore::new(0));
-    let fake = counting(70_000, Some(signal)).await;
-    let stage = Stage::new(fake.ready()).await;
-    let _first = stage.asking("first");
-    until(|| stage.figures.active() == 1).await;
-    let response = stage.ask(&"x".repeat(70_000), true).await;
-    assert_eq!(response.status(), 400);
-    assert_eq!(stage.figures.active(), 1);
-}
-
-#[tokio::test]
-async fn a_prompt_that_turns_out_too_long_after_pings_is_refused_by_an_event() {
-    let fake = counting(70_000, None).await;
-    let stage = Stage::new(Engine::Starting).await;
-    let response = stage.ask(&"x".repeat(70_000), true).await;
-    assert_eq!(response.status(), 200);
-    stage.engine.send_replace(fake.ready());
-    let (stream, broke) = rest(response).await;
-    assert!(!broke);
-    let (kind, message) = error_event(&stream);
-    assert_eq!(kind, "invalid_request_error");
-    assert_eq!(message, "prompt is too long: 70000 tokens > 65536 maximum");
-}
-
-#[tokio::test]
-async fn an_engine_that_cannot_count_does_without() {
-    let fake = Fake::start(|seen| match seen.path.as_str() {
-        "/v1/messages" => answer("hello"),
-        _ => json_reply(404, &json!({"detail": "Not Found"})),
-    })
-    .await;
-    let stage = Stage::new(fake.ready()).await;
-    let (_, answer, _) = stage.stream(&"x".repeat(70_000)).await;
-    assert!(answer.contains("hello"));
 }
 
 #[tokio::test]

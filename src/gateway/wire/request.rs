@@ -16,6 +16,18 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
+impl Request {
+    /// Asks for a reply of no more than this, in tokens.
+    pub fn limit_reply(&mut self, max_tokens: u64) {
+        self.max_tokens = max_tokens;
+        // It is ours, so it can be read.
+        if let Ok(Value::Object(mut fields)) = serde_json::from_slice(&self.body) {
+            fields.insert("max_tokens".into(), json!(max_tokens));
+            self.body = Value::Object(fields).to_string().into_bytes();
+        }
+    }
+}
+
 /// What engines understand. The rest (`thinking`, `context_management`, `output_config`, `metadata` with the device's id, …) acts on the API's own models only.
 /// The last two are vllm-mlx's.
 const FIELDS: [&str; 13] = [

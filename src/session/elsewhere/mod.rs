@@ -149,6 +149,8 @@ impl<'a> Gateway<'a> {
         let settings = Settings {
             // Others may use it, too: what it works at is not ours to cancel.
             exclusive: false,
+            // Room for the longest reply is left already.
+            window_holds_reply: false,
             ..Settings::new(served, engine, longest_prompt, access)
         };
         let figures = settings.figures.clone();

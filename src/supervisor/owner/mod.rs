@@ -1,0 +1,377 @@
+//! The supervisor's one task: it owns the engine and decides; connections, timers, signals and the engine's process send it events.
+//!
+//! Here: what it waits for, and what follows from what the state machine says. The rest, by what it is about:
+//!
+//! - `engine`: the engine's process;
+//! - `sessions`: leases, and what sessions are told;
+//! - `memory`: the memory of the engine that runs, and the window that follows;
+//! - `status`: what is said to whoever asks.
+
+mod engine;
+mod memory;
+mod sessions;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use self::memory::Memory;
+use self::sessions::{CLIENT_GRACE, Lease};
+use super::connection::{self, Message, Teller};
+use super::process::Begun;
+use super::protocol::{Failure, Tell};
+use super::record::Reservation;
+use super::spec::Spec;
+use super::startup::Startup;
+use super::state::{self, Action, Event, Phase, State};
+use super::watcher::Noticed;
+use crate::engine::server::Server;
+use crate::error::{Context, Error, Exit, Result};
+use crate::gateway::access::Access;
+use crate::gateway::figures::Figures;
+use crate::gateway::{self, Engine, wire};
+use crate::host::Host;
+use crate::machine::gpu_limit::{self, Asking, Found, Raised};
+use crate::paths::Paths;
+use crate::process::signals::Signals;
+use crate::secret::Secret;
+
+/// How often a starting engine is looked at, and all are told where it is.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long the last words to sessions may take.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The one task that owns everything.
+pub(super) struct Owner<'a> {
+    host: &'a Host,
+    paths: &'a Paths,
+    spec: Spec,
+    started: Instant,
+    reservation: Reservation,
+    state: State,
+
+    engine: Option<Server>,
+    startup: Option<Startup>,
+    stall_limit: Duration,
+    engine_key: Secret,
+    /// How long the last start took, in words.
+    took: String,
+    /// When a ready engine died, of late.
+    deaths: VecDeque<Instant>,
+    restarts: u64,
+    /// Why the last engine died.
+    failure: Option<Error>,
+
+    leases: BTreeMap<u64, Lease>,
+    /// Sessions that wait for our end.
+    departing: Vec<Teller>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    connections: JoinSet<()>,
+    accepting: JoinHandle<()>,
+
+    access: Access,
+    figures: Figures,
+    tell_gateway: watch::Sender<Engine>,
+    memory: Memory,
+    gateway: JoinHandle<Result<()>>,
+    gateway_stop: CancellationToken,
+    /// It has ended, and must not be waited for again.
+    gateway_ended: bool,
+
+    pause_over: Option<tokio::time::Instant>,
+    linger_over: Option<tokio::time::Instant>,
+    grace_over: Option<tokio::time::Instant>,
+    signals: Signals,
+    /// The raised GPU limit, if there is one: should every session be killed, it is put back here, where that takes no password.
+    limit: Option<Raised>,
+    done: bool,
+}
+
+/// What the owner waits for.
+enum Woken {
+    Message(Message),
+    Healthy,
+    Gone,
+    /// The gateway has ended by itself.
+    GatewayGone(Error),
+    Noticed(Noticed),
+    Tick,
+    PauseOver,
+    LingerOver,
+    GraceOver,
+    Signal(Signal),
+}
+
+impl<'a> Owner<'a> {
+    pub fn new(host: &'a Host, paths: &'a Paths, begun: Begun) -> Result<Self> {
+        let Begun {
+            spec,
+            reservation,
+            gateway,
+            socket,
+            key,
+            stall_limit,
+        } = begun;
+        let failed = |what: &str| format!("the supervisor cannot start: {what}");
+        let signals = Signals::listen()?;
+        let socket = UnixListener::from_std(socket).context(Exit::Other, failed("its socket"))?;
+        let listener = tokio::net::TcpListener::from_std(gateway)
+            .context(Exit::Other, failed("the gateway's port"))?;
+        let (to_owner, inbox) = mpsc::unbounded_channel();
+        let access = Access::new(&key);
+        let figures = Figures::new();
+        let (tell_gateway, engine) = watch::channel(Engine::Starting);
+        let memory = Memory::new(spec.context_window);
+        let gateway_stop = CancellationToken::new();
+        let settings = gateway::Settings {
+            served: wire::Served {
+                name: spec.model.served_name.clone(),
+                output_tokens: spec.output_tokens,
+                tool_call_parser: spec.model.tool_call_parser.clone(),
+            },
+            engine,
+            window: memory.follow_window(),
+            window_holds_reply: true,
+            access: access.clone(),
+            figures: figures.clone(),
+            limits: gateway::Limits::default(),
+            exclusive: true,
+            fronts: spec
+                .kept_prefixes()
+                .map(|folder| folder.join(gateway::FRONTS)),
+        };
+        let gateway = tokio::spawn(gateway::serve(
+            listener,
+            settings,
+            gateway_stop.clone().cancelled_owned(),
+        ));
+        let limit = match gpu_limit::find(host, paths) {
+            Ok(Found::Shared(raised)) => Some(raised),
+            _ => None,
+        };
+        let engine_key = Secret::random()
+            .map_err(|error| Error::other("there are no random numbers").cause(error))?;
+        Ok(Self {
+            host,
+            paths,
+            spec,
+            started: Instant::now(),
+            reservation,
+            state: State::new(),
+            engine: None,
+            startup: None,
+            stall_limit,
+            engine_key,
+            took: String::new(),
+            deaths: VecDeque::new(),
+            restarts: 0,
+            failure: None,
+            leases: BTreeMap::new(),
+            departing: Vec::new(),
+            inbox,
+            connections: JoinSet::new(),
+            accepting: tokio::spawn(accept(socket, to_owner)),
+            access,
+            figures,
+            tell_gateway,
+            memory,
+            gateway,
+            gateway_stop,
+            gateway_ended: false,
+            pause_over: None,
+            linger_over: Some(tokio::time::Instant::now() + state::UNCLAIMED),
+            grace_over: None,
+            signals,
+            limit,
+            done: false,
+        })
+    }
+
+    /// Until the engine is gone and nothing is left to do.
+    pub async fn run(&mut self) {
+        while !self.done {
+            let woken = self.wait().await;
+            match woken {
+                Woken::Message(message) => self.hear(message).await,
+                Woken::Healthy => self.healthy(),
+                Woken::Gone => self.gone().await,
+                Woken::GatewayGone(error) => {
+                    self.gateway_ended = true;
+                    self.tell_all(&Tell::Failed(Failure::from(&error)));
+                    self.on(Event::Stop);
+                }
+                Woken::Noticed(noticed) => self.memory.notice(noticed),
+                Woken::Tick => self.look().await,
+                Woken::PauseOver => {
+                    self.pause_over = None;
+                    self.on(Event::PauseOver);
+                }
+                Woken::LingerOver => {
+                    self.linger_over = None;
+                    self.on(Event::LingerOver);
+                }
+                Woken::GraceOver => {
+                    self.grace_over = None;
+                    if let Some(engine) = &mut self.engine {
+                        engine.kill();
+                    }
+                }
+                Woken::Signal(signal) => {
+                    tracing::info!(?signal, "signal");
+                    self.on(Event::Stop);
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let starting = matches!(self.state.phase, Phase::Starting { .. });
+        let engine = async {
+            match &mut self.engine {
+                Some(engine) if starting => match engine.ready().await {
+                    Ok(()) => Woken::Healthy,
+                    Err(_) => Woken::Gone,
+                },
+                Some(engine) => {
+                    engine.ended().await;
+                    Woken::Gone
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // In this order: who comes while the last leaves is heard first.
+            biased;
+            Some(message) = self.inbox.recv() => Woken::Message(message),
+            woken = engine => woken,
+            ended = &mut self.gateway, if !self.gateway_ended => Woken::GatewayGone(
+                match ended {
+                    Ok(Err(error)) => error,
+                    _ => Error::other("the gateway ended by itself"),
+                },
+            ),
+            signal = self.signals.next() => Woken::Signal(signal),
+            Some(noticed) = self.memory.next() => Woken::Noticed(noticed),
+            () = at(self.grace_over) => Woken::GraceOver,
+            () = at(self.pause_over) => Woken::PauseOver,
+            () = at(self.linger_over) => Woken::LingerOver,
+            () = tokio::time::sleep(TICK), if starting => Woken::Tick,
+        }
+    }
+
+    fn on(&mut self, event: Event) {
+        let before = self.state;
+        let (state, actions) = self.state.on(event);
+        tracing::debug!(?before, ?event, ?state, ?actions, "supervisor");
+        self.state = state;
+        for action in actions {
+            self.act(action, before.phase);
+        }
+    }
+
+    fn act(&mut self, action: Action, before: Phase) {
+        match action {
+            // Those that come too late are told so before they are counted.
+            Action::Refuse => {}
+            Action::StartEngine => self.start_engine(),
+            Action::EndEngine => self.end_engine(before),
+            Action::SayReady => {
+                let took = self.took.clone();
+                for lease in self.leases.values_mut().filter(|lease| !lease.told_ready) {
+                    lease.told_ready = true;
+                    lease.tell.tell(Tell::Ready { took: took.clone() });
+                }
+            }
+            Action::SayRestarting => {
+                self.restarts += 1;
+                let why = (self.failure.as_ref())
+                    .and_then(|error| error.cause.clone())
+                    .unwrap_or_default();
+                for lease in self.leases.values_mut() {
+                    lease.told_ready = false;
+                    lease.tell.tell(Tell::Restarting { why: why.clone() });
+                }
+            }
+            Action::SayFailed => {
+                let error = self
+                    .failure
+                    .clone()
+                    .unwrap_or_else(|| Error::new(Exit::Engine, "the engine has ended"));
+                let _ = self.tell_gateway.send(Engine::Gone(error.message.clone()));
+                self.tell_all(&Tell::Failed(Failure::from(&error)));
+            }
+            Action::SayEnding => self.tell_all(&Tell::Ending),
+            Action::Pause(pause) => self.pause_over = Some(tokio::time::Instant::now() + pause),
+            Action::Linger(linger) => {
+                self.linger_over = Some(tokio::time::Instant::now() + linger);
+            }
+            Action::Exit => self.done = true,
+        }
+    }
+
+    /// Lets go of everything. Sessions that wait for our end see it when the process ends.
+    pub async fn end(mut self) {
+        self.gateway_stop.cancel();
+        let told: Vec<Teller> = std::mem::take(&mut self.leases)
+            .into_values()
+            .map(|lease| lease.tell)
+            .collect();
+        finish(told).await;
+        if !self.gateway_ended {
+            let _ = tokio::time::timeout(FAREWELL_DEADLINE, &mut self.gateway).await;
+        }
+        let clients = async { while self.connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(CLIENT_GRACE + FAREWELL_DEADLINE, clients).await;
+        if let Some(limit) = self.limit.take() {
+            limit.put_back(self.host, Asking::No);
+        }
+        tracing::info!("ended");
+        // Last, so that whoever sees the connections closed finds the port free and nothing of ours left.
+        drop(self.reservation);
+        finish(self.departing).await;
+        self.accepting.abort();
+    }
+}
+
+/// Closes connections once what was said is on its way.
+async fn finish(told: Vec<Teller>) {
+    let all = async {
+        for teller in told {
+            teller.finish().await;
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL_DEADLINE, all).await;
+}
+
+/// Takes connections for as long as somebody listens to them.
+async fn accept(socket: UnixListener, to: mpsc::UnboundedSender<Message>) {
+    let mut connections = JoinSet::new();
+    let mut id = 0;
+    loop {
+        tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok((stream, _)) => {
+                    id += 1;
+                    connections.spawn(connection::run(id, stream, to.clone()));
+                }
+                // Too many open files, for instance: it may be better in a moment.
+                Err(_) => tokio::time::sleep(TICK).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn at(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,57 @@
+//! What is said of the engine to whoever asks.
+
+use super::Owner;
+use crate::engine::server::Server;
+use crate::supervisor::process::engine_log;
+use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status};
+use crate::supervisor::state::Phase;
+
+impl Owner<'_> {
+    pub(super) async fn status(&self) -> Status {
+        let phase = match self.state.phase {
+            Phase::Starting { before: true } | Phase::Waiting => PhaseName::Restarting,
+            Phase::Unclaimed | Phase::Starting { before: false } => match self.progress() {
+                Some(Progress::Downloading { .. }) => PhaseName::Downloading,
+                _ => PhaseName::Loading,
+            },
+            Phase::Ready => PhaseName::Ready,
+            Phase::Ending | Phase::Ended => PhaseName::Ending,
+        };
+        let resident = match &self.engine {
+            Some(engine) => engine.pulse().await.map(|(kib, _)| kib << 10),
+            None => None,
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: PROTOCOL,
+            pid: std::process::id(),
+            port: self.reservation.port,
+            phase,
+            name: self.spec.model.name.clone(),
+            typed: self.spec.model.typed.clone(),
+            served_name: self.spec.model.served_name.clone(),
+            source: self.spec.model.source.clone(),
+            profile: self.spec.model.engine_profile,
+            engine: self.spec.engine.script.clone(),
+            keeps_prefix: self.spec.kept_prefixes().is_some(),
+            context_window: self.memory.window(),
+            output_tokens: self.spec.output_tokens,
+            weights: self.spec.weights,
+            claim: self.spec.claim,
+            resident,
+            memory: self.memory.known(),
+            engine_pid: self.engine.as_ref().map(Server::pid),
+            sessions: self.leases.values().map(|lease| lease.pid).collect(),
+            up: self.started.elapsed().as_secs(),
+            ends_in: self.linger_over.map(|at| {
+                at.saturating_duration_since(tokio::time::Instant::now())
+                    .as_secs()
+            }),
+            busy: self.figures.active() + self.figures.queued(),
+            restarts: self.restarts,
+            figures: self.figures.total(),
+            log: (self.spec.log.clone())
+                .unwrap_or_else(|| engine_log(self.paths, self.reservation.port)),
+        }
+    }
+}
