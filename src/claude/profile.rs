@@ -49,13 +49,17 @@ pub fn prepare(host: &Host, dir: &Path) -> Result<()> {
     })
 }
 
-/// Makes a profile like `own`, the one for local sessions, for a rehearsal in `folder`: with the same settings, and the folder trusted, as nobody is
-/// there to be asked.
-pub fn for_rehearsal(host: &Host, own: &Path, dir: &Path, folder: &Path) -> Result<()> {
+/// Begins a profile like `own`, the one for local sessions, for a rehearsal in `folder`: with the same settings, and the folder trusted, as nobody is
+/// there to be asked. [`prepare`] makes the rest of it.
+pub fn begin_rehearsal(own: &Path, dir: &Path, folder: &Path) -> Result<()> {
     const SAYING: &str = "the profile for a rehearsal cannot be prepared";
-    prepare(host, dir)?;
-    fs_err::copy(own.join("settings.json"), dir.join("settings.json"))
-        .context(Exit::Other, SAYING)?;
+    files::private_folder(dir).context(Exit::Other, SAYING)?;
+    for (from, to) in [
+        (own.join("settings.json"), dir.join("settings.json")),
+        (record_path(own), record_path(dir)),
+    ] {
+        fs_err::copy(from, to).context(Exit::Other, SAYING)?;
+    }
     let folder = folder.to_string_lossy();
     let state = json!({
         "hasCompletedOnboarding": true,
@@ -388,6 +392,35 @@ mod tests {
             expected,
             "a second time changes nothing"
         );
+    }
+
+    #[test]
+    fn a_rehearsals_profile_is_like_the_own_one_and_trusts_its_folder() {
+        let profile = Profile::new();
+        profile.own("agents/a.md", "agent");
+        profile.own(
+            "settings.json",
+            r#"{"language": "French", "permissions": {"allow": ["Bash(ls)"]}}"#,
+        );
+        profile.prepare();
+        profile.write(
+            "settings.json",
+            json!({"permissions": {"allow": ["Bash(make)"]}}),
+        );
+        let dir = profile.dir.with_file_name("rehearsal");
+        begin_rehearsal(&profile.dir, &dir, Path::new("/folder")).expect("begun");
+        profile.prepare();
+        prepare(&profile.host, &dir).expect("prepared");
+        let other = Profile { dir, ..profile };
+        assert_eq!(
+            other.json("settings.json"),
+            json!({"permissions": {"allow": ["Bash(make)"]}})
+        );
+        assert_eq!(
+            other.json(".claude.json"),
+            json!({"hasCompletedOnboarding": true, "projects": {"/folder": {"hasTrustDialogAccepted": true}}})
+        );
+        assert!(other.dir.join("agents/a.md").exists());
     }
 
     #[test]

@@ -542,6 +542,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rehearsal_differs_in_profile_address_and_hooks_alone() {
+        let plan = simple();
+        let rehearsal = plan.clone().for_rehearsal(Path::new("/run/profile"));
+        assert_eq!(rehearsal.set["CLAUDE_CONFIG_DIR"], "/run/profile");
+        let address = "http://127.0.0.1:8000/rehearsal";
+        assert_eq!(rehearsal.set["ANTHROPIC_BASE_URL"], address);
+        assert_eq!(rehearsal.settings["env"]["ANTHROPIC_BASE_URL"], address);
+        assert_eq!(rehearsal.settings["disableAllHooks"], true);
+        let mut same = rehearsal;
+        for name in ["CLAUDE_CONFIG_DIR", "ANTHROPIC_BASE_URL"] {
+            same.set.insert(name.into(), plan.set[name].clone());
+        }
+        same.settings["env"]["ANTHROPIC_BASE_URL"] = "http://127.0.0.1:8000".into();
+        let settings = same.settings.as_object_mut().expect("an object");
+        settings.shift_remove("disableAllHooks");
+        assert!(same.is_same(&plan));
+    }
+
+    #[test]
     fn a_system_prompt_of_the_users_is_joined_with_ours() {
         let plan = plan_with(
             &[],

@@ -97,21 +97,10 @@ fn command(
     let [profile, work]: [PathBuf; 2] = ["profile", "work"].map(|name| folder.path().join(name));
     files::private_folder(&work).context(Exit::Other, SAYING)?;
     let work = fs_err::canonicalize(work).context(Exit::Other, SAYING)?;
-    profile::for_rehearsal(
-        session.host,
-        &session.paths.claude_profile(),
-        &profile,
-        &work,
-    )?;
-    let client = prepare::Client {
-        args: &[OsString::from(QUESTION)],
-        settings: &folder.settings(),
-        port: endpoint.port,
-        token: endpoint.token.clone(),
-        model: endpoint.model,
-        context_window: endpoint.context_window,
-        output_tokens: endpoint.output_tokens,
-    };
+    profile::begin_rehearsal(&session.paths.claude_profile(), &profile, &work)?;
+    let settings = folder.settings();
+    let args = [OsString::from(QUESTION)];
+    let client = endpoint.client(&args, &settings);
     let plan = prepare::plan_client(session.host, session.paths, session.os, &client, features)?
         .for_rehearsal(&profile);
     let command = client::command(
@@ -119,7 +108,7 @@ fn command(
         session.claude,
         &plan,
         &profile,
-        &folder.settings(),
+        &settings,
         &work,
         Output::Inherited,
     )?;

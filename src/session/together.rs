@@ -50,6 +50,21 @@ pub struct Endpoint<'a> {
     pub output_tokens: u64,
 }
 
+impl Endpoint<'_> {
+    /// Claude Code with these arguments, and with its settings in this file.
+    pub(super) fn client<'b>(&'b self, args: &'b [OsString], settings: &'b Path) -> Client<'b> {
+        Client {
+            args,
+            settings,
+            port: self.port,
+            token: self.token.clone(),
+            model: self.model,
+            context_window: self.context_window,
+            output_tokens: self.output_tokens,
+        }
+    }
+}
+
 /// Who keeps the gateway.
 pub(super) trait Keeper {
     /// Claude Code runs as this process.
@@ -129,15 +144,8 @@ fn plan(
     folder: &Folder,
     features: &Features,
 ) -> Result<ClaudePlan> {
-    let client = Client {
-        args: session.args,
-        settings: &folder.settings(),
-        port: endpoint.port,
-        token: endpoint.token.clone(),
-        model: endpoint.model,
-        context_window: endpoint.context_window,
-        output_tokens: endpoint.output_tokens,
-    };
+    let settings = folder.settings();
+    let client = endpoint.client(session.args, &settings);
     prepare::plan_client(session.host, session.paths, session.os, &client, features)
 }
 
