@@ -89,7 +89,8 @@ fn rehearsal_shows_what_the_first_question_begins_with() {
         r#"{
             "includeCoAuthoredBy": false,
             "language": "French",
-            "hooks": {"SessionStart": [{"hooks": [{"type": "command", "command": "echo started >> \"$HOME/hooks\""}]}]}
+            "statusLine": {"type": "command", "command": "echo \"$CLAUDE_CONFIG_DIR\" >> \"$HOME/status\""},
+            "hooks": {"SessionStart": [{"hooks": [{"type": "command", "command": "echo \"$CLAUDE_CONFIG_DIR\" >> \"$HOME/hooks\""}]}]}
         }"#,
     );
     stage.write(
@@ -122,7 +123,12 @@ fn rehearsal_shows_what_the_first_question_begins_with() {
         interactive::leave(&screen);
         drop(screen);
         stage.run(&["stop"]);
-        assert_eq!(stage.read("home/hooks").lines().count(), number + 1);
+        let profile = stage.path("cclocal/data/claude").display().to_string();
+        for ran in ["hooks", "status"] {
+            let ran = stage.read(&format!("home/{ran}"));
+            assert!(ran.lines().all(|its| its == profile), "{ran}");
+            assert!(ran.lines().count() > number, "{ran}");
+        }
         let said = transcripts(&stage.path("cclocal/data/claude"));
         assert!(said.contains("Create hello.txt"));
         assert!(!said.contains("is a rehearsal"), "{said}");
