@@ -32,6 +32,9 @@ const QUESTION: &str = "hi";
 /// How long it may take until it asks: a cold start on a busy machine, many times over.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a killed one may take to be gone.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// One that is under way, or over.
 pub(super) struct Rehearsal {
     stop: CancellationToken,
@@ -79,10 +82,10 @@ impl Rehearsal {
         Some(Self { stop, task })
     }
 
-    /// Ends it, if it is not over.
+    /// Ends it, if it is not over. A process that cannot even be killed, on a disk that does not answer say, is not waited for.
     pub(super) async fn end(self) {
         self.stop.cancel();
-        let _ = self.task.await;
+        let _ = tokio::time::timeout(GRACE, self.task).await;
     }
 }
 
