@@ -13,6 +13,9 @@ const FULL_ATTENTION_INTERVAL: u64 = 4;
 /// Every this many layers of Gemma-4 has full attention, where `layer_types` is missing. Source: mlx-lm 0.31.3, `gemma4_text.py`.
 const SLIDING_WINDOW_PATTERN: u64 = 5;
 
+/// More layers than any model has: a file that says more is not believed, as each takes memory of ours.
+const MOST_LAYERS: u64 = 4096;
+
 /// A model's layers, and the sizes that working memory follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Architecture {
@@ -101,7 +104,7 @@ impl Architecture {
             .or(config.get("model_type"))
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let count = read.number("num_hidden_layers")?;
+        let count = (read.number("num_hidden_layers")).filter(|count| *count <= MOST_LAYERS)?;
         let layer = match model_type {
             _ if model_type.starts_with("gemma4") => Reader::gemma4,
             _ if model_type.starts_with("qwen3_5") || model_type == "qwen3_next" => Reader::hybrid,
@@ -375,6 +378,18 @@ mod tests {
             .map(|layer| layer.feed_forward.dense)
             .collect();
         assert_eq!(widths, [128, 128, 256, 256]);
+    }
+
+    #[test]
+    fn a_file_that_tells_of_endless_layers_is_not_believed() {
+        let told = |layers: u64| {
+            Architecture::of(&serde_json::json!({
+                "model_type": "llama", "hidden_size": 64, "vocab_size": 128, "intermediate_size": 128,
+                "num_attention_heads": 4, "num_hidden_layers": layers,
+            }))
+        };
+        assert_eq!(told(2).expect("read").layers.len(), 2);
+        assert_eq!(told(1_000_000_000_000), None);
     }
 
     #[test]
