@@ -19,10 +19,7 @@ const SIZE: Winsize = Winsize {
 
 /// Running. It gets no keys, and what it shows is thrown away. Should our process vanish, its terminal does, too, and the kernel hangs up on it.
 #[derive(Debug)]
-pub struct Hidden {
-    child: Child,
-    ended: Option<Ended>,
-}
+pub struct Hidden(Child);
 
 impl Hidden {
     pub fn start(command: &mut Command) -> std::io::Result<Self> {
@@ -46,29 +43,24 @@ impl Hidden {
                 let mut shown = [0; 4096];
                 while screen.read(&mut shown).is_ok_and(|length| length > 0) {}
             })?;
-        Ok(Self { child, ended: None })
+        Ok(Self(child))
     }
 
     /// Waits for its end. Can be cancelled and called again.
     pub async fn ended(&mut self) -> Ended {
-        let ended = match self.ended {
-            Some(ended) => ended,
-            None => self.child.ended().await,
-        };
-        self.ended = Some(ended);
-        ended
+        self.0.ended().await
     }
 
     /// Ends it, and what it started in its group.
     pub async fn end(mut self) {
-        self.child.signal_group(Signal::SIGKILL);
+        self.0.signal_group(Signal::SIGKILL);
         self.ended().await;
     }
 }
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        self.child.signal_group(Signal::SIGKILL);
+        self.0.signal_group(Signal::SIGKILL);
     }
 }
 

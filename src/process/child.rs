@@ -48,6 +48,7 @@ pub struct Child {
     collected: Arc<Mutex<bool>>,
     owns_group: bool,
     changes: mpsc::UnboundedReceiver<Change>,
+    ended: Option<Ended>,
 }
 
 impl Child {
@@ -89,6 +90,7 @@ impl Child {
             collected,
             owns_group,
             changes,
+            ended: None,
         })
     }
 
@@ -107,15 +109,23 @@ impl Child {
         self.pid.as_raw()
     }
 
-    /// The next change. After `Ended`, and only then, there are no more: it then waits for ever.
+    /// The next change. `Ended` is the last, and is told again whenever it is asked for.
     pub async fn changed(&mut self) -> Change {
+        if let Some(ended) = self.ended {
+            return Change::Ended(ended);
+        }
         match self.changes.recv().await {
-            Some(change) => change,
+            Some(change) => {
+                if let Change::Ended(ended) = change {
+                    self.ended = Some(ended);
+                }
+                change
+            }
             None => std::future::pending().await,
         }
     }
 
-    /// Waits for the end, passing over stops.
+    /// Waits for the end, passing over stops. Can be cancelled and called again, also after the end.
     pub async fn ended(&mut self) -> Ended {
         loop {
             if let Change::Ended(ended) = self.changed().await {
@@ -219,6 +229,7 @@ mod tests {
         assert_eq!(child.changed().await, Change::Stopped);
         child.signal(Signal::SIGCONT);
         assert_eq!(child.ended().await, Ended::Code(3));
+        assert_eq!(child.ended().await, Ended::Code(3), "it is told again");
         // Signalling what has been collected reaches nobody.
         child.signal(Signal::SIGKILL);
     }
