@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::{Error, Result};
+
 /// A key or a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -11,10 +13,11 @@ impl Secret {
         Self(value.into())
     }
 
-    /// A new random token of 256 bits, as 64 hexadecimal digits.
-    pub fn random() -> std::io::Result<Self> {
+    /// A new random token of 256 bits, as 64 hexadecimal digits. Errors: the system gives no randomness.
+    pub fn random() -> Result<Self> {
         let mut bytes = [0u8; 32];
-        getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
+        getrandom::fill(&mut bytes)
+            .map_err(|error| Error::other("there are no random numbers").cause(error))?;
         Ok(Self(
             bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
         ))

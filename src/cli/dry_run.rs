@@ -12,7 +12,7 @@ use crate::catalog::Source;
 use crate::claude;
 use crate::engine::executable::{self, Found};
 use crate::env_vars;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::Host;
 use crate::hub::Cached;
 use crate::machine::platform::Platform;
@@ -77,8 +77,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         args: &args.claude_args,
         settings: &settings,
         port: args.port.unwrap_or(USUAL_PORT),
-        token: Secret::random()
-            .map_err(|error| Error::other("there are no random numbers").cause(error))?,
+        token: Secret::random()?,
         model: &prepared.model.served_name,
         context_window: prepared.memory.context_window,
         output_tokens: prepared.memory.output_tokens,

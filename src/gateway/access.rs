@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::wire::ApiError;
+use crate::error::Result;
 use crate::secret::Secret;
 
 /// Who asks.
@@ -42,7 +43,7 @@ impl Access {
     }
 
     /// A new token for this lease; one that it had before is valid no longer. Errors: there is no randomness to be had.
-    pub fn grant(&self, lease: u64) -> std::io::Result<Secret> {
+    pub fn grant(&self, lease: u64) -> Result<Secret> {
         let token = Secret::random()?;
         self.tokens()
             .leases

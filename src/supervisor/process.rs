@@ -13,7 +13,7 @@ use super::spec::Spec;
 use super::start::Started;
 use super::startup;
 use crate::engine::log;
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Exit, Result};
 use crate::host::Host;
 use crate::paths::Paths;
 use crate::process;
@@ -87,8 +87,7 @@ fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
         .and_then(|()| std::os::unix::net::UnixListener::bind(&path))
         .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
         .context(Exit::Other, unusable())?;
-    let key = Secret::random()
-        .map_err(|error| Error::other("there are no random numbers").cause(error))?;
+    let key = Secret::random()?;
     reservation.publish(host, &spec.model.served_name, &key)?;
     gateway
         .set_nonblocking(true)

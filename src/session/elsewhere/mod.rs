@@ -123,9 +123,6 @@ impl<'a> Gateway<'a> {
         model: &str,
         window: &Window,
     ) -> Result<Self> {
-        let random = |result: std::io::Result<Secret>| {
-            result.map_err(|error| Error::other("there are no random numbers").cause(error))
-        };
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context(Exit::Other, "the gateway's port cannot be used")?;
@@ -133,8 +130,8 @@ impl<'a> Gateway<'a> {
             .local_addr()
             .context(Exit::Other, "the gateway's port cannot be used")?
             .port();
-        let access = Access::new(&random(Secret::random())?);
-        let token = random(access.grant(OURS))?;
+        let access = Access::new(&Secret::random()?);
+        let token = access.grant(OURS)?;
         // It is taken to be there always: when it does not answer, Claude Code is told so and tries again.
         let (tell_engine, engine) = watch::channel(Engine::Ready {
             base_url: elsewhere.address.base_url().to_owned(),

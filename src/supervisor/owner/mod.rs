@@ -156,8 +156,7 @@ impl<'a> Owner<'a> {
             Ok(Found::Shared(raised)) => Some(raised),
             _ => None,
         };
-        let engine_key = Secret::random()
-            .map_err(|error| Error::other("there are no random numbers").cause(error))?;
+        let engine_key = Secret::random()?;
         Ok(Self {
             host,
             paths,

@@ -83,7 +83,7 @@ impl Owner<'_> {
         let token = match self.access.grant(id) {
             Ok(token) => token,
             Err(error) => {
-                let why = format!("there are no random numbers: {error}");
+                let why = format!("{}: {}", error.message, error.cause.unwrap_or_default());
                 tell.tell(Tell::Refused { why });
                 return;
             }
