@@ -55,8 +55,7 @@ impl Rehearsal {
         let fronts = fronts?.to_owned();
         let typed =
             session.host.stdin_tty && session.host.stdout_tty && prepare::is_interactive(plan);
-        let seen = probe::remembered::<bool>(&fronts, TOPIC, session.claude).is_some();
-        if !typed || seen {
+        if !typed || probe::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
             return None;
         }
         let (folder, command) = command(session, endpoint, features)
