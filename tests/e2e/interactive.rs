@@ -16,11 +16,7 @@ pub fn start_with<'a>(stage: &'a Stage, port: &str, model: &str) -> Screen<'a> {
 
 /// The same in this folder of the stage, with these arguments.
 pub fn start_in<'a>(stage: &'a Stage, folder: &str, arguments: &str) -> Screen<'a> {
-    let screen = Screen::open(stage, 80, 24);
-    let binary = env!("CARGO_BIN_EXE_cclocal");
-    screen.line(&format!(
-        "cd ../{folder}; {binary} {arguments}; echo status=$?"
-    ));
+    let screen = launch(stage, folder, arguments);
     let is_prompt =
         |text: &str| text.contains("Claude Code v") && !text.contains("trust this folder");
     // It is asked once for each folder.
@@ -38,6 +34,25 @@ pub fn start_in<'a>(stage: &'a Stage, folder: &str, arguments: &str) -> Screen<'
     }
     screen.settle();
     screen
+}
+
+/// Types the command in this folder of the stage, on a terminal of its own. Its status is shown when it has ended.
+pub fn launch<'a>(stage: &'a Stage, folder: &str, arguments: &str) -> Screen<'a> {
+    let screen = Screen::open(stage, 80, 24);
+    let binary = env!("CARGO_BIN_EXE_cclocal");
+    screen.line(&format!(
+        "cd ../{folder}; {binary} {arguments}; echo status=$?"
+    ));
+    screen
+}
+
+/// On the stage's own model, in the folder where people work.
+pub fn launch_on<'a>(stage: &'a Stage, port: &str) -> Screen<'a> {
+    launch(
+        stage,
+        "work",
+        &format!("--model ../hermes-llama --port {port}"),
+    )
 }
 
 /// The newest client proposes no, the old one yes.
@@ -72,12 +87,7 @@ fn a_session_from_the_prompt_to_the_file_and_back() {
 #[test]
 fn the_trust_question_is_asked_and_no_means_no() {
     let stage = real::stage(&real::client());
-    let screen = Screen::open(&stage, 80, 24);
-    let binary = env!("CARGO_BIN_EXE_cclocal");
-    screen.line(&format!(
-        "{binary} --model ../hermes-llama --port {}; echo status=$?",
-        free_port()
-    ));
+    let screen = launch_on(&stage, &free_port());
     screen.wait_for("Yes, I trust this folder");
     screen.settle();
     screen.key("Enter");
@@ -116,12 +126,7 @@ fn ctrl_c_is_the_clients_own() {
 #[test]
 fn ctrl_c_while_loading_ends_all_of_it() {
     let stage = real::stage(&real::client());
-    let screen = Screen::open(&stage, 80, 24);
-    let binary = env!("CARGO_BIN_EXE_cclocal");
-    screen.line(&format!(
-        "{binary} --model ../hermes-llama --port {}; echo status=$?",
-        free_port()
-    ));
+    let screen = launch_on(&stage, &free_port());
     screen.wait_for("loading");
     screen.key("C-c");
     screen.wait_for("status=130");

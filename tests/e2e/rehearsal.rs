@@ -147,12 +147,7 @@ fn rehearsal_shows_what_the_first_question_begins_with() {
 #[test]
 fn rehearsal_ends_with_a_session_that_is_killed() {
     let stage = real::stage(&real::client());
-    let screen = Screen::open(&stage, 80, 24);
-    let binary = env!("CARGO_BIN_EXE_cclocal");
-    screen.line(&format!(
-        "{binary} --model ../hermes-llama --port {}; echo status=$?",
-        free_port()
-    ));
+    let screen = interactive::launch_on(&stage, &free_port());
     let settings = "/claude-settings.json";
     let rehearsing = |pid: &i32| {
         let said = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::interactive;
 use crate::real::{self, free_port, launch};
 use crate::screen::Screen;
 use crate::support::{Stage, finish, signal};
@@ -57,12 +58,8 @@ fn session_pid(stage: &Stage) -> i32 {
 fn while_the_client_has_the_terminal() {
     for (sent, status) in ALL.into_iter().skip(1) {
         let stage = real::stage(&real::client());
-        let screen = Screen::open(&stage, 80, 24);
         let port = free_port();
-        let binary = env!("CARGO_BIN_EXE_cclocal");
-        screen.line(&format!(
-            "{binary} --model ../hermes-llama --port {port}; echo status=$?"
-        ));
+        let screen = interactive::launch_on(&stage, &port);
         screen.wait_for("Yes, I trust this folder");
         let pid = nix::unistd::Pid::from_raw(session_pid(&stage));
         nix::sys::signal::kill(pid, sent).expect("signalled");
