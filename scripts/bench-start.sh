@@ -145,9 +145,14 @@ def rehearsals():
 
 def unseen(argv, env):
     """The first session of a Claude Code that was not seen yet: another one starts beside it."""
-    for seen in rehearsals():
-        os.remove(seen)
-    return prompt(argv, env)
+    seen = {path: open(path).read() for path in rehearsals()}
+    for path in seen:
+        os.remove(path)
+    seconds = prompt(argv, env)
+    for path, text in seen.items():
+        with open(path, "w") as file:
+            file.write(text)
+    return seconds
 
 
 kinds = {"claude": (prompt, plain, plain_environment), "cclocal": (prompt, launch, environment), "unseen": (unseen, launch, environment)}
@@ -157,16 +162,12 @@ wait_until("the rehearsal of the session that stays", rehearsals)
 first = Terminal(launch, environment)
 wait_until("the rehearsal", lambda: len(rehearsals()) == 2)
 first.end()
-seen = {path: open(path).read() for path in rehearsals()}
 load = os.getloadavg()[0]
 times = {kind: [] for kind in kinds}
 for run in range(runs):
     for kind in (list(kinds) if run % 2 == 0 else list(reversed(kinds))):
         measure, *how = kinds[kind]
         times[kind].append(measure(*how))
-        for path, text in seen.items():
-            with open(path, "w") as file:
-                file.write(text)
 warm = {kind: median(taken) for kind, taken in times.items()}
 
 # What is ours of it: until the client is started. A client that ends at once takes the real one's place.
