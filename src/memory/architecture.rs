@@ -16,6 +16,10 @@ const SLIDING_WINDOW_PATTERN: u64 = 5;
 /// More layers than any model has: a file that says more is not believed, as each takes memory of ours.
 const MOST_LAYERS: u64 = 4096;
 
+/// Larger than any size in a model: a number above it is not believed, as what is computed from it would not fit in 64 bits. The longest context may be:
+/// nothing is multiplied by it.
+const LARGEST: u64 = 1 << 24;
+
 /// A model's layers, and the sizes that working memory follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Architecture {
@@ -126,7 +130,7 @@ impl Architecture {
         Some(Self {
             hidden: read.number("hidden_size")?,
             vocabulary: read.number("vocab_size")?,
-            longest_context: read.number("max_position_embeddings"),
+            longest_context: text.get("max_position_embeddings").and_then(Value::as_u64),
             number: if single { 2 * HALF } else { HALF },
             layers,
             known: is_known(model_type),
@@ -167,7 +171,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn number(&self, key: &str) -> Option<u64> {
-        self.text.get(key).and_then(Value::as_u64)
+        let number = self.text.get(key).and_then(Value::as_u64);
+        number.filter(|number| *number <= LARGEST)
     }
 
     fn flag(&self, key: &str) -> bool {
@@ -381,15 +386,28 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_tells_of_endless_layers_is_not_believed() {
-        let told = |layers: u64| {
-            Architecture::of(&serde_json::json!({
-                "model_type": "llama", "hidden_size": 64, "vocab_size": 128, "intermediate_size": 128,
-                "num_attention_heads": 4, "num_hidden_layers": layers,
-            }))
-        };
-        assert_eq!(told(2).expect("read").layers.len(), 2);
-        assert_eq!(told(1_000_000_000_000), None);
+    fn a_file_that_tells_of_endless_layers_or_sizes_is_not_believed() {
+        let mut config = json!({
+            "model_type": "llama", "hidden_size": 64, "vocab_size": 128, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_hidden_layers": 2, "max_position_embeddings": u64::MAX,
+        });
+        let told = Architecture::of(&config).expect("read");
+        assert_eq!(told.layers.len(), 2);
+        assert_eq!(told.longest_context, Some(u64::MAX));
+        for key in [
+            "hidden_size",
+            "vocab_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_hidden_layers",
+        ] {
+            let before = config[key].take();
+            for number in [1 << 40, u64::MAX] {
+                config[key] = json!(number);
+                assert_eq!(Architecture::of(&config), None, "{key}");
+            }
+            config[key] = before;
+        }
     }
 
     #[test]
