@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cclocal::catalog::Form;
 use cclocal::gateway::wire::Served;
 use cclocal::gateway::{Access, Engine, Settings, serve};
 use cclocal::secret::Secret;
@@ -105,7 +106,8 @@ impl Gateway {
                 let served = Served {
                     name: "served".into(),
                     output_tokens: 8192,
-                    tool_call_parser: "hermes".into(),
+                    form: Some(Form::Hermes),
+                    shows_thoughts: false,
                 };
                 let (_engine, engine) = watch::channel(Engine::Ready {
                     base_url: format!("http://127.0.0.1:{engine}"),

@@ -2,8 +2,10 @@
 
 mod choice;
 mod entry;
+mod form;
 mod id;
 
 pub use choice::{Choice, Model, Source, resolve};
 pub use entry::{Catalog, EngineProfile, Entry, catalog};
+pub use form::Form;
 pub use id::{ModelArgument, parse_model_argument};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use cclocal::catalog::Form;
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{GRACE, Launch, Server};
 use cclocal::gateway::wire::{self, Repair, Request, Served, Usage};
@@ -138,7 +139,8 @@ impl Engine {
         let served = Served {
             name: "served".into(),
             output_tokens: 8192,
-            tool_call_parser: "hermes".into(),
+            form: Some(Form::Hermes),
+            shows_thoughts: false,
         };
         wire::messages(body.to_string().as_bytes(), &served).expect("a request")
     }

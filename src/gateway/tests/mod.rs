@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Access, Engine, Figures, Limits, Settings, serve, wire};
+use crate::catalog::Form;
 use crate::secret::Secret;
 
 /// Far beyond what anything here takes; only a hang reaches it.
@@ -72,7 +73,8 @@ impl Stage {
         let served = wire::Served {
             name: "served".into(),
             output_tokens: 8192,
-            tool_call_parser: "hermes".into(),
+            form: Some(Form::Hermes),
+            shows_thoughts: false,
         };
         let mut settings = Settings {
             limits: limits(),

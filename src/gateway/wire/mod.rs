@@ -12,6 +12,8 @@
 //!   replaced by a sentence and `max_tokens`, on which the client lets the model try again. See [`mod@notice`].
 //! - A reply that breaks off is tried again by the client as long as it has not seen the end of a content block. See [`mod@stream`].
 
+use crate::catalog::Form;
+
 mod error;
 mod fold;
 mod json;
@@ -35,8 +37,10 @@ pub struct Served {
     pub name: String,
     /// The longest reply, in tokens. A request for more is cut down to it.
     pub output_tokens: u64,
-    /// The engine's tool-call parser, such as `gemma4`.
-    pub tool_call_parser: String,
+    /// How the model writes tool calls. None: not known, so the engine's own parser is relied on.
+    pub form: Option<Form>,
+    /// Whether thoughts are shown, as thinking blocks. Else they are left out.
+    pub shows_thoughts: bool,
 }
 
 /// Tokens of one request, as they are reported to the client.

@@ -462,7 +462,8 @@ fn served() -> Served {
     Served {
         name: "org/model".into(),
         output_tokens: 8192,
-        tool_call_parser: "hermes".into(),
+        form: Some(Form::Hermes),
+        shows_thoughts: false,
     }
 }
 

@@ -141,7 +141,8 @@ impl<'a> Gateway<'a> {
         let served = wire::Served {
             name: model.to_owned(),
             output_tokens: window.output_tokens,
-            tool_call_parser: "auto".into(),
+            form: None,
+            shows_thoughts: true,
         };
         let settings = Settings {
             // Others may use it, too: what it works at is not ours to cancel.

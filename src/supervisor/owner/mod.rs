@@ -31,6 +31,7 @@ use super::spec::Spec;
 use super::startup::Startup;
 use super::state::{self, Action, Event, Phase, State};
 use super::watcher::Noticed;
+use crate::catalog::Form;
 use crate::engine::server::Server;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::access::Access;
@@ -134,7 +135,8 @@ impl<'a> Owner<'a> {
             served: wire::Served {
                 name: spec.model.served_name.clone(),
                 output_tokens: spec.output_tokens,
-                tool_call_parser: spec.model.tool_call_parser.clone(),
+                form: Form::of_engine_parser(&spec.model.tool_call_parser),
+                shows_thoughts: false,
             },
             engine,
             window: memory.follow_window(),
