@@ -13,6 +13,7 @@ mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tool_calls;
 mod upstream;
 mod warm;
 pub mod wire;

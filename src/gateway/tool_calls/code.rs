@@ -1,0 +1,155 @@
+//! Where in a Markdown text code stands: a marker that is quoted there is no tool call.
+
+/// The state at the end of the text so far. Fed piece by piece.
+#[derive(Debug, Clone, Default)]
+pub struct Code {
+    /// The fence that is open: its character and length.
+    fence: Option<(char, usize)>,
+    /// The beginning of the line that is being read.
+    line: String,
+    /// The length of the run of backticks that opened the code span of this line. 0: none is open.
+    span: usize,
+    /// The length of the run of backticks that the text ends in.
+    run: usize,
+    last: Option<char>,
+    has_closed_a_fence: bool,
+}
+
+/// As much of a line as can tell whether it is a fence, in bytes.
+const LINE: usize = 120;
+
+impl Code {
+    pub fn feed(&mut self, text: &str) {
+        for letter in text.chars() {
+            self.take(letter);
+        }
+    }
+
+    fn take(&mut self, letter: char) {
+        if letter == '`' {
+            self.run += 1;
+        } else if self.run > 0 {
+            self.span = match self.span {
+                0 => self.run,
+                span if span == self.run => 0,
+                span => span,
+            };
+            self.run = 0;
+        }
+        if letter == '\n' {
+            self.end_line();
+        } else if self.line.len() < LINE {
+            self.line.push(letter);
+        }
+        self.last = Some(letter);
+    }
+
+    fn end_line(&mut self) {
+        let line = self.line.trim();
+        match (self.fence, fence(line)) {
+            (None, opened) => self.fence = opened,
+            (Some((open, length)), Some((closing, run)))
+                if open == closing && run >= length && run == line.len() =>
+            {
+                self.fence = None;
+                self.has_closed_a_fence = true;
+            }
+            _ => {}
+        }
+        self.line.clear();
+        self.span = 0;
+        self.run = 0;
+    }
+
+    /// Whether the next character stands in a fenced block, or in the line that opens one.
+    pub fn is_fenced(&self) -> bool {
+        self.fence.is_some() || fence(self.line.trim_start()).is_some()
+    }
+
+    /// Whether the next character stands in a code span, or in a quoted line.
+    pub fn is_quoted(&self) -> bool {
+        let span = match (self.span, self.run) {
+            (span, 0) => span,
+            (0, run) => run,
+            (span, run) if span == run => 0,
+            (span, _) => span,
+        };
+        self.fence.is_none() && (span > 0 || self.line.trim_start().starts_with('>'))
+    }
+
+    /// The quotation mark that would close the one in front of the next character.
+    pub fn closing_quote(&self) -> Option<char> {
+        match self.last? {
+            quote @ ('"' | '\'') => Some(quote),
+            '“' | '„' => Some('”'),
+            '‘' => Some('’'),
+            '«' => Some('»'),
+            _ => None,
+        }
+    }
+
+    /// Whether a fenced block has come to its end.
+    pub fn has_closed_a_fence(&self) -> bool {
+        self.has_closed_a_fence
+    }
+
+    /// Whether nothing but white space stands in front of the next character in its line.
+    pub fn is_line_start(&self) -> bool {
+        self.line.trim().is_empty()
+    }
+}
+
+/// The fence that a line without white space in front opens or closes.
+fn fence(line: &str) -> Option<(char, usize)> {
+    let mark = line
+        .chars()
+        .next()
+        .filter(|mark| matches!(mark, '`' | '~'))?;
+    let run = line.chars().take_while(|letter| *letter == mark).count();
+    // A span of code that is closed in the same line is no fence.
+    (run >= 3 && !(mark == '`' && line[run..].contains('`'))).then_some((mark, run))
+}
+
+/// Whether a line of `text` closes the fence that is open at its beginning.
+pub fn closes_a_fence(text: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim();
+        fence(line).is_some_and(|(_, run)| run == line.len())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_told_from_prose() {
+        for (text, fenced, quoted) in [
+            ("", false, false),
+            ("call ", false, false),
+            ("call `", false, true),
+            ("call `x` ", false, false),
+            ("call ``a ` b", false, true),
+            ("a `stray\n", false, false),
+            ("```\n", true, false),
+            ("```xml\na\n", true, false),
+            ("```\na\n```\n", false, false),
+            ("````\n```\n", true, false),
+            ("~~~\n```\n", true, false),
+            ("```not``` ", false, false),
+            ("  ```json", true, false),
+            ("> said: ", false, true),
+        ] {
+            let mut code = Code::default();
+            code.feed(text);
+            assert_eq!(code.is_fenced(), fenced, "{text:?}");
+            assert_eq!(code.is_quoted() && !fenced, quoted, "{text:?}");
+            let mut split = Code::default();
+            text.chars()
+                .for_each(|letter| split.feed(&letter.to_string()));
+            assert_eq!(split.is_fenced(), fenced, "{text:?}");
+        }
+        assert!(closes_a_fence("\n```\nso"));
+        assert!(!closes_a_fence("```rust\nso"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Where calls begin and end, for forms whose content isn't escaped.
+//!
+//! The end marker of a call can stand inside of what it writes: a file about tool calls. So openings and closings are taken together. Where they
+//! nest, an inner pair is content. Where they don't, the content has an opening or a closing too many: then the only end that leaves no closing over
+//! is taken, and if there are several, the text has several meanings and none is guessed.
+
+use std::ops::Range;
+
+/// An opening or a closing in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub range: Range<usize>,
+    pub is_opening: bool,
+}
+
+/// Openings and closings, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct Marks {
+    marks: Vec<Mark>,
+    /// Openings less closings in front of each mark, and at the end.
+    depth: Vec<i64>,
+    /// The least depth from each mark on.
+    least: Vec<i64>,
+}
+
+/// Where a call ends that begins with a certain mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// With this closing.
+    Closing(usize),
+    /// There is no closing.
+    Missing,
+    /// Several closings may be its end.
+    Several,
+}
+
+impl Marks {
+    /// `length`: of the text. A last call without a closing is closed at the end of the text.
+    pub fn new(mut marks: Vec<Mark>, length: usize) -> Self {
+        if marks.last().is_some_and(|mark| mark.is_opening) {
+            marks.push(Mark {
+                range: length..length,
+                is_opening: false,
+            });
+        }
+        let mut depth = vec![0];
+        for mark in &marks {
+            let now = depth[depth.len() - 1];
+            depth.push(now + if mark.is_opening { 1 } else { -1 });
+        }
+        let mut least = depth.clone();
+        for index in (0..marks.len()).rev() {
+            least[index] = least[index].min(least[index + 1]);
+        }
+        Self {
+            marks,
+            depth,
+            least,
+        }
+    }
+
+    pub fn mark(&self, index: usize) -> &Mark {
+        &self.marks[index]
+    }
+
+    /// The opening that stands at this place.
+    pub fn opening_at(&self, at: usize) -> Option<usize> {
+        let index = self.marks.partition_point(|mark| mark.range.start < at);
+        let mark = self.marks.get(index)?;
+        (mark.is_opening && mark.range.start == at).then_some(index)
+    }
+
+    /// The end of the call that begins with this opening.
+    pub fn end(&self, opening: usize) -> End {
+        let outside = self.depth[opening];
+        let closing =
+            (opening + 1..self.marks.len()).find(|index| self.depth[index + 1] == outside);
+        if let Some(closing) = closing
+            && self.is_whole_from(closing + 1)
+        {
+            return End::Closing(closing);
+        }
+        // Behind a call comes the next one, or no mark at all.
+        let mut ends = (opening + 1..self.marks.len()).filter(|index| {
+            let is_last = index + 1 == self.marks.len();
+            !self.marks[*index].is_opening && (is_last || self.marks[index + 1].is_opening)
+        });
+        match (ends.next(), ends.next()) {
+            (None, _) => End::Missing,
+            (Some(end), None) => End::Closing(end),
+            (Some(_), Some(_)) => End::Several,
+        }
+    }
+
+    /// Whether the marks from here on are pairs.
+    fn is_whole_from(&self, index: usize) -> bool {
+        let depth = self.depth[index];
+        self.least[index] >= depth && self.depth[self.marks.len()] == depth
+    }
+
+    /// The pairs between two marks: content of the call that they belong to. Empty if they are no pairs.
+    pub fn pairs(&self, opening: usize, closing: usize) -> Vec<Range<usize>> {
+        let mut pairs = Vec::new();
+        let base = self.depth[opening + 1];
+        let mut start = None;
+        for index in opening + 1..closing {
+            if self.depth[index + 1] < base {
+                return Vec::new();
+            }
+            if self.marks[index].is_opening && self.depth[index] == base {
+                start = Some(self.marks[index].range.start);
+            }
+            if self.depth[index + 1] == base
+                && let Some(start) = start.take()
+            {
+                pairs.push(start..self.marks[index].range.end);
+            }
+        }
+        if start.is_some() { Vec::new() } else { pairs }
+    }
+}
+
+/// The length of white space at the beginning of a text.
+pub fn space(text: &str) -> usize {
+    text.len() - text.trim_start().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `O` opens, `E` closes; each is one byte long.
+    fn marks(text: &str) -> Marks {
+        let marks = text
+            .char_indices()
+            .filter(|(_, letter)| "OE".contains(*letter));
+        let marks = marks.map(|(at, letter)| Mark {
+            range: at..at + 1,
+            is_opening: letter == 'O',
+        });
+        Marks::new(marks.collect(), text.len())
+    }
+
+    #[test]
+    fn a_call_ends_where_no_closing_is_left_over() {
+        for (text, end) in [
+            ("OE", End::Closing(1)),
+            ("OEOE", End::Closing(1)),
+            ("OOEE", End::Closing(3)),
+            ("OOEOEE", End::Closing(5)),
+            ("OEE", End::Closing(2)),
+            ("OEEE", End::Closing(3)),
+            ("OOE", End::Closing(2)),
+            ("O", End::Closing(1)),
+            ("OEO", End::Closing(1)),
+            // A closing or an opening too many, and another call: it has two meanings.
+            ("OEEOE", End::Several),
+            ("OOEOE", End::Several),
+        ] {
+            assert_eq!(marks(text).end(0), end, "{text}");
+        }
+    }
+
+    #[test]
+    fn pairs_in_a_call_are_its_content() {
+        let pairs = |text: &str| {
+            let marks = marks(text);
+            let End::Closing(end) = marks.end(0) else {
+                panic!("{text}");
+            };
+            marks.pairs(0, end)
+        };
+        assert_eq!(pairs("O O E OOEE E"), [2..5, 6..10]);
+        assert!(pairs("OE").is_empty());
+        assert!(pairs("OEE").is_empty());
+        assert!(pairs("OOE").is_empty());
+    }
+}

@@ -1,0 +1,488 @@
+//! Calls between `<tool_call>` and `</tool_call>`: what stands inside tells which of three forms it is.
+//!
+//! - a JSON object (Qwen2.5, Qwen3, Hermes);
+//! - `<function=NAME>` and `<parameter=KEY>` (Qwen3-Coder, Qwen3.5), also without `<tool_call>` around it;
+//! - the name, `<arg_key>` and `<arg_value>` (GLM).
+
+use std::ops::Range;
+
+use super::schema::{Argument, Tool, Tools, Written};
+use super::segments::{End, Mark, Marks, space};
+use super::{Call, Found, Wrong, json};
+
+pub const OPEN: &str = "<tool_call>";
+pub const CLOSE: &str = "</tool_call>";
+pub const FUNCTION: &str = "<function=";
+const FUNCTION_CLOSE: &str = "</function>";
+const PARAMETER: &str = "<parameter=";
+const PARAMETER_CLOSE: &str = "</parameter>";
+const KEY: &str = "<arg_key>";
+const KEY_CLOSE: &str = "</arg_key>";
+const VALUE: &str = "<arg_value>";
+const VALUE_CLOSE: &str = "</arg_value>";
+
+/// The longest name of a tool or an argument, in bytes.
+const NAME: usize = 256;
+
+/// How a call goes on behind its opening marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Json,
+    Function,
+    /// `<function=` without `<tool_call>`.
+    BareFunction,
+    Keyed,
+}
+
+/// What stands behind an opening marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    Call(Kind),
+    /// It could still become a call.
+    More,
+    No,
+}
+
+/// Looks at a text that begins with a marker.
+pub fn probe(text: &str) -> Probe {
+    let Some(rest) = text.strip_prefix(OPEN) else {
+        return function(text, Kind::BareFunction);
+    };
+    let rest = rest.trim_start();
+    if rest.is_empty() || FUNCTION.starts_with(rest) {
+        return Probe::More;
+    }
+    if rest.starts_with(FUNCTION) {
+        return function(rest, Kind::Function);
+    }
+    if let Some(inside) = rest.strip_prefix(['{', '[']) {
+        let inside = inside
+            .trim_start()
+            .trim_start_matches(['{', '['])
+            .trim_start();
+        return match inside.chars().next() {
+            None => Probe::More,
+            Some('"' | '\'') => Probe::Call(Kind::Json),
+            Some(letter) if letter.is_ascii_alphabetic() => Probe::Call(Kind::Json),
+            Some(_) => Probe::No,
+        };
+    }
+    let end = rest.find(|letter: char| !is_name(letter));
+    let Some(end) = end else {
+        return if rest.len() > NAME {
+            Probe::No
+        } else {
+            Probe::More
+        };
+    };
+    let behind = rest[end..].trim_start();
+    if end == 0 || end > NAME {
+        Probe::No
+    } else if behind.starts_with(KEY) || behind.starts_with(CLOSE) {
+        Probe::Call(Kind::Keyed)
+    } else if KEY.starts_with(behind) || CLOSE.starts_with(behind) {
+        Probe::More
+    } else {
+        Probe::No
+    }
+}
+
+fn is_name(letter: char) -> bool {
+    letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':' | '/')
+}
+
+fn function(text: &str, kind: Kind) -> Probe {
+    let Some(rest) = text.strip_prefix(FUNCTION) else {
+        return Probe::No;
+    };
+    let Some(end) = rest.find(|letter: char| !is_name(letter)) else {
+        return if rest.len() > NAME {
+            Probe::No
+        } else {
+            Probe::More
+        };
+    };
+    let Some(behind) = rest[end..].strip_prefix('>').filter(|_| end > 0) else {
+        return Probe::No;
+    };
+    let behind = behind.trim_start();
+    if behind.starts_with(PARAMETER) || behind.starts_with(FUNCTION_CLOSE) {
+        Probe::Call(kind)
+    } else if PARAMETER.starts_with(behind) || FUNCTION_CLOSE.starts_with(behind) {
+        Probe::More
+    } else if kind == Kind::Function {
+        // Behind `<tool_call>` it is meant as a call, whatever is wrong with it.
+        Probe::Call(kind)
+    } else {
+        Probe::No
+    }
+}
+
+/// Reads the calls of a text whose marks are known, kind by kind.
+pub struct Reader<'a> {
+    text: &'a str,
+    tools: &'a Tools,
+    marks: [Option<Marks>; 4],
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a str, tools: &'a Tools) -> Self {
+        Self {
+            text,
+            tools,
+            marks: [None, None, None, None],
+        }
+    }
+
+    /// Reads the call that begins with the marker at `at`.
+    pub fn call(&mut self, at: usize) -> Result<Found, Wrong> {
+        match probe(&self.text[at..]) {
+            Probe::Call(Kind::Json) => self.json(at),
+            Probe::Call(kind) => self.keyed(at, kind),
+            Probe::More | Probe::No => Err(Wrong::Unreadable { tool: None }),
+        }
+    }
+
+    fn json(&mut self, at: usize) -> Result<Found, Wrong> {
+        let text = self.text;
+        let mut start = at + OPEN.len();
+        start += space(&text[start..]);
+        let is_list = text[start..].starts_with('[');
+        if is_list {
+            start += 1;
+            start += space(&text[start..]);
+        }
+        let mut calls = Vec::new();
+        let mut end = start;
+        // Several objects may stand in one pair of markers.
+        while text[end..].starts_with('{') {
+            match json::call(text, end, self.tools) {
+                Ok(read) => {
+                    calls.push(read.call);
+                    end = read.end;
+                    if read.lacks_end {
+                        return Ok(Found::new(calls, end, true));
+                    }
+                    end += space(&text[end..]);
+                    let behind = text[end..].trim_start_matches([',', ';']);
+                    let next = text.len() - behind.len() + space(behind);
+                    if text[next..].starts_with('{') {
+                        end = next;
+                    }
+                }
+                Err(wrong) if calls.is_empty() => return self.json_with_quotes(at, wrong),
+                Err(wrong) => return Err(wrong),
+            }
+        }
+        // A bracket too many.
+        let behind = text[end..].trim_start_matches(|letter: char| {
+            letter.is_whitespace() || matches!(letter, '}' | ']')
+        });
+        let behind_at = text.len() - behind.len();
+        let has_close = behind.starts_with(CLOSE);
+        if has_close {
+            end = behind_at + CLOSE.len();
+        } else if behind.is_empty() {
+            end = text.len();
+        }
+        Ok(Found::new(calls, end, !has_close))
+    }
+
+    fn json_with_quotes(&mut self, at: usize, wrong: Wrong) -> Result<Found, Wrong> {
+        let (text, tools) = (self.text, self.tools);
+        let marks = self.marks(Kind::Json);
+        let Some(opening) = marks.opening_at(at) else {
+            return Err(wrong);
+        };
+        match marks.end(opening) {
+            End::Closing(closing) => {
+                let start = marks.mark(opening).range.end;
+                let end = marks.mark(closing).range.clone();
+                let call = json::call_with_quotes(text[start..end.start].trim(), tools)?;
+                Ok(Found::new(vec![call], end.end, end.is_empty()))
+            }
+            End::Missing | End::Several => Err(wrong),
+        }
+    }
+
+    fn keyed(&mut self, at: usize, kind: Kind) -> Result<Found, Wrong> {
+        let (text, tools) = (self.text, self.tools);
+        let marks = self.marks(kind);
+        let opening = marks
+            .opening_at(at)
+            .ok_or(Wrong::Unreadable { tool: None })?;
+        let start = marks.mark(opening).range.end;
+        let header = &text[at..start];
+        let written = header
+            .trim_start_matches(OPEN)
+            .trim_start()
+            .trim_start_matches(FUNCTION)
+            .trim_end_matches('>');
+        let name = tools.name(written);
+        let unreadable = || Wrong::Unreadable {
+            tool: Some(name.to_owned()),
+        };
+        let (closing, end) = match marks.end(opening) {
+            End::Closing(closing) => (closing, marks.mark(closing).range.clone()),
+            End::Missing => return Err(unreadable()),
+            End::Several => {
+                return Err(Wrong::Ambiguous {
+                    tool: name.to_owned(),
+                });
+            }
+        };
+        let opaque = marks.pairs(opening, closing);
+        let body = Body {
+            text,
+            range: start..end.start,
+            is_closed: !end.is_empty(),
+            opaque,
+            kind,
+            tool: tools.get(name),
+        };
+        let arguments = body.arguments().map_err(|fault| match fault {
+            BodyFault::Unreadable => unreadable(),
+            BodyFault::Cut => Wrong::Cut {
+                tool: Some(name.to_owned()),
+            },
+            BodyFault::Ambiguous => Wrong::Ambiguous {
+                tool: name.to_owned(),
+            },
+        })?;
+        let call = Call::new(name, arguments, tools);
+        Ok(Found::new(vec![call], end.end, end.is_empty()))
+    }
+
+    fn marks(&mut self, kind: Kind) -> &Marks {
+        let slot = &mut self.marks[kind as usize];
+        slot.get_or_insert_with(|| Marks::new(marks(self.text, kind), self.text.len()))
+    }
+}
+
+/// The openings and closings of this kind.
+fn marks(text: &str, kind: Kind) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find('<') {
+        at += found;
+        let (opening, closing) = match kind {
+            Kind::Json => json_mark(&text[at..]),
+            Kind::Function | Kind::BareFunction => function_mark(&text[at..], kind),
+            Kind::Keyed => keyed_mark(&text[at..]),
+        };
+        let start = at;
+        if let Some(length) = opening {
+            at += length;
+            marks.push(Mark {
+                range: start..at,
+                is_opening: true,
+            });
+        }
+        if let Some(length) = closing {
+            // White space in front of a closing that follows its opening belongs to neither.
+            let start = at;
+            at += length;
+            marks.push(Mark {
+                range: start..at,
+                is_opening: false,
+            });
+        }
+        if at == start {
+            at += 1;
+        }
+    }
+    marks
+}
+
+/// The lengths of an opening, and of a closing behind it or in its place.
+type Lengths = (Option<usize>, Option<usize>);
+
+fn json_mark(text: &str) -> Lengths {
+    if text.starts_with(CLOSE) {
+        return (None, Some(CLOSE.len()));
+    }
+    let is_opening = probe(text) == Probe::Call(Kind::Json);
+    (is_opening.then_some(OPEN.len()), None)
+}
+
+/// The length of these parts one after the other, with white space between them. A part in brackets may be missing at the end of the text.
+fn parts(text: &str, parts: &[&str]) -> Option<usize> {
+    let mut at = 0;
+    for (number, part) in parts.iter().enumerate() {
+        let next = at + space(&text[at..]);
+        if number > 0 && next == text.len() {
+            return Some(next);
+        }
+        at = next + text[next..].strip_prefix(part).map(|_| part.len())?;
+    }
+    Some(at)
+}
+
+fn function_mark(text: &str, kind: Kind) -> Lengths {
+    let mut closing = vec![FUNCTION_CLOSE];
+    if kind == Kind::Function {
+        closing.push(CLOSE);
+    }
+    if text.starts_with(PARAMETER_CLOSE) {
+        let rest = &text[PARAMETER_CLOSE.len()..];
+        let gap = space(rest);
+        if rest[gap..].is_empty() {
+            return (None, None);
+        }
+        let length = parts(&rest[gap..], &closing);
+        return (
+            None,
+            length.map(|length| PARAMETER_CLOSE.len() + gap + length),
+        );
+    }
+    if probe(text) != Probe::Call(kind) {
+        return (None, None);
+    }
+    let Some(end) = text
+        .find('>')
+        .filter(|_| kind == Kind::BareFunction)
+        .or_else(|| {
+            let start = text.find(FUNCTION)?;
+            Some(start + text[start..].find('>')?)
+        })
+    else {
+        return (None, None);
+    };
+    let opening = end + 1;
+    // A call without arguments.
+    let gap = space(&text[opening..]);
+    let length = parts(&text[opening + gap..], &closing);
+    (Some(opening), length.map(|length| gap + length))
+}
+
+fn keyed_mark(text: &str) -> Lengths {
+    if text.starts_with(VALUE_CLOSE) {
+        let length = parts(text, &[VALUE_CLOSE, CLOSE]);
+        // At the end of the text the value's own end is all there is.
+        let is_end = text[VALUE_CLOSE.len()..].trim_start().is_empty();
+        return (None, length.filter(|_| !is_end));
+    }
+    if probe(text) != Probe::Call(Kind::Keyed) {
+        return (None, None);
+    }
+    let gap = OPEN.len() + space(&text[OPEN.len()..]);
+    let name = text[gap..]
+        .find(|letter: char| !is_name(letter))
+        .unwrap_or(text.len() - gap);
+    let opening = gap + name;
+    let behind = opening + space(&text[opening..]);
+    let is_empty = text[behind..].starts_with(CLOSE);
+    let closing = is_empty.then(|| behind - opening + CLOSE.len());
+    (Some(opening), closing)
+}
+
+/// The part of a call that holds its arguments. Of the last one only the end marker may be gone: it is part of the call's.
+struct Body<'a> {
+    text: &'a str,
+    range: Range<usize>,
+    /// The call has an end marker, which begins with that of its last argument.
+    is_closed: bool,
+    opaque: Vec<Range<usize>>,
+    kind: Kind,
+    tool: Option<&'a Tool>,
+}
+
+enum BodyFault {
+    Unreadable,
+    Cut,
+    Ambiguous,
+}
+
+impl<'a> Body<'a> {
+    fn arguments(&self) -> Result<Vec<Argument<'a>>, BodyFault> {
+        let mut arguments: Vec<Argument> = Vec::new();
+        let start = self.range.start + space(self.rest(self.range.start));
+        if start == self.range.end {
+            return Ok(arguments);
+        }
+        let (mut key, mut start) = self.key(start).ok_or(BodyFault::Unreadable)?;
+        let close = match self.kind {
+            Kind::Keyed => VALUE_CLOSE,
+            _ => PARAMETER_CLOSE,
+        };
+        let mut from = start;
+        loop {
+            let Some(found) = self.rest(from).find(close) else {
+                break;
+            };
+            let at = from + found;
+            from = at + close.len();
+            let index = self.opaque.partition_point(|part| part.end <= at);
+            if let Some(part) = self.opaque.get(index).filter(|part| part.start <= at) {
+                from = part.end;
+                continue;
+            }
+            let next = from + space(self.rest(from));
+            if next == self.range.end && !self.is_closed {
+                arguments.push(self.argument(key, start..at));
+                return Ok(arguments);
+            }
+            let Some((next_key, next_start)) = self.key(next) else {
+                continue;
+            };
+            if next_key == key {
+                return Err(BodyFault::Ambiguous);
+            }
+            if !self.may_follow(next_key, &arguments) {
+                continue;
+            }
+            arguments.push(self.argument(key, start..at));
+            (key, start, from) = (next_key, next_start, next_start);
+        }
+        if !self.is_closed {
+            return Err(BodyFault::Cut);
+        }
+        arguments.push(self.argument(key, start..self.range.end));
+        Ok(arguments)
+    }
+
+    fn rest(&self, from: usize) -> &'a str {
+        &self.text[from..self.range.end]
+    }
+
+    /// The key that stands here, and where its value begins.
+    fn key(&self, at: usize) -> Option<(&'a str, usize)> {
+        let rest = self.rest(at);
+        let (key, end) = match self.kind {
+            Kind::Keyed => {
+                let inside = rest.strip_prefix(KEY)?;
+                let end = inside.find('<').filter(|end| *end <= NAME)?;
+                let behind = inside[end..].strip_prefix(KEY_CLOSE)?.trim_start();
+                let value = behind.strip_prefix(VALUE)?;
+                (&inside[..end], rest.len() - value.len())
+            }
+            _ => {
+                let inside = rest.strip_prefix(PARAMETER)?;
+                let end = inside.find(['>', '\n']).filter(|end| *end <= NAME)?;
+                let value = inside[end..].strip_prefix('>')?;
+                (&inside[..end], rest.len() - value.len())
+            }
+        };
+        let key = key.trim().trim_matches(['"', '\'']);
+        (!key.is_empty()).then_some((key, at + end))
+    }
+
+    fn may_follow(&self, key: &str, arguments: &[Argument]) -> bool {
+        let declared = self.tool.and_then(|tool| tool.declares(key));
+        declared.unwrap_or(true) && arguments.iter().all(|argument| argument.key != key)
+    }
+
+    fn argument(&self, key: &str, range: Range<usize>) -> Argument<'a> {
+        let mut value = &self.text[range];
+        if self.kind != Kind::Keyed {
+            // The template puts each value on lines of its own.
+            if let Some(inside) = value.strip_prefix('\n') {
+                value = inside.strip_suffix('\n').unwrap_or(inside);
+            }
+        }
+        Argument {
+            key: key.to_owned(),
+            written: Written::Text(value),
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! Values as models write them: JSON, and what comes near it.
+//!
+//! Read are: raw line breaks and lone backslashes in strings, single and triple quotes, Python's `True`, `False` and `None`, keys without quotes, `=`
+//! for `:`, a comma too many, half of a surrogate pair, and brackets that are missing at the very end. Gemma's strings stand between `<|"|>` and have
+//! no escapes at all.
+//!
+//! Where a string ends is clear as long as its own quote isn't in it. If it is ([`Quotes::Inside`]), a quote ends the string only if what follows
+//! goes on as the object does: with the end, or with a key that the tool declares and that was not there yet.
+
+use std::ops::Range;
+
+use serde_json::{Map, Number, Value};
+
+use super::schema::{Argument, Tool, Written};
+
+/// The deepest nesting of a value. Far more than a tool takes, and far less than the stack holds.
+const MOST_LEVELS: usize = 500;
+
+/// What Gemma puts around a string.
+pub const GEMMA_QUOTE: &str = "<|\"|>";
+
+/// Why there is no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The text ends inside a string or in front of a value.
+    Cut,
+    /// It goes on as no value does.
+    Wrong,
+}
+
+/// How the quotes in strings are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quotes {
+    /// The first one that isn't escaped ends the string.
+    Closing,
+    /// Some may stand inside a string without an escape.
+    Inside,
+    /// Strings stand between `<|"|>`, and may be bare.
+    Gemma,
+}
+
+/// What an object is read for.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    pub quotes: Quotes,
+    /// The tool whose arguments these are, if it is declared.
+    pub tool: Option<&'a Tool>,
+    /// Parts of the text that are content, whatever stands in them, in their order.
+    pub opaque: &'a [Range<usize>],
+}
+
+impl Reading<'_> {
+    pub const PLAIN: Reading<'static> = Reading {
+        quotes: Quotes::Closing,
+        tool: None,
+        opaque: &[],
+    };
+}
+
+/// Reads a text that is one value and nothing else.
+pub fn read(text: &str) -> Option<Value> {
+    if let Ok(value) = serde_json::from_str(text) {
+        return Some(value);
+    }
+    let mut parser = Parser::new(text, 0, Reading::PLAIN);
+    let value = parser.value(0, Inside::Nothing).ok()?;
+    parser.space();
+    (parser.at == text.len() && !parser.lacks_end).then_some(value)
+}
+
+/// An object's fields, in the order in which they stand, with their source, and where it ends.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    pub fields: Vec<Argument<'a>>,
+    pub end: usize,
+    /// The text ended before its closing bracket.
+    pub lacks_end: bool,
+}
+
+/// Reads the object that begins at `at`: `{…}`, or `(…)` as of a function's arguments in Python.
+pub fn object<'a>(text: &'a str, at: usize, reading: Reading<'a>) -> Result<Fields<'a>, Fault> {
+    let mut parser = Parser::new(text, at, reading);
+    let close = match text.as_bytes().get(at) {
+        Some(b'{') => b'}',
+        Some(b'(') => b')',
+        _ => return Err(Fault::Wrong),
+    };
+    parser.at += 1;
+    let mut fields: Vec<Argument<'a>> = Vec::new();
+    parser.each(close, |parser| {
+        let key = parser.key()?;
+        parser.seen.push(key.clone());
+        let start = parser.at;
+        let value = parser.value(1, Inside::Object(close))?;
+        let source = text[start..parser.at].trim();
+        fields.retain(|field| field.key != key);
+        let written = Written::Value(value, source);
+        fields.push(Argument { key, written });
+        Ok(())
+    })?;
+    Ok(Fields {
+        fields,
+        end: parser.at,
+        lacks_end: parser.lacks_end,
+    })
+}
+
+/// What a string or a bare word stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    /// An object with this closing bracket.
+    Object(u8),
+    Array,
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    reading: Reading<'a>,
+    /// The keys of the outermost object so far.
+    seen: Vec<String>,
+    lacks_end: bool,
+}
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str, at: usize, reading: Reading<'a>) -> Self {
+        Self {
+            text,
+            at,
+            reading,
+            seen: Vec::new(),
+            lacks_end: false,
+        }
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        self.at = self.text.len() - self.rest().trim_start().len();
+    }
+
+    fn take(&mut self, what: &str) -> bool {
+        let is_there = self.rest().starts_with(what);
+        if is_there {
+            self.at += what.len();
+        }
+        is_there
+    }
+
+    /// Reads what stands between commas up to the closing bracket, or to the end of the text.
+    fn each(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        loop {
+            self.space();
+            match self.peek() {
+                None => {
+                    self.lacks_end = true;
+                    return Ok(());
+                }
+                Some(byte) if byte == close => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(_) => item(self)?,
+            }
+            self.space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(byte) if byte == close => {}
+                None => {}
+                Some(_) => return Err(Fault::Wrong),
+            }
+        }
+    }
+
+    fn key(&mut self) -> Result<String, Fault> {
+        let key = match self.peek() {
+            Some(quote @ (b'"' | b'\'')) => {
+                self.at += 1;
+                self.escaped(quote as char, |_, _| true)?
+            }
+            _ if self.reading.quotes == Quotes::Gemma && self.take(GEMMA_QUOTE) => {
+                let end = self.rest().find(GEMMA_QUOTE).ok_or(Fault::Cut)?;
+                let key = self.rest()[..end].to_owned();
+                self.at += end + GEMMA_QUOTE.len();
+                key
+            }
+            _ => {
+                let end = self.bare_key().ok_or(Fault::Wrong)?;
+                let key = self.rest()[..end].to_owned();
+                self.at += end;
+                key
+            }
+        };
+        self.space();
+        match self.peek() {
+            Some(b':' | b'=') => self.at += 1,
+            None => return Err(Fault::Cut),
+            Some(_) => return Err(Fault::Wrong),
+        }
+        self.space();
+        Ok(key.trim().to_owned())
+    }
+
+    /// The length of the key without quotes that stands here.
+    fn bare_key(&self) -> Option<usize> {
+        let rest = self.rest();
+        let end = rest.find(|letter: char| {
+            matches!(
+                letter,
+                ':' | '=' | ',' | '{' | '}' | '[' | ']' | '"' | '\'' | '(' | ')' | '<' | '\n'
+            )
+        })?;
+        (!rest[..end].trim().is_empty()).then_some(end)
+    }
+
+    fn value(&mut self, level: usize, inside: Inside) -> Result<Value, Fault> {
+        if level > MOST_LEVELS {
+            return Err(Fault::Wrong);
+        }
+        self.space();
+        let gemma = self.reading.quotes == Quotes::Gemma;
+        match self.peek().ok_or(Fault::Cut)? {
+            b'{' => {
+                self.at += 1;
+                let mut fields = Map::new();
+                self.each(b'}', |parser| {
+                    let key = parser.key()?;
+                    let value = parser.value(level + 1, Inside::Object(b'}'))?;
+                    fields.insert(key, value);
+                    Ok(())
+                })?;
+                Ok(Value::Object(fields))
+            }
+            b'[' => {
+                self.at += 1;
+                let mut items = Vec::new();
+                self.each(b']', |parser| {
+                    items.push(parser.value(level + 1, Inside::Array)?);
+                    Ok(())
+                })?;
+                Ok(Value::Array(items))
+            }
+            _ if gemma && self.take(GEMMA_QUOTE) => self.between(GEMMA_QUOTE, level, inside),
+            b'"' if self.take("\"\"\"") => self.between("\"\"\"", level, inside),
+            b'\'' if self.take("'''") => self.between("'''", level, inside),
+            quote @ (b'"' | b'\'') => {
+                self.at += 1;
+                let is_end = |parser: &Self, after: usize| {
+                    parser.reading.quotes == Quotes::Closing || parser.goes_on(after, level, inside)
+                };
+                Ok(self.escaped(quote as char, is_end)?.into())
+            }
+            b'-' | b'0'..=b'9' if self.number().is_some() => {
+                let (number, length) = self.number().ok_or(Fault::Wrong)?;
+                self.at += length;
+                Ok(Value::Number(number))
+            }
+            _ => self.word(level, inside),
+        }
+    }
+
+    /// A number that ends where a value may end.
+    fn number(&self) -> Option<(Number, usize)> {
+        let rest = self.rest();
+        let end = rest
+            .find(|letter: char| !matches!(letter, '0'..='9' | '-' | '+' | '.' | 'e' | 'E'))
+            .unwrap_or(rest.len());
+        let after = rest[end..].trim_start();
+        let ends = after.is_empty() || after.starts_with([',', '}', ']', ')']);
+        let number = serde_json::from_str(&rest[..end]).ok()?;
+        ends.then_some((number, end))
+    }
+
+    /// `true` and the like, or, in Gemma's form, a string without quotes.
+    fn word(&mut self, level: usize, inside: Inside) -> Result<Value, Fault> {
+        let rest = self.rest();
+        let end = rest
+            .find(|letter: char| !letter.is_ascii_alphanumeric())
+            .unwrap_or(rest.len());
+        let value = match &rest[..end] {
+            "true" | "True" => Some(Value::Bool(true)),
+            "false" | "False" => Some(Value::Bool(false)),
+            "null" | "None" => Some(Value::Null),
+            _ => None,
+        };
+        let after = rest[end..].trim_start();
+        let ends = after.is_empty() || after.starts_with([',', '}', ']', ')']);
+        if let Some(value) = value.filter(|_| ends) {
+            self.at += end;
+            return Ok(value);
+        }
+        if self.reading.quotes != Quotes::Gemma || inside == Inside::Nothing {
+            return Err(Fault::Wrong);
+        }
+        let ends = rest.match_indices([',', '}', ']', ')']).map(|(at, _)| at);
+        for end in ends {
+            if self.goes_on(self.at + end, level, inside) {
+                let word = rest[..end].trim();
+                self.at += end;
+                return Ok(word.into());
+            }
+        }
+        Err(Fault::Wrong)
+    }
+
+    /// The rest of a string without escapes, whose opening quote was taken.
+    fn between(&mut self, quote: &str, level: usize, inside: Inside) -> Result<Value, Fault> {
+        let start = self.at;
+        let mut from = start;
+        while let Some(found) = self.text[from..].find(quote) {
+            let at = from + found;
+            from = at + 1;
+            if let Some(part) = self.opaque(at) {
+                from = part.end;
+                continue;
+            }
+            let after = at + quote.len();
+            if self.goes_on(after, level, inside) {
+                self.at = after;
+                return Ok(self.text[start..at].into());
+            }
+            // Deeper inside, no schema says which quote ends the string.
+            if level > 1 {
+                return Err(Fault::Wrong);
+            }
+        }
+        Err(Fault::Cut)
+    }
+
+    /// The part that is content all the way, if `at` is in one.
+    fn opaque(&self, at: usize) -> Option<&Range<usize>> {
+        let parts = self.reading.opaque;
+        let index = parts.partition_point(|part| part.end <= at);
+        parts.get(index).filter(|part| part.start <= at)
+    }
+
+    /// Whether the object goes on here as it does behind a value.
+    fn goes_on(&self, at: usize, level: usize, inside: Inside) -> bool {
+        let rest = self.text[at..].trim_start();
+        let Some(next) = rest.bytes().next() else {
+            return true;
+        };
+        let behind = rest[1..].trim_start();
+        match inside {
+            Inside::Nothing => false,
+            Inside::Array => {
+                next == b']'
+                    || next == b','
+                        && behind.starts_with(|letter: char| {
+                            matches!(letter, '"' | '\'' | '{' | '[' | ']' | '<' | '-')
+                                || letter.is_ascii_alphanumeric()
+                        })
+            }
+            Inside::Object(close) if next == close => level > 1 || is_end(behind),
+            Inside::Object(_) => next == b',' && self.is_key(behind, level),
+        }
+    }
+
+    /// Whether a key stands at the beginning of `text`, and in the outermost object one that may come now.
+    fn is_key(&self, text: &str, level: usize) -> bool {
+        // Far longer than a key.
+        const LONGEST: usize = 200;
+        let end = text
+            .char_indices()
+            .map(|(at, _)| at)
+            .find(|at| *at >= LONGEST)
+            .unwrap_or(text.len());
+        let Ok(key) = Parser::new(&text[..end], 0, self.reading).key() else {
+            return false;
+        };
+        if level > 1 {
+            return true;
+        }
+        let declared = self.reading.tool.and_then(|tool| tool.declares(&key));
+        declared.unwrap_or(true) && !self.seen.contains(&key)
+    }
+
+    /// The rest of a string with escapes, whose opening quote was taken.
+    fn escaped(
+        &mut self,
+        quote: char,
+        is_end: impl Fn(&Self, usize) -> bool,
+    ) -> Result<String, Fault> {
+        let mut string = String::new();
+        // Positions of `\b` and `\f`: escapes of JSON, but in a text whose backslashes aren't escaped they are none.
+        let mut doubtful = Vec::new();
+        let mut has_lone_backslash = false;
+        loop {
+            let rest = self.rest();
+            let found = rest.find([quote, '\\']).ok_or(Fault::Cut)?;
+            string.push_str(&rest[..found]);
+            self.at += found;
+            if rest[found..].starts_with(quote) {
+                let after = self.at + quote.len_utf8();
+                self.at = after;
+                if is_end(self, after) {
+                    break;
+                }
+                string.push(quote);
+                continue;
+            }
+            let letter = rest[found + 1..].chars().next().ok_or(Fault::Cut)?;
+            self.at += 1 + letter.len_utf8();
+            match letter {
+                '"' | '\\' | '/' => string.push(letter),
+                '\'' if quote == '\'' => string.push('\''),
+                'n' => string.push('\n'),
+                'r' => string.push('\r'),
+                't' => string.push('\t'),
+                'b' | 'f' => {
+                    doubtful.push(string.len());
+                    string.push(if letter == 'b' { '\u{8}' } else { '\u{c}' });
+                }
+                'u' => match self.unicode() {
+                    Some(letter) => string.push(letter),
+                    None => {
+                        has_lone_backslash = true;
+                        string.push_str("\\u");
+                    }
+                },
+                other => {
+                    has_lone_backslash = true;
+                    string.push('\\');
+                    string.push(other);
+                }
+            }
+        }
+        if has_lone_backslash {
+            for at in doubtful.into_iter().rev() {
+                let written = if string[at..].starts_with('\u{8}') {
+                    "\\b"
+                } else {
+                    "\\f"
+                };
+                string.replace_range(at..=at, written);
+            }
+        }
+        Ok(string)
+    }
+
+    /// The character of a `\u` escape whose first two letters were taken.
+    fn unicode(&mut self) -> Option<char> {
+        let unit = |text: &str| -> Option<u32> {
+            let digits = text.get(..4)?;
+            let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_hex.then(|| u32::from_str_radix(digits, 16).ok())?
+        };
+        let first = unit(self.rest())?;
+        self.at += 4;
+        if (0xD800..0xDC00).contains(&first)
+            && let Some(low) = self.rest().strip_prefix("\\u").and_then(unit)
+            && (0xDC00..0xE000).contains(&low)
+        {
+            self.at += 6;
+            return char::from_u32(0x10000 + ((first - 0xD800) << 10) + (low - 0xDC00));
+        }
+        // Half a character is none.
+        Some(char::from_u32(first).unwrap_or('\u{fffd}'))
+    }
+}
+
+/// Whether nothing but the end of a call follows: closing brackets, or the tool's name behind its arguments.
+fn is_end(text: &str) -> bool {
+    let rest =
+        text.trim_start_matches(|letter: char| letter.is_whitespace() || "}])".contains(letter));
+    if rest.is_empty() {
+        return true;
+    }
+    let named = text
+        .trim_start()
+        .strip_prefix(',')
+        .map(|rest| rest.trim_start())
+        .and_then(|rest| rest.strip_prefix("\"name\""));
+    named.is_some_and(|rest| rest.len() < 200 && !rest.contains(','))
+}
