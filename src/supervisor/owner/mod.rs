@@ -137,6 +137,8 @@ impl<'a> Owner<'a> {
                 output_tokens: spec.output_tokens,
                 form: Form::of_engine_parser(&spec.model.tool_call_parser),
                 shows_thoughts: false,
+                may_think: true,
+                prose_calls: false,
             },
             engine,
             window: memory.follow_window(),
