@@ -108,6 +108,8 @@ impl Gateway {
                     output_tokens: 8192,
                     form: Some(Form::Hermes),
                     shows_thoughts: false,
+                    may_think: true,
+                    prose_calls: false,
                 };
                 let (_engine, engine) = watch::channel(Engine::Ready {
                     base_url: format!("http://127.0.0.1:{engine}"),

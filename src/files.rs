@@ -24,3 +24,15 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
+
+/// The names of the files in a folder, links followed. None of one that cannot be read.
+pub fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs_err::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| fs_err::metadata(entry.path()).is_ok_and(|data| data.is_file()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}

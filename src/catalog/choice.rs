@@ -1,4 +1,4 @@
-//! From what was asked for to the model that will be served: id, parser, engine profile.
+//! From what was asked for to the model that will be served: id, form of its tool calls, engine profile.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::entry::{EngineProfile, Entry, catalog};
+use super::form::Form;
 use super::id::ModelArgument;
+use super::template::Traits;
 
 /// Which model was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,9 @@ pub enum Choice {
     /// `--model`.
     Argument(ModelArgument),
 }
+
+/// The variable of chat templates that turns thoughts on. Source: the templates of Gemma 4, GLM-4.5 and Qwen3 and of what came after them.
+const THINKING: &str = "enable_thinking";
 
 /// Where the weights come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +40,16 @@ pub struct Model {
     pub served_name: String,
     /// What a person types for it.
     pub typed: String,
-    pub tool_call_parser: String,
+    /// How it writes tool calls. None: not known.
+    pub form: Option<Form>,
+    /// Its chat template as far as it shows something. None: it was not read yet.
+    pub template: Option<Traits>,
+    /// Whether it may think, asked to or not.
+    pub may_think: bool,
+    /// Whether it is asked to think, and its thoughts are shown.
+    pub thinking: bool,
+    /// Whether a call that it writes as prose, at the end of its reply, is one.
+    pub prose_calls: bool,
     pub chat_template_kwargs: Map<String, Value>,
     pub engine_profile: EngineProfile,
     /// The catalogue's download size, in bytes.
@@ -61,6 +75,28 @@ impl Model {
         self
     }
 
+    /// The same with what its chat template shows. A form that is stated elsewhere stays where the template shows none.
+    pub fn with_template(mut self, template: Option<Traits>) -> Self {
+        self.form = template.and_then(|traits| traits.form).or(self.form);
+        self.template = template;
+        self
+    }
+
+    /// Whether it thinks where it is asked to, as far as that is known.
+    pub fn can_think(&self) -> bool {
+        self.may_think && self.template.is_none_or(|traits| traits.thinking)
+    }
+
+    /// The same, asked to think, if it can.
+    pub fn thinking(mut self) -> Self {
+        if self.can_think() {
+            self.thinking = true;
+            self.chat_template_kwargs
+                .insert(THINKING.into(), true.into());
+        }
+        self
+    }
+
     /// Whether the engine reads its prompts by the route for pictures and sound. `config`: the model's own, where it is on this disk.
     pub fn takes_multimodal_route(&self, config: Option<&Value>) -> bool {
         self.engine_profile == EngineProfile::Simple
@@ -81,7 +117,11 @@ impl Model {
             source: Source::Hub(entry.id.clone()),
             served_name: entry.id.clone(),
             typed: format!("--{}", entry.flag),
-            tool_call_parser: entry.tool_call_parser.clone(),
+            form: Some(entry.form),
+            template: None,
+            may_think: entry.thinks,
+            thinking: false,
+            prose_calls: entry.prose_calls,
             chat_template_kwargs: entry.chat_template_kwargs.clone(),
             engine_profile: entry.engine_profile,
             download_bytes: Some(entry.download_bytes()),
@@ -129,8 +169,12 @@ fn custom(source: Source, name: String, typed: &str, config: Option<&Value>) -> 
             "--model {}",
             shlex::try_quote(typed).unwrap_or(typed.into())
         ),
-        tool_call_parser: parser_for(model_type, &name).into(),
-        chat_template_kwargs: match json!({ "enable_thinking": false }) {
+        form: None,
+        template: None,
+        may_think: true,
+        thinking: false,
+        prose_calls: false,
+        chat_template_kwargs: match json!({ THINKING: false }) {
             Value::Object(kwargs) => kwargs,
             _ => Map::new(),
         },
@@ -153,31 +197,6 @@ fn is_multimodal(config: &Value) -> bool {
     ["vision_config", "audio_config"]
         .iter()
         .any(|key| config.get(*key).is_some_and(|value| !value.is_null()))
-}
-
-/// The engine's parser for a model we have no entry for, by the architecture that its config names, else by its name.
-/// `auto` where neither is known: tool calls then work, but earlier ones are rewritten as text.
-fn parser_for(model_type: &str, name: &str) -> &'static str {
-    let name = name.to_ascii_lowercase();
-    let is = |start: &str| model_type.starts_with(start);
-    if is("gemma4") || name.contains("gemma-4") {
-        "gemma4"
-    } else if is("glm4") || name.contains("glm-4") {
-        "glm47"
-    } else if is("qwen3_5")
-        || name.contains("qwen3.5")
-        || (name.contains("qwen3") && name.contains("coder"))
-    {
-        "qwen3_coder"
-    } else if is("qwen") || name.contains("qwen") || is("llama") && name.contains("hermes") {
-        "hermes"
-    } else if is("mistral") || name.contains("mistral") || name.contains("devstral") {
-        "mistral"
-    } else if name.contains("llama-3") || name.contains("llama-4") {
-        "llama"
-    } else {
-        "auto"
-    }
 }
 
 /// Architectures whose cache is plain attention all the way, so that the engine can cut it back to a common prefix.
@@ -234,13 +253,11 @@ mod tests {
     fn the_config_decides_how_an_unknown_model_is_served() {
         let model = hub("a/Qwen3-8B", Some(json!({"model_type": "qwen3"})));
         assert_eq!(model.engine_profile, EngineProfile::Batched);
-        assert_eq!(model.tool_call_parser, "hermes");
         let model = hub(
             "a/b",
             Some(json!({"model_type": "gemma4", "vision_config": {}})),
         );
         assert_eq!(model.engine_profile, EngineProfile::Text);
-        assert_eq!(model.tool_call_parser, "gemma4");
         let model = hub(
             "a/b",
             Some(json!({"model_type": "llava", "vision_config": {}})),
@@ -250,7 +267,46 @@ mod tests {
         assert_eq!(model.engine_profile, EngineProfile::Text);
         let model = hub("a/b", None);
         assert_eq!(model.engine_profile, EngineProfile::Simple);
-        assert_eq!(model.tool_call_parser, "auto");
+    }
+
+    #[test]
+    fn the_template_decides_how_calls_are_read_and_whether_it_thinks() {
+        let traits = |form, thinking| {
+            Some(Traits {
+                form,
+                tools: true,
+                thinking,
+            })
+        };
+        let unknown = hub("a/Llama-3-Hermes", Some(json!({"model_type": "llama"})));
+        assert_eq!(unknown.form, None, "a name says nothing");
+        assert!(unknown.can_think(), "nothing is known to the contrary");
+        let read = unknown.with_template(traits(Some(Form::Hermes), false));
+        assert_eq!(read.form, Some(Form::Hermes));
+        assert!(!read.can_think());
+        assert!(!read.clone().thinking().thinking);
+        assert_eq!(read.thinking().chat_template_kwargs[THINKING], false);
+
+        let entry = hub("mlx-community/GLM-4.7-Flash-4bit", None);
+        assert_eq!(entry.form, Some(Form::Glm47), "as the catalogue states");
+        let shown = entry
+            .clone()
+            .with_template(traits(Some(Form::Hermes), true));
+        assert_eq!(shown.form, Some(Form::Hermes), "as its own template shows");
+        let unclear = entry.with_template(traits(None, true));
+        assert_eq!(unclear.form, Some(Form::Glm47));
+        let thinking = unclear.thinking();
+        assert!(thinking.thinking);
+        assert_eq!(thinking.chat_template_kwargs[THINKING], true);
+    }
+
+    #[test]
+    fn the_coders_of_the_catalogue_do_not_think() {
+        for entry in &catalog().models {
+            let model = Model::from_entry(entry).thinking();
+            assert_eq!(model.thinking, !entry.flag.starts_with("coder"));
+            assert_eq!(model.prose_calls, entry.flag == "coder7b");
+        }
     }
 
     #[test]

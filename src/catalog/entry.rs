@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Form;
+
 /// How the engine is run for a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,8 +58,13 @@ pub struct Entry {
     /// The RAM of the smallest Mac that holds a session with it, in GB as Apple counts it (2³⁰ bytes). Source: the plan (`memory/offer.rs`).
     pub ram_gb: u64,
     pub note: String,
-    /// The engine's `--tool-call-parser`. Named, never `auto`: `auto` rewrites earlier tool calls as text, which models then imitate.
-    pub tool_call_parser: String,
+    /// How it writes tool calls, as far as its chat template on this disk does not say otherwise.
+    pub form: Form,
+    /// Whether it can think, and may do so unasked.
+    pub thinks: bool,
+    /// Whether a call that it writes as prose, at the end of its reply, is one: it was trained on other forms than its template asks for.
+    #[serde(default)]
+    pub prose_calls: bool,
     /// The engine's `--default-chat-template-kwargs`.
     pub chat_template_kwargs: Map<String, Value>,
     pub engine_profile: EngineProfile,
@@ -141,10 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_ids_are_unique_and_no_parser_is_auto() {
+    fn flags_and_ids_are_unique() {
         let catalog = catalog();
         for (index, entry) in catalog.models.iter().enumerate() {
-            assert_ne!(entry.tool_call_parser, "auto", "{}", entry.flag);
             assert!(
                 catalog.models[index + 1..]
                     .iter()

@@ -36,18 +36,16 @@ impl Form {
         }
     }
 
-    /// The form that this parser of the engine reads.
-    pub fn of_engine_parser(parser: &str) -> Option<Self> {
-        [
-            Self::Gemma4,
-            Self::Hermes,
-            Self::Qwen3Coder,
-            Self::Glm47,
-            Self::Llama3,
-            Self::Mistral,
-            Self::Harmony,
-        ]
-        .into_iter()
-        .find(|form| form.engine_parser() == parser)
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gemma4 => "Gemma 4",
+            Self::Hermes => "Hermes",
+            Self::Qwen3Coder => "Qwen3-Coder",
+            Self::Glm47 => "GLM",
+            Self::Llama3 => "Llama 3",
+            Self::Mistral => "Mistral",
+            Self::Harmony => "harmony",
+        }
     }
 }

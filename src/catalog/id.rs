@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::servable;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::host::Host;
 
 /// `--model`, understood.
@@ -50,11 +52,16 @@ fn folder(host: &Host, argument: &str) -> Result<ModelArgument> {
         .map_err(|error| {
             error.hint("--model takes a folder that holds config.json and *.safetensors")
         })?;
+    let files = files::names(&path);
+    if servable::has_foreign_weights(&files) {
+        servable::check_weights(argument, &files)?;
+    }
     if !path.join("config.json").is_file() {
         return Err(Error::usage(format!("{argument} is not a model folder"))
             .cause("it has no config.json")
             .hint("--model takes a folder that holds config.json and *.safetensors"));
     }
+    servable::check_weights(argument, &files)?;
     Ok(ModelArgument::Folder(path))
 }
 

@@ -4,6 +4,8 @@ mod choice;
 mod entry;
 mod form;
 mod id;
+pub mod servable;
+pub mod template;
 
 pub use choice::{Choice, Model, Source, resolve};
 pub use entry::{Catalog, EngineProfile, Entry, catalog};

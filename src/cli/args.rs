@@ -188,12 +188,15 @@ pub struct LaunchArgs {
     /// Context window in tokens [default: auto, by this machine's memory]
     #[arg(long, value_name = "N|auto", value_parser = window)]
     pub ctx: Option<Window>,
-    /// Longest reply in tokens; a file that is written has to fit in one [default: 8192, or 4096 where memory is short]
+    /// Longest reply in tokens, thoughts included; a file that is written has to fit in one [default: 8192, or 4096 where memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
     pub out_tokens: Option<u64>,
     /// Serve the whole model, pictures included; each turn is then computed anew [default: its text part, where it has one]
     #[arg(long)]
     pub vision: bool,
+    /// Let the model think before it answers, where it can, and show its thoughts; they count against --out-tokens [default: it does not]
+    #[arg(long)]
+    pub think: bool,
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
@@ -241,6 +244,7 @@ fn of_this_machine() -> Vec<String> {
     let options = [
         "server",
         "port",
+        "think",
         "linger",
         "forget_prefix",
         "safe",

@@ -96,6 +96,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     let wanted = Wanted {
         source: &request.model.source,
         profile: request.model.engine_profile,
+        thinking: request.model.thinking,
         engine: engine
             .as_ref()
             .map_or(Path::new(""), |engine| &engine.script),
@@ -210,7 +211,8 @@ fn report(
                 Cached::Complete { .. } => "complete",
             },
             "bytes_on_disk": prepared.cached.bytes(),
-            "tool_call_parser": prepared.model.tool_call_parser,
+            "tool_call_form": prepared.model.form,
+            "thinking": prepared.model.thinking,
             "engine_profile": prepared.model.engine_profile,
             "note": prepared.model.note,
         },
@@ -274,9 +276,16 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
     }
     let _ = writeln!(
         out,
-        "served   {}; tool calls by the parser {}",
+        "served   {}; tool calls in {}; {}",
         model.engine_profile.words(),
-        model.tool_call_parser
+        match model.form {
+            Some(form) => format!("the form of {}", form.name()),
+            None => "a form that the engine guesses".into(),
+        },
+        match model.thinking {
+            true => "it thinks before it answers",
+            false => "without thoughts",
+        }
     );
     if let Some(machine) = &prepared.memory.machine {
         let _ = writeln!(

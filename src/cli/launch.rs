@@ -196,16 +196,16 @@ pub fn request(
 ) -> Result<Request> {
     let paths = Paths::of(host);
     let model = prepare::model(&paths, choice)?;
-    Ok(Request {
-        model: match args.vision {
-            true => model.whole(),
-            false => model,
-        },
+    let request = Request {
+        model: model.clone(),
         port: args.port,
         context_window: args.ctx.and_then(Window::tokens),
         output_tokens: args.out_tokens,
         forget_prefix: args.forget_prefix || host.switch("CCLOCAL_FORGET_PREFIX"),
-    })
+        vision: args.vision,
+        think: args.think,
+    };
+    Ok(request.with_model(model))
 }
 
 /// Removes what engines keep of what stands before a conversation.

@@ -14,6 +14,7 @@ use crate::claude::foreground::{self, Foreground};
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::host::Host;
+use crate::hub;
 use crate::machine::platform::Platform;
 use crate::machine::port;
 use crate::memory::WIDE_WINDOW;
@@ -105,6 +106,8 @@ impl Demo<'_> {
             context_window: Some(WIDE_WINDOW),
             output_tokens: None,
             forget_prefix: true,
+            vision: false,
+            think: false,
         };
         let platform = Platform::detect(self.host)?;
         let engine = Some(self.engine);
@@ -251,12 +254,17 @@ fn demo_model(folder: &Path) -> Model {
         source: Source::Folder(folder.to_path_buf()),
         served_name: "cclocal-demo".into(),
         typed: "demo".into(),
-        tool_call_parser: "hermes".into(),
+        form: None,
+        template: None,
+        may_think: false,
+        thinking: false,
+        prose_calls: false,
         chat_template_kwargs,
         engine_profile: EngineProfile::Batched,
         download_bytes: None,
         note: None,
     }
+    .with_template(hub::folder_template(folder))
 }
 
 fn check(file: &Path) -> Result<()> {

@@ -133,7 +133,7 @@ mod tests {
         let flags = Flags::of_pinned_engine();
         for entry in &crate::catalog::catalog().models {
             assert!(
-                flags.has_choice("--tool-call-parser", &entry.tool_call_parser),
+                flags.has_choice("--tool-call-parser", entry.form.engine_parser()),
                 "{}",
                 entry.flag
             );

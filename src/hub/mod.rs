@@ -10,12 +10,16 @@ pub mod store;
 pub mod watch;
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use store::{Entry, Store};
+
+use crate::catalog::template::{self, Traits};
+use crate::files;
 
 /// What the cache has of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +81,30 @@ pub fn config(hub: &Path, id: &str) -> Option<Value> {
 pub fn folder_config(folder: &Path) -> Option<Value> {
     let text = fs_err::read_to_string(folder.join("config.json")).ok()?;
     serde_json::from_str(&text).ok()
+}
+
+/// What the chat template of a model in the cache shows, if it is there.
+pub fn template(hub: &Path, id: &str) -> Option<Traits> {
+    folder_template(&snapshot(&model_folder(hub, id))?)
+}
+
+/// What the chat template of a model folder shows, if it has one.
+pub fn folder_template(folder: &Path) -> Option<Traits> {
+    template::read(|name| {
+        let file = fs_err::File::open(folder.join(name)).ok()?;
+        let mut text = String::new();
+        let longest = template::LONGEST_FILE;
+        file.take(longest).read_to_string(&mut text).ok()?;
+        Some(text)
+    })
+}
+
+/// The names of the files in the snapshot of a model of which nothing is on its way. None: there is none, or more comes.
+pub fn settled_files(hub: &Path, id: &str) -> Option<Vec<String>> {
+    let folder = model_folder(hub, id);
+    let snapshot = snapshot(&folder)?;
+    let unfinished = Blobs::of(&folder, Store::of(hub).as_ref()).unfinished;
+    (!unfinished).then(|| files::names(&snapshot))
 }
 
 /// Bytes of a model folder outside the cache, links followed.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::catalog::{EngineProfile, Model};
+use crate::catalog::{EngineProfile, Form, Model};
 use crate::engine::flags::Flags;
 use crate::env_vars;
 use crate::memory::plan::Plan;
@@ -96,7 +96,7 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
     );
     argv.value("--max-request-tokens", &MAX_OUTPUT_TOKENS.to_string());
     argv.value("--timeout", &REQUEST_TIMEOUT_SECONDS.to_string());
-    argv.tool_calls(&inputs.model.tool_call_parser);
+    argv.tool_calls(inputs.model.form);
     let kwargs = &inputs.model.chat_template_kwargs;
     if !kwargs.is_empty() {
         let kwargs = Value::Object(kwargs.clone()).to_string();
@@ -122,7 +122,10 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
 
     let mut env = BTreeMap::new();
     let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
-    set("VLLM_MLX_ENABLE_THINKING", "false");
+    set(
+        "VLLM_MLX_ENABLE_THINKING",
+        &inputs.model.thinking.to_string(),
+    );
     if inputs.model.engine_profile == EngineProfile::Simple {
         set("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION", "wait");
     }
@@ -197,12 +200,9 @@ impl Argv<'_> {
         }
     }
 
-    fn tool_calls(&mut self, parser: &str) {
-        if parser == "auto" {
-            self.notices.push(
-                "this model's form of tool calls is not known: the engine guesses it, and Claude Code may see calls as text".into(),
-            );
-        }
+    /// The engine's own parser, for an engine that does not hand over what the model wrote.
+    fn tool_calls(&mut self, form: Option<Form>) {
+        let parser = form.map_or("auto", Form::engine_parser);
         let parser = if self.flags.has_choice("--tool-call-parser", parser) {
             parser
         } else {

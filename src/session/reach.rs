@@ -54,6 +54,9 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
     for _ in 0..TRIES {
         let running = current(reach)?;
         if let Some(status) = running.iter().find(|status| reach.wanted().is(status)) {
+            for notice in reach.request.notices() {
+                reach.ui.notice(&notice);
+            }
             return Ok(Reached::Port(status.port));
         }
         let prepared = match check(reach, &running, limit)? {
@@ -95,6 +98,7 @@ impl Reach<'_> {
         Wanted {
             source: &self.request.model.source,
             profile: self.request.model.engine_profile,
+            thinking: self.request.model.thinking,
             engine: &self.engine.script,
             context_window: self.request.context_window,
             output_tokens: self.request.output_tokens,
@@ -159,12 +163,19 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
     } = reach;
     let name = request.model.name.as_str();
     let mut request = request.clone();
+    let mut size = None;
     prepare::learn(paths, &mut request, |id| {
         let _progress = ui.progress(&format!("asking the hub what {name} is"));
-        process::runtime().ok()?.block_on(remote::config(host, id))
-    });
+        let told = process::runtime().map(|runtime| runtime.block_on(remote::told(host, id)));
+        let told = told.unwrap_or_default();
+        size = told.size;
+        told
+    })?;
     let request = &request;
     let ask_hub = |id: &str| {
+        if size.is_some() {
+            return size;
+        }
         let _progress = ui.progress(&format!("asking the hub how big {name} is"));
         process::runtime().ok()?.block_on(remote::size(host, id))
     };

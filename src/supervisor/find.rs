@@ -77,6 +77,8 @@ pub fn at(paths: &Paths, port: u16) -> Option<Running> {
 pub struct Wanted<'a> {
     pub source: &'a Source,
     pub profile: EngineProfile,
+    /// Whether the model thinks. Not asked for means that it does not.
+    pub thinking: bool,
     /// The engine's program.
     pub engine: &'a Path,
     /// As asked for; None takes any.
@@ -92,6 +94,7 @@ impl Wanted<'_> {
     pub fn is(&self, status: &Status) -> bool {
         status.source == *self.source
             && status.profile == self.profile
+            && status.thinking == self.thinking
             && status.engine == self.engine
             && self.fits(status)
     }

@@ -12,7 +12,7 @@ use crate::gateway::figures::Summary;
 use crate::hub::watch::Standing;
 
 /// Changes when an older supervisor could no longer be used by a newer session, or the other way round.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest line that is read, in bytes.
 pub const LONGEST_LINE: usize = 64 * 1024;
@@ -188,6 +188,8 @@ pub struct Status {
     pub source: crate::catalog::Source,
     /// How the engine is run for it.
     pub profile: crate::catalog::EngineProfile,
+    /// Whether the model is asked to think.
+    pub thinking: bool,
     /// The engine's program.
     pub engine: std::path::PathBuf,
     /// Whether it keeps on the disk what it computes of system prompts.

@@ -141,6 +141,8 @@ impl Engine {
             output_tokens: 8192,
             form: Some(Form::Hermes),
             shows_thoughts: false,
+            may_think: true,
+            prose_calls: false,
         };
         wire::messages(body.to_string().as_bytes(), &served).expect("a request")
     }

@@ -75,6 +75,8 @@ impl Stage {
             output_tokens: 8192,
             form: Some(Form::Hermes),
             shows_thoughts: false,
+            may_think: true,
+            prose_calls: false,
         };
         let mut settings = Settings {
             limits: limits(),

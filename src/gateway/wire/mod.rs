@@ -41,6 +41,10 @@ pub struct Served {
     pub form: Option<Form>,
     /// Whether thoughts are shown, as thinking blocks. Else they are left out.
     pub shows_thoughts: bool,
+    /// Whether the model may write thoughts, asked to or not. Else none are looked for.
+    pub may_think: bool,
+    /// Whether a call that the model writes as prose, at the end of its reply, is one (see the catalogue's `prose_calls`).
+    pub prose_calls: bool,
 }
 
 /// Tokens of one request, as they are reported to the client.

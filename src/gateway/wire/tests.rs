@@ -464,6 +464,8 @@ fn served() -> Served {
         output_tokens: 8192,
         form: Some(Form::Hermes),
         shows_thoughts: false,
+        may_think: true,
+        prose_calls: false,
     }
 }
 

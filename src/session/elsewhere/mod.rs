@@ -143,6 +143,8 @@ impl<'a> Gateway<'a> {
             output_tokens: window.output_tokens,
             form: None,
             shows_thoughts: true,
+            may_think: true,
+            prose_calls: false,
         };
         let settings = Settings {
             // Others may use it, too: what it works at is not ours to cancel.

@@ -31,7 +31,6 @@ use super::spec::Spec;
 use super::startup::Startup;
 use super::state::{self, Action, Event, Phase, State};
 use super::watcher::Noticed;
-use crate::catalog::Form;
 use crate::engine::server::Server;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::access::Access;
@@ -135,8 +134,10 @@ impl<'a> Owner<'a> {
             served: wire::Served {
                 name: spec.model.served_name.clone(),
                 output_tokens: spec.output_tokens,
-                form: Form::of_engine_parser(&spec.model.tool_call_parser),
-                shows_thoughts: false,
+                form: spec.model.form,
+                shows_thoughts: spec.model.thinking,
+                may_think: spec.model.may_think,
+                prose_calls: spec.model.prose_calls,
             },
             engine,
             window: memory.follow_window(),

@@ -32,6 +32,7 @@ impl Owner<'_> {
             served_name: self.spec.model.served_name.clone(),
             source: self.spec.model.source.clone(),
             profile: self.spec.model.engine_profile,
+            thinking: self.spec.model.thinking,
             engine: self.spec.engine.script.clone(),
             keeps_prefix: self.spec.kept_prefixes().is_some(),
             context_window: self.memory.window(),
