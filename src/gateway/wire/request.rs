@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::json::Unreadable;
 use super::{ApiError, Served, fold, json, system};
 
 /// A request, read and made ready for the engine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The model's name as the client asked for it; replies name it.
     pub asked_model: String,
@@ -21,7 +22,7 @@ impl Request {
     pub fn limit_reply(&mut self, max_tokens: u64) {
         self.max_tokens = max_tokens;
         // It is ours, so it can be read.
-        if let Ok(Value::Object(mut fields)) = serde_json::from_slice(&self.body) {
+        if let Ok(Value::Object(mut fields)) = json::read(&self.body) {
             fields.insert("max_tokens".into(), json!(max_tokens));
             self.body = Value::Object(fields).to_string().into_bytes();
         }
@@ -79,9 +80,15 @@ pub fn count_tokens(body: &[u8], served: &Served) -> Result<Vec<u8>, ApiError> {
 
 fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match json::read(body) {
-        Some(Value::Object(fields)) => Ok(fields),
-        Some(_) => Err(ApiError::invalid("the body is not a JSON object")),
-        None => Err(ApiError::invalid("the body is not valid JSON")),
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(ApiError::invalid("the body is not a JSON object")),
+        Err(Unreadable::TooDeep(at)) => Err(ApiError::invalid(format!(
+            "the body is nested deeper than {} levels, at byte {at}",
+            json::DEEPEST
+        ))),
+        Err(Unreadable::Invalid(what)) => Err(ApiError::invalid(format!(
+            "the body is not valid JSON: {what}"
+        ))),
     }
 }
 
@@ -174,6 +181,10 @@ fn validate_message(message: &Value, path: &str) -> Result<(), ApiError> {
     }
     let blocks = match &message["content"] {
         Value::String(_) => return Ok(()),
+        // A model may answer with nothing; a user can't ask nothing.
+        Value::Array(blocks) if blocks.is_empty() && message["role"] == "user" => {
+            return wrong(".content: user messages must have non-empty content");
+        }
         Value::Array(blocks) => blocks,
         Value::Null => return wrong(".content: Field required"),
         _ => return wrong(".content: Input should be a valid string or list"),
@@ -203,7 +214,32 @@ fn validate_message(message: &Value, path: &str) -> Result<(), ApiError> {
             {
                 return wrong("content: Input should be a valid string or list");
             }
-            Some("image") if !block["source"].is_object() => {
+            Some("tool_result") => {
+                validate_result(&block["content"], &format!("{path}.content.{index}"))?;
+            }
+            Some("image" | "document") if !block["source"].is_object() => {
+                return wrong("source: Input should be a valid object");
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `path`: of the result that has this content.
+fn validate_result(content: &Value, path: &str) -> Result<(), ApiError> {
+    for (index, part) in content.as_array().into_iter().flatten().enumerate() {
+        let wrong = |what: &str| {
+            let path = format!("{path}.content.{index}");
+            Err(ApiError::invalid(format!("{path}.{what}")))
+        };
+        match part["type"].as_str() {
+            None if part.is_string() => {}
+            None => return wrong("type: Field required"),
+            Some("text") if !part["text"].is_string() => {
+                return wrong("text: Input should be a valid string");
+            }
+            Some("image" | "document") if !part["source"].is_object() => {
                 return wrong("source: Input should be a valid object");
             }
             Some(_) => {}
