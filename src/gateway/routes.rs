@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use super::access::{Caller, refuse_the_web};
 use super::server::Gateway;
 use super::upstream::{self, Failure};
-use super::wire::{self, ApiError};
-use super::{Engine, limits, messages, warm};
+use super::wire::ApiError;
+use super::{Engine, limits, messages, reading, warm};
 
 /// How long a count of tokens waits for an engine that starts.
 const COUNT_WAITS: Duration = Duration::from_secs(10);
@@ -125,7 +125,7 @@ async fn count(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits).await?;
-    let prompt = wire::count_tokens(&body, &gateway.served)?;
+    let prompt = reading::count(&gateway, &body).await?;
     let mut engine = gateway.engine.clone();
     let busy = |message: &str| ApiError::new(529, "overloaded_error", message);
     let target = tokio::time::timeout(COUNT_WAITS, upstream::ready(&mut engine))

@@ -75,6 +75,7 @@ impl Stage {
             output_tokens: 8192,
             form: Some(Form::Hermes),
             shows_thoughts: false,
+            pictures: wire::Pictures::Words,
         };
         let mut settings = Settings {
             limits: limits(),

@@ -1,9 +1,13 @@
 //! Requests, read and made ready for the engine.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::json::Unreadable;
-use super::{ApiError, Served, fold, json, system};
+use super::documents::{PdfTexts, pdfs};
+use super::media::Media;
+use super::{ApiError, Served, fold, json, names, repeats, system};
 
 /// A request, read and made ready for the engine.
 #[derive(Debug, Clone, Default)]
@@ -15,9 +19,22 @@ pub struct Request {
     pub max_tokens: u64,
     /// What goes to the engine. `count_tokens` takes it as well.
     pub body: Vec<u8>,
+    /// Whether the model is shown pictures: then the prompt can have more tokens than bytes.
+    pub has_pictures: bool,
+    /// Names of tools by those that the model knows them by, where the two differ.
+    pub aliases: HashMap<String, String>,
+    /// Tools that can't be passed on.
+    pub left_out: Vec<String>,
+    /// What the user is told instead of asking the model again, as it makes the same call for ever.
+    pub loop_ended: Option<String>,
 }
 
 impl Request {
+    /// The name of a tool, as the client knows it, by the one that the model was told.
+    pub fn tool_name<'a>(&'a self, told: &'a str) -> &'a str {
+        self.aliases.get(told).map_or(told, String::as_str)
+    }
+
     /// Asks for a reply of no more than this, in tokens.
     pub fn limit_reply(&mut self, max_tokens: u64) {
         self.max_tokens = max_tokens;
@@ -47,35 +64,58 @@ const FIELDS: [&str; 13] = [
     "chat_template_kwargs",
 ];
 
-/// Reads a body of `POST /v1/messages` and makes it ready for the engine. Errors: it is no such request.
+/// Reads a body of `POST /v1/messages` and makes it ready for the engine, without the text of PDFs. Errors: it is no such request.
 pub fn messages(body: &[u8], served: &Served) -> Result<Request, ApiError> {
-    let mut fields = fields(body)?;
-    let asked = match fields.get("max_tokens") {
-        None => return Err(ApiError::invalid("max_tokens: Field required")),
-        Some(tokens) => tokens
-            .as_u64()
-            .filter(|tokens| *tokens > 0)
-            .ok_or_else(|| {
-                ApiError::invalid("max_tokens: Input should be a valid integer greater than 0")
-            })?,
-    };
-    let max_tokens = asked.min(served.output_tokens.max(1));
-    fields.insert("max_tokens".into(), json!(max_tokens));
-    let stream = fields.get("stream") == Some(&Value::Bool(true));
-    let asked_model = ready(&mut fields, served)?;
-    Ok(Request {
-        asked_model,
-        stream,
-        max_tokens,
-        body: Value::Object(fields).to_string().into_bytes(),
-    })
+    Draft::read(body)?.messages(served, &PdfTexts::default())
 }
 
-/// Reads a body of `POST /v1/messages/count_tokens` and makes it ready for the engine's own. Errors: it is no such request.
-pub fn count_tokens(body: &[u8], served: &Served) -> Result<Vec<u8>, ApiError> {
-    let mut fields = fields(body)?;
-    ready(&mut fields, served)?;
-    Ok(Value::Object(fields).to_string().into_bytes())
+/// A body that was read, of a request for a message or for a count.
+#[derive(Debug)]
+pub struct Draft(Map<String, Value>);
+
+impl Draft {
+    /// Errors: it is no such request.
+    pub fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = fields(body)?;
+        validate(&fields)?;
+        Ok(Self(fields))
+    }
+
+    /// The PDFs in it, in base64.
+    pub fn pdfs(&self) -> Vec<&str> {
+        let messages = self.0.get("messages").and_then(Value::as_array);
+        messages.map_or_else(Vec::new, |messages| pdfs(messages))
+    }
+
+    /// Makes it ready for the engine. Errors: it has no valid `max_tokens`.
+    pub fn messages(self, served: &Served, texts: &PdfTexts) -> Result<Request, ApiError> {
+        let Self(mut fields) = self;
+        let asked = match fields.get("max_tokens") {
+            None => return Err(ApiError::invalid("max_tokens: Field required")),
+            Some(tokens) => tokens
+                .as_u64()
+                .filter(|tokens| *tokens > 0)
+                .ok_or_else(|| {
+                    ApiError::invalid("max_tokens: Input should be a valid integer greater than 0")
+                })?,
+        };
+        let max_tokens = asked.min(served.output_tokens.max(1));
+        fields.insert("max_tokens".into(), json!(max_tokens));
+        let request = ready(&mut fields, served, texts);
+        Ok(Request {
+            stream: fields.get("stream") == Some(&Value::Bool(true)),
+            max_tokens,
+            body: Value::Object(fields).to_string().into_bytes(),
+            ..request
+        })
+    }
+
+    /// Makes it ready for the engine's own count.
+    pub fn count_tokens(self, served: &Served, texts: &PdfTexts) -> Vec<u8> {
+        let Self(mut fields) = self;
+        ready(&mut fields, served, texts);
+        Value::Object(fields).to_string().into_bytes()
+    }
 }
 
 fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
@@ -92,19 +132,38 @@ fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
-/// Validates, maps and folds. Returns the model that was asked for.
-fn ready(fields: &mut Map<String, Value>, served: &Served) -> Result<String, ApiError> {
-    validate(fields)?;
+/// Maps and folds. Returns what is known of the request beside its body.
+fn ready(fields: &mut Map<String, Value>, served: &Served, texts: &PdfTexts) -> Request {
     fields.retain(|name, value| FIELDS.contains(&name.as_str()) && !value.is_null());
-    let asked = fields
-        .insert("model".into(), json!(served.name))
-        .and_then(|model| model.as_str().map(str::to_owned))
-        .unwrap_or_default();
+    let mut request = Request {
+        asked_model: fields
+            .insert("model".into(), json!(served.name))
+            .and_then(|model| model.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+        ..Request::default()
+    };
     if let Some(Value::Array(messages)) = fields.get_mut("messages") {
-        *messages = fold::fold(std::mem::take(messages));
+        request.loop_ended = repeats::note(messages);
+        let pictures = served.pictures;
+        *messages = fold::fold(std::mem::take(messages), &Media { pictures, texts });
+        request.has_pictures = has_pictures(messages);
     }
     system::settle(fields);
-    Ok(asked)
+    let names = names::pass_on(fields);
+    request.aliases = names.aliases;
+    request.left_out = names.left_out;
+    request
+}
+
+fn has_pictures(messages: &[Value]) -> bool {
+    let blocks = messages
+        .iter()
+        .filter_map(|message| message["content"].as_array())
+        .flatten();
+    let mut all = blocks.flat_map(|block| {
+        std::iter::once(block).chain(block["content"].as_array().into_iter().flatten())
+    });
+    all.any(|block| block["type"] == "image")
 }
 
 /// Holds the request against the shapes that an engine answers with a bare 500.

@@ -137,6 +137,7 @@ impl<'a> Owner<'a> {
                 output_tokens: spec.output_tokens,
                 form: Form::of_engine_parser(&spec.model.tool_call_parser),
                 shows_thoughts: false,
+                pictures: spec.pictures(&paths.hub),
             },
             engine,
             window: memory.follow_window(),
@@ -148,6 +149,7 @@ impl<'a> Owner<'a> {
             fronts: spec
                 .kept_prefixes()
                 .map(|folder| folder.join(gateway::FRONTS)),
+            pdf_reader: std::env::current_exe().ok(),
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,
