@@ -111,6 +111,12 @@ impl Model {
             }
     }
 
+    /// Whether it is served with the part that sees pictures. `config`: as above.
+    pub fn sees_pictures(&self, config: Option<&Value>) -> bool {
+        self.takes_multimodal_route(config)
+            && config.is_none_or(|config| !config["vision_config"].is_null())
+    }
+
     fn from_entry(entry: &Entry) -> Self {
         Self {
             name: entry.name.clone(),

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Su
 
 use crate::catalog::{Choice, catalog, parse_model_argument};
 use crate::error::{Error, Result};
+use crate::gateway;
 use crate::host::Host;
 use crate::plan::engine::MAX_OUTPUT_TOKENS;
 
@@ -60,6 +61,9 @@ pub enum CliCommand {
     /// Own one engine in the background; run by cclocal itself
     #[command(hide = true)]
     Supervisor,
+    /// Read a PDF from standard input; run by cclocal itself
+    #[command(hide = true, name = gateway::READ_PDF)]
+    ReadPdf,
 }
 
 #[derive(Debug, Args)]

@@ -39,6 +39,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         // `cclocal server --gemma` is `cclocal --gemma --server`.
         args.server = true;
     }
+    if let Some(CliCommand::ReadPdf) = &cli.command {
+        return crate::gateway::read_pdf();
+    }
     let host = match Host::real() {
         Ok(host) => host,
         Err(error) => return report(&error),
@@ -64,7 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Supervisor) => {
             return crate::supervisor::process::run(&host, &crate::paths::Paths::of(&host));
         }
-        None => match &cli.elsewhere.connect {
+        Some(CliCommand::ReadPdf) | None => match &cli.elsewhere.connect {
             Some(url) => elsewhere::run(host.clone(), &ui, url, &cli.elsewhere, &cli.launch),
             None => launch(&cli.launch),
         },

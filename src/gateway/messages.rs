@@ -15,6 +15,7 @@ use super::queue::{self, Place};
 use super::server::Gateway;
 use super::upstream::{self, Failure, Target};
 use super::wire::{self, ApiError};
+use super::{canned, reading};
 use crate::memory::plan::OUTPUTS;
 
 /// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
@@ -37,9 +38,14 @@ pub async fn answer(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let mut running = gateway.figures.arrive(caller);
-    let request =
-        wire::messages(&body, &gateway.served).inspect_err(|_| running.end(Ended::Refused))?;
+    let request = reading::message(gateway, &body)
+        .await
+        .inspect_err(|_| running.end(Ended::Refused))?;
     drop(body);
+    if let Some(sentence) = &request.loop_ended {
+        running.end(Ended::Answered);
+        return Ok(canned::reply(sentence, &request));
+    }
     if gateway.figures.queued() > gateway.limits.waiting {
         running.end(Ended::Refused);
         let message = "too many requests wait for the model already";
@@ -238,14 +244,15 @@ impl Turn {
         Ok(())
     }
 
-    /// In tokens. Only what could be too long is counted: a token has at least one byte.
+    /// In tokens. Only what could be too long is counted: a token of text has at least one byte.
     async fn longest_reply(&mut self, target: &Target) -> Result<u64, Failure> {
         let window = *self.gateway.window.borrow();
         let beside = match self.gateway.window_holds_reply {
             true => self.asked,
             false => 0,
         };
-        if self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window {
+        if !self.request.has_pictures
+            && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window {
             return Ok(self.asked);
         }
         let tokens = match self.counted {

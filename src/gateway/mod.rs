@@ -3,12 +3,15 @@
 //! The supervisor owns the listener and says through [`Settings`] where the engine is; everything else happens here.
 
 pub mod access;
+mod canned;
 pub mod figures;
 mod fronts;
 mod limits;
 mod messages;
 mod outlet;
+mod pdf;
 mod queue;
+mod reading;
 mod routes;
 mod server;
 #[cfg(test)]
@@ -26,6 +29,7 @@ pub use access::{Access, Caller};
 pub use figures::{Figures, Summary};
 pub use fronts::FILE as FRONTS;
 pub use limits::Limits;
+pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
 pub use server::serve;
 pub use upstream::{client, client_here, words};
 
@@ -67,6 +71,8 @@ pub struct Settings {
     pub exclusive: bool,
     /// Where system prompts and tools are remembered, so that an engine computes them before it is asked. None: nowhere.
     pub fronts: Option<PathBuf>,
+    /// This program, which reads PDFs in a process of its own ([`read_pdf`]). None: they are not read.
+    pub pdf_reader: Option<PathBuf>,
 }
 
 impl Settings {
@@ -87,6 +93,7 @@ impl Settings {
             limits: Limits::default(),
             exclusive: true,
             fronts: None,
+            pdf_reader: None,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::access::{Caller, refuse_the_web};
 use super::server::Gateway;
 use super::upstream::{self, Failure};
 use super::wire::ApiError;
-use super::{Engine, limits, messages, warm};
+use super::{Engine, limits, messages, reading, warm};
 
 /// How long a count of tokens waits for an engine that starts.
 const COUNT_WAITS: Duration = Duration::from_secs(10);
@@ -125,13 +125,7 @@ async fn count(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits).await?;
-    let invalid = |message: &str| ApiError::new(400, "invalid_request_error", message);
-    let mut value: Value =
-        serde_json::from_slice(&body).map_err(|_| invalid("the body is not JSON"))?;
-    value
-        .as_object_mut()
-        .ok_or_else(|| invalid("the body is not an object"))?
-        .insert("model".into(), json!(gateway.served.name));
+    let prompt = reading::count(&gateway, &body).await?;
     let mut engine = gateway.engine.clone();
     let busy = |message: &str| ApiError::new(529, "overloaded_error", message);
     let target = tokio::time::timeout(COUNT_WAITS, upstream::ready(&mut engine))
@@ -139,7 +133,7 @@ async fn count(
         .map_err(|_| busy("the engine is starting"))??;
     let counted = gateway
         .upstream
-        .count(&target, value.to_string().into(), gateway.limits.count)
+        .count(&target, prompt.into(), gateway.limits.count)
         .await;
     match counted {
         Ok(tokens) => Ok(Json(json!({"input_tokens": tokens}))),

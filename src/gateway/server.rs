@@ -22,6 +22,7 @@ use super::access::Access;
 use super::figures::Figures;
 use super::limits::Limits;
 use super::queue::Queue;
+use super::reading::Reading;
 use super::routes::{self, Trusted};
 use super::upstream::Upstream;
 use super::warm::{self, Warm};
@@ -46,6 +47,7 @@ pub struct Shared {
     pub limits: Limits,
     pub exclusive: bool,
     pub queue: Queue,
+    pub reading: Reading,
     pub upstream: Upstream,
     pub warm: Warm,
     pub stop: CancellationToken,
@@ -87,6 +89,7 @@ pub async fn serve(
         limits: settings.limits,
         exclusive: settings.exclusive,
         queue: Queue::new(),
+        reading: Reading::new(settings.pdf_reader),
         upstream,
         warm: Warm::new(settings.fronts),
         stop: CancellationToken::new(),

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Model;
+use crate::catalog::{Model, Source};
 use crate::engine::executable::Executable;
 use crate::env_vars;
-use crate::hub::watch::Total;
+use crate::gateway::wire::Pictures;
+use crate::hub::{self, watch::Total};
 use crate::memory;
 use crate::memory::plan::STEPS;
 
@@ -62,6 +63,18 @@ impl Spec {
     /// The folder in which the engine keeps what it computed of system prompts and tools, if it does.
     pub fn kept_prefixes(&self) -> Option<&Path> {
         self.env.get(env_vars::KEPT_PREFIX).map(Path::new)
+    }
+
+    /// What becomes of pictures. `hub`: the cache of models, whose `config.json` tells what they see.
+    pub fn pictures(&self, hub: &Path) -> Pictures {
+        let config = match &self.model.source {
+            Source::Hub(id) => hub::config(hub, id),
+            Source::Folder(folder) => hub::folder_config(folder),
+        };
+        match self.model.sees_pictures(config.as_ref()) {
+            true => Pictures::Shown,
+            false => Pictures::Words,
+        }
     }
 
     /// The command line for an engine on this port.

@@ -77,6 +77,7 @@ impl Stage {
             shows_thoughts: false,
             may_think: true,
             prose_calls: false,
+            pictures: wire::Pictures::Words,
         };
         let mut settings = Settings {
             limits: limits(),

@@ -11,14 +11,27 @@
 //! The engine also puts the text of a user's turn before the tool results of the same turn, which tears the results from their calls.
 //! The two become turns of their own, results first.
 
+//!
+//! Pictures in results follow them as a turn of the user's, as no template takes them there. What else the client adds to results is part of the last one.
+
 use serde_json::{Value, json};
 
+use super::media::{Media, Part};
+
 /// Folds `system` messages into the turns before them, and joins and splits those as the engine needs it. `messages` have been validated.
-pub fn fold(messages: Vec<Value>) -> Vec<Value> {
+pub fn fold(messages: Vec<Value>, media: &Media) -> Vec<Value> {
     let mut folded: Vec<Value> = Vec::with_capacity(messages.len());
+    // Pictures of the results that the conversation ends in.
+    let mut lifted = Vec::new();
     for mut message in messages {
         let role = message["role"].as_str().unwrap_or_default();
         if role == "assistant" {
+            show(&mut folded, &mut lifted);
+            if let Value::Array(blocks) = &mut message["content"] {
+                for block in blocks {
+                    *block = media.part(block.take()).block();
+                }
+            }
             folded.push(message);
             continue;
         }
@@ -30,20 +43,58 @@ pub fn fold(messages: Vec<Value>) -> Vec<Value> {
             }
             continue;
         }
-        let (results, rest): (Vec<Value>, Vec<Value>) = blocks
+        let (mut results, rest): (Vec<Value>, Vec<Value>) = blocks
             .into_iter()
             .partition(|block| block["type"] == "tool_result");
+        for result in &mut results {
+            lift(result, media, &mut lifted);
+        }
         if !results.is_empty() {
             folded.push(json!({"role": "user", "content": results}));
         }
         for block in rest {
-            match of_the_client(&block) {
-                Some(reminder) => remind(&mut folded, reminder),
-                None => say(&mut folded, block),
+            if let Some(reminder) = of_the_client(&block) {
+                remind(&mut folded, reminder);
+                continue;
+            }
+            match media.part(block) {
+                // It came with the result of a tool that reads files.
+                Part::Words(words) => remind(&mut folded, words),
+                said => {
+                    show(&mut folded, &mut lifted);
+                    say(&mut folded, said.block());
+                }
             }
         }
     }
+    show(&mut folded, &mut lifted);
     folded
+}
+
+/// Puts words in the place of what a result has beside text, and its pictures with those of others.
+fn lift(result: &mut Value, media: &Media, lifted: &mut Vec<Value>) {
+    let Value::Array(parts) = &mut result["content"] else {
+        return;
+    };
+    for part in parts {
+        *part = match media.part(part.take()) {
+            Part::Picture(picture) => {
+                lifted.push(picture);
+                let words = format!("[picture {} stands behind the results]", lifted.len());
+                json!({"type": "text", "text": words})
+            }
+            other => other.block(),
+        };
+    }
+}
+
+/// Shows the pictures of the results that the conversation ends in, as a turn of the user's.
+fn show(messages: &mut Vec<Value>, lifted: &mut Vec<Value>) {
+    for (number, picture) in (1..).zip(lifted.drain(..)) {
+        let words = format!("[picture {number} of the results]");
+        say(messages, json!({"type": "text", "text": words}));
+        say(messages, picture);
+    }
 }
 
 /// Adds a reminder to the result or to the user's turn that the conversation ends in, or begins a turn with it.
@@ -65,7 +116,7 @@ fn last_result(messages: &mut [Value]) -> Option<&mut Value> {
 }
 
 /// Adds to what a tool said, whichever form that has.
-fn append(result: &mut Value, reminder: &str) {
+pub fn append(result: &mut Value, reminder: &str) {
     match &mut result["content"] {
         Value::String(text) => {
             text.push_str("\n\n");
@@ -112,15 +163,44 @@ fn reminder(block: &Value) -> Option<String> {
 }
 
 /// A block of the user's turn that is a reminder of the client's: older versions send all of them so.
-fn of_the_client(block: &Value) -> Option<String> {
+pub fn of_the_client(block: &Value) -> Option<String> {
     let text = block["text"].as_str()?;
-    let inside = text.trim().strip_prefix(BEGIN)?.strip_suffix(END)?;
-    (!inside.contains(BEGIN)).then(|| text.to_owned())
+    is_reminder(text).then(|| text.to_owned())
+}
+
+/// Whether the text is one reminder and nothing else.
+pub fn is_reminder(text: &str) -> bool {
+    let inside = text.trim().strip_prefix(BEGIN);
+    inside
+        .and_then(|text| text.strip_suffix(END))
+        .is_some_and(|inside| !inside.contains(BEGIN))
+}
+
+/// The text without the reminders at its end.
+pub fn without_reminders(text: &str) -> &str {
+    let mut text = text.trim_end();
+    while text.ends_with(END)
+        && let Some(at) = text.rfind(BEGIN)
+    {
+        text = text[..at].trim_end();
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::documents::PdfTexts;
+    use super::super::Pictures;
     use super::*;
+
+    /// Without pictures.
+    fn fold(messages: Vec<Value>) -> Vec<Value> {
+        let media = Media {
+            pictures: Pictures::Words,
+            texts: &PdfTexts::default(),
+        };
+        super::fold(messages, &media)
+    }
 
     fn user(content: Value) -> Value {
         json!({"role": "user", "content": content})

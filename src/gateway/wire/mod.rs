@@ -10,24 +10,33 @@
 //!   others the prompt is counted before, and a reply as long as allowed was cut.
 //! - A tool call that was cut is dropped by some parsers, leaks as text from others, and becomes a call without input in `qwen3_coder`. It is
 //!   replaced by a sentence and `max_tokens`, on which the client lets the model try again. See [`mod@notice`].
+//! - Pictures and documents that the engine drops without a word become words, or stand where the model sees them. See [`mod@media`].
+//! - The engine refuses each request with a tool whose name is longer than 64 characters. See [`mod@names`].
+//! - A model that makes the same call for ever is told so, and stopped. See [`mod@repeats`].
 //! - A reply that breaks off is tried again by the client as long as it has not seen the end of a content block. See [`mod@stream`].
 
 use crate::catalog::Form;
 
+mod documents;
 mod error;
 mod fold;
 mod json;
 mod markup;
+mod media;
+mod names;
 mod notice;
+mod repeats;
 mod reply;
 mod request;
 mod sse;
 mod stream;
 mod system;
 
+pub use documents::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
 pub use error::ApiError;
+pub use media::decoded;
 pub use reply::reply;
-pub use request::{Request, count_tokens, messages};
+pub use request::{Draft, Request, messages};
 pub use stream::Repair;
 
 /// The model as the engine serves it.
@@ -45,6 +54,19 @@ pub struct Served {
     pub may_think: bool,
     /// Whether a call that the model writes as prose, at the end of its reply, is one (see the catalogue's `prose_calls`).
     pub prose_calls: bool,
+    pub pictures: Pictures,
+}
+
+/// What becomes of the pictures in a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pictures {
+    /// The model sees none, so words stand in their place.
+    #[default]
+    Words,
+    /// The model sees them in the user's turns, so those in results are moved behind them.
+    Shown,
+    /// They stay where they are: the engine is somebody else's.
+    Untouched,
 }
 
 /// Tokens of one request, as they are reported to the client.

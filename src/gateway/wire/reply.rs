@@ -8,7 +8,7 @@ use super::{ApiError, Request, Usage, json, notice};
 /// A plain (not streamed) reply of the engine, repaired. Errors: it is no reply.
 pub fn reply(body: &[u8], request: &Request) -> Result<(Vec<u8>, Usage), ApiError> {
     let no_reply = || ApiError::new(502, "api_error", "the engine sent what is no reply");
-    let mut message = json::read(body).ok_or_else(no_reply)?;
+    let mut message = json::read(body).map_err(|_| no_reply())?;
     if message["type"] == "error" {
         return Err(ApiError::from_event(&message));
     }

@@ -1,11 +1,16 @@
 //! Requests, read and made ready for the engine.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, Served, fold, json, system};
+use super::json::Unreadable;
+use super::documents::{PdfTexts, pdfs};
+use super::media::Media;
+use super::{ApiError, Served, fold, json, names, repeats, system};
 
 /// A request, read and made ready for the engine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The model's name as the client asked for it; replies name it.
     pub asked_model: String,
@@ -14,14 +19,27 @@ pub struct Request {
     pub max_tokens: u64,
     /// What goes to the engine. `count_tokens` takes it as well.
     pub body: Vec<u8>,
+    /// Whether the model is shown pictures: then the prompt can have more tokens than bytes.
+    pub has_pictures: bool,
+    /// Names of tools by those that the model knows them by, where the two differ.
+    pub aliases: HashMap<String, String>,
+    /// Tools that can't be passed on.
+    pub left_out: Vec<String>,
+    /// What the user is told instead of asking the model again, as it makes the same call for ever.
+    pub loop_ended: Option<String>,
 }
 
 impl Request {
+    /// The name of a tool, as the client knows it, by the one that the model was told.
+    pub fn tool_name<'a>(&'a self, told: &'a str) -> &'a str {
+        self.aliases.get(told).map_or(told, String::as_str)
+    }
+
     /// Asks for a reply of no more than this, in tokens.
     pub fn limit_reply(&mut self, max_tokens: u64) {
         self.max_tokens = max_tokens;
         // It is ours, so it can be read.
-        if let Ok(Value::Object(mut fields)) = serde_json::from_slice(&self.body) {
+        if let Ok(Value::Object(mut fields)) = json::read(&self.body) {
             fields.insert("max_tokens".into(), json!(max_tokens));
             self.body = Value::Object(fields).to_string().into_bytes();
         }
@@ -46,58 +64,106 @@ const FIELDS: [&str; 13] = [
     "chat_template_kwargs",
 ];
 
-/// Reads a body of `POST /v1/messages` and makes it ready for the engine. Errors: it is no such request.
+/// Reads a body of `POST /v1/messages` and makes it ready for the engine, without the text of PDFs. Errors: it is no such request.
 pub fn messages(body: &[u8], served: &Served) -> Result<Request, ApiError> {
-    let mut fields = fields(body)?;
-    let asked = match fields.get("max_tokens") {
-        None => return Err(ApiError::invalid("max_tokens: Field required")),
-        Some(tokens) => tokens
-            .as_u64()
-            .filter(|tokens| *tokens > 0)
-            .ok_or_else(|| {
-                ApiError::invalid("max_tokens: Input should be a valid integer greater than 0")
-            })?,
-    };
-    let max_tokens = asked.min(served.output_tokens.max(1));
-    fields.insert("max_tokens".into(), json!(max_tokens));
-    let stream = fields.get("stream") == Some(&Value::Bool(true));
-    let asked_model = ready(&mut fields, served)?;
-    Ok(Request {
-        asked_model,
-        stream,
-        max_tokens,
-        body: Value::Object(fields).to_string().into_bytes(),
-    })
+    Draft::read(body)?.messages(served, &PdfTexts::default())
 }
 
-/// Reads a body of `POST /v1/messages/count_tokens` and makes it ready for the engine's own. Errors: it is no such request.
-pub fn count_tokens(body: &[u8], served: &Served) -> Result<Vec<u8>, ApiError> {
-    let mut fields = fields(body)?;
-    ready(&mut fields, served)?;
-    Ok(Value::Object(fields).to_string().into_bytes())
+/// A body that was read, of a request for a message or for a count.
+#[derive(Debug)]
+pub struct Draft(Map<String, Value>);
+
+impl Draft {
+    /// Errors: it is no such request.
+    pub fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = fields(body)?;
+        validate(&fields)?;
+        Ok(Self(fields))
+    }
+
+    /// The PDFs in it, in base64.
+    pub fn pdfs(&self) -> Vec<&str> {
+        let messages = self.0.get("messages").and_then(Value::as_array);
+        messages.map_or_else(Vec::new, |messages| pdfs(messages))
+    }
+
+    /// Makes it ready for the engine. Errors: it has no valid `max_tokens`.
+    pub fn messages(self, served: &Served, texts: &PdfTexts) -> Result<Request, ApiError> {
+        let Self(mut fields) = self;
+        let asked = match fields.get("max_tokens") {
+            None => return Err(ApiError::invalid("max_tokens: Field required")),
+            Some(tokens) => tokens
+                .as_u64()
+                .filter(|tokens| *tokens > 0)
+                .ok_or_else(|| {
+                    ApiError::invalid("max_tokens: Input should be a valid integer greater than 0")
+                })?,
+        };
+        let max_tokens = asked.min(served.output_tokens.max(1));
+        fields.insert("max_tokens".into(), json!(max_tokens));
+        let request = ready(&mut fields, served, texts);
+        Ok(Request {
+            stream: fields.get("stream") == Some(&Value::Bool(true)),
+            max_tokens,
+            body: Value::Object(fields).to_string().into_bytes(),
+            ..request
+        })
+    }
+
+    /// Makes it ready for the engine's own count.
+    pub fn count_tokens(self, served: &Served, texts: &PdfTexts) -> Vec<u8> {
+        let Self(mut fields) = self;
+        ready(&mut fields, served, texts);
+        Value::Object(fields).to_string().into_bytes()
+    }
 }
 
 fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match json::read(body) {
-        Some(Value::Object(fields)) => Ok(fields),
-        Some(_) => Err(ApiError::invalid("the body is not a JSON object")),
-        None => Err(ApiError::invalid("the body is not valid JSON")),
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(ApiError::invalid("the body is not a JSON object")),
+        Err(Unreadable::TooDeep(at)) => Err(ApiError::invalid(format!(
+            "the body is nested deeper than {} levels, at byte {at}",
+            json::DEEPEST
+        ))),
+        Err(Unreadable::Invalid(what)) => Err(ApiError::invalid(format!(
+            "the body is not valid JSON: {what}"
+        ))),
     }
 }
 
-/// Validates, maps and folds. Returns the model that was asked for.
-fn ready(fields: &mut Map<String, Value>, served: &Served) -> Result<String, ApiError> {
-    validate(fields)?;
+/// Maps and folds. Returns what is known of the request beside its body.
+fn ready(fields: &mut Map<String, Value>, served: &Served, texts: &PdfTexts) -> Request {
     fields.retain(|name, value| FIELDS.contains(&name.as_str()) && !value.is_null());
-    let asked = fields
-        .insert("model".into(), json!(served.name))
-        .and_then(|model| model.as_str().map(str::to_owned))
-        .unwrap_or_default();
+    let mut request = Request {
+        asked_model: fields
+            .insert("model".into(), json!(served.name))
+            .and_then(|model| model.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+        ..Request::default()
+    };
     if let Some(Value::Array(messages)) = fields.get_mut("messages") {
-        *messages = fold::fold(std::mem::take(messages));
+        request.loop_ended = repeats::note(messages);
+        let pictures = served.pictures;
+        *messages = fold::fold(std::mem::take(messages), &Media { pictures, texts });
+        request.has_pictures = has_pictures(messages);
     }
     system::settle(fields);
-    Ok(asked)
+    let names = names::pass_on(fields);
+    request.aliases = names.aliases;
+    request.left_out = names.left_out;
+    request
+}
+
+fn has_pictures(messages: &[Value]) -> bool {
+    let blocks = messages
+        .iter()
+        .filter_map(|message| message["content"].as_array())
+        .flatten();
+    let mut all = blocks.flat_map(|block| {
+        std::iter::once(block).chain(block["content"].as_array().into_iter().flatten())
+    });
+    all.any(|block| block["type"] == "image")
 }
 
 /// Holds the request against the shapes that an engine answers with a bare 500.
@@ -174,6 +240,10 @@ fn validate_message(message: &Value, path: &str) -> Result<(), ApiError> {
     }
     let blocks = match &message["content"] {
         Value::String(_) => return Ok(()),
+        // A model may answer with nothing; a user can't ask nothing.
+        Value::Array(blocks) if blocks.is_empty() && message["role"] == "user" => {
+            return wrong(".content: user messages must have non-empty content");
+        }
         Value::Array(blocks) => blocks,
         Value::Null => return wrong(".content: Field required"),
         _ => return wrong(".content: Input should be a valid string or list"),
@@ -203,7 +273,32 @@ fn validate_message(message: &Value, path: &str) -> Result<(), ApiError> {
             {
                 return wrong("content: Input should be a valid string or list");
             }
-            Some("image") if !block["source"].is_object() => {
+            Some("tool_result") => {
+                validate_result(&block["content"], &format!("{path}.content.{index}"))?;
+            }
+            Some("image" | "document") if !block["source"].is_object() => {
+                return wrong("source: Input should be a valid object");
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `path`: of the result that has this content.
+fn validate_result(content: &Value, path: &str) -> Result<(), ApiError> {
+    for (index, part) in content.as_array().into_iter().flatten().enumerate() {
+        let wrong = |what: &str| {
+            let path = format!("{path}.content.{index}");
+            Err(ApiError::invalid(format!("{path}.{what}")))
+        };
+        match part["type"].as_str() {
+            None if part.is_string() => {}
+            None => return wrong("type: Field required"),
+            Some("text") if !part["text"].is_string() => {
+                return wrong("text: Input should be a valid string");
+            }
+            Some("image" | "document") if !part["source"].is_object() => {
                 return wrong("source: Input should be a valid object");
             }
             Some(_) => {}

@@ -30,7 +30,7 @@ fn request(max_tokens: u64) -> Request {
         asked_model: "claude-asked".into(),
         stream: true,
         max_tokens,
-        body: Vec::new(),
+        ..Request::default()
     }
 }
 
@@ -466,6 +466,7 @@ fn served() -> Served {
         shows_thoughts: false,
         may_think: true,
         prose_calls: false,
+        pictures: Pictures::Words,
     }
 }
 
@@ -505,12 +506,12 @@ fn a_request_of_the_client_becomes_one_of_the_engine() {
             "tools": [{"name": "Write", "description": "w", "input_schema": {"type": "object"}}],
         })
     );
-    let counted = count_tokens(
-        br#"{"model": "claude-haiku", "messages": [{"role": "user", "content": "hi"}]}"#,
-        &served(),
-    );
+    let counted =
+        Draft::read(br#"{"model": "claude-haiku", "messages": [{"role": "user", "content": "hi"}]}"#)
+            .expect("a request")
+            .count_tokens(&served(), &PdfTexts::default());
     assert!(
-        String::from_utf8(counted.expect("a request"))
+        String::from_utf8(counted)
             .expect("UTF-8")
             .contains("org/model")
     );
@@ -638,7 +639,6 @@ proptest! {
     #[test]
     fn bytes_of_any_kind_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
         let _ = messages(&bytes, &served());
-        let _ = count_tokens(&bytes, &served());
         let _ = reply(&bytes, &request(9));
         let _ = ApiError::from_engine(500, &bytes);
         let mut stream = fixture("qwen3_coder-second-told.sse");
@@ -673,6 +673,7 @@ proptest! {
 
     #[test]
     fn a_conversation_only_grows_at_its_end(roles in prop::collection::vec(0..6_usize, 1..30)) {
+        let media = media::Media { pictures: Pictures::Words, texts: &PdfTexts::default() };
         let mut conversation = Vec::new();
         let mut before: Option<Vec<Value>> = None;
         for (number, role) in roles.into_iter().enumerate() {
@@ -684,7 +685,7 @@ proptest! {
                 4 => json!({"role": "user", "content": [{"type": "text", "text": format!("<system-reminder>{number}</system-reminder>")}]}),
                 _ => json!({"role": "assistant", "content": format!("{number}")}),
             });
-            let folded = fold::fold(conversation.clone());
+            let folded = fold::fold(conversation.clone(), &media);
             if let Some(mut before) = before {
                 // What stood there before still does; the turn that was the last may have become longer.
                 if let Some(last) = before.pop() {

@@ -145,12 +145,14 @@ impl<'a> Gateway<'a> {
             shows_thoughts: true,
             may_think: true,
             prose_calls: false,
+            pictures: wire::Pictures::Untouched,
         };
         let settings = Settings {
             // Others may use it, too: what it works at is not ours to cancel.
             exclusive: false,
             // Room for the longest reply is left already.
             window_holds_reply: false,
+            pdf_reader: std::env::current_exe().ok(),
             ..Settings::new(served, engine, longest_prompt, access)
         };
         let figures = settings.figures.clone();

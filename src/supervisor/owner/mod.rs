@@ -138,6 +138,7 @@ impl<'a> Owner<'a> {
                 shows_thoughts: spec.model.thinking,
                 may_think: spec.model.may_think,
                 prose_calls: spec.model.prose_calls,
+                pictures: spec.pictures(&paths.hub),
             },
             engine,
             window: memory.follow_window(),
@@ -149,6 +150,7 @@ impl<'a> Owner<'a> {
             fronts: spec
                 .kept_prefixes()
                 .map(|folder| folder.join(gateway::FRONTS)),
+            pdf_reader: std::env::current_exe().ok(),
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,

@@ -1,0 +1,263 @@
+//! Pictures and documents as the model gets them: words where it would see nothing.
+//!
+//! The engine (vllm-mlx 0.6.0) drops documents, pictures in tool results, and without vision pictures in the user's turns, all without a word. Blocks of
+//! a type that it does not know are dropped, too, or answered with a bare 500. The same block becomes the same words each time, so the prompt only grows at
+//! its end.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use super::Pictures;
+use super::documents::{PdfTexts, document};
+
+/// Enough of a picture to find its size, in bytes of base64: a multiple of four. A photograph's preview and colour profile may stand before it.
+const HEAD: usize = 256 << 10;
+
+/// A picture with more is taken for an attack by the library that opens it. Source: twice Pillow's `MAX_IMAGE_PIXELS`.
+const MOST_PIXELS: usize = 2 * 89_478_485;
+
+/// The longest picture in base64 that the engine takes, in bytes. Source: vllm-mlx 0.6.0, `MAX_BASE64_IMAGE_LENGTH`, less the `data:` in front of it.
+const LONGEST: usize = (30 << 20) - 100;
+
+/// How much of an address is told.
+const LONGEST_ADDRESS: usize = 200;
+
+/// How blocks are passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Media<'a> {
+    pub pictures: Pictures,
+    /// The text of the PDFs in this request.
+    pub texts: &'a PdfTexts,
+}
+
+/// A block as it is passed on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// As it was.
+    Block(Value),
+    /// In words.
+    Words(String),
+    /// As a picture that the model sees.
+    Picture(Value),
+}
+
+impl Part {
+    /// As a block of a turn.
+    pub fn block(self) -> Value {
+        match self {
+            Self::Block(block) | Self::Picture(block) => block,
+            Self::Words(words) => json!({"type": "text", "text": words}),
+        }
+    }
+}
+
+impl Media<'_> {
+    pub fn part(&self, block: Value) -> Part {
+        match block["type"].as_str() {
+            Some("image") => self.picture(block),
+            Some("document") => Part::Words(document(&block, self)),
+            Some("text" | "tool_use" | "tool_result" | "thinking" | "redacted_thinking") => {
+                Part::Block(block)
+            }
+            _ if block.is_string() => Part::Words(block.as_str().unwrap_or_default().to_owned()),
+            _ => Part::Words(in_words(&block)),
+        }
+    }
+
+    fn picture(&self, block: Value) -> Part {
+        if self.pictures == Pictures::Untouched {
+            return Part::Block(block);
+        }
+        let source = &block["source"];
+        match source["type"].as_str() {
+            Some("base64") => {}
+            Some("url") => return Part::Words(not_fetched("a picture", &source["url"])),
+            _ => return Part::Words("[a picture that isn't on this machine]".into()),
+        }
+        let data = source["data"].as_str().unwrap_or_default();
+        let unreadable = |why| Part::Words(format!("[a picture that can't be read: {why}]"));
+        match self.pictures {
+            Pictures::Shown => match whole(data) {
+                Ok(source) => Part::Picture(json!({"type": "image", "source": source})),
+                Err(why) => unreadable(why),
+            },
+            _ => match Size::of_head(data) {
+                Ok(Size {
+                    format,
+                    width,
+                    height,
+                }) => Part::Words(format!(
+                    "[a picture of {width}×{height} pixels ({}) that this model can't see; `cclocal --vision` serves models that see pictures]",
+                    format.name
+                )),
+                Err(why) => unreadable(why),
+            },
+        }
+    }
+}
+
+/// What is at an address is left there.
+pub fn not_fetched(what: &str, address: &Value) -> String {
+    let address = address.as_str().unwrap_or("an unknown address");
+    let address: String = address.chars().take(LONGEST_ADDRESS).collect();
+    format!("[{what} at {address}, which was not fetched: nothing leaves this machine]")
+}
+
+/// A block of any other type.
+fn in_words(block: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    match block["type"].as_str().unwrap_or_default() {
+        "server_tool_use" => match block["input"]["query"].as_str() {
+            Some(query) => format!("[a web search for: {query}]"),
+            None => format!("[a call of the server's tool {}]", text(&block["name"])),
+        },
+        "web_search_tool_result" => {
+            let Value::Array(found) = &block["content"] else {
+                let code = &block["content"]["error_code"];
+                return format!(
+                    "[the web search failed: {}]",
+                    code.as_str().unwrap_or("unknown")
+                );
+            };
+            let pages = found
+                .iter()
+                .map(|page| format!("{}\n{}", text(&page["title"]), text(&page["url"])));
+            format!(
+                "[the web search found:\n{}]",
+                pages.collect::<Vec<_>>().join("\n")
+            )
+        }
+        "search_result" => {
+            let texts = block["content"].as_array().into_iter().flatten();
+            let texts: Vec<String> = texts.map(|part| text(&part["text"])).collect();
+            let (title, source) = (text(&block["title"]), text(&block["source"]));
+            format!("{title}\n{source}\n{}", texts.join("\n"))
+        }
+        "tool_reference" => format!("[the tool {}]", text(&block["tool_name"])),
+        other => format!("[a block of the type {other:?}, which this model can't see]"),
+    }
+}
+
+/// A format that the engine opens.
+#[derive(Debug, Clone, Copy)]
+struct Format {
+    name: &'static str,
+    media_type: &'static str,
+    /// Whether the bytes of a picture go on to its end.
+    is_complete: fn(&[u8]) -> bool,
+}
+
+const PNG: Format = Format {
+    name: "PNG",
+    media_type: "image/png",
+    is_complete: |bytes| bytes.windows(4).rev().take(64).any(|at| at == b"IEND"),
+};
+const JPEG: Format = Format {
+    name: "JPEG",
+    media_type: "image/jpeg",
+    // Cameras append to what they took.
+    is_complete: |bytes| bytes.windows(2).any(|at| at == [0xFF, 0xD9]),
+};
+const GIF: Format = Format {
+    name: "GIF",
+    media_type: "image/gif",
+    is_complete: |bytes| bytes.iter().rev().take(64).any(|byte| *byte == b';'),
+};
+const WEBP: Format = Format {
+    name: "WebP",
+    media_type: "image/webp",
+    is_complete: |bytes| {
+        let length = bytes.get(4..8).and_then(|length| length.try_into().ok());
+        length.is_some_and(|length| u64::from(u32::from_le_bytes(length)) + 8 <= bytes.len() as u64)
+    },
+};
+
+/// What the header of a picture says.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    format: Format,
+    width: usize,
+    height: usize,
+}
+
+/// Why a picture can't be read.
+type Why = &'static str;
+
+impl Size {
+    fn of(bytes: &[u8]) -> Result<Self, Why> {
+        let format = match imagesize::image_type(bytes) {
+            Ok(imagesize::ImageType::Png) => PNG,
+            Ok(imagesize::ImageType::Jpeg) => JPEG,
+            Ok(imagesize::ImageType::Gif) => GIF,
+            Ok(imagesize::ImageType::Webp) => WEBP,
+            _ => return Err("it is no PNG, JPEG, GIF or WebP"),
+        };
+        let size = imagesize::blob_size(bytes).map_err(|_| "it is damaged")?;
+        if size.width == 0 || size.height == 0 {
+            return Err("it is empty");
+        }
+        Ok(Self {
+            format,
+            width: size.width,
+            height: size.height,
+        })
+    }
+
+    /// From as little of a picture as it takes.
+    fn of_head(base64: &str) -> Result<Self, Why> {
+        if let Some(head) = base64.get(..HEAD)
+            && let Ok(bytes) = decoded(head)
+            && let Ok(size) = Self::of(&bytes)
+        {
+            return Ok(size);
+        }
+        Self::of(&decoded(base64)?)
+    }
+}
+
+/// The source of a picture in the one form that the engine is sure to open.
+fn whole(base64: &str) -> Result<Value, Why> {
+    if base64.len() > LONGEST {
+        return Err("it is too large");
+    }
+    let bytes = decoded(base64)?;
+    let Size {
+        format,
+        width,
+        height,
+    } = Size::of(&bytes)?;
+    if width.saturating_mul(height) > MOST_PIXELS {
+        return Err("it has too many pixels");
+    }
+    if !(format.is_complete)(&bytes) {
+        return Err("its end is missing");
+    }
+    Ok(json!({
+        "type": "base64",
+        "media_type": format.media_type,
+        "data": BASE64_STANDARD.encode(&bytes),
+    }))
+}
+
+/// Base64 as clients write it: in lines, and without the padding at its end.
+pub fn decoded(base64: &str) -> Result<Vec<u8>, Why> {
+    use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+    );
+    let decoded = match LENIENT.decode(base64) {
+        Ok(bytes) => bytes,
+        Err(_) => {
+            let mut joined = base64.as_bytes().to_vec();
+            joined.retain(|byte| !byte.is_ascii_whitespace());
+            LENIENT.decode(joined).map_err(|_| "it is not base64")?
+        }
+    };
+    match decoded.is_empty() {
+        true => Err("it is empty"),
+        false => Ok(decoded),
+    }
+}
