@@ -39,6 +39,7 @@ def main():
 
     resume_downloads()
     stream_raw()
+    write_history()
     count_prompts()
     settle_entries()
     stay_within_memory()

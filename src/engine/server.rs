@@ -24,6 +24,7 @@ const BOOTSTRAP: &str = concat!(
     include_str!("patches.py"),
     include_str!("resume.py"),
     include_str!("raw.py"),
+    include_str!("history.py"),
     include_str!("count.py"),
     include_str!("entries.py"),
     include_str!("pauses.py"),
