@@ -38,14 +38,15 @@ def main():
     sys.argv = [script, *arguments]
 
     resume_downloads()
-    report_usage()
+    stream_raw()
+    write_history()
+    count_prompts()
     settle_entries()
     stay_within_memory()
     take_text_route()
     # Before the snapshots: what they look at passes through here, and what is looked at here does not concern them.
     keep_prefixes()
     settle_snapshots()
-    keep_arguments()
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a conversation stays behind here; what stands before one does, see `keep_prefixes`.

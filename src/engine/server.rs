@@ -17,12 +17,15 @@ use crate::machine::disk;
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The Python that ties the engine's life to ours, lets its downloads be resumed, lets it say what it knows of a reply, keeps what a tool is called
-/// with, lets it free what it has dropped, keeps it within its memory, and keeps it from computing again what it, or an engine before it, has computed.
+/// The Python that starts the engine. It ties the engine's life to ours, lets downloads be resumed, streams replies exactly as they were generated,
+/// counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, and keeps it from computing again what it, or an
+/// engine before it, has computed.
 const BOOTSTRAP: &str = concat!(
+    include_str!("patches.py"),
     include_str!("resume.py"),
-    include_str!("usage.py"),
-    include_str!("arguments.py"),
+    include_str!("raw.py"),
+    include_str!("history.py"),
+    include_str!("count.py"),
     include_str!("entries.py"),
     include_str!("pauses.py"),
     include_str!("memory.py"),
