@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::access::Caller;
@@ -38,7 +39,7 @@ pub async fn answer(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let mut running = gateway.figures.arrive(caller);
-    let request = reading::message(gateway, &body)
+    let mut request = reading::message(gateway, &body)
         .await
         .inspect_err(|_| running.end(Ended::Refused))?;
     drop(body);
@@ -52,6 +53,10 @@ pub async fn answer(
         return Err(ApiError::new(529, "overloaded_error", message));
     }
     let stream = request.stream;
+    // What the model wrote is read from streams alone.
+    if gateway.exclusive {
+        request.ask_for_a_stream();
+    }
     let turn = Turn {
         gateway: gateway.clone(),
         body: request.body.clone().into(),
@@ -59,13 +64,14 @@ pub async fn answer(
         request,
         running,
         counted: None,
+        abandoned: false,
     };
     gateway.warm.asked(caller, client, &turn.request);
     let place = gateway.queue.enter();
-    if stream {
-        turn.streamed(place).await
-    } else {
-        turn.plain(place).await
+    match (stream, gateway.exclusive) {
+        (true, _) => turn.streamed(place).await,
+        (false, true) => turn.gathered(place).await,
+        (false, false) => turn.plain(place).await,
     }
 }
 
@@ -78,6 +84,8 @@ struct Turn {
     running: Running,
     /// The prompt's length as the engine counts it, once it was asked.
     counted: Option<u64>,
+    /// The reply has ended at a stop sequence, and the engine goes on.
+    abandoned: bool,
 }
 
 /// Where the reply goes.
@@ -111,12 +119,30 @@ impl Turn {
         let Client::Plain(reply) = client else {
             return Err(upstream::senseless());
         };
-        let mut response = Response::new(Body::from(reply));
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            header::HeaderValue::from_static("application/json"),
-        );
-        Ok(response)
+        Ok(whole(reply))
+    }
+
+    /// A plain reply of what the engine streams.
+    async fn gathered(self, place: Place) -> Result<Response, ApiError> {
+        // Nobody reads it before its end.
+        const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+        let (outlet, reply) = outlet::channel(NEVER, upstream::REPLY_BODY);
+        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
+        let streaming = match reply.begin(NEVER).await {
+            Beginning::Error(error) => return Err(error),
+            Beginning::Stream(streaming) => streaming,
+        };
+        let broken = || stated(Failure::Lost("the reply broke off".into()));
+        let mut events = Vec::new();
+        let mut body = pin!(streaming.body(task));
+        while let Some(piece) = body.next().await {
+            events.extend_from_slice(&piece.map_err(|_| broken())?);
+        }
+        match wire::message(&events) {
+            Ok(message) => Ok(whole(message)),
+            Err(Some(event)) => Err(ApiError::from_event(&event)),
+            Err(None) => Err(broken()),
+        }
     }
 
     async fn streamed(self, place: Place) -> Result<Response, ApiError> {
@@ -204,7 +230,7 @@ impl Turn {
                 .map_err(Failure::Refused)?;
             underway.engine_has_it(target.clone());
             let done = self.attempt(&target, client).await;
-            if matches!(done, Ok(()) | Err(Failure::Refused(_))) {
+            if matches!(done, Ok(()) | Err(Failure::Refused(_))) && !self.abandoned {
                 underway.engine_is_free();
             }
             match done {
@@ -251,8 +277,8 @@ impl Turn {
             true => self.asked,
             false => 0,
         };
-        if !self.request.has_pictures
-            && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window {
+        if !self.request.has_pictures && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window
+        {
             return Ok(self.asked);
         }
         let tokens = match self.counted {
@@ -314,7 +340,7 @@ impl Turn {
         if !is_event_stream(&response) {
             return Err(Failure::Refused(upstream::senseless()));
         }
-        let mut repair = wire::Repair::new(&self.request, self.counted);
+        let mut repair = wire::Streamed::new(&self.request, &self.gateway.served, self.counted);
         let mut patience = upstream::Patience::new(stall);
         let ended = loop {
             let piece = match patience.piece(&mut response).await {
@@ -327,8 +353,9 @@ impl Turn {
                 self.running.token();
             }
             if repair.is_over() {
+                self.abandoned = repair.is_abandoned();
                 // A whole reply is read to its end, so that the engine is not disturbed; what comes after an error is not waited for.
-                if outlet.complete() {
+                if outlet.complete() && !self.abandoned {
                     let rest =
                         async { while let Ok(Some(_)) = patience.piece(&mut response).await {} };
                     let _ = tokio::time::timeout(REST, rest).await;
@@ -410,6 +437,15 @@ fn is_event_stream(response: &reqwest::Response) -> bool {
         .get(header::CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
         .is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+fn whole(reply: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(reply));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
+    response
 }
 
 /// What the client is told.

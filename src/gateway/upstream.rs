@@ -21,7 +21,7 @@ const CLEARING_INTERVAL: Duration = Duration::from_millis(50);
 /// The most that is read of an error's body.
 const ERROR_BODY: usize = 64 << 10;
 /// The longest plain reply. A reply of 131,072 tokens is below 1 MB.
-const REPLY_BODY: usize = 64 << 20;
+pub const REPLY_BODY: usize = 64 << 20;
 
 /// An engine that answers.
 #[derive(Debug, Clone)]

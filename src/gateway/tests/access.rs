@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use super::fake::{Fake, answer, plain_answer};
+use super::fake::{Fake, answer};
 use super::{Stage, error, limits, question, read_to_end, until, within};
 use crate::gateway::{Caller, Engine, Limits};
 
@@ -23,7 +23,7 @@ fn request(line: &str, headers: &[&str]) -> Vec<u8> {
 
 #[tokio::test]
 async fn whoever_may_not_ask_is_refused_in_the_apis_shape_and_nothing_reaches_the_engine() {
-    let fake = Fake::start(|_| plain_answer("hello")).await;
+    let fake = Fake::start(|_| answer("hello")).await;
     let stage = Stage::new(fake.ready()).await;
     const HOST: &str = "host: 127.0.0.1:1";
     const TOKEN: &str = "authorization: Bearer main-token";
@@ -126,7 +126,7 @@ async fn a_lease_may_ask_until_it_is_revoked_and_has_figures_of_its_own() {
 
 #[tokio::test]
 async fn the_engine_gets_its_own_key_and_not_the_clients() {
-    let fake = Fake::start(|_| plain_answer("hello")).await;
+    let fake = Fake::start(|_| answer("hello")).await;
     let stage = Stage::new(fake.ready()).await;
     stage.ask("hi", false).await;
     let seen = &fake.seen()[0];
@@ -186,7 +186,7 @@ async fn the_model_is_listed_under_the_name_that_it_is_served_by() {
 
 #[tokio::test]
 async fn strangers_cannot_keep_a_session_out() {
-    let fake = Fake::start(|_| plain_answer("hello")).await;
+    let fake = Fake::start(|_| answer("hello")).await;
     let limits = Limits {
         connections: 3,
         ..limits()

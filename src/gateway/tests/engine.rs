@@ -67,10 +67,8 @@ async fn a_plain_request_is_asked_again_too() {
     let fake = Fake::start({
         let times = AtomicUsize::new(0);
         move |_| match times.fetch_add(1, Ordering::SeqCst) {
-            0 => vec![Step::Send(
-                "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".into(),
-            )],
-            _ => plain_answer("again"),
+            0 => vec![head(), opening()],
+            _ => answer("again"),
         }
     })
     .await;
@@ -78,6 +76,15 @@ async fn a_plain_request_is_asked_again_too() {
     let response = stage.ask("hi", false).await;
     assert!(response.text().await.expect("a text").contains("again"));
     assert_eq!(fake.said().len(), 2);
+}
+
+#[tokio::test]
+async fn an_engine_of_somebody_else_is_asked_plainly() {
+    let fake = Fake::start(|_| plain_answer("hello")).await;
+    let stage = Stage::changed(fake.ready(), |settings| settings.exclusive = false).await;
+    let response = stage.ask("hi", false).await;
+    assert!(response.text().await.expect("a text").contains("hello"));
+    assert_eq!(fake.seen()[0].body["stream"], false);
 }
 
 #[tokio::test]
@@ -326,7 +333,7 @@ async fn events_that_are_cut_anywhere_arrive_whole() {
 async fn a_connection_that_the_engine_closed_meanwhile_is_no_loss() {
     // The fake closes after each answer; with a gateway that keeps connections it still answers each time.
     let fake = Fake::start(|_| {
-        let mut steps = plain_answer("hello");
+        let mut steps = answer("hello");
         if let Some(Step::Send(text)) = steps.first_mut() {
             *text = text.replace("connection: close\r\n", "");
         }

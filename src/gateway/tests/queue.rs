@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::fake::{Fake, Step, answer, closing, head, json_reply, opening, plain_answer, text};
+use super::fake::{Fake, Step, answer, closing, head, json_reply, opening, text};
 use super::{Stage, error, limits, question, rest, until, within};
 use crate::gateway::figures::Ended;
 use crate::gateway::{Engine, Limits};
@@ -213,7 +213,7 @@ async fn a_stream_lives_while_the_engine_starts_and_is_answered_when_it_is_ready
 
 #[tokio::test]
 async fn a_plain_request_waits_for_the_engine_too() {
-    let fake = Fake::start(|_| plain_answer("hello")).await;
+    let fake = Fake::start(|_| answer("hello")).await;
     let stage = Stage::new(Engine::Starting).await;
     let sent = stage.post("/v1/messages", &question("hi", false)).send();
     let asking = tokio::spawn(sent);

@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use super::fake::{Fake, plain_answer};
+use super::fake::{Fake, answer};
 use super::{Stage, error, limits, read_to_end, until};
 use crate::gateway::Limits;
 
 const HEAD: &str = "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer main-token\r\ncontent-type: application/json\r\nconnection: close\r\n";
 
 async fn stage(limits: Limits) -> (Fake, Stage) {
-    let fake = Fake::start(|_| plain_answer("hello")).await;
+    let fake = Fake::start(|_| answer("hello")).await;
     let stage = Stage::with(fake.ready(), limits).await;
     (fake, stage)
 }

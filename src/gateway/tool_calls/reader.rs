@@ -146,8 +146,6 @@ enum Stop {
     /// A closing marker that closes nothing.
     Stray(&'static str),
     TurnEnd(&'static str),
-    /// A line that a call without a marker could begin with.
-    Line,
 }
 
 impl Marked {

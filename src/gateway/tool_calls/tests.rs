@@ -84,7 +84,7 @@ fn replies_of_a_folder() {
             .unwrap();
     let mut bad = 0;
     for (name, case) in expected.as_object().unwrap() {
-        let form = Form::of_engine_parser(case["form"].as_str().unwrap()).unwrap();
+        let form = serde_json::from_value::<Form>(case["form"].clone()).unwrap();
         let reply = std::fs::read_to_string(format!("{folder}/{name}.txt")).unwrap();
         for size in [1, 3, 7, 10000] {
             let pieces = read(&options(form), &reply, size, &Ending::Stop(None));

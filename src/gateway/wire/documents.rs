@@ -88,7 +88,12 @@ pub fn document(block: &Value, media: &Media) -> String {
                 let words = list(parts).map(|part| match part["type"].as_str() {
                     Some("text") => part["text"].as_str().unwrap_or_default().to_owned(),
                     // A picture in the middle of a text can't be shown there.
-                    _ => match (Media { pictures: Pictures::Words, ..*media }).part(part.clone()) {
+                    _ => match (Media {
+                        pictures: Pictures::Words,
+                        ..*media
+                    })
+                    .part(part.clone())
+                    {
                         super::media::Part::Words(words) => words,
                         _ => String::new(),
                     },

@@ -66,7 +66,7 @@ impl ApiError {
     }
 
     /// The `error` event of an engine's stream, read. What has no known type is an `api_error`.
-    pub(super) fn from_event(event: &Value) -> Self {
+    pub fn from_event(event: &Value) -> Self {
         let error = &event["error"];
         let kind = error["type"].as_str().unwrap_or_default();
         let (status, kind) = KINDS

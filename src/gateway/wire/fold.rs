@@ -189,8 +189,8 @@ pub fn without_reminders(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::documents::PdfTexts;
     use super::super::Pictures;
+    use super::super::documents::PdfTexts;
     use super::*;
 
     /// Without pictures.

@@ -17,9 +17,11 @@
 
 use crate::catalog::Form;
 
+mod assemble;
 mod documents;
 mod error;
 mod fold;
+mod generated;
 mod json;
 mod markup;
 mod media;
@@ -29,15 +31,19 @@ mod repeats;
 mod reply;
 mod request;
 mod sse;
+mod stop_sequences;
 mod stream;
+mod streamed;
 mod system;
 
+pub use assemble::message;
 pub use documents::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
 pub use error::ApiError;
 pub use media::decoded;
 pub use reply::reply;
 pub use request::{Draft, Request, messages};
 pub use stream::Repair;
+pub use streamed::Streamed;
 
 /// The model as the engine serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! Requests, read and made ready for the engine.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::json::Unreadable;
 use super::documents::{PdfTexts, pdfs};
+use super::json::Unreadable;
 use super::media::Media;
 use super::{ApiError, Served, fold, json, names, repeats, system};
+use crate::gateway::tool_calls::schema::Tools;
 
 /// A request, read and made ready for the engine.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +19,10 @@ pub struct Request {
     pub stream: bool,
     /// The longest reply, in tokens, as the engine is asked for it.
     pub max_tokens: u64,
+    /// The tools, by the names that the model knows them by.
+    pub tools: Arc<Tools>,
+    /// Words at which the reply ends.
+    pub stop_sequences: Vec<String>,
     /// What goes to the engine. `count_tokens` takes it as well.
     pub body: Vec<u8>,
     /// Whether the model is shown pictures: then the prompt can have more tokens than bytes.
@@ -38,9 +44,20 @@ impl Request {
     /// Asks for a reply of no more than this, in tokens.
     pub fn limit_reply(&mut self, max_tokens: u64) {
         self.max_tokens = max_tokens;
+        self.set("max_tokens", json!(max_tokens));
+    }
+
+    /// Asks the engine for a stream, whatever the client has asked for.
+    pub fn ask_for_a_stream(&mut self) {
+        if !self.stream {
+            self.set("stream", json!(true));
+        }
+    }
+
+    fn set(&mut self, field: &str, value: Value) {
         // It is ours, so it can be read.
         if let Ok(Value::Object(mut fields)) = json::read(&self.body) {
-            fields.insert("max_tokens".into(), json!(max_tokens));
+            fields.insert(field.into(), value);
             self.body = Value::Object(fields).to_string().into_bytes();
         }
     }
@@ -152,6 +169,10 @@ fn ready(fields: &mut Map<String, Value>, served: &Served, texts: &PdfTexts) -> 
     let names = names::pass_on(fields);
     request.aliases = names.aliases;
     request.left_out = names.left_out;
+    let list = |name: &str| fields.get(name).and_then(Value::as_array);
+    request.tools = Arc::new(Tools::new(list("tools").map_or(&[], Vec::as_slice)));
+    let stops = list("stop_sequences").into_iter().flatten();
+    request.stop_sequences = stops.filter_map(Value::as_str).map(str::to_owned).collect();
     request
 }
 

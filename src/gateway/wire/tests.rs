@@ -506,10 +506,11 @@ fn a_request_of_the_client_becomes_one_of_the_engine() {
             "tools": [{"name": "Write", "description": "w", "input_schema": {"type": "object"}}],
         })
     );
-    let counted =
-        Draft::read(br#"{"model": "claude-haiku", "messages": [{"role": "user", "content": "hi"}]}"#)
-            .expect("a request")
-            .count_tokens(&served(), &PdfTexts::default());
+    let counted = Draft::read(
+        br#"{"model": "claude-haiku", "messages": [{"role": "user", "content": "hi"}]}"#,
+    )
+    .expect("a request")
+    .count_tokens(&served(), &PdfTexts::default());
     assert!(
         String::from_utf8(counted)
             .expect("UTF-8")
