@@ -14,6 +14,7 @@ use super::outlet::{self, Beginning, Outlet};
 use super::queue::{self, Place};
 use super::server::Gateway;
 use super::upstream::{self, Failure, Target};
+use super::web_search;
 use super::wire::{self, ApiError};
 use crate::memory::plan::OUTPUTS;
 
@@ -36,6 +37,10 @@ pub async fn answer(
     client: Option<&str>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
+    let body = match web_search::look(gateway, caller, body).await? {
+        web_search::Looked::Reply(reply) => return Ok(reply),
+        web_search::Looked::Message(body) => body,
+    };
     let mut running = gateway.figures.arrive(caller);
     let request =
         wire::messages(&body, &gateway.served).inspect_err(|_| running.end(Ended::Refused))?;

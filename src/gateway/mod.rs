@@ -15,6 +15,7 @@ mod server;
 mod tests;
 mod upstream;
 mod warm;
+pub mod web_search;
 pub mod wire;
 
 use std::path::PathBuf;

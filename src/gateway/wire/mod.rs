@@ -26,6 +26,7 @@ mod stream;
 mod system;
 
 pub use error::ApiError;
+pub(super) use json::read as read_json;
 pub use reply::reply;
 pub use request::{Request, count_tokens, messages};
 pub use stream::Repair;
