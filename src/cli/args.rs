@@ -98,7 +98,7 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
     /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave or tavily [default: no web search]
-    #[arg(long, value_name = "URL|brave|tavily")]
+    #[arg(long, value_name = "URL")]
     pub web_search: Option<String>,
     /// Taken only to say where it belongs.
     #[arg(hide = true)]
@@ -204,7 +204,7 @@ pub struct LaunchArgs {
     #[arg(long)]
     pub forget_prefix: bool,
     /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: no web search]
-    #[arg(long, value_name = "URL|brave|tavily")]
+    #[arg(long, value_name = "URL")]
     pub web_search: Option<String>,
     /// Show what memory is planned for and what can be done, however much there is
     #[arg(long, conflicts_with = "no_mem_check")]
