@@ -37,9 +37,9 @@ pub async fn answer(
     client: Option<&str>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let body = match web_search::look(gateway, caller, body).await? {
-        web_search::Looked::Reply(reply) => return Ok(reply),
-        web_search::Looked::Message(body) => body,
+    let body = match web_search::intercept(gateway, caller, body).await? {
+        web_search::Intercepted::Reply(reply) => return Ok(reply),
+        web_search::Intercepted::Message(body) => body,
     };
     let mut running = gateway.figures.arrive(caller);
     let request =

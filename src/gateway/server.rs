@@ -25,7 +25,7 @@ use super::queue::Queue;
 use super::routes::{self, Trusted};
 use super::upstream::Upstream;
 use super::warm::{self, Warm};
-use super::web_search::Searches;
+use super::web_search::WebSearch;
 use super::{Engine, Settings, wire};
 use crate::error::{Context, Exit, Result};
 
@@ -49,7 +49,7 @@ pub struct Shared {
     pub queue: Queue,
     pub upstream: Upstream,
     pub warm: Warm,
-    pub searches: Searches,
+    pub web_search: WebSearch,
     pub stop: CancellationToken,
 }
 
@@ -91,7 +91,7 @@ pub async fn serve(
         queue: Queue::new(),
         upstream,
         warm: Warm::new(settings.fronts),
-        searches: Searches::default(),
+        web_search: WebSearch::default(),
         stop: CancellationToken::new(),
     }));
     let _warming = AbortOnDropHandle::new(tokio::spawn(warm::compute(gateway.clone())));

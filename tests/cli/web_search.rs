@@ -1,48 +1,27 @@
 //! `--web-search`: what is refused, what is said, where the key goes, and whose searches are made.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::connect_url::{self, Other};
 use crate::fakes;
 use crate::support::{HANG, Stage, finish, free_port, signal};
 
 const KEY: &str = "the-key-of-the-search-service";
 
-/// What Claude Code's WebSearch sends.
+/// The request that Claude Code's WebSearch sends.
 const SEARCH: &str = r#"{"model":"any","max_tokens":100,"stream":true,"messages":[{"role":"user","content":[{"type":"text","text":"Perform a web search for the query: rust"}]}],"tools":[{"type":"web_search_20250305","name":"web_search","max_uses":8}]}"#;
 
-/// A SearXNG that finds one page. It ends with the test's process, and keeps the heads of what it is asked.
-fn searxng() -> (String, Arc<Mutex<Vec<String>>>) {
-    const FOUND: &str = r#"{"results":[{"url":"https://found.example/","title":"A page","content":"Of the page."}]}"#;
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let kept = asked.clone();
-    std::thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let mut head = Vec::new();
-            let mut piece = [0; 4096];
-            while !head.ends_with(b"\r\n\r\n") {
-                match stream.read(&mut piece) {
-                    Ok(read @ 1..) => head.extend_from_slice(&piece[..read]),
-                    _ => break,
-                }
-            }
-            let head = String::from_utf8_lossy(&head).into_owned();
-            kept.lock().expect("the log").push(head);
-            let _ = write!(
-                stream,
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{FOUND}",
-                FOUND.len()
-            );
-        }
-    });
-    (format!("http://127.0.0.1:{port}"), asked)
+const FOUND: &str =
+    r#"{"results":[{"url":"https://found.example/","title":"A page","content":"Of the page."}]}"#;
+
+/// A SearXNG that finds one page.
+fn searxng() -> Other {
+    Other::new(|_| Some((200, FOUND.into())))
 }
 
 #[test]
@@ -181,7 +160,7 @@ fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-/// What the client got, once it is all there.
+/// The stream that the client got, once it is all there.
 fn streamed(stage: &Stage) -> String {
     let since = Instant::now();
     loop {
@@ -200,7 +179,8 @@ fn a_session_searches_and_another_on_the_same_engine_does_not() {
     let mut stage = fakes::stage();
     fakes::asking_client(&mut stage);
     stage.write("home/body", SEARCH);
-    let (url, asked) = searxng();
+    let searxng = searxng();
+    let url = searxng.url();
     let port = free_port();
     let first = stage.start(&["--model", "../model", "--port", &port, "--web-search", &url]);
     let reply = streamed(&stage);
@@ -227,7 +207,7 @@ fn a_session_searches_and_another_on_the_same_engine_does_not() {
             ran.stderr
         );
     }
-    let asked = asked.lock().expect("the log").clone();
+    let asked = searxng.asked();
     assert_eq!(asked.len(), 2);
     assert!(
         asked[0].starts_with("GET /search?q=rust&format=json HTTP/1.1"),
@@ -238,7 +218,8 @@ fn a_session_searches_and_another_on_the_same_engine_does_not() {
 #[test]
 fn a_server_searches_for_programs_with_its_key_and_names_the_service_to_sessions() {
     let stage = fakes::stage();
-    let (url, asked) = searxng();
+    let searxng = searxng();
+    let url = searxng.url();
     let port = free_port();
     let out = std::fs::File::create(stage.path("out")).expect("made");
     let server = stage
@@ -272,8 +253,38 @@ fn a_server_searches_for_programs_with_its_key_and_names_the_service_to_sessions
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("a reply");
     assert!(reply.contains("https://found.example/"), "{reply}");
-    assert_eq!(asked.lock().expect("the log").len(), 1);
+    assert_eq!(searxng.asked().len(), 1);
     signal(&server, Signal::SIGINT);
     let ran = finish(server);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
+}
+
+#[test]
+fn a_service_with_an_unknown_certificate_is_not_asked() {
+    let mut stage = fakes::stage();
+    fakes::asking_client(&mut stage);
+    stage.write("home/body", SEARCH);
+    let searxng = connect_url::encrypted(|_| (200, FOUND.into()));
+    let url = format!("https://127.0.0.1:{}", searxng.port);
+    let search = |stage: &Stage| {
+        let port = free_port();
+        let _ = std::fs::remove_file(stage.path("home/go-on"));
+        let session = stage.start(&["--model", "../model", "--port", &port, "--web-search", &url]);
+        let reply = streamed(stage);
+        stage.write("home/go-on", "now");
+        let ran = finish(session);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        reply
+    };
+    let reply = search(&stage);
+    assert!(
+        reply.contains("cannot be reached (invalid peer certificate: UnknownIssuer)"),
+        "{reply}"
+    );
+    assert_eq!(searxng.asked(), Vec::<String>::new());
+    let authority =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls/authority.pem");
+    stage.set("SSL_CERT_FILE", authority.display().to_string());
+    assert!(search(&stage).contains("found.example"));
+    assert_eq!(searxng.asked().len(), 1);
 }

@@ -14,7 +14,7 @@ use crate::support::{Ran, Stage, finish, signal};
 
 const QUERY: &str = "edition of the year";
 
-/// What a model is told that cannot search.
+/// The words for a model that cannot search.
 const NONE: &str = "No web search was made: this session of cclocal has none.";
 
 /// A SearXNG. It ends with the test's process, and keeps the first lines of what it is asked.
@@ -71,7 +71,7 @@ fn ask(stage: &Stage, model: &ScriptedServer, options: &[&str]) -> Ran {
     stage.run(&[&connect[..], options, &client].concat())
 }
 
-/// What the main turn was told of the search. No request for one may have come to the model.
+/// The result of the search, as the main turn has it. No request for one may have come to the model.
 fn told(model: &ScriptedServer) -> String {
     let mut told = Vec::new();
     for request in model.messages() {

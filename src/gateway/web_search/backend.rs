@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// Where it is asked, below the address of the service. Source: the services' API references.
+    /// The path of its API, below the address of the service. Source: the services' API references.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Searxng | Self::Tavily => "/search",
@@ -144,7 +144,7 @@ impl Backend {
         &self.shown
     }
 
-    /// What follows `--web-search` on a command line that anybody may see. None if a password would be in it.
+    /// The value of `--web-search` for a command line that anybody may see. None if a password would be in it.
     pub fn word(&self) -> Option<&str> {
         match (self.kind, &self.address) {
             (Kind::Searxng, None) => Some(&self.shown),
@@ -153,7 +153,7 @@ impl Backend {
         }
     }
 
-    /// Where queries go, in one sentence.
+    /// A sentence about the way of the queries.
     pub fn notice(&self) -> String {
         let host = &self.host;
         let read = match self.address {

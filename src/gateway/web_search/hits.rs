@@ -1,4 +1,4 @@
-//! What search services answer, read and made harmless. Pure.
+//! The answers of search services, read and made harmless. Pure.
 
 use reqwest::Url;
 use serde_json::Value;
@@ -26,7 +26,7 @@ pub struct Hit {
     pub age: Option<String>,
 }
 
-/// What a search came to.
+/// The outcome of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     pub hits: Vec<Hit>,
@@ -149,14 +149,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::gateway::web_search::request::{self, Asked};
+    use crate::gateway::web_search::request::{self, Recognised};
 
     fn query(tool: &Value) -> Query {
         let mut tool = tool.clone();
         tool["type"] = "web_search_20250305".into();
         let body = json!({"messages": [{"role": "user", "content": "x"}], "tools": [tool]});
         match request::read(body.to_string().as_bytes()) {
-            Asked::Search(query) => query,
+            Recognised::Search(query) => query,
             other => panic!("{other:?}"),
         }
     }

@@ -5,13 +5,13 @@
 //! [`super::Access`] knows it by the caller.
 //!
 //! - [`request`]: which requests ask for a search, and for what, pure;
-//! - [`backend`]: the services, and what a command line says of them, pure;
-//! - [`ask`]: asking one;
-//! - [`hits`]: what it answers, made harmless, pure;
-//! - [`reply`]: what the client gets, pure.
+//! - [`backend`]: the services, as a command line names them, pure;
+//! - [`client`]: asking one;
+//! - [`hits`]: its answer, made harmless, pure;
+//! - [`reply`]: the reply to the client, pure.
 
-mod ask;
 mod backend;
+mod client;
 mod hits;
 mod reply;
 mod request;
@@ -26,22 +26,22 @@ use bytes::Bytes;
 pub use backend::{Backend, Kind};
 
 use self::reply::{Failed, Reply};
-use self::request::{Asked, Query};
+use self::request::{Query, Recognised};
 use super::access::Caller;
 use super::server::Gateway;
 use super::wire::ApiError;
 use crate::secret::Secret;
 
-/// What a gateway needs to search.
+/// The searching side of a gateway.
 #[derive(Debug, Default)]
-pub struct Searches {
-    searcher: ask::Searcher,
+pub struct WebSearch {
+    client: client::SearchClient,
     /// Whether it was logged that the server tool is left out beside others.
-    said: AtomicBool,
+    logged: AtomicBool,
 }
 
-/// What became of a request.
-pub enum Looked {
+/// A request, after the gateway has looked for a search in it.
+pub enum Intercepted {
     /// It asked for a web search, and this is the reply.
     Reply(Response),
     /// It is for the model, with this body.
@@ -49,18 +49,24 @@ pub enum Looked {
 }
 
 /// Answers the body of `POST /v1/messages` if it asks for a web search.
-pub async fn look(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<Looked, ApiError> {
+pub async fn intercept(
+    gateway: &Gateway,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Intercepted, ApiError> {
     match request::read(&body) {
-        Asked::Nothing => Ok(Looked::Message(body)),
-        Asked::Answer(body) => {
-            if !gateway.searches.said.swap(true, Ordering::Relaxed) {
+        Recognised::Other => Ok(Intercepted::Message(body)),
+        Recognised::WithoutSearch(body) => {
+            if !gateway.web_search.logged.swap(true, Ordering::Relaxed) {
                 tracing::info!(
                     "a client offers the model the server tool web_search beside others: it is left out, as engines cannot search"
                 );
             }
-            Ok(Looked::Message(body.into()))
+            Ok(Intercepted::Message(body.into()))
         }
-        Asked::Search(query) => search(gateway, caller, &query).await.map(Looked::Reply),
+        Recognised::Search(query) => search(gateway, caller, &query)
+            .await
+            .map(Intercepted::Reply),
     }
 }
 
@@ -69,8 +75,8 @@ async fn search(gateway: &Gateway, caller: Caller, query: &Query) -> Result<Resp
     let outcome = match &backend {
         None => Err(Failed::no_backend()),
         Some(backend) => {
-            let searcher = &gateway.searches.searcher;
-            searcher.search(backend, query, gateway.limits.search).await
+            let client = &gateway.web_search.client;
+            client.search(backend, query, gateway.limits.search).await
         }
     };
     if let (Err(failed), Some(backend)) = (&outcome, &backend) {

@@ -14,21 +14,21 @@ const PREFIX: &str = "Perform a web search for the query:";
 /// Blocks that the client adds to what was said.
 const REMINDER: &str = "<system-reminder>";
 
-/// What a request's tools ask for.
+/// A request, told by its tools.
 #[derive(Debug)]
-pub enum Asked {
-    /// No web search.
-    Nothing,
-    /// A web search and nothing else.
+pub enum Recognised {
+    /// One that has no web search among its tools.
+    Other,
+    /// One that asks for a web search and nothing else.
     Search(Query),
-    /// An answer of the model, which may search. The body is without the server tool, of which no engine knows.
-    Answer(Vec<u8>),
+    /// One that asks the model, which would search if it could: the body without the server tool, as no engine knows it.
+    WithoutSearch(Vec<u8>),
 }
 
 /// A search that is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Query {
-    /// What to search for. Empty if nothing was said.
+    /// The words to search for. Empty if nothing was said.
     pub text: String,
     /// The model that was asked; the reply names it.
     pub model: String,
@@ -88,25 +88,25 @@ impl Domain {
 ///
 /// Claude Code asks for a search with one message, and with no tool beside the server tool. A client that has tools of its own beside it asks the model, which
 /// would search if it could; so does one that goes on with a conversation.
-pub fn read(body: &[u8]) -> Asked {
+pub fn read(body: &[u8]) -> Recognised {
     // Nearly all bodies have not even the word, and are not read twice.
     if !String::from_utf8_lossy(body).contains(TYPE) {
-        return Asked::Nothing;
+        return Recognised::Other;
     }
     let Some(mut body) = wire::read_json(body) else {
-        return Asked::Nothing;
+        return Recognised::Other;
     };
     let Some(tools) = body["tools"].as_array() else {
-        return Asked::Nothing;
+        return Recognised::Other;
     };
     let (searching, others): (Vec<Value>, Vec<Value>) = tools.iter().cloned().partition(searches);
     let Some(tool) = searching.first() else {
-        return Asked::Nothing;
+        return Recognised::Other;
     };
     let choice = &body["tool_choice"];
     let forced = choice["type"] == "tool" && choice["name"] == tool["name"];
     if forced || (others.is_empty() && said(&body).len() == 1) {
-        return Asked::Search(query(&body, tool));
+        return Recognised::Search(query(&body, tool));
     }
     if let Some(fields) = body.as_object_mut() {
         if others.is_empty() {
@@ -116,7 +116,7 @@ pub fn read(body: &[u8]) -> Asked {
             fields.insert("tools".into(), others.into());
         }
     }
-    Asked::Answer(body.to_string().into_bytes())
+    Recognised::WithoutSearch(body.to_string().into_bytes())
 }
 
 fn searches(tool: &Value) -> bool {
@@ -154,7 +154,7 @@ fn query(body: &Value, tool: &Value) -> Query {
     query
 }
 
-/// What was said last, as one line without the client's own words.
+/// The last thing said, as one line without the client's own words.
 fn text(body: &Value) -> String {
     let messages = said(body);
     let last = messages
@@ -186,13 +186,13 @@ mod tests {
 
     use super::*;
 
-    fn asked(body: &Value) -> Asked {
+    fn recognised(body: &Value) -> Recognised {
         read(body.to_string().as_bytes())
     }
 
     fn searched(body: &Value) -> Query {
-        match asked(body) {
-            Asked::Search(query) => query,
+        match recognised(body) {
+            Recognised::Search(query) => query,
             other => panic!("{other:?}"),
         }
     }
@@ -244,7 +244,7 @@ mod tests {
         let read = json!({"name": "Read", "input_schema": {"type": "object"}});
         let mut body = body(&json!("hello"), &json!([tool(), read]));
         body["tool_choice"] = json!({"type": "auto"});
-        let Asked::Answer(left) = asked(&body) else {
+        let Recognised::WithoutSearch(left) = recognised(&body) else {
             panic!("an answer");
         };
         body["tools"] = json!([read]);
@@ -258,7 +258,7 @@ mod tests {
         let messages = body["messages"].as_array_mut().expect("a list");
         messages.push(json!({"role": "assistant", "content": "Hello."}));
         messages.push(json!({"role": "user", "content": "And now?"}));
-        let Asked::Answer(left) = asked(&body) else {
+        let Recognised::WithoutSearch(left) = recognised(&body) else {
             panic!("an answer");
         };
         let left: Value = serde_json::from_slice(&left).expect("JSON");
@@ -283,9 +283,9 @@ mod tests {
             ),
             body(&json!("x"), &json!("web_search_20250305")),
         ] {
-            assert!(matches!(asked(&body), Asked::Nothing), "{body}");
+            assert!(matches!(recognised(&body), Recognised::Other), "{body}");
         }
-        assert!(matches!(read(b"\"web_search_"), Asked::Nothing));
+        assert!(matches!(read(b"\"web_search_"), Recognised::Other));
     }
 
     #[test]
@@ -301,7 +301,9 @@ mod tests {
         // Half of a surrogate pair, as JavaScript cuts it.
         let text = body(&json!("CUT"), &json!([tool()])).to_string();
         let text = text.replace("CUT", r"a\ud83d");
-        assert!(matches!(read(text.as_bytes()), Asked::Search(query) if query.text == "a\u{fffd}"));
+        assert!(
+            matches!(read(text.as_bytes()), Recognised::Search(query) if query.text == "a\u{fffd}")
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Asking a search service.
+//! The HTTP client of search services.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ const LARGEST_ANSWER: usize = 1 << 20;
 /// Results that are asked for, more than are shown: some may be left out. Source: the most that Brave and Tavily give.
 const ASKED_FOR: u8 = 20;
 
-/// Asks search services. One for a gateway: it keeps the connections.
+/// Makes searches. One for a gateway: it keeps the connections.
 ///
 /// Like the engines' client it uses no proxy, and goes nowhere that an answer points.
 #[derive(Debug, Default)]
-pub struct Searcher {
+pub struct SearchClient {
     /// For plain HTTP.
     plain: OnceCell<Client>,
     /// With the system's certificates.
     encrypted: OnceCell<Client>,
 }
 
-impl Searcher {
+impl SearchClient {
     /// Makes one search.
     pub async fn search(
         &self,
@@ -84,7 +84,7 @@ impl Searcher {
 
 /// Refuses what no service needs to be asked for.
 fn check(query: &Query) -> Result<(), Failed> {
-    let (code, why, instead) = if query.max_uses == Some(0) {
+    let (code, why, advice) = if query.max_uses == Some(0) {
         (
             Code::MaxUsesExceeded,
             "no search is allowed (max_uses is 0)".to_owned(),
@@ -112,7 +112,7 @@ fn check(query: &Query) -> Result<(), Failed> {
         return Ok(());
     };
     let why = format!("No web search was made: {why}");
-    Err(Failed::new(code, why, instead))
+    Err(Failed::new(code, why, advice))
 }
 
 fn request(client: &Client, backend: &Backend, query: &Query) -> RequestBuilder {
@@ -215,7 +215,7 @@ fn silent(backend: &Backend, deadline: Duration) -> Failed {
 }
 
 fn senseless(backend: &Backend) -> Failed {
-    let instead = match backend.kind() {
+    let advice = match backend.kind() {
         Kind::Searxng => {
             "Do not search again. Tell the user: --web-search takes the URL of a SearXNG instance."
         }
@@ -225,7 +225,7 @@ fn senseless(backend: &Backend) -> Failed {
         backend,
         Code::Unavailable,
         "answered with something that is no list of results",
-        instead,
+        advice,
     )
 }
 
@@ -235,7 +235,7 @@ fn refused(backend: &Backend, status: StatusCode, body: &[u8]) -> Failed {
     let of_key = status == StatusCode::UNPROCESSABLE_ENTITY
         && String::from_utf8_lossy(body).contains("SUBSCRIPTION_TOKEN");
     let number = status.as_u16();
-    let (code, why, instead) = match number {
+    let (code, why, advice) = match number {
         // The last two are Tavily's for a plan that is used up.
         429 | 432 | 433 => (
             Code::TooManyRequests,
@@ -265,7 +265,7 @@ fn refused(backend: &Backend, status: StatusCode, body: &[u8]) -> Failed {
             "Search once more at most; then tell the user.".to_owned(),
         ),
     };
-    failed(backend, code, &why, &instead)
+    failed(backend, code, &why, &advice)
 }
 
 fn unauthorised(backend: &Backend, number: u16) -> Failed {
@@ -295,9 +295,9 @@ fn unauthorised(backend: &Backend, number: u16) -> Failed {
     )
 }
 
-fn failed(backend: &Backend, code: Code, why: &str, instead: &str) -> Failed {
+fn failed(backend: &Backend, code: Code, why: &str, advice: &str) -> Failed {
     let why = format!("The web search failed: {} {why}", backend.host());
-    Failed::new(code, why, instead)
+    Failed::new(code, why, advice)
 }
 
 #[cfg(test)]
@@ -416,7 +416,7 @@ mod tests {
             let backend = Backend::at(kind, url, None).expect("a service");
             let status = StatusCode::from_u16(status).expect("a status");
             let failed = refused(&backend, status, body.as_bytes());
-            (failed.code, format!("{}. {}", failed.why, failed.instead))
+            (failed.code, format!("{}. {}", failed.why, failed.advice))
         };
         let searxng = |status| of(Kind::Searxng, "https://searx.example", status, "");
         let brave = |status, body| of(Kind::Brave, "https://brave.example", status, body);
