@@ -182,6 +182,13 @@ pub const ALL: &[Variables] = &[
         &["CCLOCAL_LINGER"],
         "seconds for which the engine is kept after its last session",
     ),
+    row(
+        Cclocal,
+        C::Credential,
+        Read,
+        &["BRAVE_API_KEY", "TAVILY_API_KEY"],
+        "the key of the service that `--web-search` names; not passed on then",
+    ),
     row(Cclocal, C::Cclocal, Read, &["NO_COLOR"], "no colours"),
     row(
         Cclocal,

@@ -101,6 +101,9 @@ pub struct ConnectArgs {
     /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
+    /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave or tavily [default: no web search]
+    #[arg(long, value_name = "URL")]
+    pub web_search: Option<String>,
     /// Taken only to say where it belongs.
     #[arg(hide = true)]
     pub url: Option<String>,
@@ -207,6 +210,9 @@ pub struct LaunchArgs {
     /// Keep nothing on the disk of what the model computed of Claude Code's system prompt and tools, and remove what is kept; engines that run already go on as they were started
     #[arg(long)]
     pub forget_prefix: bool,
+    /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: no web search]
+    #[arg(long, value_name = "URL")]
+    pub web_search: Option<String>,
     /// Show what memory is planned for and what can be done, however much there is
     #[arg(long, conflicts_with = "no_mem_check")]
     pub safe: bool,

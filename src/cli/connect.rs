@@ -1,9 +1,10 @@
 //! `cclocal connect`: Claude Code in this terminal, on an engine that runs already.
 
 use super::args::ConnectArgs;
-use super::{launch, setup};
+use super::{launch, setup, web_search};
 use crate::claude::features::Asked;
 use crate::error::{Error, Exit, Result};
+use crate::gateway::web_search::Backend;
 use crate::host::Host;
 use crate::machine::platform::Platform;
 use crate::paths::Paths;
@@ -12,7 +13,7 @@ use crate::session::{self, Session, connect, leave};
 use crate::supervisor::Lease;
 use crate::ui::Ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs) -> Result<u8> {
+pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
     if args.url.is_some() {
         return Err(Error::usage("`cclocal connect` takes no URL")
             .cause("it is for an engine of cclocal on this machine")
@@ -32,10 +33,17 @@ pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs) -> Result<u8> {
         asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
         args: &args.claude_args,
     };
+    if let Some(backend) = searches {
+        ui.notice(&backend.notice());
+    }
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        match Lease::take(&paths, found.port, linger).await? {
-            Some(lease) => session::run(&session, lease, linger, &mut signals).await,
+        let wanted = web_search::wanted(searches, false);
+        match Lease::take(&paths, found.port, linger, wanted).await? {
+            Some(lease) => {
+                web_search::say_if_refused(ui, &lease, searches);
+                session::run(&session, lease, linger, &mut signals).await
+            }
             None => Err(Error::new(
                 Exit::Engine,
                 format!("the engine on port {} is just ending", found.port),

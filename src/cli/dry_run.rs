@@ -7,12 +7,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::LaunchArgs;
-use super::launch;
+use super::{launch, web_search};
 use crate::catalog::Source;
 use crate::claude;
 use crate::engine::executable::{self, Found};
 use crate::env_vars;
 use crate::error::Result;
+use crate::gateway::web_search::Backend;
 use crate::host::Host;
 use crate::hub::Cached;
 use crate::machine::platform::Platform;
@@ -31,7 +32,7 @@ use crate::supervisor::find::{self, Wanted};
 use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
 
-pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
+pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
     let choice = args.model.choice(host)?;
     let request = launch::request(host, args, choice.as_ref())?;
     let paths = Paths::of(host);
@@ -84,6 +85,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
     };
     let features = prepare::assumed_features(&paths, claude.as_deref());
     let plan = prepare::plan_client(host, &paths, platform.os, &client, &features)?;
+    prepared.notices.extend(searches.map(Backend::notice));
     prepared.notices.extend(plan.notices.iter().cloned());
     let said = checking == Checking::Never || asked.is_some();
     prepared.notices.extend(asked);
@@ -121,7 +123,8 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<()> {
         choices: choices.as_ref(),
         instead: refused.map(|(_, instead)| instead),
     };
-    let report = report(host, &prepared, &planned, &plan, &engine, &claude);
+    let mut report = report(host, &prepared, &planned, &plan, &engine, &claude);
+    report["web_search"] = web_search::report(searches);
     let text = if args.json {
         serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
     } else {

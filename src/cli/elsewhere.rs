@@ -5,9 +5,10 @@ use std::fmt::Write;
 use serde_json::json;
 
 use super::args::{ElsewhereArgs, LaunchArgs, Window};
-use super::{dry_run, launch, setup};
+use super::{dry_run, launch, setup, web_search};
 use crate::claude::{self, features::Asked};
 use crate::error::Result;
+use crate::gateway::web_search::Backend;
 use crate::host::Host;
 use crate::machine::platform::Platform;
 use crate::memory::NARROW_WINDOW;
@@ -28,6 +29,7 @@ pub fn run(
     url: &str,
     args: &ElsewhereArgs,
     launch: &LaunchArgs,
+    searches: Option<&Backend>,
 ) -> Result<u8> {
     let address = Address::parse(url, args.insecure)?;
     // From here on nothing has it: what is started gets its environment from the host.
@@ -44,7 +46,8 @@ pub fn run(
         model: launch.model.named(),
         context_window: launch.ctx.and_then(Window::tokens),
         output_tokens: launch.out_tokens,
-        typed: typed(url, args, launch),
+        web_search: searches,
+        typed: typed(url, args, launch, searches),
     };
     if launch.dry_run {
         return show(host, &paths, ui, args, launch, &elsewhere).map(|()| 0);
@@ -68,6 +71,9 @@ pub fn run(
     let features = prepare::assumed_features(&paths, Some(&claude));
     prepare::plan_client(host, &paths, session.os, &client, &features)?;
     ui.notice(&address.notice());
+    if let Some(backend) = searches {
+        ui.notice(&backend.notice());
+    }
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         elsewhere::run(&session, &elsewhere, &mut signals).await
@@ -90,7 +96,12 @@ fn planned<'a>(elsewhere: &Elsewhere<'a>, settings: &'a std::path::Path) -> Clie
 }
 
 /// The command line without the arguments for Claude Code and the program's name.
-fn typed(url: &str, args: &ElsewhereArgs, launch: &LaunchArgs) -> String {
+fn typed(
+    url: &str,
+    args: &ElsewhereArgs,
+    launch: &LaunchArgs,
+    searches: Option<&Backend>,
+) -> String {
     let mut words = vec!["--connect".to_owned(), url.to_owned()];
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -104,6 +115,10 @@ fn typed(url: &str, args: &ElsewhereArgs, launch: &LaunchArgs) -> String {
     add(
         "--out-tokens",
         launch.out_tokens.map(|tokens| tokens.to_string()),
+    );
+    add(
+        "--web-search",
+        searches.and_then(Backend::word).map(str::to_owned),
     );
     if args.insecure {
         words.push("--insecure".into());
@@ -137,6 +152,7 @@ fn show(
         "the engine was not asked: what it says of its model and its window is heeded in a launch"
             .to_owned(),
     ];
+    notices.extend(elsewhere.web_search.map(Backend::notice));
     notices.extend(plan.notices.iter().cloned());
     if program.is_none() {
         notices.push("Claude Code is not installed: a launch would stop there".into());
@@ -151,6 +167,7 @@ fn show(
         "claude": dry_run::claude(&plan, &program),
         "context_window": elsewhere.context_window,
         "output_tokens": elsewhere.output_tokens,
+        "web_search": web_search::report(elsewhere.web_search),
         "notices": notices,
     });
     let text = if launch.json {

@@ -3,10 +3,11 @@
 use nix::sys::signal::Signal;
 
 use super::args::{LONGEST_LINGER, LaunchArgs, Window};
-use super::{menu, setup};
+use super::{menu, setup, web_search};
 use crate::claude::features::Asked;
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
+use crate::gateway::web_search::Backend;
 use crate::host::Host;
 use crate::machine::gpu_limit::{Asking, Raised};
 use crate::machine::platform::Platform;
@@ -28,7 +29,7 @@ use crate::ui::{self, Ui};
 /// How often it is tried to get hold of an engine that is just ending.
 const TRIES: usize = 3;
 
-pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<u8> {
+pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
     let paths = Paths::of(host);
     let linger = linger(host, args.linger)?;
     let choice = match args.model.choice(host)? {
@@ -49,6 +50,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs) -> Result<u8> {
         platform: &platform,
         request: &request,
         linger,
+        searches,
     };
     let status = launch.with_limit(&mut limit);
     if let Some(raised) = limit {
@@ -76,6 +78,8 @@ struct Launch<'a> {
     platform: &'a Platform,
     request: &'a Request,
     linger: Option<u64>,
+    /// The service that searches the web, if one was named.
+    searches: Option<&'a Backend>,
 }
 
 impl Launch<'_> {
@@ -89,6 +93,7 @@ impl Launch<'_> {
             platform,
             request,
             linger,
+            searches,
         } = self;
         let engine = engine(host, paths, ui, args.yes)?;
         if request.forget_prefix {
@@ -116,6 +121,9 @@ impl Launch<'_> {
             let features = prepare::assumed_features(paths, Some(claude));
             prepare::plan_client(host, paths, platform.os, &client, &features)?;
         }
+        if let Some(backend) = searches {
+            ui.notice(&backend.notice());
+        }
         let reach = Reach {
             host,
             paths,
@@ -136,11 +144,14 @@ impl Launch<'_> {
             let status = runtime.block_on(async {
                 let mut signals = Signals::listen()?;
                 let signals = &mut signals;
-                let Some(lease) = Lease::take(paths, port, linger).await? else {
+                let wanted = web_search::wanted(searches, args.server);
+                let Some(lease) = Lease::take(paths, port, linger, wanted).await? else {
                     return Ok(None);
                 };
+                web_search::say_if_refused(ui, &lease, searches);
                 let (Some(claude), Some(asked)) = (&claude, &asked) else {
-                    return session::serve(host, paths, ui, lease, signals)
+                    let word = searches.and_then(Backend::word);
+                    return session::serve(host, paths, ui, lease, word, signals)
                         .await
                         .map(Some);
                 };

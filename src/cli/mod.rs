@@ -15,6 +15,7 @@ mod rm;
 mod setup;
 mod status;
 mod stop;
+mod web_search;
 
 use std::ffi::OsString;
 
@@ -42,23 +43,31 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if let Some(CliCommand::ReadPdf) = &cli.command {
         return crate::gateway::read_pdf();
     }
-    let host = match Host::real() {
+    let mut host = match Host::real() {
         Ok(host) => host,
         Err(error) => return report(&error),
     };
     let ui = Ui::of(&host);
+    let searches = match web_search::asked(&mut host, &cli) {
+        Ok(backend) => backend,
+        Err(error) => {
+            ui.error(&error);
+            return error.exit.code();
+        }
+    };
+    let searches = searches.as_ref();
     let launch = |args: &LaunchArgs| {
         if args.dry_run {
-            dry_run::run(&host, &ui, args).map(|()| 0)
+            dry_run::run(&host, &ui, args, searches).map(|()| 0)
         } else {
-            launch::run(&host, &ui, args)
+            launch::run(&host, &ui, args, searches)
         }
     };
     let result = match &cli.command {
         Some(CliCommand::Setup(args)) => setup::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Demo(args)) => demo::run(&host, &ui, args),
         Some(CliCommand::Server(args)) => launch(args),
-        Some(CliCommand::Connect(args)) => connect::run(&host, &ui, args),
+        Some(CliCommand::Connect(args)) => connect::run(&host, &ui, args, searches),
         Some(CliCommand::List(args)) => list::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Rm(args)) => rm::run(&host, &ui, args),
         Some(CliCommand::Status(args)) => status::run(&host, &ui, args).map(|()| 0),
@@ -68,7 +77,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return crate::supervisor::process::run(&host, &crate::paths::Paths::of(&host));
         }
         Some(CliCommand::ReadPdf) | None => match &cli.elsewhere.connect {
-            Some(url) => elsewhere::run(host.clone(), &ui, url, &cli.elsewhere, &cli.launch),
+            Some(url) => elsewhere::run(
+                host.clone(),
+                &ui,
+                url,
+                &cli.elsewhere,
+                &cli.launch,
+                searches,
+            ),
             None => launch(&cli.launch),
         },
     };

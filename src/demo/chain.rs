@@ -66,7 +66,7 @@ impl Demo<'_> {
         self.step("model: written from code", started);
 
         let port = link("starting the engine", self.start(&model_folder))?;
-        let taken = Lease::take(self.paths, port, Duration::ZERO).await?;
+        let taken = Lease::take(self.paths, port, Duration::ZERO, None).await?;
         let mut lease = taken.ok_or_else(|| {
             Error::new(Exit::Engine, "the demo failed at starting the engine")
                 .cause("its supervisor ended at once")

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
+use super::web_search::Backend;
 use super::wire::ApiError;
 use crate::error::Result;
 use crate::secret::Secret;
@@ -32,6 +33,14 @@ type Token = [u8; 32];
 struct Tokens {
     main: Token,
     leases: BTreeMap<u64, Token>,
+    searches: BTreeMap<u64, Search>,
+}
+
+/// A lease may search the web.
+struct Search {
+    backend: Backend,
+    /// So may programs with the supervisor's own token.
+    for_main: bool,
 }
 
 impl Access {
@@ -39,6 +48,7 @@ impl Access {
         Self(Arc::new(Mutex::new(Tokens {
             main: digest(main.expose().as_bytes()),
             leases: BTreeMap::new(),
+            searches: BTreeMap::new(),
         })))
     }
 
@@ -53,7 +63,26 @@ impl Access {
 
     /// The lease is over: its token is refused from now on.
     pub fn revoke(&self, lease: u64) {
-        self.tokens().leases.remove(&lease);
+        let mut tokens = self.tokens();
+        tokens.leases.remove(&lease);
+        tokens.searches.remove(&lease);
+    }
+
+    /// Lets the lease search the web with this service, until it is over. `for_main`: those with the supervisor's own token as well, until then.
+    pub fn allow_search(&self, lease: u64, backend: Backend, for_main: bool) {
+        let search = Search { backend, for_main };
+        self.tokens().searches.insert(lease, search);
+    }
+
+    /// The service that this caller may search with.
+    pub fn search_backend(&self, caller: Caller) -> Option<Backend> {
+        let tokens = self.tokens();
+        let search = match caller {
+            Caller::Lease(lease) => tokens.searches.get(&lease),
+            // Of several servers the one that came last.
+            Caller::Main => tokens.searches.values().rfind(|search| search.for_main),
+        };
+        search.map(|search| search.backend.clone())
     }
 
     /// Whose token the request bears, as `Authorization: Bearer` or as `x-api-key`.
@@ -185,6 +214,25 @@ mod tests {
         let again = access.grant(2).expect("random");
         assert_eq!(check(second.expose()), None);
         assert_eq!(check(again.expose()), Some(Caller::Lease(2)));
+    }
+
+    #[test]
+    fn a_search_service_belongs_to_its_lease() {
+        let access = Access::new(&Secret::new("main"));
+        let backend = |url: &str| Backend::named(url, |_| unreachable!()).expect("a service");
+        let host = |caller| {
+            let backend = access.search_backend(caller);
+            backend.map(|backend| backend.host().to_owned())
+        };
+        access.allow_search(1, backend("http://one.example"), false);
+        access.allow_search(2, backend("http://two.example"), true);
+        assert_eq!(host(Caller::Lease(1)).as_deref(), Some("one.example"));
+        assert_eq!(host(Caller::Lease(2)).as_deref(), Some("two.example"));
+        assert_eq!(host(Caller::Lease(3)), None);
+        assert_eq!(host(Caller::Main).as_deref(), Some("two.example"));
+        access.revoke(2);
+        assert_eq!((host(Caller::Lease(2)), host(Caller::Main)), (None, None));
+        assert_eq!(host(Caller::Lease(1)).as_deref(), Some("one.example"));
     }
 
     #[test]

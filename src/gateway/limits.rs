@@ -42,6 +42,8 @@ pub struct Limits {
     pub clear: Duration,
     /// How often a request is sent again to an engine that was lost before it said anything.
     pub replays: u32,
+    /// How long a web search may take.
+    pub search: Duration,
     /// How much of a reply is kept for a client that does not read it, in bytes.
     pub unread: usize,
     /// How long open streams have to say farewell when the gateway stops.
@@ -66,6 +68,7 @@ impl Default for Limits {
             count: Duration::from_secs(30),
             clear: Duration::from_secs(15),
             replays: 2,
+            search: Duration::from_secs(10),
             unread: 64 << 20,
             farewell: Duration::from_secs(1),
         }

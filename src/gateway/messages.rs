@@ -15,6 +15,7 @@ use super::outlet::{self, Beginning, Outlet};
 use super::queue::{self, Place};
 use super::server::Gateway;
 use super::upstream::{self, Failure, Target};
+use super::web_search;
 use super::wire::{self, ApiError};
 use super::{canned, reading};
 use crate::memory::plan::OUTPUTS;
@@ -38,6 +39,10 @@ pub async fn answer(
     client: Option<&str>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
+    let body = match web_search::intercept(gateway, caller, body).await? {
+        web_search::Intercepted::Reply(reply) => return Ok(reply),
+        web_search::Intercepted::Message(body) => body,
+    };
     let mut running = gateway.figures.arrive(caller);
     let mut request = reading::message(gateway, &body)
         .await

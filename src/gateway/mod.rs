@@ -19,6 +19,7 @@ mod tests;
 mod tool_calls;
 mod upstream;
 mod warm;
+pub mod web_search;
 pub mod wire;
 
 use std::path::PathBuf;

@@ -26,6 +26,7 @@ use super::reading::Reading;
 use super::routes::{self, Trusted};
 use super::upstream::Upstream;
 use super::warm::{self, Warm};
+use super::web_search::WebSearch;
 use super::{Engine, Settings, wire};
 use crate::error::{Context, Exit, Result};
 
@@ -50,6 +51,7 @@ pub struct Shared {
     pub reading: Reading,
     pub upstream: Upstream,
     pub warm: Warm,
+    pub web_search: WebSearch,
     pub stop: CancellationToken,
 }
 
@@ -92,6 +94,7 @@ pub async fn serve(
         reading: Reading::new(settings.pdf_reader),
         upstream,
         warm: Warm::new(settings.fronts),
+        web_search: WebSearch::default(),
         stop: CancellationToken::new(),
     }));
     let _warming = AbortOnDropHandle::new(tokio::spawn(warm::compute(gateway.clone())));

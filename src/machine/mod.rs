@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod gpu_limit;
+pub mod loopback;
 pub mod memory;
 pub mod platform;
 pub mod port;

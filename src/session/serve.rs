@@ -31,6 +31,7 @@ pub async fn serve(
     paths: &Paths,
     ui: &Ui,
     mut lease: Lease,
+    web_search: Option<&str>,
     signals: &mut Signals,
 ) -> Result<u8> {
     let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
@@ -43,7 +44,7 @@ pub async fn serve(
     let port = lease.granted.port;
     say_ready(ui, &lease, &took);
     ui.say("\nClaude Code on this model, in another terminal and any folder:\n");
-    ui.data(&format!("  {}\n", command(host, port)));
+    ui.data(&format!("  {}\n", command(host, port, web_search)));
     ui.say(&format!(
         "\nOther programs: the Anthropic Messages API at http://127.0.0.1:{port}, model {}, with the key in\n{}\n\nCtrl-C ends the server.",
         lease.granted.served_name,
@@ -125,7 +126,7 @@ async fn wait_for_others(
 }
 
 /// The command for another terminal: complete, quoted for a shell, and true for this server.
-fn command(host: &Host, port: u16) -> String {
+fn command(host: &Host, port: u16, web_search: Option<&str>) -> String {
     let quoted = |word: &str| shlex::try_quote(word).map_or(word.to_owned(), Into::into);
     let mut words: Vec<String> = SAME_ELSEWHERE
         .iter()
@@ -135,6 +136,9 @@ fn command(host: &Host, port: u16) -> String {
     words.push("connect".into());
     if port != record::USUAL_PORT {
         words.extend(["--port".into(), port.to_string()]);
+    }
+    if let Some(word) = web_search {
+        words.extend(["--web-search".into(), quoted(word)]);
     }
     words.join(" ")
 }
@@ -159,14 +163,17 @@ mod tests {
     #[test]
     fn the_command_is_quoted_and_carries_what_differs() {
         let home = Path::new("/home/someone");
-        let plain = command(&Host::for_tests(home, &[]), 8000);
+        let plain = command(&Host::for_tests(home, &[]), 8000, None);
         assert!(plain.ends_with(" connect"), "{plain}");
         let vars = [("CCLOCAL_HOME", "/a folder/it's"), ("HOME", "/x")];
-        let other = command(&Host::for_tests(home, &vars), 8123);
+        let other = command(&Host::for_tests(home, &vars), 8123, Some("brave"));
         assert!(
             other.starts_with(r#"CCLOCAL_HOME="/a folder/it's" "#),
             "{other}"
         );
-        assert!(other.ends_with(" connect --port 8123"), "{other}");
+        assert!(
+            other.ends_with(" connect --port 8123 --web-search brave"),
+            "{other}"
+        );
     }
 }

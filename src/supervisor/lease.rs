@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell};
+use super::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
 use super::{record, socket};
 use crate::error::{Error, Exit, Result};
 use crate::paths::Paths;
@@ -24,7 +24,12 @@ pub struct Lease {
 
 impl Lease {
     /// Takes a lease on the engine at this port. None: it is ending, or gone already.
-    pub async fn take(paths: &Paths, port: u16, linger: Duration) -> Result<Option<Self>> {
+    pub async fn take(
+        paths: &Paths,
+        port: u16,
+        linger: Duration,
+        web_search: Option<WebSearch>,
+    ) -> Result<Option<Self>> {
         let path = socket::path(&record::folder(paths, port));
         let Ok(stream) = UnixStream::connect(&path).await else {
             return Ok(None);
@@ -35,6 +40,7 @@ impl Lease {
             protocol: PROTOCOL,
             pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
             linger,
+            web_search,
         };
         if !send(&mut say, &ask).await {
             return Ok(None);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::watcher::EngineMemory;
 use crate::error::Error;
 use crate::gateway::figures::Summary;
+use crate::gateway::web_search::Backend;
 use crate::hub::watch::Standing;
 
 /// Changes when an older supervisor could no longer be used by a newer session, or the other way round.
@@ -28,6 +29,8 @@ pub enum Ask {
         pid: i32,
         /// How long the engine is to be kept should this session vanish without a word, and be the last.
         linger: Duration,
+        #[serde(default)]
+        web_search: Option<WebSearch>,
     },
     /// How things are. Answered by one [`Tell::Status`].
     Status,
@@ -36,6 +39,14 @@ pub enum Ask {
         /// Also if sessions use it.
         even_if_used: bool,
     },
+}
+
+/// Web search for one session, as its user asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebSearch {
+    pub backend: Backend,
+    /// Also for programs that use the supervisor's own token.
+    pub for_programs: bool,
 }
 
 /// What a session says while it holds its lease.
@@ -99,6 +110,9 @@ pub struct Granted {
     /// The folder in which the gateway remembers how sessions begin. None: it does not.
     #[serde(default)]
     pub fronts: Option<PathBuf>,
+    /// Whether the gateway searches the web for this session.
+    #[serde(default)]
+    pub web_search: bool,
 }
 
 /// Without the token.

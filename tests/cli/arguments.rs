@@ -197,6 +197,9 @@ fn help_and_version_go_to_standard_output() {
           --forget-prefix     Keep nothing on the disk of what the model computed of Claude Code's
                               system prompt and tools, and remove what is kept; engines that run already
                               go on as they were started
+          --web-search <URL>  Let Claude Code search the web; its queries leave this machine: the URL of
+                              a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with
+                              TAVILY_API_KEY) [default: no web search]
           --safe              Show what memory is planned for and what can be done, however much there
                               is
           --no-mem-check      Start it whatever memory there is: what does not fit is tried in the

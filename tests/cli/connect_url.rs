@@ -17,11 +17,11 @@ const TOKEN: &str = "the-token-of-the-engine";
 const ONE_MODEL: &str = r#"{"object":"list","data":[{"id":"org/one","object":"model"}]}"#;
 
 /// An answer: status and body. None: the connection is closed without one.
-type Answer = Option<(u16, String)>;
+pub type Answer = Option<(u16, String)>;
 
 /// An engine that somebody else runs. It keeps what it is asked.
-struct Other {
-    port: u16,
+pub struct Other {
+    pub port: u16,
     asked: Arc<Mutex<Vec<String>>>,
     over: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -29,7 +29,7 @@ struct Other {
 
 impl Other {
     /// One that is asked and answers as `answer` says: it is given the whole request.
-    fn new(answer: impl Fn(&str) -> Answer + Send + 'static) -> Self {
+    pub fn new(answer: impl Fn(&str) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
         let port = listener.local_addr().expect("an address").port();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -62,12 +62,12 @@ impl Other {
         Self::new(move |request| Some(usual(request, models)))
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// The requests so far.
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("the log").clone()
     }
 }
@@ -670,8 +670,8 @@ fn a_dry_run_sends_nothing() {
     assert!(!stage.path("cclocal").exists(), "nothing is written");
 }
 
-/// An engine that speaks TLS, with a certificate of an authority that nobody knows.
-fn encrypted() -> Other {
+/// A server that speaks TLS, with a certificate of an authority that nobody knows.
+pub fn encrypted(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> Other {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
@@ -701,7 +701,7 @@ fn encrypted() -> Other {
                 continue;
             };
             log.lock().expect("the log").push(request.clone());
-            let (status, body) = usual(&request, ONE_MODEL);
+            let (status, body) = answer(&request);
             let _ = reply(&mut stream, status, &body);
             stream.conn.send_close_notify();
             let _ = stream.flush();
@@ -718,7 +718,7 @@ fn encrypted() -> Other {
 #[test]
 fn certificates_are_checked() {
     let mut stage = stage();
-    let other = encrypted();
+    let other = encrypted(|request| usual(request, ONE_MODEL));
     let url = format!("https://127.0.0.1:{}", other.port);
     // --insecure is about plain http alone.
     let ran = stage.run(&["--connect", &url, "--insecure"]);

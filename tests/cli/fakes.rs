@@ -148,7 +148,7 @@ pub fn staying_client(stage: &mut Stage) {
     client(stage, "while [ ! -e \"$HOME/go-on\" ]; do sleep 0.05; done");
 }
 
-/// A client that asks the gateway for an answer, keeps what comes in `client/stream`, and stays until the file `home/go-on` appears.
+/// A client that asks the gateway for an answer, with the body in `home/body` if that is there, keeps what comes in `client/stream`, and stays until the file `home/go-on` appears.
 pub fn asking_client(stage: &mut Stage) {
     let exe = std::env::current_exe().expect("this binary");
     let rest = format!(
@@ -167,7 +167,8 @@ fn client_process() {
     let var = |name: &str| std::env::var(name).expect("set");
     let url = var("ANTHROPIC_BASE_URL");
     let address = url.strip_prefix("http://").expect("plain");
-    let body = r#"{"model":"any","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
+    let home = PathBuf::from(var("HOME"));
+    let body = std::fs::read_to_string(home.join("body")).unwrap_or_else(|_| r#"{"model":"any","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"hello"}]}"#.into());
     let mut stream = std::net::TcpStream::connect(address).expect("connected");
     write!(
         stream,
@@ -181,7 +182,6 @@ fn client_process() {
     while let Ok(read @ 1..) = stream.read(&mut bytes) {
         kept.write_all(&bytes[..read]).expect("kept");
     }
-    let home = PathBuf::from(var("HOME"));
     while !home.join("go-on").exists() {
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -24,3 +24,4 @@ mod signals;
 mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;
+mod web_search;

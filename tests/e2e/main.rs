@@ -30,3 +30,4 @@ mod support;
 mod tool_loop;
 mod turns;
 mod usage;
+mod web_search;

@@ -105,7 +105,7 @@ fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let lease = runtime.block_on(Lease::take(&paths, port, Duration::ZERO));
+    let lease = runtime.block_on(Lease::take(&paths, port, Duration::ZERO, None));
     let mut lease = lease.expect("an answer").expect("a lease");
     let url = format!("http://127.0.0.1:{port}");
     ToolLoop::new(&url, &lease.granted.token, MODEL).run(2, &[]);

@@ -6,6 +6,7 @@ mod fake;
 mod queue;
 mod requests;
 mod warm;
+mod web_search;
 mod window;
 
 use std::path::PathBuf;

@@ -39,6 +39,7 @@ mod system;
 pub use assemble::message;
 pub use documents::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
 pub use error::ApiError;
+pub(super) use json::read as read_json;
 pub use media::decoded;
 pub use reply::reply;
 pub use request::{Draft, Request, messages};

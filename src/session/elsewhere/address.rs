@@ -3,6 +3,7 @@
 use reqwest::Url;
 
 use crate::error::{Error, Result};
+use crate::machine::loopback::is_loopback;
 
 /// The address of an engine, looked at and found good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,21 +104,6 @@ fn base(url: &Url) -> String {
         _ => text,
     };
     text.trim_end_matches('/').to_owned()
-}
-
-/// Whether this is the machine itself, by a name or number that nobody else can have.
-fn is_loopback(host: &str) -> bool {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-    if host == "localhost" {
-        return true;
-    }
-    if let Ok(four) = host.parse::<Ipv4Addr>() {
-        return four.is_loopback();
-    }
-    let six = host.trim_start_matches('[').trim_end_matches(']');
-    six.parse::<Ipv6Addr>().is_ok_and(|six| {
-        six.is_loopback() || six.to_ipv4_mapped().is_some_and(|four| four.is_loopback())
-    })
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::leave;
 use super::together::{self, Endpoint, Keeper, Outcome, Session};
 use crate::error::{Context, Error, Exit, Result};
+use crate::gateway::web_search::Backend;
 use crate::gateway::{self, Access, Caller, Engine, Figures, Settings, wire};
 use crate::host::Host;
 use crate::process::signals::{self, Signals};
@@ -43,6 +44,8 @@ pub struct Elsewhere<'a> {
     pub context_window: Option<u64>,
     /// In tokens, if it was asked for.
     pub output_tokens: Option<u64>,
+    /// The service that searches the web, if one was named.
+    pub web_search: Option<&'a Backend>,
     /// What follows `cclocal` on the command line, without the arguments for Claude Code.
     pub typed: String,
 }
@@ -132,6 +135,9 @@ impl<'a> Gateway<'a> {
             .port();
         let access = Access::new(&Secret::random()?);
         let token = access.grant(OURS)?;
+        if let Some(backend) = elsewhere.web_search {
+            access.allow_search(OURS, backend.clone(), false);
+        }
         // It is taken to be there always: when it does not answer, Claude Code is told so and tries again.
         let (tell_engine, engine) = watch::channel(Engine::Ready {
             base_url: elsewhere.address.base_url().to_owned(),

@@ -12,22 +12,24 @@ const SURELY_A_TOKEN: usize = 8;
 /// Takes the token out of the variable, and every variable that holds it out of the host: nothing that is started gets it. Errors: there is none.
 pub fn take(host: &mut Host, variable: &str) -> Result<Secret> {
     // What was typed is not repeated: it may be the token itself.
-    let none = |cause: &str| {
-        Err(
-            Error::usage("the variable of --token-env holds no token")
-                .cause(cause)
-                .hint("--token-env takes a variable's name, such as VLLM_KEY; from a file: VLLM_KEY=$(cat FILE) cclocal --connect URL --token-env VLLM_KEY"),
-        )
-    };
+    take_out(host, variable).map_err(|cause| {
+        Error::usage("the variable of --token-env holds no token")
+            .cause(cause)
+            .hint("--token-env takes a variable's name, such as VLLM_KEY; from a file: VLLM_KEY=$(cat FILE) cclocal --connect URL --token-env VLLM_KEY")
+    })
+}
+
+/// The same for any variable. Errors: why there is none, in words.
+pub fn take_out(host: &mut Host, variable: &str) -> Result<Secret, &'static str> {
     let Some(value) = host.env.get(OsStr::new(variable)) else {
-        return none("it is not set");
+        return Err("it is not set");
     };
     let token = value.to_str().map(str::trim).unwrap_or("\0").to_owned();
     if token.is_empty() {
-        return none("it is empty");
+        return Err("it is empty");
     }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return none("there is a space, a line break or a letter in it that no token has");
+        return Err("there is a space, a line break or a letter in it that no token has");
     }
     host.env.retain(|name, value| {
         let same = || value.to_str().map(str::trim) == Some(&token);

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use super::Owner;
 use crate::gateway::access::Caller;
 use crate::supervisor::connection::{Message, Teller};
-use crate::supervisor::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell};
+use crate::supervisor::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
 use crate::supervisor::state::{Action, Event, Phase};
 
 /// How long Claude Code may take to end that lost its session.
@@ -43,7 +43,8 @@ impl Owner<'_> {
                     protocol,
                     pid,
                     linger,
-                } => self.lease(id, protocol, pid, linger, tell),
+                    web_search,
+                } => self.lease(id, protocol, pid, linger, web_search, tell),
             },
             Message::Said { id, say } => self.said(id, say),
             Message::Gone { id } => {
@@ -65,7 +66,15 @@ impl Owner<'_> {
         }
     }
 
-    fn lease(&mut self, id: u64, protocol: u32, pid: i32, linger: Duration, tell: Teller) {
+    fn lease(
+        &mut self,
+        id: u64,
+        protocol: u32,
+        pid: i32,
+        linger: Duration,
+        web_search: Option<WebSearch>,
+        tell: Teller,
+    ) {
         if protocol != PROTOCOL {
             let why = format!(
                 "it is version {} and speaks protocol {PROTOCOL}, not {protocol}",
@@ -88,6 +97,14 @@ impl Owner<'_> {
                 return;
             }
         };
+        let searches = web_search.is_some();
+        if let Some(WebSearch {
+            backend,
+            for_programs,
+        }) = web_search
+        {
+            self.access.allow_search(id, backend, for_programs);
+        }
         let window = self.memory.window();
         tell.tell(Tell::Granted(Granted {
             port: self.reservation.port,
@@ -99,6 +116,7 @@ impl Owner<'_> {
             output_tokens: self.spec.output_tokens,
             version: env!("CARGO_PKG_VERSION").into(),
             fronts: self.spec.kept_prefixes().map(PathBuf::from),
+            web_search: searches,
         }));
         self.linger_over = None;
         self.leases.insert(

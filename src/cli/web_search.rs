@@ -1,0 +1,65 @@
+//! `--web-search`.
+
+use serde_json::{Value, json};
+
+use super::args::{Cli, CliCommand};
+use crate::error::{Error, Result};
+use crate::gateway::web_search::Backend;
+use crate::host::Host;
+use crate::session::elsewhere::token;
+use crate::supervisor::Lease;
+use crate::supervisor::protocol::WebSearch;
+use crate::ui::Ui;
+
+/// The service that was named, if one was. Its key is taken out of the host, so that nothing that is started gets it.
+///
+/// Errors: it is none, or there is no key.
+pub fn asked(host: &mut Host, cli: &Cli) -> Result<Option<Backend>> {
+    let named = match &cli.command {
+        None => &cli.launch.web_search,
+        Some(CliCommand::Server(args)) => &args.web_search,
+        Some(CliCommand::Connect(args)) => &args.web_search,
+        Some(_) => &None,
+    };
+    let Some(named) = named else {
+        return Ok(None);
+    };
+    let key = |variable: &str| {
+        token::take_out(host, variable).map_err(|cause| {
+            let word = named.trim().to_lowercase();
+            Error::usage(format!("--web-search {word} needs a key in {variable}"))
+                .cause(cause)
+                .hint(format!(
+                    "from a file: {variable}=$(cat FILE) cclocal --web-search {word}"
+                ))
+        })
+    };
+    Backend::named(named, key).map(Some)
+}
+
+/// The same as a lease is asked for it. `for_programs`: also for those that use the server's key.
+pub fn wanted(backend: Option<&Backend>, for_programs: bool) -> Option<WebSearch> {
+    backend.cloned().map(|backend| WebSearch {
+        backend,
+        for_programs,
+    })
+}
+
+/// Says that there will be no search, where an older supervisor keeps the gateway.
+pub fn say_if_refused(ui: &Ui, lease: &Lease, backend: Option<&Backend>) {
+    if backend.is_some() && !lease.granted.web_search {
+        ui.notice("no web searches are made after all: the engine was started by another version of cclocal; `cclocal stop` ends it");
+    }
+}
+
+/// For `--dry-run`.
+pub fn report(backend: Option<&Backend>) -> Value {
+    match backend {
+        None => Value::Null,
+        Some(backend) => json!({
+            "service": backend.kind(),
+            "url": backend.shown(),
+            "key": backend.kind().key_variable().map(|variable| format!("from {variable}")),
+        }),
+    }
+}
