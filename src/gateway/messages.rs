@@ -38,7 +38,7 @@ pub async fn answer(
 ) -> Result<Response, ApiError> {
     let mut running = gateway.figures.arrive(caller);
     let request =
-        wire::messages(&body, &gateway.served).inspect_err(|_| running.end(Ended::Refused))?;
+        wire::messages(&body, &gateway.served()).inspect_err(|_| running.end(Ended::Refused))?;
     drop(body);
     if gateway.figures.queued() > gateway.limits.waiting {
         running.end(Ended::Refused);

@@ -18,6 +18,7 @@ mod warm;
 pub mod wire;
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -28,6 +29,7 @@ pub use limits::Limits;
 pub use server::serve;
 pub use upstream::{client, client_here, words};
 
+use crate::catalog::Form;
 use crate::secret::Secret;
 
 /// Where the engine is, as its owner tells.
@@ -51,6 +53,8 @@ pub enum Engine {
 pub struct Settings {
     /// What is served, and how.
     pub served: wire::Served,
+    /// The form of tool calls, put in as soon as it is known, where `served` does not have it: a model can be read only when it is on this disk.
+    pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
     pub window: watch::Receiver<u64>,
@@ -78,6 +82,7 @@ impl Settings {
     ) -> Self {
         Self {
             served,
+            form: Arc::default(),
             engine,
             window,
             window_holds_reply: true,

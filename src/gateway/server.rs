@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +26,7 @@ use super::routes::{self, Trusted};
 use super::upstream::Upstream;
 use super::warm::{self, Warm};
 use super::{Engine, Settings, wire};
+use crate::catalog::Form;
 use crate::error::{Context, Exit, Result};
 
 /// How long to wait when the system has no more open files for us.
@@ -38,6 +39,7 @@ pub struct Gateway(Arc<Shared>);
 #[derive(Debug)]
 pub struct Shared {
     pub served: wire::Served,
+    pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     pub window: watch::Receiver<u64>,
     pub window_holds_reply: bool,
@@ -56,6 +58,15 @@ impl Deref for Gateway {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+impl Gateway {
+    /// The model as it is served, with all that is known of it by now.
+    pub fn served(&self) -> wire::Served {
+        let mut served = self.served.clone();
+        served.form = served.form.or(self.form.get().copied());
+        served
     }
 }
 
@@ -79,6 +90,7 @@ pub async fn serve(
     )?;
     let gateway = Gateway(Arc::new(Shared {
         served: settings.served,
+        form: settings.form,
         engine: settings.engine,
         window: settings.window,
         window_holds_reply: settings.window_holds_reply,

@@ -13,6 +13,7 @@ mod sessions;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -31,6 +32,7 @@ use super::spec::Spec;
 use super::startup::Startup;
 use super::state::{self, Action, Event, Phase, State};
 use super::watcher::Noticed;
+use crate::catalog::Form;
 use crate::engine::server::Server;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::access::Access;
@@ -79,6 +81,8 @@ pub(super) struct Owner<'a> {
     access: Access,
     figures: Figures,
     tell_gateway: watch::Sender<Engine>,
+    /// The form of the model's tool calls, if it was found after the start.
+    form: Arc<OnceLock<Form>>,
     memory: Memory,
     gateway: JoinHandle<Result<()>>,
     gateway_stop: CancellationToken,
@@ -130,6 +134,7 @@ impl<'a> Owner<'a> {
         let (tell_gateway, engine) = watch::channel(Engine::Starting);
         let memory = Memory::new(spec.context_window);
         let gateway_stop = CancellationToken::new();
+        let form = Arc::default();
         let settings = gateway::Settings {
             served: wire::Served {
                 name: spec.model.served_name.clone(),
@@ -139,6 +144,7 @@ impl<'a> Owner<'a> {
                 may_think: spec.model.may_think,
                 prose_calls: spec.model.prose_calls,
             },
+            form: Arc::clone(&form),
             engine,
             window: memory.follow_window(),
             window_holds_reply: true,
@@ -183,6 +189,7 @@ impl<'a> Owner<'a> {
             access,
             figures,
             tell_gateway,
+            form,
             memory,
             gateway,
             gateway_stop,
