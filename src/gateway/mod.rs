@@ -53,7 +53,7 @@ pub enum Engine {
 pub struct Settings {
     /// What is served, and how.
     pub served: wire::Served,
-    /// The form of tool calls, put in as soon as it is known, where `served` does not have it: a model can be read only when it is on this disk.
+    /// The form of tool calls that the chat template shows, put in when it is read: it can be only when the model is on this disk. It counts before what `served` says.
     pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
@@ -70,6 +70,8 @@ pub struct Settings {
     pub exclusive: bool,
     /// Where system prompts and tools are remembered, so that an engine computes them before it is asked. None: nowhere.
     pub fronts: Option<PathBuf>,
+    /// The engine's log, where it can be read: it says why a request failed, which the engine's answer does not.
+    pub log: Option<PathBuf>,
 }
 
 impl Settings {
@@ -91,6 +93,7 @@ impl Settings {
             limits: Limits::default(),
             exclusive: true,
             fronts: None,
+            log: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub struct Shared {
     pub figures: Figures,
     pub limits: Limits,
     pub exclusive: bool,
+    pub log: Option<PathBuf>,
     pub queue: Queue,
     pub upstream: Upstream,
     pub warm: Warm,
@@ -65,7 +67,7 @@ impl Gateway {
     /// The model as it is served, with all that is known of it by now.
     pub fn served(&self) -> wire::Served {
         let mut served = self.served.clone();
-        served.form = served.form.or(self.form.get().copied());
+        served.form = self.form.get().copied().or(served.form);
         served
     }
 }
@@ -98,6 +100,7 @@ pub async fn serve(
         figures: settings.figures,
         limits: settings.limits,
         exclusive: settings.exclusive,
+        log: settings.log,
         queue: Queue::new(),
         upstream,
         warm: Warm::new(settings.fronts),

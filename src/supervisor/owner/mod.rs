@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::memory::Memory;
 use self::sessions::{CLIENT_GRACE, Lease};
 use super::connection::{self, Message, Teller};
-use super::process::Begun;
+use super::process::{Begun, engine_log};
 use super::protocol::{Failure, Tell};
 use super::record::Reservation;
 use super::spec::Spec;
@@ -135,6 +135,7 @@ impl<'a> Owner<'a> {
         let memory = Memory::new(spec.context_window);
         let gateway_stop = CancellationToken::new();
         let form = Arc::default();
+        let log = (spec.log.clone()).unwrap_or_else(|| engine_log(paths, reservation.port));
         let settings = gateway::Settings {
             served: wire::Served {
                 name: spec.model.served_name.clone(),
@@ -155,6 +156,7 @@ impl<'a> Owner<'a> {
             fronts: spec
                 .kept_prefixes()
                 .map(|folder| folder.join(gateway::FRONTS)),
+            log: Some(log),
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,
