@@ -154,7 +154,19 @@ mod tests {
         assert_eq!(error.exit.code(), 2);
         let error = parse_model_argument(&host, ".").expect_err("no config");
         assert_eq!(error.cause.as_deref(), Some("it has no config.json"));
-        std::fs::write(folder.path().join("config.json"), "{}").expect("written");
+        let write = |name: &str| std::fs::write(folder.path().join(name), "{}").expect("written");
+        write("model.gguf");
+        let error = parse_model_argument(&host, ".").expect_err("GGUF");
+        assert_eq!(
+            error.cause.as_deref(),
+            Some("it has GGUF files (model.gguf), and no *.safetensors")
+        );
+        write("config.json");
+        assert_eq!(parse_model_argument(&host, "."), Err(error), "still");
+        std::fs::remove_file(folder.path().join("model.gguf")).expect("removed");
+        let error = parse_model_argument(&host, ".").expect_err("no weights");
+        assert_eq!(error.cause.as_deref(), Some("it has no *.safetensors"));
+        write("model.safetensors");
         let canonical = folder.path().canonicalize().expect("canonical");
         assert_eq!(
             parse_model_argument(&host, "."),

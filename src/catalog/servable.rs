@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::{Model, Source, catalog};
 use crate::error::Error;
 
 /// The model that is named to those whose own cannot be served.
@@ -60,16 +61,27 @@ fn foreign(files: &[String]) -> Option<(&'static str, String)> {
     })
 }
 
-/// The refusal of a model without a chat template.
-pub fn no_template(model: &str) -> Error {
-    Error::usage(format!("{model} has no chat template"))
-        .cause("so it is a base model: it continues text, and holds no conversation")
-        .hint(format!("use an instruct model, such as {SUCH_AS}"))
+/// Refuses a model that has no chat template, after it was looked for. Those of the catalogue have one. `config`: its `config.json`.
+pub fn check_template(model: &Model, config: Option<&Value>) -> Result<(), Error> {
+    let known = match &model.source {
+        Source::Hub(id) => catalog().by_id(id).is_some(),
+        Source::Folder(_) => false,
+    };
+    if model.template.is_some() || known || config.is_some_and(engine_has_template) {
+        return Ok(());
+    }
+    Err(
+        Error::usage(format!("{} has no chat template", model.engine_argument()))
+            .cause("so it is a base model: it continues text, and holds no conversation")
+            .hint(format!("use an instruct model, such as {SUCH_AS}")),
+    )
 }
 
 /// Whether the engine has a chat template of its own for a model with this `config.json`. Source: vllm-mlx 0.6.0, `utils/tokenizer.py`.
-pub fn engine_has_template(config: Option<&Value>) -> bool {
-    config.is_some_and(|config| config["model_type"] == "deepseek_v4")
+fn engine_has_template(config: &Value) -> bool {
+    [config, &config["text_config"]]
+        .iter()
+        .any(|config| config["model_type"] == "deepseek_v4")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The engine, `vllm-mlx`: installed, started, watched, and understood when it ends.
 
+pub mod complaint;
 pub mod death;
 pub mod device;
 pub mod executable;

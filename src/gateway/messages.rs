@@ -345,7 +345,7 @@ impl Turn {
         if !is_event_stream(&response) {
             return Err(Failure::Refused(upstream::senseless()));
         }
-        let mut repair = wire::Streamed::new(&self.request, &self.gateway.served, self.counted);
+        let mut repair = wire::Streamed::new(&self.request, &self.gateway.served(), self.counted);
         let mut patience = upstream::Patience::new(stall);
         let ended = loop {
             let piece = match patience.piece(&mut response).await {

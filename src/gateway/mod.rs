@@ -23,6 +23,7 @@ pub mod web_search;
 pub mod wire;
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -34,6 +35,7 @@ pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
 pub use server::serve;
 pub use upstream::{client, client_here, words};
 
+use crate::catalog::Form;
 use crate::secret::Secret;
 
 /// Where the engine is, as its owner tells.
@@ -57,6 +59,8 @@ pub enum Engine {
 pub struct Settings {
     /// What is served, and how.
     pub served: wire::Served,
+    /// The form of tool calls that the chat template shows, put in when it is read: it can be only when the model is on this disk. It counts before what `served` says.
+    pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
     pub window: watch::Receiver<u64>,
@@ -74,6 +78,8 @@ pub struct Settings {
     pub fronts: Option<PathBuf>,
     /// This program, which reads PDFs in a process of its own ([`read_pdf`]). None: they are not read.
     pub pdf_reader: Option<PathBuf>,
+    /// The engine's log, where it can be read: it says why a request failed, which the engine's answer does not.
+    pub log: Option<PathBuf>,
 }
 
 impl Settings {
@@ -86,6 +92,7 @@ impl Settings {
     ) -> Self {
         Self {
             served,
+            form: Arc::default(),
             engine,
             window,
             window_holds_reply: true,
@@ -95,6 +102,7 @@ impl Settings {
             exclusive: true,
             fronts: None,
             pdf_reader: None,
+            log: None,
         }
     }
 }

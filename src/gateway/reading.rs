@@ -42,7 +42,7 @@ impl Reading {
 /// Reads a body of `POST /v1/messages`. Errors: it is no such request.
 pub async fn message(gateway: &Gateway, body: &[u8]) -> Result<Request, ApiError> {
     let (draft, texts) = draft(gateway, body).await?;
-    let request = draft.messages(&gateway.served, &texts)?;
+    let request = draft.messages(&gateway.served(), &texts)?;
     gateway.reading.name(&request.left_out);
     Ok(request)
 }
@@ -50,7 +50,7 @@ pub async fn message(gateway: &Gateway, body: &[u8]) -> Result<Request, ApiError
 /// Reads a body of `POST /v1/messages/count_tokens`, and returns what the engine counts. Errors: it is no such request.
 pub async fn count(gateway: &Gateway, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let (draft, texts) = draft(gateway, body).await?;
-    Ok(draft.count_tokens(&gateway.served, &texts))
+    Ok(draft.count_tokens(&gateway.served(), &texts))
 }
 
 async fn draft(gateway: &Gateway, body: &[u8]) -> Result<(Draft, PdfTexts), ApiError> {

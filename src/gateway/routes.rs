@@ -116,7 +116,14 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits).await?;
-    messages::answer(&gateway, caller, name(&headers), body).await
+    let answer = || messages::answer(&gateway, caller, name(&headers), body.clone());
+    match answer().await {
+        // One that it fails at again, it always fails at: the client is not to try for minutes.
+        Err(error) if error.status == 500 && gateway.exclusive => answer()
+            .await
+            .map_err(|error| upstream::certain(error, gateway.log.as_deref())),
+        done => done,
+    }
 }
 
 async fn count(

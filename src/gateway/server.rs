@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -28,6 +29,7 @@ use super::upstream::Upstream;
 use super::warm::{self, Warm};
 use super::web_search::WebSearch;
 use super::{Engine, Settings, wire};
+use crate::catalog::Form;
 use crate::error::{Context, Exit, Result};
 
 /// How long to wait when the system has no more open files for us.
@@ -40,6 +42,7 @@ pub struct Gateway(Arc<Shared>);
 #[derive(Debug)]
 pub struct Shared {
     pub served: wire::Served,
+    pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     pub window: watch::Receiver<u64>,
     pub window_holds_reply: bool,
@@ -47,6 +50,7 @@ pub struct Shared {
     pub figures: Figures,
     pub limits: Limits,
     pub exclusive: bool,
+    pub log: Option<PathBuf>,
     pub queue: Queue,
     pub reading: Reading,
     pub upstream: Upstream,
@@ -60,6 +64,15 @@ impl Deref for Gateway {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+impl Gateway {
+    /// The model as it is served, with all that is known of it by now.
+    pub fn served(&self) -> wire::Served {
+        let mut served = self.served.clone();
+        served.form = self.form.get().copied().or(served.form);
+        served
     }
 }
 
@@ -83,6 +96,7 @@ pub async fn serve(
     )?;
     let gateway = Gateway(Arc::new(Shared {
         served: settings.served,
+        form: settings.form,
         engine: settings.engine,
         window: settings.window,
         window_holds_reply: settings.window_holds_reply,
@@ -90,6 +104,7 @@ pub async fn serve(
         figures: settings.figures,
         limits: settings.limits,
         exclusive: settings.exclusive,
+        log: settings.log,
         queue: Queue::new(),
         reading: Reading::new(settings.pdf_reader),
         upstream,

@@ -1,5 +1,6 @@
 //! The way to the engine: requests that are sent, and what can go wrong with them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::wire::ApiError;
 use super::{Engine, limits::Limits};
+use crate::engine::{complaint, log};
 use crate::secret::Secret;
 
 /// How long a connection to the engine may take. It is on this machine, or near it.
@@ -266,6 +268,18 @@ fn gone(sentence: &str) -> ApiError {
 
 /// The status of "gone for good". The reply also says that trying again is of no use (see `routes`).
 pub const GONE: u16 = 503;
+
+/// The failure of an engine that fails at this request each time. Its answer has no words for why, but its log may.
+pub fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
+    if error.status != 500 {
+        return error;
+    }
+    let why = log.and_then(|log| complaint::last(&log::tail(log)));
+    let why = why.unwrap_or(error.message);
+    gone(&format!(
+        "the engine fails at this request each time: {why}. Often it is the model's chat template that fails, and then no request works: take another model, or read `cclocal logs`"
+    ))
+}
 
 /// An answer that is none.
 pub fn senseless() -> ApiError {

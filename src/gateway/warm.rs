@@ -138,7 +138,7 @@ pub async fn rehearse(
     client: Option<&str>,
     body: &Bytes,
 ) -> ApiError {
-    let request = match wire::messages(body, &gateway.served) {
+    let request = match wire::messages(body, &gateway.served()) {
         Ok(request) => request,
         Err(error) => return error,
     };

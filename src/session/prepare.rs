@@ -163,7 +163,7 @@ pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
         Source::Folder(_) => true,
     };
     if is_whole {
-        check_template(&model, config.as_ref())?;
+        servable::check_template(&model, config.as_ref())?;
     }
     Ok(model)
 }
@@ -174,18 +174,6 @@ fn template(paths: &Paths, model: &Model) -> Option<Traits> {
         Source::Hub(id) => hub::template(&paths.hub, id),
         Source::Folder(folder) => hub::folder_template(folder),
     }
-}
-
-/// Refuses a model that has no chat template. Those of the catalogue have one.
-pub fn check_template(model: &Model, config: Option<&Value>) -> Result<()> {
-    let known = match &model.source {
-        Source::Hub(id) => catalog().by_id(id).is_some(),
-        Source::Folder(_) => false,
-    };
-    if model.template.is_some() || known || servable::engine_has_template(config) {
-        return Ok(());
-    }
-    Err(servable::no_template(&model.engine_argument()))
 }
 
 /// Learns from the hub how a model is to be served that is neither in the catalogue nor on this disk. `remote` asks it.
@@ -217,7 +205,7 @@ pub fn learn(
     if let Some(model) = resolve(&choice, config.as_ref()) {
         let model = model.with_template(request.model.template.or(told.template));
         if told.template_asked {
-            check_template(&model, config.as_ref())?;
+            servable::check_template(&model, config.as_ref())?;
         }
         *request = request.clone().with_model(model);
     }

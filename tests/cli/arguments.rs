@@ -188,10 +188,12 @@ fn help_and_version_go_to_standard_output() {
           --port <N>          Port on 127.0.0.1 that Claude Code talks to [default: 8000, or the next
                               that is free]
           --ctx <N|auto>      Context window in tokens [default: auto, by this machine's memory]
-          --out-tokens <N>    Longest reply in tokens; a file that is written has to fit in one
-                              [default: 8192, or 4096 where memory is short]
+          --out-tokens <N>    Longest reply in tokens, thoughts included; a file that is written has to
+                              fit in one [default: 8192, or 4096 where memory is short]
           --vision            Serve the whole model, pictures included; each turn is then computed anew
                               [default: its text part, where it has one]
+          --think             Let the model think before it answers, where it can, and show its
+                              thoughts; they count against --out-tokens [default: it does not]
           --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0
                               ends it at once]
           --forget-prefix     Keep nothing on the disk of what the model computed of Claude Code's

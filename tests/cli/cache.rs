@@ -291,6 +291,8 @@ fn what_is_in_use_or_being_downloaded_stays() {
         &mut stage,
         "while [ ! -e \"$HOME/go-on\" ]; do sleep 0.05; done",
     );
+    let snapshot = format!("{HUB}/models--org--other/snapshots/abc");
+    stage.write(&format!("{snapshot}/chat_template.jinja"), fakes::TEMPLATE);
     let port = free_port();
     let session = stage.start(&["--model", "org/other", "--port", &port]);
     stage.wait_for("client/pid");
@@ -481,6 +483,8 @@ fn what_looks_like_the_shared_store_and_leads_elsewhere_stays() {
 fn a_model_that_is_served_by_the_path_of_its_snapshot_is_in_use() {
     let mut stage = three();
     let folder = stage.path(HUB).join("models--org--other/snapshots/abc");
+    let template = folder.join("chat_template.jinja");
+    std::fs::write(template, fakes::TEMPLATE).expect("written");
     let links = stage.path("own-folder");
     std::fs::create_dir_all(&links).expect("made");
     symlink(
@@ -488,7 +492,7 @@ fn a_model_that_is_served_by_the_path_of_its_snapshot_is_in_use() {
         links.join("model.safetensors"),
     )
     .expect("linked");
-    for file in ["config.json", "tokenizer.json"] {
+    for file in ["config.json", "tokenizer.json", "chat_template.jinja"] {
         symlink(stage.path("model").join(file), links.join(file)).expect("linked");
     }
     fakes::staying_client(&mut stage);

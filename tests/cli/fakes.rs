@@ -13,12 +13,17 @@ use std::time::Duration;
 
 use crate::support::Stage;
 
+/// The chat template of models that look whole: it shows the form of Hermes, and no thoughts.
+pub const TEMPLATE: &str =
+    r#"{% if tools %}<tool_call>{"name": "", "arguments": {}}</tool_call>{% endif %}"#;
+
 /// A stage with a fake engine, a fake client and a model folder that looks whole.
 pub fn stage() -> Stage {
     let mut stage = Stage::bare();
     stage.write("model/config.json", r#"{"model_type": "llama"}"#);
     stage.write("model/tokenizer.json", "{}");
     stage.write("model/model.safetensors", "weights");
+    stage.write("model/chat_template.jinja", TEMPLATE);
     engine(&mut stage);
     client(&mut stage, "");
     stage
@@ -135,7 +140,12 @@ echo $$ > '{record}/pid'
 
 /// A second model, like the first, in the folder `other`.
 pub fn other_model(stage: &Stage) {
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+    for name in [
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "chat_template.jinja",
+    ] {
         stage.write(
             &format!("other/{name}"),
             &stage.read(&format!("model/{name}")),

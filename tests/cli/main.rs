@@ -13,6 +13,7 @@ mod launch;
 mod meanwhile;
 mod memory;
 mod memory_plan;
+mod models;
 mod models_page;
 mod preflight;
 mod prompts;

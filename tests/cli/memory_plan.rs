@@ -26,6 +26,7 @@ fn model(stage: &Stage, folder: &str, id: &str, weights: u64) {
     }
     stage.write(&format!("{folder}/config.json"), &config.to_string());
     stage.write(&format!("{folder}/tokenizer.json"), "{}");
+    stage.write(&format!("{folder}/chat_template.jinja"), fakes::TEMPLATE);
     let file = stage.write(&format!("{folder}/model.safetensors"), "");
     let file = std::fs::File::options().write(true).open(file);
     file.expect("open").set_len(weights).expect("its size");

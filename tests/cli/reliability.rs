@@ -255,7 +255,7 @@ impl Hub {
                 let (status, body) = match known {
                     true => (
                         "200 OK",
-                        r#"{"siblings":[{"rfilename":"model.safetensors","size":10000000}]}"#,
+                        r#"{"siblings":[{"rfilename":"model.safetensors","size":10000000},{"rfilename":"tokenizer_config.json","size":0}]}"#,
                     ),
                     false => ("404 Not Found", "{}"),
                 };

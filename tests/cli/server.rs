@@ -136,7 +136,6 @@ fn what_a_server_prints() {
         })
         .collect();
     insta::assert_snapshot!(said, @"
-    note: this model's form of tool calls is not known: the engine guesses it, and Claude Code may see calls as text
     loading model into memory
     ✓ model ready in [TIME] · window 65,536 tokens
 

@@ -29,7 +29,17 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// A folder's name from which the parser is chosen.
+    /// What its chat template holds, so that the dialect is known.
+    fn marks(self) -> &'static str {
+        match self {
+            Self::Hermes => r#"<tool_call>{"arguments": }</tool_call>"#,
+            Self::Qwen3Coder => "<tool_call><function=f><parameter=p></tool_call>",
+            Self::Glm47 => "<tool_call>f<arg_key></arg_key><arg_value></arg_value></tool_call>",
+            Self::Gemma4 => "<|tool_call>call:f<tool_call|>",
+        }
+    }
+
+    /// The folder of a model of this dialect.
     pub fn folder(self) -> &'static str {
         match self {
             Self::Hermes => "qwen2-chain",
@@ -106,11 +116,11 @@ impl Default for Chain<'_> {
 impl Chain<'_> {
     /// Writes it into the stage, and returns the stage's arguments that serve it.
     pub fn write(&self, stage: &Stage, dialect: Dialect) -> String {
-        self.write_to(&stage.path(dialect.folder()));
+        self.write_to(&stage.path(dialect.folder()), dialect);
         format!("../{}", dialect.folder())
     }
 
-    fn write_to(&self, folder: &Path) {
+    fn write_to(&self, folder: &Path, dialect: Dialect) {
         let mut vocabulary = Vocabulary::new();
         vocabulary.mark("<|im_start|>");
         let end = vocabulary.mark("<|im_end|>");
@@ -144,6 +154,7 @@ impl Chain<'_> {
             .map(|(words, mark, _)| [*words, mark.as_str()])
             .collect();
         let template = include_str!("chain_template.jinja")
+            .replace("MARKS", dialect.marks())
             .replace("REPLIES", &self.replies.len().to_string())
             .replace("RULES", &json!(rules).to_string());
         // A name that the engine takes for llama, and of which we do not know that its cache can be cut back.

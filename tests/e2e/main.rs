@@ -27,6 +27,7 @@ mod signals;
 mod stable;
 #[path = "../support/mod.rs"]
 mod support;
+mod template;
 mod tool_loop;
 mod turns;
 mod usage;

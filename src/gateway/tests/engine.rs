@@ -232,12 +232,6 @@ async fn an_engines_errors_come_in_the_apis_shape() {
             "not_found_error",
         ),
         (401, json!({"detail": "Invalid API key"}), 502, "api_error"),
-        (
-            500,
-            json!({"error": {"message": "out of luck"}}),
-            500,
-            "api_error",
-        ),
         (503, json!({"detail": "busy"}), 529, "overloaded_error"),
         (302, json!({}), 502, "api_error"),
     ] {
@@ -261,8 +255,60 @@ async fn an_engine_whose_first_word_is_an_error_gives_it_a_status() {
         Fake::start(move |_| vec![head(), opening(), Step::Send(chunk(event) + LAST_CHUNK)]).await;
     let stage = Stage::new(fake.ready()).await;
     let (status, text, _) = stage.stream("hi").await;
-    assert_eq!(status, 500);
-    assert_eq!(error(&text), ("api_error".into(), "it failed".into()));
+    assert_eq!(status, 503);
+    assert!(error(&text).1.contains("it failed"), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_that_fails_each_time_is_not_one_to_try_again() {
+    let failing = || json_reply(500, &json!({"detail": "Internal server error"}));
+    let log = tempfile::NamedTempFile::new().expect("a log");
+    std::fs::write(
+        log.path(),
+        "ERROR:vllm_mlx.server:Streaming error, ensuring terminal frame: No filter named 'x'.\n",
+    )
+    .expect("written");
+    let fake = Fake::start(move |_| failing()).await;
+    let stage = Stage::changed(fake.ready(), |settings| {
+        settings.log = Some(log.path().to_owned());
+    })
+    .await;
+    for stream in [true, false] {
+        let response = stage.ask("hi", stream).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["x-should-retry"], "false");
+        let said = error(&response.text().await.expect("a text")).1;
+        assert!(
+            said.starts_with("the engine fails at this request each time: No filter named 'x'. "),
+            "{said}"
+        );
+    }
+    assert_eq!(fake.said().len(), 4, "each was tried again once");
+
+    // An engine of somebody else may be busy with others: its own word is passed on.
+    let fake = Fake::start(move |_| failing()).await;
+    let stage = Stage::changed(fake.ready(), |settings| settings.exclusive = false).await;
+    let response = stage.ask("hi", false).await;
+    assert_eq!(response.status(), 500);
+    assert!(response.headers().get("x-should-retry").is_none());
+    assert_eq!(fake.said().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_fails_once_is_answered() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let fake =
+        Fake::start(
+            move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => json_reply(500, &json!({"detail": "Internal server error"})),
+                _ => answer("all is well"),
+            },
+        )
+        .await;
+    let stage = Stage::new(fake.ready()).await;
+    let (status, text, broke) = stage.stream("hi").await;
+    assert_eq!((status, broke), (200, false));
+    assert!(text.contains("all is well"), "{text}");
 }
 
 #[tokio::test]

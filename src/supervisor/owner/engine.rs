@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use super::Owner;
+use crate::catalog::Source;
+use crate::catalog::servable::check_template;
 use crate::engine::server::{self, Launch, Server};
 use crate::engine::{death, log};
 use crate::env_vars;
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::gateway::Engine;
+use crate::hub::{self, Cached};
 use crate::machine::port;
 use crate::supervisor::memory_watch::MemoryWatch;
 use crate::supervisor::process::engine_log;
@@ -97,8 +100,13 @@ impl Owner<'_> {
         }
     }
 
-    /// It answers.
+    /// It answers. A model that was just downloaded can turn out to be none that can be served.
     pub(super) fn healthy(&mut self) {
+        if let Err(error) = self.read_template() {
+            self.failure = Some(error);
+            self.on(Event::Stalled);
+            return;
+        }
         self.took =
             (self.startup.take()).map_or_else(String::new, |startup| startup.took(Instant::now()));
         if let Some(engine) = &self.engine {
@@ -110,6 +118,30 @@ impl Owner<'_> {
         tracing::info!(took = self.took, "ready");
         self.watch_memory();
         self.on(Event::Healthy);
+    }
+
+    /// Reads the chat template, now that the model is on this disk, if the session could not. Errors: it has none.
+    fn read_template(&mut self) -> Result<()> {
+        if self.spec.model.template.is_some() {
+            return Ok(());
+        }
+        let Source::Hub(id) = &self.spec.model.source else {
+            return Ok(());
+        };
+        let template = hub::template(&self.paths.hub, id);
+        let is_whole = matches!(hub::cached(&self.paths.hub, id), Cached::Complete { .. });
+        let config = hub::config(&self.paths.hub, id);
+        self.spec.model = self.spec.model.clone().with_template(template);
+        match self.spec.model.form {
+            Some(form) => {
+                let _ = self.form.set(form);
+            }
+            None => tracing::warn!("unknown tool-call format"),
+        }
+        match is_whole {
+            true => check_template(&self.spec.model, config.as_ref()),
+            false => Ok(()),
+        }
     }
 
     /// Has the memory of the engine that is ready now watched, if there is a limit to it.

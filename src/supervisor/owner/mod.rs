@@ -13,6 +13,7 @@ mod sessions;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -24,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use self::memory::Memory;
 use self::sessions::{CLIENT_GRACE, Lease};
 use super::connection::{self, Message, Teller};
-use super::process::Begun;
+use super::process::{Begun, engine_log};
 use super::protocol::{Failure, Tell};
 use super::record::Reservation;
 use super::spec::Spec;
 use super::startup::Startup;
 use super::state::{self, Action, Event, Phase, State};
 use super::watcher::Noticed;
+use crate::catalog::Form;
 use crate::engine::server::Server;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::access::Access;
@@ -79,6 +81,8 @@ pub(super) struct Owner<'a> {
     access: Access,
     figures: Figures,
     tell_gateway: watch::Sender<Engine>,
+    /// The form of the model's tool calls, if it was found after the start.
+    form: Arc<OnceLock<Form>>,
     memory: Memory,
     gateway: JoinHandle<Result<()>>,
     gateway_stop: CancellationToken,
@@ -130,6 +134,8 @@ impl<'a> Owner<'a> {
         let (tell_gateway, engine) = watch::channel(Engine::Starting);
         let memory = Memory::new(spec.context_window);
         let gateway_stop = CancellationToken::new();
+        let form = Arc::default();
+        let log = (spec.log.clone()).unwrap_or_else(|| engine_log(paths, reservation.port));
         let settings = gateway::Settings {
             served: wire::Served {
                 name: spec.model.served_name.clone(),
@@ -140,6 +146,7 @@ impl<'a> Owner<'a> {
                 prose_calls: spec.model.prose_calls,
                 pictures: spec.pictures(&paths.hub),
             },
+            form: Arc::clone(&form),
             engine,
             window: memory.follow_window(),
             window_holds_reply: true,
@@ -151,6 +158,7 @@ impl<'a> Owner<'a> {
                 .kept_prefixes()
                 .map(|folder| folder.join(gateway::FRONTS)),
             pdf_reader: std::env::current_exe().ok(),
+            log: Some(log),
         };
         let gateway = tokio::spawn(gateway::serve(
             listener,
@@ -185,6 +193,7 @@ impl<'a> Owner<'a> {
             access,
             figures,
             tell_gateway,
+            form,
             memory,
             gateway,
             gateway_stop,
