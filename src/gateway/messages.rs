@@ -251,8 +251,8 @@ impl Turn {
             true => self.asked,
             false => 0,
         };
-        if !self.request.has_pictures
-            && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window {
+        if !self.request.has_pictures && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window
+        {
             return Ok(self.asked);
         }
         let tokens = match self.counted {

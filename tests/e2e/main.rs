@@ -16,6 +16,7 @@ mod kept;
 mod memory;
 mod memory_limit;
 mod print_mode;
+mod reading;
 mod real;
 mod rehearsal;
 mod restart;

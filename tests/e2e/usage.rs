@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cclocal::catalog::Form;
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{GRACE, Launch, Server};
-use cclocal::gateway::wire::{self, Repair, Request, Served, Usage};
+use cclocal::gateway::wire::{self, Pictures, Repair, Request, Served, Usage};
 use serde_json::{Value, json};
 
 use crate::real::{self, free_port};
@@ -141,6 +141,7 @@ impl Engine {
             output_tokens: 8192,
             form: Some(Form::Hermes),
             shows_thoughts: false,
+            pictures: Pictures::Words,
         };
         wire::messages(body.to_string().as_bytes(), &served).expect("a request")
     }

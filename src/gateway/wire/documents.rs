@@ -88,7 +88,12 @@ pub fn document(block: &Value, media: &Media) -> String {
                 let words = list(parts).map(|part| match part["type"].as_str() {
                     Some("text") => part["text"].as_str().unwrap_or_default().to_owned(),
                     // A picture in the middle of a text can't be shown there.
-                    _ => match (Media { pictures: Pictures::Words, ..*media }).part(part.clone()) {
+                    _ => match (Media {
+                        pictures: Pictures::Words,
+                        ..*media
+                    })
+                    .part(part.clone())
+                    {
                         super::media::Part::Words(words) => words,
                         _ => String::new(),
                     },
@@ -245,7 +250,9 @@ mod tests {
         let texts = vec!["a".into()];
         let text = Some(PdfText::Pages { texts, count: 2 });
         let seeing = said(&pdf_block(PDF), text, Pictures::Shown);
-        assert!(seeing.ends_with("[page 2 is left out; Read with `pages` gives pages as pictures]"));
+        assert!(
+            seeing.ends_with("[page 2 is left out; Read with `pages` gives pages as pictures]")
+        );
     }
 
     #[test]

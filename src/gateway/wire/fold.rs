@@ -189,8 +189,8 @@ pub fn without_reminders(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::documents::PdfTexts;
     use super::super::Pictures;
+    use super::super::documents::PdfTexts;
     use super::*;
 
     /// Without pictures.
@@ -334,7 +334,10 @@ mod tests {
         let mut last = worded("b", "[picture 2 stands behind the results]");
         append(&mut last, MIND);
         let expected = [
-            user(json!([worded("a", "[picture 1 stands behind the results]")])),
+            user(json!([worded(
+                "a",
+                "[picture 1 stands behind the results]"
+            )])),
             user(json!([last])),
             user(json!([
                 text("[picture 1 of the results]"),
@@ -350,7 +353,11 @@ mod tests {
         assert_eq!(longer[..3], expected);
         assert_eq!(
             longer[5],
-            user(json!([text("[picture 1 of the results]"), picture(), text("look")]))
+            user(json!([
+                text("[picture 1 of the results]"),
+                picture(),
+                text("look")
+            ]))
         );
     }
 
@@ -358,7 +365,9 @@ mod tests {
     fn what_a_file_holds_is_part_of_the_result_that_it_came_with() {
         let result = json!({"type": "tool_result", "tool_use_id": "a", "content": "read"});
         let document = json!({"type": "document", "source": {"type": "text", "data": "hello"}});
-        let read = |text: &str| user(json!([{"type": "tool_result", "tool_use_id": "a", "content": text}]));
+        let read = |text: &str| {
+            user(json!([{"type": "tool_result", "tool_use_id": "a", "content": text}]))
+        };
         for messages in [
             vec![user(json!([result, document]))],
             vec![user(json!([result])), user(json!([document]))],

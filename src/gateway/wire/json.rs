@@ -139,7 +139,10 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_said_with_its_place() {
-        for (bytes, place) in [("{\"a\": }", "line 1 column 7"), ("[] 1", "line 1 column 4")] {
+        for (bytes, place) in [
+            ("{\"a\": }", "line 1 column 7"),
+            ("[] 1", "line 1 column 4"),
+        ] {
             match read(bytes.as_bytes()) {
                 Err(Unreadable::Invalid(what)) => assert!(what.contains(place), "{what}"),
                 other => panic!("{other:?}"),

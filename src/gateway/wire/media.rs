@@ -308,7 +308,10 @@ mod tests {
         for (data, why) in [
             ("", "it is empty"),
             ("???", "it is not base64"),
-            ("aGVsbG8gd29ybGQsIGhlbGxv", "it is no PNG, JPEG, GIF or WebP"),
+            (
+                "aGVsbG8gd29ybGQsIGhlbGxv",
+                "it is no PNG, JPEG, GIF or WebP",
+            ),
             (&PNG[..16], "it is damaged"),
         ] {
             let expected = format!("[a picture that can't be read: {why}]");
@@ -342,12 +345,16 @@ mod tests {
 
     #[test]
     fn nothing_is_fetched() {
-        let block = json!({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}});
+        let block =
+            json!({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}});
         for pictures in [Pictures::Words, Pictures::Shown] {
             let Part::Words(words) = part(block.clone(), pictures) else {
                 panic!("words");
             };
-            assert!(words.contains("example.com/a.png, which was not fetched"), "{words}");
+            assert!(
+                words.contains("example.com/a.png, which was not fetched"),
+                "{words}"
+            );
         }
         assert_eq!(part(block.clone(), Pictures::Untouched), Part::Block(block));
     }

@@ -166,7 +166,8 @@ mod tests {
             names.left_out,
             [String::new(), "x".repeat(129), "a.b".into()]
         );
-        let (fields, _) = passed_on(&json!({"tools": [{"name": ""}], "tool_choice": {"type": "any"}}));
+        let (fields, _) =
+            passed_on(&json!({"tools": [{"name": ""}], "tool_choice": {"type": "any"}}));
         assert_eq!(fields, json!({}));
     }
 }

@@ -125,7 +125,10 @@ fn result_key(content: &Value) -> Key {
     match content {
         Value::String(text) => feed(&mut digest, &fold::without_reminders(text).into()),
         Value::Array(parts) => {
-            for part in parts.iter().filter(|part| fold::of_the_client(part).is_none()) {
+            for part in parts
+                .iter()
+                .filter(|part| fold::of_the_client(part).is_none())
+            {
                 match part["text"].as_str() {
                     Some(text) => feed(&mut digest, &fold::without_reminders(text).into()),
                     None => feed(&mut digest, part),
@@ -231,8 +234,19 @@ mod tests {
             Talk::each("a1 a1 a1 a1 a1"),
             [NOTHING, NOTHING, NOTE, NOTE, END]
         );
-        let ends = |calls: &str| Talk::each(calls).into_iter().map(|(_, end)| end).collect::<Vec<_>>();
-        assert_eq!(ends("a1 b1 a1 b1 a1 b1 a1 b1 a1 b1").iter().filter(|end| **end).count(), 1);
+        let ends = |calls: &str| {
+            Talk::each(calls)
+                .into_iter()
+                .map(|(_, end)| end)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ends("a1 b1 a1 b1 a1 b1 a1 b1 a1 b1")
+                .iter()
+                .filter(|end| **end)
+                .count(),
+            1
+        );
         assert_eq!(Talk::each("a1 b1 a1 b1 a1 b1")[4..], [NOTHING, NOTE]);
         let both = Talk::each("a1+b1 a1+b1 b1+a1 a1+b1 a1+b1");
         assert_eq!(both[1..], [NOTHING, (2, false), (2, false), (2, true)]);
@@ -247,7 +261,10 @@ mod tests {
             "a1 a1 b1 a1 a1 c1 a1 a1",
             "a1+a1+a1+a1+a1",
         ] {
-            assert!(Talk::each(calls).iter().all(|seen| *seen == NOTHING), "{calls}");
+            assert!(
+                Talk::each(calls).iter().all(|seen| *seen == NOTHING),
+                "{calls}"
+            );
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::json::Unreadable;
 use super::documents::{PdfTexts, pdfs};
+use super::json::Unreadable;
 use super::media::Media;
 use super::{ApiError, Served, fold, json, names, repeats, system};
 
