@@ -39,6 +39,7 @@ def main():
 
     resume_downloads()
     report_usage()
+    count_prompts()
     settle_entries()
     stay_within_memory()
     take_text_route()

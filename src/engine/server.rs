@@ -22,6 +22,7 @@ use crate::secret::Secret;
 const BOOTSTRAP: &str = concat!(
     include_str!("resume.py"),
     include_str!("usage.py"),
+    include_str!("count.py"),
     include_str!("arguments.py"),
     include_str!("entries.py"),
     include_str!("pauses.py"),

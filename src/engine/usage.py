@@ -4,7 +4,6 @@ import contextvars
 import inspect
 import json
 import logging
-import os
 import re
 
 # What a tool call opens and closes with, whatever the parser.
@@ -15,10 +14,9 @@ reply_now = contextvars.ContextVar("reply_now", default=None)
 
 
 def report_usage():
-    """Lets a streamed reply end with true figures, and lets `count_tokens` count what a prompt really is.
+    """Lets a streamed reply end with true figures.
 
-    vllm-mlx 0.6.0 streams `input_tokens: 0`, never says that a reply was cut by its limit, and counts a prompt without its template. All of
-    it is known inside. It goes into the stream's `message_delta`: `input_tokens`, `cache_read_input_tokens` and `output_tokens` in `usage`,
+    vllm-mlx 0.6.0 streams `input_tokens: 0` and never says that a reply was cut by its limit. All of it is known inside. It goes into the stream's `message_delta`: `input_tokens`, `cache_read_input_tokens` and `output_tokens` in `usage`,
     `stop_reason: "max_tokens"`, and, if the cut fell inside a tool call, `cut_call` with the tool's `name` and how many `whole_calls`
     came before. An engine whose insides are not as expected is left alone.
     """
@@ -40,9 +38,6 @@ def report_usage():
 
         server._stream_anthropic_messages = told
         logging.getLogger("vllm_mlx.engine.simple").addFilter(reused_in_simple_mode)
-    for route in getattr(getattr(server, "app", None), "routes", ()):
-        if getattr(route, "path", "") == "/v1/messages/count_tokens" and hasattr(route, "dependant"):
-            route.dependant.call = counting(server, route.dependant.call)
 
 
 class Reply:
@@ -147,49 +142,3 @@ def cut_call(text):
             return {"name": name.group(1) if name else None, "whole_calls": whole}
         whole += 1
         position = end + len(closing)
-
-
-def counting(server, approximate):
-    async def count(request):
-        try:
-            return {"input_tokens": await exact(server, await request.json())}
-        except Exception:  # Whatever is not as expected here: the engine's own way is still there.
-            return await approximate(request)
-
-    return count
-
-
-async def exact(server, body):
-    from vllm_mlx.api.anthropic_adapter import anthropic_to_openai
-    from vllm_mlx.api.anthropic_models import AnthropicRequest
-    from vllm_mlx.api.tool_calling import convert_tools_for_template
-
-    engine = server._engine
-    server._validate_model_name(body["model"])
-    request = anthropic_to_openai(AnthropicRequest(**{"max_tokens": 1, **body}))
-    prepared = server._prepare_anthropic_invocation(engine, request, 1)
-    options = dict(prepared.chat_kwargs.get("chat_template_kwargs") or {})
-    thinking = prepared.chat_kwargs.get("enable_thinking")
-    tools = prepared.chat_kwargs.get("tools")
-    tools = convert_tools_for_template(tools) if tools else None
-    tokenizer = getattr(engine, "_text_tokenizer", None)
-    if tokenizer is None:
-        prompt = engine._apply_chat_template(
-            prepared.messages, tools, chat_template_kwargs=options, enable_thinking=thinking
-        )
-        return len(engine.tokenizer.encode(prompt))
-    return text_of_a_multimodal_model(tokenizer, prepared.messages, tools, options, thinking)
-
-
-def text_of_a_multimodal_model(tokenizer, messages, tools, options, thinking):
-    """Without images, such a model is served through its text part alone, which has a tokenizer and a way of rendering of its own."""
-    from vllm_mlx.engine.chat_template_safety import normalize_messages_for_chat_template
-
-    if thinking is None:
-        thinking = os.environ.get("VLLM_MLX_ENABLE_THINKING", "true").lower() in ("true", "1", "yes")
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking, **options}
-    if tools:
-        options["tools"] = tools
-    return len(tokenizer.encode(tokenizer.apply_chat_template(normalize_messages_for_chat_template(messages), **options)))
-
-
