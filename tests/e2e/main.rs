@@ -15,6 +15,7 @@ mod interactive;
 mod kept;
 mod memory;
 mod memory_limit;
+mod pictures;
 mod print_mode;
 mod reading;
 mod real;

@@ -9,12 +9,10 @@ use cclocal::secret::Secret;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
+use crate::pictures::PNG;
 use crate::scripted_server::{Reply, Request, ScriptedServer};
 use crate::settings::{Guard, MODEL, TOKEN, World, clients};
 use crate::support::pdf::pdf;
-
-/// 96 × 64 pixels.
-const PNG: &[u8] = include_bytes!("../fixtures/picture.png");
 
 /// A gateway in a thread of its own. It ends when this is dropped.
 struct Gateway {
@@ -98,14 +96,13 @@ fn reading(files: &'static [&'static str]) -> World {
 /// The messages of the last request of the main loop.
 fn last(server: &ScriptedServer) -> Vec<Value> {
     let messages = server.messages();
-    let bodies = messages.iter().map(Request::json);
+    let mut bodies = messages.iter().map(Request::json);
     let body = bodies
-        .filter(|body| {
+        .rfind(|body| {
             body["tools"]
                 .as_array()
                 .is_some_and(|tools| !tools.is_empty())
         })
-        .next_back()
         .expect("a request");
     body["messages"].as_array().expect("messages").clone()
 }
