@@ -23,7 +23,7 @@ use super::wire::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
 /// The most pages of one PDF that are read.
 const MOST_PAGES: usize = 200;
 /// How long one PDF may take.
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(10);
 /// How long all PDFs of one request may take.
 const LONGEST_OF_REQUEST: Duration = Duration::from_secs(60);
 /// The most memory that its reader may take, in bytes.
@@ -222,10 +222,28 @@ fn tell(pdf: &[u8], out: &mut impl Write) -> u8 {
 
 /// The text of a page, as far as it can be read.
 fn text_of(document: &Document, page: u32) -> String {
-    let mut text = String::new();
-    let mut output = PlainTextOutput::new(&mut text);
+    let mut text = Enough(Vec::new());
+    let mut output = PlainTextOutput::new(&mut text as &mut dyn Write);
     let _ = output_doc_page(document, &mut output, page);
-    text
+    String::from_utf8_lossy(&text.0).into_owned()
+}
+
+/// Takes as much text as could be passed on, and then refuses, which ends the reading of a page.
+struct Enough(Vec<u8>);
+
+impl Write for Enough {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // A character has at most four bytes; white space is taken out later.
+        if self.0.len() > MOST_CHARACTERS * 8 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Without trailing spaces and more than one empty line.

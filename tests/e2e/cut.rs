@@ -129,7 +129,7 @@ fn repaired(stream: &[u8]) -> Vec<u8> {
         asked_model: "asked".into(),
         stream: true,
         max_tokens: 25,
-        body: Vec::new(),
+        ..Request::default()
     };
     let mut repair = Repair::new(&request, Some(250));
     let mut out = repair.push(stream);

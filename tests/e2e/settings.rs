@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::real;
 use crate::scripted_server::{Reply, Request, ScriptedServer};
 
-const TOKEN: &str = "token-of-this-launch";
-const MODEL: &str = "org/local-model";
+pub const TOKEN: &str = "token-of-this-launch";
+pub const MODEL: &str = "org/local-model";
 /// Stands in every hostile file and in the shell; no server may ever see it.
 const SECRET: &str = "sk-ant-real-secret";
 
@@ -56,6 +56,8 @@ pub struct World {
     folder: tempfile::TempDir,
     pub ours: ScriptedServer,
     other: ScriptedServer,
+    /// What the client asks, where something stands between it and our server.
+    pub between: Option<String>,
     vars: Vec<(String, String)>,
 }
 
@@ -74,6 +76,7 @@ impl World {
             folder,
             ours: ScriptedServer::start(script),
             other: ScriptedServer::saying("from elsewhere"),
+            between: None,
             vars: Vec::new(),
         }
     }
@@ -126,7 +129,7 @@ impl World {
             host: &host,
             profile_dir: &profile_dir,
             settings_path: &settings_path,
-            base_url: self.ours.url(),
+            base_url: self.between.clone().unwrap_or_else(|| self.ours.url()),
             token: Secret::new(TOKEN),
             model: MODEL.into(),
             context_window: 32768,

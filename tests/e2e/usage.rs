@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cclocal::catalog::Form;
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{GRACE, Launch, Server};
-use cclocal::gateway::wire::{self, Repair, Request, Served, Usage};
+use cclocal::gateway::wire::{self, Pictures, Repair, Request, Served, Usage};
 use serde_json::{Value, json};
 
 use crate::real::{self, free_port};
@@ -143,6 +143,7 @@ impl Engine {
             shows_thoughts: false,
             may_think: true,
             prose_calls: false,
+            pictures: Pictures::Words,
         };
         wire::messages(body.to_string().as_bytes(), &served).expect("a request")
     }

@@ -4,6 +4,7 @@ mod access;
 mod engine;
 mod fake;
 mod queue;
+mod reading;
 mod requests;
 mod warm;
 mod web_search;

@@ -179,6 +179,31 @@ async fn tokens_are_counted_for_the_model_that_is_served() {
     let seen = &fake.seen()[0];
     assert_eq!(seen.path, "/v1/messages/count_tokens");
     assert_eq!(seen.body["model"], "served");
+    // What is counted is the prompt that would be sent, whatever its form.
+    for (body, expected) in [
+        (
+            r#"{"model": "m", "tools": null, "messages": [{"role": "user", "content": "hi"}]}"#,
+            json!({"model": "served", "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}),
+        ),
+        (
+            r#"{"model": "m", "messages": [{"role": "user", "content": "\ud83d"}]}"#,
+            json!({"model": "served", "messages": [{"role": "user", "content": [{"type": "text", "text": "\u{fffd}"}]}]}),
+        ),
+    ] {
+        let request = stage
+            .post("/v1/messages/count_tokens", &json!(null))
+            .body(body);
+        let counted = super::within(request.send()).await.expect("an answer");
+        assert_eq!(counted.status(), 200);
+        assert_eq!(fake.seen().last().expect("a request").body, expected);
+    }
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": []}]});
+    let refused = super::within(stage.post("/v1/messages/count_tokens", &body).send()).await;
+    let refused = refused.expect("an answer");
+    assert_eq!(refused.status(), 400);
+    let said = error(&refused.text().await.expect("a text"));
+    assert_eq!(said.0, "invalid_request_error");
+    assert!(said.1.starts_with("messages.0.content: "), "{}", said.1);
     // Counting is no turn.
     until(|| stage.figures.total() == crate::gateway::Summary::default()).await;
 }

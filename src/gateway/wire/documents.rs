@@ -186,3 +186,135 @@ fn pages(count: usize) -> String {
         _ => format!("{count} pages"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const PDF: &str = "JVBERi0=";
+
+    fn block(source: Value) -> Value {
+        json!({"type": "document", "source": source})
+    }
+
+    fn pdf_block(data: &str) -> Value {
+        block(json!({"type": "base64", "media_type": "application/pdf", "data": data}))
+    }
+
+    fn said(block: &Value, text: Option<PdfText>, pictures: Pictures) -> String {
+        let mut texts = PdfTexts::default();
+        if let Some(text) = text {
+            texts.insert(PdfTexts::key(PDF), text);
+        }
+        let texts = &texts;
+        document(block, &Media { pictures, texts })
+    }
+
+    fn of_pages(texts: &[&str], count: usize) -> String {
+        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+        let text = Some(PdfText::Pages { texts, count });
+        said(&pdf_block(PDF), text, Pictures::Words)
+    }
+
+    #[test]
+    fn a_pdf_is_its_text_page_by_page() {
+        insta::assert_snapshot!(of_pages(&["One.", " ", "Three."], 3), @"
+        [the text of a PDF of 3 pages]
+        [page 1]
+        One.
+        [page 2 has no text]
+        [page 3]
+        Three.
+        ");
+        assert_eq!(
+            of_pages(&["", ""], 2),
+            "[a PDF of 2 pages without text, such as a scan]"
+        );
+    }
+
+    #[test]
+    fn a_long_pdf_is_cut_and_says_where() {
+        let long = "é".repeat(MOST_CHARACTERS);
+        let whole = of_pages(&[&long], 1);
+        assert!(whole.ends_with('é'));
+        let rest = of_pages(&["ab", &long, "c"], 3);
+        assert!(
+            rest.ends_with("é\n[the rest of page 2 is left out]\n[page 3 is left out]"),
+            "{}",
+            &rest[rest.len() - 100..]
+        );
+        assert_eq!(rest.matches('é').count(), MOST_CHARACTERS - 2);
+        assert!(of_pages(&["a"], 87).ends_with("\n[pages 2 to 87 are left out]"));
+        let texts = vec!["a".into()];
+        let text = Some(PdfText::Pages { texts, count: 2 });
+        let seeing = said(&pdf_block(PDF), text, Pictures::Shown);
+        assert!(
+            seeing.ends_with("[page 2 is left out; Read with `pages` gives pages as pictures]")
+        );
+    }
+
+    #[test]
+    fn a_pdf_that_cannot_be_read_is_said_to_be() {
+        for (text, words) in [
+            (Some(PdfText::Encrypted), "needs a password"),
+            (Some(PdfText::Broken), "is damaged"),
+            (Some(PdfText::TooMuch), "takes too long"),
+            (None, "can't be read here"),
+        ] {
+            let said = said(&pdf_block(PDF), text, Pictures::Words);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn other_documents_are_their_text() {
+        for (source, expected) in [
+            (
+                json!({"type": "text", "media_type": "text/plain", "data": "hello"}),
+                "hello",
+            ),
+            (
+                json!({"type": "base64", "media_type": "text/csv", "data": "YSxi"}),
+                "a,b",
+            ),
+            (
+                json!({"type": "base64", "media_type": "a/b", "data": "YSxi"}),
+                "[a document of the type \"a/b\", which this model can't see]",
+            ),
+            (json!({"type": "content", "content": "hello"}), "hello"),
+            (
+                json!({"type": "content", "content": [{"type": "text", "text": "hello"}, {"type": "image", "source": {"type": "base64", "data": ""}}]}),
+                "hello\n[a picture that can't be read: it is empty]",
+            ),
+            (
+                json!({"type": "url", "url": "https://example.com/a.pdf"}),
+                "[a document at https://example.com/a.pdf, which was not fetched: nothing leaves this machine]",
+            ),
+            (
+                json!({"type": "file", "file_id": "f"}),
+                "[a document that isn't on this machine]",
+            ),
+        ] {
+            assert_eq!(said(&block(source), None, Pictures::Shown), expected);
+        }
+        let mut titled = block(json!({"type": "text", "data": "hello"}));
+        titled["title"] = json!("Notes");
+        titled["context"] = json!("from the meeting");
+        assert_eq!(
+            said(&titled, None, Pictures::Words),
+            "[document: Notes]\nfrom the meeting\nhello"
+        );
+    }
+
+    #[test]
+    fn pdfs_are_found_in_turns_and_in_results() {
+        let messages = [
+            json!({"role": "user", "content": "hi"}),
+            json!({"role": "user", "content": [pdf_block("a"), {"type": "tool_result", "tool_use_id": "x", "content": [{"type": "text", "text": "b"}, pdf_block("c")]}]}),
+            json!({"role": "user", "content": [block(json!({"type": "text", "data": "d"}))]}),
+        ];
+        assert_eq!(pdfs(&messages), ["a", "c"]);
+    }
+}

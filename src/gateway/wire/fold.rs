@@ -308,4 +308,76 @@ mod tests {
             ]))
         );
     }
+
+    /// The smallest picture.
+    fn picture() -> Value {
+        json!({"type": "image", "source": {"type": "base64", "media_type": "image/gif", "data": "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"}})
+    }
+
+    fn shown(messages: Vec<Value>) -> Vec<Value> {
+        let media = Media {
+            pictures: Pictures::Shown,
+            texts: &PdfTexts::default(),
+        };
+        super::fold(messages, &media)
+    }
+
+    #[test]
+    fn pictures_in_results_stand_behind_all_of_them() {
+        const MIND: &str = "<system-reminder>\nmind\n</system-reminder>";
+        let result = |id: &str| json!({"type": "tool_result", "tool_use_id": id, "content": [text("done"), picture()]});
+        let worded = |id: &str, words: &str| json!({"type": "tool_result", "tool_use_id": id, "content": [text("done"), text(words)]});
+        let mut messages = vec![
+            user(json!([result("a")])),
+            user(json!([result("b"), text(MIND)])),
+        ];
+        let mut last = worded("b", "[picture 2 stands behind the results]");
+        append(&mut last, MIND);
+        let expected = [
+            user(json!([worded(
+                "a",
+                "[picture 1 stands behind the results]"
+            )])),
+            user(json!([last])),
+            user(json!([
+                text("[picture 1 of the results]"),
+                picture(),
+                text("[picture 2 of the results]"),
+                picture()
+            ])),
+        ];
+        assert_eq!(shown(messages.clone()), expected);
+        messages.push(json!({"role": "assistant", "content": "yes"}));
+        messages.push(user(json!([result("c"), text("look")])));
+        let longer = shown(messages);
+        assert_eq!(longer[..3], expected);
+        assert_eq!(
+            longer[5],
+            user(json!([
+                text("[picture 1 of the results]"),
+                picture(),
+                text("look")
+            ]))
+        );
+    }
+
+    #[test]
+    fn what_a_file_holds_is_part_of_the_result_that_it_came_with() {
+        let result = json!({"type": "tool_result", "tool_use_id": "a", "content": "read"});
+        let document = json!({"type": "document", "source": {"type": "text", "data": "hello"}});
+        let read = |text: &str| {
+            user(json!([{"type": "tool_result", "tool_use_id": "a", "content": text}]))
+        };
+        for messages in [
+            vec![user(json!([result, document]))],
+            vec![user(json!([result])), user(json!([document]))],
+        ] {
+            assert_eq!(fold(messages), [read("read\n\nhello")]);
+        }
+        // What the user attaches stays with what the user says.
+        assert_eq!(
+            fold(vec![user(json!([text("look"), document]))]),
+            [user(json!([text("look"), text("hello")]))]
+        );
+    }
 }

@@ -261,3 +261,144 @@ pub fn decoded(base64: &str) -> Result<Vec<u8>, Why> {
         false => Ok(decoded),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The smallest PNG: one grey pixel.
+    const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==";
+    const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
+
+    fn part(block: Value, pictures: Pictures) -> Part {
+        let texts = &PdfTexts::default();
+        Media { pictures, texts }.part(block)
+    }
+
+    fn picture(data: &str) -> Value {
+        json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}, "cache_control": {"type": "ephemeral"}})
+    }
+
+    fn words(block: Value) -> String {
+        match part(block, Pictures::Words) {
+            Part::Words(words) => words,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_picture_that_the_model_cannot_see_is_described() {
+        let said = words(picture(PNG));
+        assert_eq!(
+            said,
+            "[a picture of 1×1 pixels (PNG) that this model can't see; `cclocal --vision` serves models that see pictures]"
+        );
+        assert!(words(picture(GIF)).contains("(GIF)"));
+        // In lines, without its padding, and with a long rest that needs no look.
+        let lines = format!("{}\n{}", &PNG[..40], PNG[40..].trim_end_matches('='));
+        assert_eq!(words(picture(&lines)), said);
+        let long = format!("{}{}", &PNG[..44], "AAAA".repeat(HEAD));
+        assert_eq!(words(picture(&long)), said);
+    }
+
+    #[test]
+    fn a_picture_that_is_broken_is_said_to_be() {
+        for (data, why) in [
+            ("", "it is empty"),
+            ("???", "it is not base64"),
+            (
+                "aGVsbG8gd29ybGQsIGhlbGxv",
+                "it is no PNG, JPEG, GIF or WebP",
+            ),
+            (&PNG[..16], "it is damaged"),
+        ] {
+            let expected = format!("[a picture that can't be read: {why}]");
+            for pictures in [Pictures::Words, Pictures::Shown] {
+                let part = part(picture(data), pictures);
+                assert_eq!(part, Part::Words(expected.clone()), "{data}");
+            }
+        }
+        let cut = &PNG[..PNG.len() - 20];
+        assert_eq!(
+            part(picture(cut), Pictures::Shown),
+            Part::Words("[a picture that can't be read: its end is missing]".into())
+        );
+    }
+
+    #[test]
+    fn a_picture_that_the_model_sees_has_the_one_form_that_the_engine_opens() {
+        let lines = format!("{}\n{}", &PNG[..40], PNG[40..].trim_end_matches('='));
+        let shown = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}});
+        for data in [PNG, &lines] {
+            assert_eq!(
+                part(picture(data), Pictures::Shown),
+                Part::Picture(shown.clone())
+            );
+        }
+        let Part::Picture(gif) = part(picture(GIF), Pictures::Shown) else {
+            panic!("a picture");
+        };
+        assert_eq!(gif["source"]["media_type"], "image/gif");
+    }
+
+    #[test]
+    fn nothing_is_fetched() {
+        let block =
+            json!({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}});
+        for pictures in [Pictures::Words, Pictures::Shown] {
+            let Part::Words(words) = part(block.clone(), pictures) else {
+                panic!("words");
+            };
+            assert!(
+                words.contains("example.com/a.png, which was not fetched"),
+                "{words}"
+            );
+        }
+        assert_eq!(part(block.clone(), Pictures::Untouched), Part::Block(block));
+    }
+
+    #[test]
+    fn blocks_of_other_types_become_words() {
+        for (block, said) in [
+            (
+                json!({"type": "server_tool_use", "id": "a", "name": "web_search", "input": {"query": "rust"}}),
+                "[a web search for: rust]",
+            ),
+            (
+                json!({"type": "web_search_tool_result", "tool_use_id": "a", "content": {"type": "web_search_tool_result_error", "error_code": "unavailable"}}),
+                "[the web search failed: unavailable]",
+            ),
+            (
+                json!({"type": "web_search_tool_result", "content": [{"type": "web_search_result", "title": "Rust", "url": "https://rust-lang.org", "encrypted_content": "x"}]}),
+                "[the web search found:\nRust\nhttps://rust-lang.org]",
+            ),
+            (
+                json!({"type": "tool_reference", "tool_name": "Read"}),
+                "[the tool Read]",
+            ),
+            (
+                json!({"type": "search_result", "title": "T", "source": "s", "content": [{"type": "text", "text": "found"}]}),
+                "T\ns\nfound",
+            ),
+            (
+                json!({"type": "hologram"}),
+                "[a block of the type \"hologram\", which this model can't see]",
+            ),
+        ] {
+            assert_eq!(words(block), said);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn headers_of_any_kind_do_no_harm(start in 0..6_usize, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let starts: [&[u8]; 6] = [b"", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff\xe0", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 ", b"RIFF\xff\0\0\0WEBPVP8X"];
+            let data = BASE64_STANDARD.encode([starts[start], &bytes].concat());
+            for pictures in [Pictures::Words, Pictures::Shown] {
+                let _ = part(picture(&data), pictures);
+            }
+        }
+    }
+}

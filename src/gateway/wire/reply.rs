@@ -17,7 +17,12 @@ pub fn reply(body: &[u8], request: &Request) -> Result<(Vec<u8>, Usage), ApiErro
     }
     let usage = usage(&message["usage"]);
     if message["stop_reason"] == "max_tokens" || usage.output_tokens >= request.max_tokens {
-        repair_cut(&mut message, request.max_tokens);
+        repair_cut(&mut message, request);
+    }
+    for block in message["content"].as_array_mut().into_iter().flatten() {
+        if let Some(name) = block["name"].as_str().map(|name| request.tool_name(name)) {
+            block["name"] = json!(name);
+        }
     }
     message["model"] = json!(request.asked_model);
     Ok((message.to_string().into_bytes(), usage))
@@ -34,7 +39,7 @@ fn usage(usage: &Value) -> Usage {
 
 /// Puts the notice in the place of the call that the cut fell into: one that the parser left as text, else the last one, as some parsers close
 /// what was cut.
-fn repair_cut(message: &mut Value, max_tokens: u64) {
+fn repair_cut(message: &mut Value, request: &Request) {
     message["stop_reason"] = json!("max_tokens");
     let Some(blocks) = message["content"].as_array_mut() else {
         return;
@@ -48,7 +53,8 @@ fn repair_cut(message: &mut Value, max_tokens: u64) {
     } else {
         return;
     };
-    let notice = notice::cut_call(tool.as_deref(), max_tokens);
+    let tool = tool.as_deref().map(|tool| request.tool_name(tool));
+    let notice = notice::cut_call(tool, request.max_tokens);
     blocks.push(json!({"type": "text", "text": notice}));
 }
 

@@ -8,6 +8,8 @@
 //!   itself after an `error` event only as long as no block has ended (2.1.197; newer ones do so in any case). This engine sends a call
 //!   as one event after all text, so nothing is late for it.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::sse::{self, Event};
@@ -21,6 +23,7 @@ const MOST_HELD: usize = 64 << 20;
 pub struct Repair {
     reader: sse::Reader,
     asked_model: String,
+    aliases: HashMap<String, String>,
     max_tokens: u64,
     prompt_tokens: Option<u64>,
     usage: Usage,
@@ -87,6 +90,7 @@ impl Repair {
         Self {
             reader: sse::Reader::default(),
             asked_model: request.asked_model.clone(),
+            aliases: request.aliases.clone(),
             max_tokens: request.max_tokens,
             prompt_tokens,
             usage: Usage {
@@ -219,13 +223,23 @@ impl Repair {
                 Value::Object(input) if !input.is_empty() => block["input"].to_string(),
                 _ => String::new(),
             };
+            let told = block["name"].as_str().unwrap_or_default();
+            let name = self.aliases.get(told).cloned();
+            let bytes = match &name {
+                Some(name) => {
+                    let mut data = data.clone();
+                    data["content_block"]["name"] = name.as_str().into();
+                    self::event("content_block_start", &data)
+                }
+                None => event.raw.to_vec(),
+            };
             self.calls.push(Call {
                 index,
-                name: block["name"].as_str().unwrap_or_default().to_owned(),
+                name: name.unwrap_or_else(|| told.to_owned()),
                 input,
             });
             self.hold = Hold::End;
-            return self.keep(event.raw.to_vec(), Kind::Call(self.calls.len() - 1));
+            return self.keep(bytes, Kind::Call(self.calls.len() - 1));
         }
         // The block before has ended, and the reply has not.
         if self.hold == Hold::End && self.calls.is_empty() {
@@ -328,6 +342,7 @@ impl Repair {
                 let told = told.as_ref().and_then(|told| told["name"].as_str());
                 let leaked = open.and_then(|start| markup::tool_name(&self.suspect[start..]));
                 let name = told.or(dropped.as_deref()).or(leaked);
+                let name = name.map(|name| self.aliases.get(name).map_or(name, String::as_str));
                 Some(notice::cut_call(name, self.max_tokens))
             } else {
                 dropped.as_deref().map(notice::broken_call)
