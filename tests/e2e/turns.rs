@@ -43,7 +43,7 @@ pub fn stage(names: &[&str]) -> Stage {
 }
 
 /// What a script of `tests/e2e/models` says, run by the engine's Python.
-fn python(stage: &Stage, script: &str, args: &[PathBuf]) -> String {
+pub fn python(stage: &Stage, script: &str, args: &[PathBuf]) -> String {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/models");
     let ran = Command::new(engine(stage).python)
         .args(["-W", "ignore"])
