@@ -12,6 +12,7 @@ mod engine;
 mod fake_hub;
 mod first_request;
 mod gateway;
+mod history;
 mod interactive;
 mod kept;
 mod memory;
