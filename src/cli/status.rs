@@ -109,6 +109,9 @@ fn text(host: &Host, status: &Status) -> String {
         1 => lines.push("  restarts  once, after the engine died".into()),
         more => lines.push(format!("  restarts  {more} times, after the engine died")),
     }
+    for words in &status.lacking {
+        lines.push(format!("  lacks     {words}"));
+    }
     lines.push(format!("  log       {}", host.tilde(&status.log)));
     lines.join("\n") + "\n"
 }

@@ -50,19 +50,27 @@ def main():
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a conversation stays behind here; what stands before one does, see `keep_prefixes`.
-    try:
-        from vllm_mlx import server
-
-        async def nothing_to_do(*_arguments, **_options):
-            return None
-
-        for name in ("_save_prefix_cache_to_disk", "_load_prefix_cache_from_disk"):
-            if hasattr(server, name):
-                setattr(server, name, nothing_to_do)
-    except ImportError:
-        pass  # The engine's own start will say what is wrong.
+    keep_conversations_off_the_disk()
 
     runpy.run_path(script, run_name="__main__")
+
+
+def keep_conversations_off_the_disk():
+    try:
+        from vllm_mlx import server
+    except ImportError as error:
+        return not_applied("nothing-on-disk", error)
+
+    async def nothing_to_do(*_arguments, **_options):
+        return None
+
+    names = ("_save_prefix_cache_to_disk", "_load_prefix_cache_from_disk")
+    for name in names:
+        if hasattr(server, name):
+            setattr(server, name, nothing_to_do)
+    if missing := [name for name in names if not hasattr(server, name)]:
+        return not_applied("nothing-on-disk", f"{missing[0]} is missing")
+    applied("nothing-on-disk")
 
 
 main()

@@ -15,18 +15,24 @@ def settle_entries():
     refers to itself, which Python frees when it next looks for circles. Here each layer is let go when the next is made, what a new entry extends goes
     with it, and the list is ours. An engine whose insides are not as expected is left alone.
     """
+    import importlib
     import inspect
 
     try:
         import mlx.core as mx
-        import mlx_lm.generate as generate
         from vllm_mlx import memory_cache
         from vllm_mlx.scheduler import Scheduler
-    except ImportError:
-        return  # The engine's own start will say what is wrong.
+
+        # `import mlx_lm.generate as generate` is the function of that name.
+        generate = importlib.import_module("mlx_lm.generate")
+    except ImportError as error:
+        return not_applied("entries", error)
+    left = []
     detach = getattr(memory_cache, "_detach_cache_for_storage", None)
     if callable(detach) and list(inspect.signature(detach).parameters) == ["cache", "_eval_targets"]:
         free_arrays_of_entries(mx, memory_cache, detach)
+    else:
+        left.append("_detach_cache_for_storage")
     needed = (
         (memory_cache, "_trim_to_offset"),
         (memory_cache, "_quantize_cache"),
@@ -39,8 +45,16 @@ def settle_entries():
     prepare = getattr(cache, "prepare_store", None)
     if prepare and all(hasattr(*name) for name in needed) and list(inspect.signature(prepare).parameters)[:3] == ["self", "tokens", "cache"]:
         store_by_layers(memory_cache, cache, prepare, Scheduler)
+    else:
+        left.append("prepare_store")
     if hasattr(memory_cache, "_dequantize_cache") and hasattr(generate, "_merge_caches"):
         fetch_by_layers(mx, memory_cache, generate)
+    else:
+        left.append("_merge_caches")
+    if left:
+        not_applied("entries", f"another form of {', '.join(left)}")
+    else:
+        applied("entries")
 
 
 def store_by_layers(memory_cache, cache, prepare, scheduler):

@@ -132,6 +132,9 @@ class History:
                 results = []
                 while rest and rest[0].get("role") == "tool":
                     results.append(rest.popleft())
+                # In the order of the calls: many templates have no other way to tell which is whose.
+                order = {call.get("id"): number for number, call in enumerate(calls)}
+                results.sort(key=lambda result: order.get(result.get("tool_call_id"), len(order)))
                 if "fold" in self.adaptations and results and rest and rest[0].get("role") == "user" and is_text(rest[0], results[-1]):
                     results[-1] = {**results[-1], "content": f"{results[-1]['content']}\n\n{rest.popleft()['content']}"}
                 self.exchange(written, message, calls, results)
@@ -148,7 +151,7 @@ class History:
             written.append(message)
 
     def exchange(self, written, message, calls, results):
-        """Adds calls and their results, in the order of the calls: many templates have no other way to tell which is whose."""
+        """Adds calls and their results."""
         if "apart" in self.adaptations and message.get("content"):
             self.say(written, {"role": "assistant", "content": message["content"]})
             message = {**message, "content": ""}

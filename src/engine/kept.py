@@ -49,7 +49,7 @@ def keep_prefixes():
     """
     folders = os.environ.get("CCLOCAL_KEPT_PREFIX")
     if not folders:
-        return
+        return not_wanted("kept-prefix")
     try:
         import mlx.core as mx
         from mlx_lm.generate import PromptProcessingBatch
@@ -58,8 +58,8 @@ def keep_prefixes():
         from vllm_mlx.memory_cache import MemoryAwarePrefixCache
         from vllm_mlx.scheduler import Scheduler
         from vllm_mlx.utils import download
-    except ImportError:
-        return  # The engine's own start will say what is wrong.
+    except ImportError as error:
+        return not_applied("kept-prefix", error)
     needed = (
         (BatchedEngine, "_apply_chat_template"),
         (PromptProcessingBatch, "prompt"),
@@ -71,13 +71,14 @@ def keep_prefixes():
         (Scheduler, "_bounded_kv_size"),
         (download, "ensure_model_downloaded"),
     )
-    if not all(hasattr(owner, name) for owner, name in needed):
-        return
+    if missing := [name for owner, name in needed if not hasattr(owner, name)]:
+        return not_applied("kept-prefix", f"{missing[0]} is missing")
     kept = KeptPrefixes(mx, make_prompt_cache, Path(folders))
     kept.watch_model(download)
     kept.watch_templates(BatchedEngine)
     kept.watch_requests(Scheduler, MemoryAwarePrefixCache)
     pause_prefills(PromptProcessingBatch, kept.planned, kept.reached)
+    applied("kept-prefix")
     return kept
 
 

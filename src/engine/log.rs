@@ -10,6 +10,9 @@ use crate::files;
 /// How much of the end of a log is read to find out what went wrong, in bytes.
 const TAIL_BYTES: u64 = 64 * 1024;
 
+/// How much of the beginning is read, in bytes: all that an engine writes until it is ready, long downloads included.
+const HEAD_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Starts a new log and keeps the previous one beside it as `<name>.1`.
 pub fn start(path: &Path) -> std::io::Result<File> {
     if let Some(folder) = path.parent() {
@@ -35,13 +38,23 @@ pub fn previous(path: &Path) -> PathBuf {
 
 /// The end of a log as lines, without colour codes and without the parts of progress bars that were painted over.
 pub fn tail(path: &Path) -> Vec<String> {
+    lines(path, |length| length.saturating_sub(TAIL_BYTES), TAIL_BYTES)
+}
+
+/// The beginning of a log, in the same way.
+pub fn head(path: &Path) -> Vec<String> {
+    lines(path, |_| 0, HEAD_BYTES)
+}
+
+/// At most so many bytes, from where `start` says for a log of this length.
+fn lines(path: &Path, start: impl Fn(u64) -> u64, bytes: u64) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        file.seek(SeekFrom::Start(start(length)))?;
+        let mut read = Vec::new();
+        file.take(bytes).read_to_end(&mut read)?;
+        Ok(read)
     };
     let bytes = read().unwrap_or_default();
     String::from_utf8_lossy(&bytes)
@@ -87,6 +100,7 @@ mod tests {
         )
         .expect("written");
         assert_eq!(tail(&path), ["red", "100%", "\u{ff}last"]);
+        assert_eq!(head(&path), tail(&path));
         assert_eq!(tail(&folder.path().join("none")), Vec::<String>::new());
     }
 }

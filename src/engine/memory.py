@@ -23,28 +23,32 @@ def stay_within_memory():
         import mlx.core as mx
         from vllm_mlx import memory_cache, server
         from vllm_mlx.scheduler import Scheduler
-    except ImportError:
-        return  # The engine's own start will say what is wrong.
-    if not all(hasattr(mx, name) for name in ("get_active_memory", "get_peak_memory", "reset_peak_memory", "clear_cache")):
-        return
+    except ImportError as error:
+        return not_applied("memory", error)
+    needed = ("get_active_memory", "get_peak_memory", "reset_peak_memory", "clear_cache")
+    if missing := [name for name in needed if not hasattr(mx, name)]:
+        return not_applied("memory", f"mlx has no {missing[0]}")
     try:
         limit = int(os.environ.get("CCLOCAL_MEMORY_LIMIT", ""))
     except ValueError:
         limit = 0
-    memory = EngineMemory(mx, limit)
+    memory, left = EngineMemory(mx, limit), None
     try:
         from fastapi import Depends
 
         server.app.add_api_route("/cclocal/memory", memory.asked, dependencies=[Depends(server.verify_api_key)])
-    except (ImportError, AttributeError):
-        pass
+    except (ImportError, AttributeError) as error:
+        left = f"it cannot be asked for: {error}"
     cache = getattr(memory_cache, "MemoryAwarePrefixCache", None)
     estimate = getattr(memory_cache, "estimate_kv_cache_memory", None)
     if not hasattr(Scheduler, "step") or not estimate or not all(hasattr(cache, name) for name in ("prepare_store", "remove")):
-        return
+        return not_applied("memory", "the scheduler or the prefix cache is another one")
     memory.watch_steps(Scheduler)
     if limit > 0:
         memory.watch_entries(cache, estimate)
+    if left:
+        return not_applied("memory", left)
+    applied("memory")
 
 
 class EngineMemory:

@@ -9,4 +9,5 @@ mod health;
 pub mod install;
 pub mod lifecycle;
 pub mod log;
+pub mod patches;
 pub mod server;

@@ -21,8 +21,8 @@ def resume_downloads():
     try:
         from huggingface_hub import constants
         from huggingface_hub import file_download as hub
-    except ImportError:
-        return  # The engine's own start will say what is wrong.
+    except ImportError as error:
+        return not_applied("resume", error)
     if hasattr(constants, "DOWNLOAD_CHUNK_SIZE"):
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
     # A model's files stand in its own folder, not in the store that models share: what is there of it is then what was downloaded.
@@ -31,9 +31,9 @@ def resume_downloads():
     try:
         anew = hub._download_to_tmp_and_move
         if "uuid" not in inspect.getsource(anew) or "resume_size" not in inspect.signature(hub.http_get).parameters:
-            return
-    except (AttributeError, OSError, TypeError):
-        return
+            return not_applied("resume", "this version resumes by itself")
+    except (AttributeError, OSError, TypeError) as error:
+        return not_applied("resume", error)
 
     def resumed(
         incomplete_path,
@@ -92,8 +92,10 @@ def resume_downloads():
                 raise OSError(f"{filename}: what was downloaded is damaged and was removed; run it again")
             hub._chmod_and_move(incomplete_path, destination_path)
 
-    if list(inspect.signature(anew).parameters) == list(inspect.signature(resumed).parameters):
-        hub._download_to_tmp_and_move = resumed
+    if list(inspect.signature(anew).parameters) != list(inspect.signature(resumed).parameters):
+        return not_applied("resume", "_download_to_tmp_and_move is another function")
+    hub._download_to_tmp_and_move = resumed
+    applied("resume")
 
 
 def alone(path, stack):

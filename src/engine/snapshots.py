@@ -22,14 +22,14 @@ def settle_snapshots():
     An engine whose insides are not as expected keeps its own way.
     """
     if not os.environ.get("CCLOCAL_TEXT_ROUTE"):
-        return
+        return not_wanted("snapshots")
     try:
         from mlx_lm.generate import PromptProcessingBatch
         from vllm_mlx.engine.batched import BatchedEngine
         from vllm_mlx.memory_cache import MemoryAwarePrefixCache
         from vllm_mlx.scheduler import Scheduler
-    except ImportError:
-        return  # The engine's own start will say what is wrong.
+    except ImportError as error:
+        return not_applied("snapshots", error)
     if hasattr(Scheduler, "SNAPSHOT_REFRESH_TOKENS"):
         Scheduler.SNAPSHOT_REFRESH_TOKENS = SNAPSHOT_STEP
     needed = (
@@ -44,9 +44,11 @@ def settle_snapshots():
         (MemoryAwarePrefixCache, "store"),
         (MemoryAwarePrefixCache, "remove"),
     )
-    if not all(hasattr(owner, name) for owner, name in needed):
-        return
-    return Snapshots(BatchedEngine, PromptProcessingBatch, Scheduler)
+    if missing := [name for owner, name in needed if not hasattr(owner, name)]:
+        return not_applied("snapshots", f"{missing[0]} is missing")
+    snapshots = Snapshots(BatchedEngine, PromptProcessingBatch, Scheduler)
+    applied("snapshots")
+    return snapshots
 
 
 class Snapshots:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -22,22 +21,29 @@ def take_text_route():
     """
     folders = os.environ.get("CCLOCAL_TEXT_ROUTE")
     if not folders:
-        return
+        return not_wanted("text-route")
     try:
         from vllm_mlx.utils import download
-    except ImportError:
-        return  # The engine's own start will say what is wrong.
+    except ImportError as error:
+        return not_applied("text-route", error)
     whole = getattr(download, "ensure_model_downloaded", None)
     if whole is None:
-        return
+        return not_applied("text-route", "ensure_model_downloaded is missing")
+    # Whether it applies is known with the model. It is asked for more than once.
+    say = once(say_of_patch)
 
     def text_part(model_name, *arguments, **options):
         found = whole(model_name, *arguments, **options)
+        reason = "the model has no text part of its own"
         try:
-            return folder_of_links(Path(folders), str(model_name), Path(found)) or found
+            folder = folder_of_links(Path(folders), str(model_name), Path(found))
         except (OSError, ValueError, TypeError) as error:
-            logging.getLogger("vllm_mlx").warning("the whole model is served, as its text part cannot be: %s", error)
+            folder, reason = None, error
+        if folder is None:
+            say("text-route", because(reason))
             return found
+        say("text-route", "applied")
+        return folder
 
     download.ensure_model_downloaded = text_part
 

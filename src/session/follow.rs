@@ -36,7 +36,11 @@ pub async fn until_ready(
             signal = signals.next() => return Ok(Followed::Interrupted(signal)),
         };
         match tell {
-            Some(Tell::Ready { took }) => {
+            Some(Tell::Ready { took, lacking }) => {
+                drop(shown.take());
+                for words in lacking {
+                    ui.notice(&words);
+                }
                 return Ok(Followed::Ready {
                     took: if waited { took } else { String::new() },
                 });

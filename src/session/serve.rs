@@ -56,7 +56,7 @@ pub async fn serve(
                 Some(Tell::Restarting { why }) => {
                     ui.notice(&format!("the engine died ({why}) and is started again"));
                 }
-                Some(Tell::Ready { took }) => ui.done(&format!("ready again in {took}")),
+                Some(Tell::Ready { took, .. }) => ui.done(&format!("ready again in {took}")),
                 tell => if let Some(error) = over(tell) {
                     record::sweep_after(paths, port);
                     return Err(error);

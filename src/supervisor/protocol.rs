@@ -75,6 +75,9 @@ pub enum Tell {
     Ready {
         /// How long it took, in words.
         took: String,
+        /// What the engine lacks, one sentence each.
+        #[serde(default)]
+        lacking: Vec<String>,
     },
     /// The engine died and is being started again.
     Restarting {
@@ -232,6 +235,9 @@ pub struct Status {
     /// Requests that the engine works on or that wait for it.
     pub busy: usize,
     pub restarts: u64,
+    /// What the engine lacks, one sentence each.
+    #[serde(default)]
+    pub lacking: Vec<String>,
     pub figures: Summary,
     pub log: std::path::PathBuf,
 }

@@ -7,7 +7,7 @@ use super::Owner;
 use crate::catalog::Source;
 use crate::catalog::servable::check_template;
 use crate::engine::server::{self, Launch, Server};
-use crate::engine::{death, log};
+use crate::engine::{death, log, patches};
 use crate::env_vars;
 use crate::error::{Context, Exit, Result};
 use crate::files;
@@ -110,6 +110,7 @@ impl Owner<'_> {
         self.took =
             (self.startup.take()).map_or_else(String::new, |startup| startup.took(Instant::now()));
         if let Some(engine) = &self.engine {
+            self.lacking = patches::lacking(engine.log());
             let _ = self.tell_gateway.send(Engine::Ready {
                 base_url: format!("http://127.0.0.1:{}", engine.port()),
                 key: self.spec.takes_key.then(|| self.engine_key.clone()),

@@ -65,6 +65,8 @@ pub(super) struct Owner<'a> {
     engine_key: Secret,
     /// How long the last start took, in words.
     took: String,
+    /// What the engine that was ready last lacks.
+    lacking: Vec<String>,
     /// When a ready engine died, of late.
     deaths: VecDeque<Instant>,
     restarts: u64,
@@ -182,6 +184,7 @@ impl<'a> Owner<'a> {
             stall_limit,
             engine_key,
             took: String::new(),
+            lacking: Vec::new(),
             deaths: VecDeque::new(),
             restarts: 0,
             failure: None,
@@ -296,10 +299,13 @@ impl<'a> Owner<'a> {
             Action::StartEngine => self.start_engine(),
             Action::EndEngine => self.end_engine(before),
             Action::SayReady => {
-                let took = self.took.clone();
+                let ready = Tell::Ready {
+                    took: self.took.clone(),
+                    lacking: self.lacking.clone(),
+                };
                 for lease in self.leases.values_mut().filter(|lease| !lease.told_ready) {
                     lease.told_ready = true;
-                    lease.tell.tell(Tell::Ready { took: took.clone() });
+                    lease.tell.tell(ready.clone());
                 }
             }
             Action::SayRestarting => {

@@ -50,6 +50,7 @@ impl Owner<'_> {
             }),
             busy: self.figures.active() + self.figures.queued(),
             restarts: self.restarts,
+            lacking: self.lacking.clone(),
             figures: self.figures.total(),
             log: (self.spec.log.clone())
                 .unwrap_or_else(|| engine_log(self.paths, self.reservation.port)),

@@ -208,7 +208,7 @@ def turns(model, quantise, snapshots=None):
 def ours(folder, *names):
     """Puts parts of what starts the engine into place, which lie in this folder; the last one is called."""
     parts = {}
-    for name in names:
+    for name in ("patches", *names):
         file = f"{folder}/{name}.py"
         exec(compile(open(file).read(), file, "exec"), parts)
     return parts["settle_" + names[-1]]()

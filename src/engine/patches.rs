@@ -1,0 +1,77 @@
+//! The start-up patches of an engine (`*.py`) that did not apply, as its log tells it. Pure but for reading that.
+
+use std::path::Path;
+
+use super::log;
+
+/// What each patch says begins so. Source: `patches.py`.
+const BEGIN: &str = "[cclocal] patch ";
+/// Behind its name, when it did not apply.
+const NOT_APPLIED: &str = ": not applied";
+
+/// Patches that people notice, and what it is like without them.
+const NOTICED: &[(&str, &str)] = &[
+    (
+        "raw-stream",
+        "tool calls are read by the engine's own parser, which misses some: this engine hides the model's own text",
+    ),
+    (
+        "native-history",
+        "earlier tool calls reach the model as plain text: its chat template has no place for them",
+    ),
+    (
+        "memory",
+        "the engine does not watch its own memory and may exceed its limit",
+    ),
+    (
+        "text-route",
+        "each turn computes the whole conversation again: the text part of this model cannot be served by itself",
+    ),
+];
+
+/// What an engine that is ready lacks, one sentence each. An engine that says nothing of its patches lacks nothing.
+pub fn lacking(path: &Path) -> Vec<String> {
+    lacking_in(&log::head(path))
+}
+
+fn lacking_in(lines: &[String]) -> Vec<String> {
+    let missing: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.split_once(BEGIN)?.1.split_once(NOT_APPLIED))
+        .map(|(name, _)| name)
+        .collect();
+    NOTICED
+        .iter()
+        .filter(|(name, _)| missing.contains(name))
+        .map(|(_, words)| (*words).to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lacks(text: &str) -> Vec<String> {
+        lacking_in(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn only_what_did_not_apply_and_is_noticed_is_said() {
+        assert_eq!(
+            lacks(
+                "[cclocal] patch resume: not applied (it resumes by itself)\n\
+                 [cclocal] patch raw-stream: applied\n\
+                 [cclocal] patch memory: not applied (mlx has no get_peak_memory)\n\
+                 [cclocal] patch text-route: not wanted\n\
+                 Fetching 3 files: 100%[cclocal] patch native-history: not applied (the template raises: (1))\n"
+            ),
+            [NOTICED[1].1, NOTICED[2].1]
+        );
+    }
+
+    #[test]
+    fn an_engine_that_says_nothing_lacks_nothing() {
+        assert!(lacks("INFO: started\npatch raw-stream: not applied\n").is_empty());
+        assert!(lacking(Path::new("/nonexistent/engine.log")).is_empty());
+    }
+}
