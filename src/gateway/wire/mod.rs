@@ -27,6 +27,7 @@ mod markup;
 mod media;
 mod names;
 mod notice;
+mod parsed_call;
 mod repeats;
 mod reply;
 mod request;

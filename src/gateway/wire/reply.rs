@@ -20,9 +20,15 @@ pub fn reply(body: &[u8], request: &Request) -> Result<(Vec<u8>, Usage), ApiErro
         repair_cut(&mut message, request);
     }
     for block in message["content"].as_array_mut().into_iter().flatten() {
-        if let Some(name) = block["name"].as_str().map(|name| request.tool_name(name)) {
-            block["name"] = json!(name);
+        let Some(told) = block["name"].as_str().map(str::to_owned) else {
+            continue;
+        };
+        if let Some(tool) = request.tools.get(&told)
+            && let Some(input) = block["input"].as_object()
+        {
+            block["input"] = Value::Object(tool.fit_input(input.clone()));
         }
+        block["name"] = json!(request.tool_name(&told));
     }
     message["model"] = json!(request.asked_model);
     Ok((message.to_string().into_bytes(), usage))

@@ -9,11 +9,14 @@
 //!   as one event after all text, so nothing is late for it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::parsed_call::ParsedCall;
 use super::sse::{self, Event};
 use super::{ApiError, Request, Usage, markup, markup::Markup, notice};
+use crate::gateway::tool_calls::schema::Tools;
 
 /// The most that is held back, in bytes. A reply has some tens of thousands of tokens.
 const MOST_HELD: usize = 64 << 20;
@@ -34,7 +37,8 @@ pub struct Repair {
     /// The text of what is held for its markup.
     suspect: String,
     is_markup_open: bool,
-    calls: Vec<Call>,
+    calls: Vec<ParsedCall>,
+    tools: Arc<Tools>,
     /// One more than the last block's index.
     next_index: u64,
     /// Bytes of text in the reply, about.
@@ -77,13 +81,6 @@ enum Kind {
     Call(usize),
 }
 
-#[derive(Debug)]
-struct Call {
-    index: u64,
-    name: String,
-    input: String,
-}
-
 impl Repair {
     /// `prompt_tokens`: the prompt's length, if it was counted before.
     pub fn new(request: &Request, prompt_tokens: Option<u64>) -> Self {
@@ -91,6 +88,7 @@ impl Repair {
             reader: sse::Reader::default(),
             asked_model: request.asked_model.clone(),
             aliases: request.aliases.clone(),
+            tools: request.tools.clone(),
             max_tokens: request.max_tokens,
             prompt_tokens,
             usage: Usage {
@@ -219,10 +217,6 @@ impl Repair {
         self.next_index = self.next_index.max(index.saturating_add(1));
         let block = &data["content_block"];
         if block["type"] == "tool_use" {
-            let input = match &block["input"] {
-                Value::Object(input) if !input.is_empty() => block["input"].to_string(),
-                _ => String::new(),
-            };
             let told = block["name"].as_str().unwrap_or_default();
             let name = self.aliases.get(told).cloned();
             let bytes = match &name {
@@ -233,11 +227,7 @@ impl Repair {
                 }
                 None => event.raw.to_vec(),
             };
-            self.calls.push(Call {
-                index,
-                name: name.unwrap_or_else(|| told.to_owned()),
-                input,
-            });
+            self.calls.push(ParsedCall::new(index, data, name));
             self.hold = Hold::End;
             return self.keep(bytes, Kind::Call(self.calls.len() - 1));
         }
@@ -259,7 +249,7 @@ impl Repair {
         }
         if let Some(call) = self.call(data) {
             let piece = delta["partial_json"].as_str().unwrap_or_default();
-            self.calls[call].input.push_str(piece);
+            self.calls[call].push(piece);
             return self.keep(event.raw.to_vec(), Kind::Call(call));
         }
         if self.hold == Hold::Beginning {
@@ -428,9 +418,23 @@ impl Repair {
 
     /// Sends what is held, but for the calls from `whole` on and the text from `open` on.
     fn release_without(&mut self, whole: usize, open: Option<usize>, out: &mut Vec<u8>) {
+        // The call that was looked at last, and whether it was sent already.
+        let mut last = (usize::MAX, false);
         for held in self.held.drain(..) {
             match (held.kind, open) {
-                (Kind::Call(call), _) if call >= whole => {}
+                (Kind::Call(call), _) if call >= whole || last == (call, true) => {}
+                (Kind::Call(call), _) => {
+                    if last.0 != call {
+                        let fitted = self.calls[call].fitted(&self.tools);
+                        last = (call, fitted.is_some());
+                        for data in fitted.into_iter().flatten() {
+                            out.extend(event(data["type"].as_str().unwrap_or_default(), &data));
+                        }
+                    }
+                    if !last.1 {
+                        out.extend_from_slice(&held.bytes);
+                    }
+                }
                 (Kind::Suspect(begins), Some(open)) if begins >= open => {}
                 (Kind::Suspect(begins), Some(open)) => {
                     out.extend(shortened(&held.bytes, open - begins));
@@ -477,13 +481,6 @@ impl Repair {
         self.held_bytes = 0;
         self.stage = Stage::Over;
         out.extend(error.event());
-    }
-}
-
-impl Call {
-    fn is_whole(&self) -> bool {
-        self.input.is_empty()
-            || serde_json::from_str::<Value>(&self.input).is_ok_and(|input| input.is_object())
     }
 }
 
