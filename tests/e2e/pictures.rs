@@ -52,7 +52,7 @@ impl Asked<'_> {
         })
     }
 
-    /// How many tokens the prompt has, as counted before and as computed, which must be the same.
+    /// The prompt's tokens, which must be the same as counted and as computed.
     fn tokens(&self, messages: &Value) -> u64 {
         let counted = self.post("/v1/messages/count_tokens", messages);
         let counted: Value = serde_json::from_str(&counted).expect("JSON");
