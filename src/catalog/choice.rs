@@ -111,7 +111,7 @@ impl Model {
             }
     }
 
-    /// Whether it is served with the part that sees pictures. `config`: as above.
+    /// True if it is served with the part that sees pictures. `config`: as above.
     pub fn sees_pictures(&self, config: Option<&Value>) -> bool {
         self.takes_multimodal_route(config)
             && config.is_none_or(|config| !config["vision_config"].is_null())

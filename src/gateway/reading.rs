@@ -8,7 +8,10 @@ use super::pdf::Pdfs;
 use super::server::Gateway;
 use super::wire::{ApiError, Draft, PdfTexts, Request};
 
-/// What is remembered from one request to the next.
+/// The most tools that are named, and the most characters of a name.
+const NAMED: (usize, usize) = (100, 200);
+
+/// PDFs that were read, and tools that were named, in earlier requests.
 #[derive(Debug)]
 pub struct Reading {
     pdfs: Pdfs,
@@ -29,7 +32,8 @@ impl Reading {
     fn name(&self, left_out: &[String]) {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         for tool in left_out {
-            if named.insert(tool.clone()) {
+            let tool: String = tool.chars().take(NAMED.1).collect();
+            if named.len() < NAMED.0 && named.insert(tool.clone()) {
                 tracing::warn!(
                     tool,
                     "a tool is left out: its name is empty, too long, or another one's"

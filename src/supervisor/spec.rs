@@ -65,7 +65,7 @@ impl Spec {
         self.env.get(env_vars::KEPT_PREFIX).map(Path::new)
     }
 
-    /// What becomes of pictures. `hub`: the cache of models, whose `config.json` tells what they see.
+    /// The form in which pictures are passed on. `hub`: the cache of models, where `config.json` tells if this one sees.
     pub fn pictures(&self, hub: &Path) -> Pictures {
         let config = match &self.model.source {
             Source::Hub(id) => hub::config(hub, id),

@@ -1,4 +1,4 @@
-//! What is read of a request before the engine is asked: PDFs, pictures, and calls that are made again and again.
+//! Requests before the engine is asked: PDFs, pictures, and calls that are made again and again.
 
 use std::path::{Path, PathBuf};
 

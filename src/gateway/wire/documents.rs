@@ -11,7 +11,7 @@ use super::media::{Media, decoded, not_fetched};
 /// The most text of one PDF, in characters: about 15,000 tokens, which leaves room for a conversation about it in the smallest window.
 pub const MOST_CHARACTERS: usize = 60_000;
 
-/// What was read of a PDF.
+/// The outcome of reading a PDF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PdfText {
     /// The text of its first pages, and how many pages it has.

@@ -12,7 +12,8 @@
 //! The two become turns of their own, results first.
 
 //!
-//! Pictures in results follow them as a turn of the user's, as no template takes them there. What else the client adds to results is part of the last one.
+//! Pictures in results follow them as a turn of the user's, as no template takes them there. Files that the client sends beside results become part of the
+//! last one, in words.
 
 use serde_json::{Value, json};
 
@@ -168,7 +169,7 @@ pub fn of_the_client(block: &Value) -> Option<String> {
     is_reminder(text).then(|| text.to_owned())
 }
 
-/// Whether the text is one reminder and nothing else.
+/// True if the text is one reminder and nothing else.
 pub fn is_reminder(text: &str) -> bool {
     let inside = text.trim().strip_prefix(BEGIN);
     inside

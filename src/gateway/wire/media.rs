@@ -20,10 +20,10 @@ const MOST_PIXELS: usize = 2 * 89_478_485;
 /// The longest picture in base64 that the engine takes, in bytes. Source: vllm-mlx 0.6.0, `MAX_BASE64_IMAGE_LENGTH`, less the `data:` in front of it.
 const LONGEST: usize = (30 << 20) - 100;
 
-/// How much of an address is told.
+/// The most that is told of an address, in characters.
 const LONGEST_ADDRESS: usize = 200;
 
-/// How blocks are passed on.
+/// Passes blocks on, in the form that the model takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Media<'a> {
     pub pictures: Pictures,
@@ -97,7 +97,7 @@ impl Media<'_> {
     }
 }
 
-/// What is at an address is left there.
+/// Words for a picture or a document at an address, which is left there.
 pub fn not_fetched(what: &str, address: &Value) -> String {
     let address = address.as_str().unwrap_or("an unknown address");
     let address: String = address.chars().take(LONGEST_ADDRESS).collect();
@@ -144,7 +144,7 @@ fn in_words(block: &Value) -> String {
 struct Format {
     name: &'static str,
     media_type: &'static str,
-    /// Whether the bytes of a picture go on to its end.
+    /// Tells whether the bytes of a picture go on to its end.
     is_complete: fn(&[u8]) -> bool,
 }
 
@@ -173,7 +173,7 @@ const WEBP: Format = Format {
     },
 };
 
-/// What the header of a picture says.
+/// Format and size of a picture, as its header says.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     format: Format,

@@ -65,7 +65,7 @@ pub struct Served {
     pub pictures: Pictures,
 }
 
-/// What becomes of the pictures in a request.
+/// The form in which pictures are passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pictures {
     /// The model sees none, so words stand in their place.

@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 const LONGEST: usize = 128;
 /// The longest that the engine takes. Source: vllm-mlx 0.6.0, `^[A-Za-z0-9_-]{1,64}$`.
 const LONGEST_FOR_ENGINE: usize = 64;
-/// How many hexadecimal digits of a name's digest make its other name its own.
+/// Hexadecimal digits of a name's digest at the end of its other name, which make that its own.
 const DIGEST: usize = 12;
 
-/// What became of the tools' names.
+/// The tools that have another name, and those left out.
 #[derive(Debug, Default)]
 pub struct Names {
     /// Names of tools by those that the model knows them by, where the two differ.
@@ -60,7 +60,7 @@ pub fn pass_on(fields: &mut Map<String, Value>) -> Names {
 }
 
 impl Names {
-    /// Whether the tool can be passed on.
+    /// Gives a tool a name that the engine takes. False: it can't be passed on.
     fn declare(&mut self, tool: &mut Value, declared: &[String]) -> bool {
         let name = name(tool).unwrap_or_default();
         if is_taken(&name) {

@@ -1,8 +1,8 @@
 //! Calls that are made again and again with the same result.
 //!
-//! Counted are calls that give nothing new: the same tool, the same input, the same result, since the user last said something. Anything else that is new,
-//! another call or another result of the same one, begins the count anew. So a test that runs again after an edit, or a status that changes, is none.
-//! All of it is read from the conversation, so an earlier result has the same note in each later request.
+//! Calls count that bring nothing new: the same tool, input and result as before, since the user last said something. Another call, or another result of
+//! the same call, begins the count anew. So a test that runs again after an edit is no repetition, and neither is a status that changes.
+//! The count comes from the conversation alone, so an earlier result has the same note in each later request.
 
 use std::collections::{HashMap, HashSet};
 
@@ -83,7 +83,7 @@ fn words(count: u32) -> String {
 
 type Key = [u8; 32];
 
-/// What was seen since the user last said something.
+/// Calls with their results since the user last said something.
 #[derive(Debug, Default)]
 struct Span {
     seen: HashSet<(Key, Key)>,
@@ -108,7 +108,7 @@ impl Span {
     }
 }
 
-/// Whether the user says something here, beside results, reminders of the client, and what belongs to results.
+/// True if the user says something here, beside results, reminders of the client, and files that came with results.
 fn is_said(content: &Value) -> bool {
     match content {
         Value::String(text) => !text.trim().is_empty() && !fold::is_reminder(text),

@@ -25,13 +25,13 @@ pub struct Request {
     pub stop_sequences: Vec<String>,
     /// What goes to the engine. `count_tokens` takes it as well.
     pub body: Vec<u8>,
-    /// Whether the model is shown pictures: then the prompt can have more tokens than bytes.
+    /// True if the model is shown pictures: then the prompt can have more tokens than bytes.
     pub has_pictures: bool,
     /// Names of tools by those that the model knows them by, where the two differ.
     pub aliases: HashMap<String, String>,
     /// Tools that can't be passed on.
     pub left_out: Vec<String>,
-    /// What the user is told instead of asking the model again, as it makes the same call for ever.
+    /// A sentence for the user that ends the turn without the engine, as the model makes the same call for ever.
     pub loop_ended: Option<String>,
 }
 
