@@ -39,8 +39,7 @@ async fn asked(stage: &Stage, body: &Value) -> u16 {
 }
 
 async fn replying() -> Fake {
-    let reply = json!({"content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn", "usage": {"input_tokens": 9, "output_tokens": 9}});
-    Fake::start(move |_| json_reply(200, &reply)).await
+    Fake::start(|_| answer("hello")).await
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fake::{Fake, Seen, Step, answer, json_reply, plain_answer};
+use super::fake::{Fake, Seen, Step, answer, json_reply};
 use super::{Stage, limits, rest, until, within};
 use crate::gateway::Limits;
 use crate::gateway::web_search::{Backend, Kind};
@@ -296,7 +296,7 @@ async fn what_the_tool_is_limited_to_is_heeded() {
 
 #[tokio::test]
 async fn beside_other_tools_the_server_tool_does_not_reach_the_engine() {
-    let engine = Fake::start(|_| plain_answer("hello")).await;
+    let engine = Fake::start(|_| answer("hello")).await;
     let stage = Stage::new(engine.ready()).await;
     let mut body = search("rust", false);
     let read = json!({"name": "Read", "input_schema": {"type": "object"}});
