@@ -13,6 +13,7 @@ pub mod prepare;
 mod progress;
 pub mod reach;
 mod rehearsal;
+mod request;
 mod run;
 mod serve;
 mod together;

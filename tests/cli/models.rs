@@ -97,6 +97,43 @@ fn a_model_of_the_hub_that_cannot_be_served_is_not_downloaded() {
     hub.join().expect("ended");
 }
 
+#[test]
+fn a_model_whose_download_shows_that_it_is_a_base_model_is_refused_then() {
+    let mut stage = fakes::stage();
+    let hub = stage.path("hub");
+    stage.set("HF_HUB_CACHE", hub.display().to_string());
+    // Nothing is to be learnt beforehand.
+    stage.set("HF_ENDPOINT", "http://127.0.0.1:1");
+    for (id, status) in [("base", 2), ("instruct", 0)] {
+        stage.write("engine/slow", "yes");
+        let _ = std::fs::remove_file(stage.path("engine/pid"));
+        let name = format!("org/{id}");
+        let session = stage.start(&["--model", &name, "--port", &free_port(), "--no-mem-check"]);
+        stage.wait_for("engine/pid");
+        let folder = format!("hub/models--org--{id}");
+        stage.write(&format!("{folder}/refs/main"), "abc");
+        stage.write(&format!("{folder}/blobs/b"), "weights");
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            stage.write(&format!("{folder}/snapshots/abc/{file}"), "{}");
+        }
+        if status == 0 {
+            let file = format!("{folder}/snapshots/abc/chat_template.jinja");
+            stage.write(&file, fakes::TEMPLATE);
+        }
+        std::fs::remove_file(stage.path("engine/slow")).expect("removed");
+        let ran = finish(session);
+        assert_eq!(ran.status, status, "{}", ran.stderr);
+        let base = ran.stderr.contains("org/base has no chat template");
+        assert_eq!(base, status == 2, "{}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains("its tool-call format is not known before it is on this disk"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
 /// What a dry run says of the model in this folder, and its notices.
 fn dry(stage: &Stage, args: &[&str]) -> (Value, String) {
     let ran = stage.run(&[args, &["--dry-run", "--json"]].concat());

@@ -474,15 +474,11 @@ fn off_a_terminal_the_window_is_shrunk_and_that_is_said() {
     };
     let ran = run(&[]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    insta::assert_snapshot!(notes(&ran.stderr), @"
-    note: memory is tight: weights of 16.0 GB leave 3.3 GB of 19.3 GB for the conversation: the window is 32,768 tokens instead of 65,536; --ctx or --no-mem-check keep it
-    ");
+    insta::assert_snapshot!(notes(&ran.stderr), @"note: memory is tight: weights of 16.0 GB leave 3.3 GB of 19.3 GB for the conversation: the window is 32,768 tokens instead of 65,536; --ctx or --no-mem-check keep it");
     assert_eq!(window(&stage), "32768");
     assert_eq!(stage.read("sudo-log"), "", "nobody could be asked");
     let ran = run(&["--ctx", "50000"]);
-    insta::assert_snapshot!(notes(&ran.stderr), @"
-    note: memory is tight: weights of 16.0 GB leave 3.3 GB of 19.3 GB for the conversation
-    ");
+    insta::assert_snapshot!(notes(&ran.stderr), @"note: memory is tight: weights of 16.0 GB leave 3.3 GB of 19.3 GB for the conversation");
     assert_eq!(window(&stage), "50000", "what was asked for is kept");
 }
 
