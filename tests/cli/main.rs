@@ -14,6 +14,7 @@ mod meanwhile;
 mod memory;
 mod memory_plan;
 mod models_page;
+mod patches;
 mod preflight;
 mod prompts;
 mod rehearsal;
