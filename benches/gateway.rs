@@ -108,6 +108,7 @@ impl Gateway {
                     output_tokens: 8192,
                     form: Some(Form::Hermes),
                     shows_thoughts: false,
+                    pictures: Default::default(),
                     may_think: true,
                     prose_calls: false,
                 };

@@ -13,11 +13,11 @@ const NOT_APPLIED: &str = ": not applied";
 const NOTICED: &[(&str, &str)] = &[
     (
         "raw-stream",
-        "tool calls are read by the engine's own parser, which misses some: this engine hides the model's own text",
+        "this engine hides the model's own text: its parser reads tool calls and misses some",
     ),
     (
         "native-history",
-        "earlier tool calls reach the model as plain text: its chat template has no place for them",
+        "this model's chat template has no place for tool calls: it reads earlier ones as plain text",
     ),
     (
         "memory",
@@ -25,7 +25,7 @@ const NOTICED: &[(&str, &str)] = &[
     ),
     (
         "text-route",
-        "each turn computes the whole conversation again: the text part of this model cannot be served by itself",
+        "the text part of this model cannot be served by itself: each turn computes the whole conversation again",
     ),
 ];
 

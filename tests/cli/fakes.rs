@@ -2,7 +2,7 @@
 //!
 //! The engine's Python is a shell script that answers `serve --help` by itself and otherwise becomes this very test binary, in which the
 //! ignored test [`engine_process`] then plays the engine. What the engine does is told by files in the stage's `engine` folder:
-//! `die-before` (its text is the log's last line, and its status is 1), `slow` (it does not get ready while that is there), `stubborn` (it ignores SIGTERM),
+//! `says` (what it writes into its log first), `die-before` (its text is the log's last line, and its status is 1), `slow` (it does not get ready while that is there), `stubborn` (it ignores SIGTERM),
 //! `memory` (what it says of its memory, and `memory-cleared` what it says once its prefix cache was cleared; `cleared` counts that),
 //! `prompt-tokens` (how long it counts every prompt to be), `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
 
@@ -244,6 +244,9 @@ fn engine_process() {
         .open(folder.join("starts"))
         .expect("open");
     writeln!(starts, "{}", std::process::id()).expect("written");
+    if let Ok(words) = std::fs::read_to_string(folder.join("says")) {
+        eprintln!("{words}");
+    }
     if let Ok(last_words) = std::fs::read_to_string(folder.join("die-before")) {
         eprintln!("{last_words}");
         std::process::exit(1);

@@ -15,7 +15,11 @@ mod memory;
 mod memory_plan;
 mod models;
 mod models_page;
+<<<<<<< HEAD
 mod pdf;
+=======
+mod patches;
+>>>>>>> w-engine
 mod preflight;
 mod prompts;
 mod rehearsal;
