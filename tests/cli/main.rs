@@ -15,11 +15,8 @@ mod memory;
 mod memory_plan;
 mod models;
 mod models_page;
-<<<<<<< HEAD
-mod pdf;
-=======
 mod patches;
->>>>>>> w-engine
+mod pdf;
 mod preflight;
 mod prompts;
 mod rehearsal;
