@@ -306,17 +306,12 @@ impl Repair {
         if !is_truthful && self.usage.input_tokens > 0 {
             data["usage"]["input_tokens"] = self.usage.input_tokens.into();
         }
-        let told = data
-            .as_object_mut()
-            .and_then(|data| data.remove("cut_call"));
         let was_cut = data["delta"]["stop_reason"] == "max_tokens"
             || (!is_truthful && self.usage.output_tokens >= self.max_tokens);
         let (open, leak) = match markup::look(&self.suspect) {
             Markup::Open(start) if was_cut => (Some(start), Some(start)),
             // Where a marker is several tokens, the engine sends it as text before it knows it for a call.
-            Markup::Perhaps(start) if !self.calls.is_empty() || told.is_some() => {
-                (None, Some(start))
-            }
+            Markup::Perhaps(start) if !self.calls.is_empty() => (None, Some(start)),
             Markup::Open(start)
                 if !self.calls.is_empty() && markup::is_bare(&self.suspect[start..]) =>
             {
@@ -324,19 +319,17 @@ impl Repair {
             }
             _ => (None, None),
         };
-        let whole = self.whole_calls(was_cut, is_truthful, told.as_ref());
+        let whole = self.whole_calls(was_cut, is_truthful);
         let dropped = self.calls.get(whole).map(|call| call.name.clone());
         let is_lost = was_cut && !is_truthful && self.calls.is_empty() && self.has_lost_text();
-        let notice =
-            if was_cut && (told.is_some() || open.is_some() || dropped.is_some() || is_lost) {
-                let told = told.as_ref().and_then(|told| told["name"].as_str());
-                let leaked = open.and_then(|start| markup::tool_name(&self.suspect[start..]));
-                let name = told.or(dropped.as_deref()).or(leaked);
-                let name = name.map(|name| self.aliases.get(name).map_or(name, String::as_str));
-                Some(notice::cut_call(name, self.max_tokens))
-            } else {
-                dropped.as_deref().map(notice::broken_call)
-            };
+        let notice = if was_cut && (open.is_some() || dropped.is_some() || is_lost) {
+            let leaked = open.and_then(|start| markup::tool_name(&self.suspect[start..]));
+            let name = dropped.as_deref().or(leaked);
+            let name = name.map(|name| self.aliases.get(name).map_or(name, String::as_str));
+            Some(notice::cut_call(name, self.max_tokens))
+        } else {
+            dropped.as_deref().map(notice::broken_call)
+        };
         if let Some(notice) = notice {
             self.release_without(whole, leak, out);
             out.extend(self.block(&notice));
@@ -356,16 +349,12 @@ impl Repair {
     }
 
     /// How many of the calls are whole. Those after it are not for the client.
-    fn whole_calls(&self, was_cut: bool, is_truthful: bool, told: Option<&Value>) -> usize {
+    fn whole_calls(&self, was_cut: bool, is_truthful: bool) -> usize {
         let whole = self
             .calls
             .iter()
             .position(|call| !call.is_whole())
             .unwrap_or(self.calls.len());
-        if let Some(told) = told {
-            let before = told["whole_calls"].as_u64().unwrap_or(0);
-            return whole.min(usize::try_from(before).unwrap_or(usize::MAX));
-        }
         if was_cut && !is_truthful {
             // Some parsers close what was cut, so the last call cannot be trusted.
             return whole.min(self.calls.len().saturating_sub(1));
