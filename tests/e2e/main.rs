@@ -33,6 +33,7 @@ mod stable;
 #[path = "../support/mod.rs"]
 mod support;
 mod template;
+mod tool_calls;
 mod tool_loop;
 mod turns;
 mod usage;
