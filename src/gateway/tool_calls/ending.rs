@@ -15,13 +15,6 @@ impl Marked {
                 is_first: true,
                 ..
             } => return self.unfinished_thought(pair, ending),
-            State::Thought {
-                pair: Some(pair), ..
-            } => {
-                // Whether the answer names the marker is clear only now.
-                self.at -= thoughts::markers(self.form)[pair].0.len();
-                self.rest_of_reply(false, ending, &mut pieces);
-            }
             State::Begin(most) => {
                 let is_preamble = thoughts::preamble(self.rest()) == Some(true);
                 if is_preamble && *ending == Ending::Limit {
@@ -30,6 +23,7 @@ impl Marked {
                 self.rest_of_reply(most > 0 || is_preamble, ending, &mut pieces);
             }
             State::Kept { is_doubtful } => self.rest_of_reply(is_doubtful, ending, &mut pieces),
+            // Whether the answer names the marker of a thought in the middle is clear only now.
             State::Text | State::Last { .. } | State::Thought { .. } => {
                 self.rest_of_reply(false, ending, &mut pieces);
             }

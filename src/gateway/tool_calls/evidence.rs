@@ -48,13 +48,11 @@ pub fn parts(reply: &Reply<'_>) -> Vec<Part> {
         text: &masked,
         ..reply.clone()
     });
-    let leaves_none = |parts: &[Part]| {
-        parts.iter().all(|part| match part {
-            Part::Text(range) => !marked::has_call(reply.form, &reply.text[range.clone()]),
-            _ => true,
-        })
-    };
-    if is_clean(&parts) && leaves_none(&parts) {
+    let leaves_none = parts.iter().all(|part| match part {
+        Part::Text(range) => !marked::opens_a_call(reply.form, reply.text, range.clone()),
+        _ => true,
+    });
+    if is_clean(&parts) && leaves_none {
         parts.iter_mut().for_each(|part| {
             if let Part::Calls(_, calls) = part {
                 calls.iter_mut().for_each(|call| unmask_call(call, mask));
@@ -70,8 +68,9 @@ fn is_clean(parts: &[Part]) -> bool {
 }
 
 fn is_turn_end(reply: &Reply<'_>, at: usize) -> bool {
-    markers::next(reply.form, reply.text, at)
-        .is_some_and(|marker| marker.at == at && marker.kind == markers::Kind::TurnEnd)
+    at < reply.text.len()
+        && markers::next(reply.form, reply.text, at)
+            .is_some_and(|marker| marker.at == at && marker.kind == markers::Kind::TurnEnd)
 }
 
 /// The text with a letter that isn't in it at the beginning of each marker that is made of letters although its token is known. None: there is none.

@@ -56,8 +56,13 @@ pub fn probe(form: Form, text: &str) -> Probe {
 
 /// Whether a call is opened anywhere in a text.
 pub fn has_call(form: Form, text: &str) -> bool {
-    let mut at = 0;
-    while let Some(marker) = markers::next(form, text, at) {
+    opens_a_call(form, text, 0..text.len())
+}
+
+/// Whether a call is opened in a part of a text.
+pub fn opens_a_call(form: Form, text: &str, part: Range<usize>) -> bool {
+    let mut at = part.start;
+    while let Some(marker) = markers::next(form, text, at).filter(|marker| marker.at < part.end) {
         if marker.kind == Kind::Call && matches!(probe(form, &text[marker.at..]), Probe::Call(_)) {
             return true;
         }

@@ -189,6 +189,10 @@ impl Marked {
         self.buffer.drain(..done);
         self.scanned = self.scanned.saturating_sub(done);
         self.free = self.free.saturating_sub(done);
+        if let State::Last { looked, closed, .. } = &mut self.state {
+            *looked -= done;
+            *closed = closed.map(|closed| closed - done);
+        }
         self.real.retain_mut(|mark| {
             let is_left = mark.start >= done;
             if is_left {
@@ -218,7 +222,6 @@ impl Marked {
         }
         for (pair, (opening, _)) in thoughts::markers(self.form).iter().enumerate() {
             if text.starts_with(opening) {
-                self.at += opening.len();
                 return self.begin_thought(pair, true);
             }
             if opening.starts_with(text) {
@@ -247,6 +250,9 @@ impl Marked {
         while let Some(marker) = markers::next(self.form, &self.buffer, self.scanned) {
             self.ahead.feed(&self.buffer[self.scanned..marker.at]);
             self.scanned = marker.at;
+            if self.scanned - self.at > most {
+                return self.begin_text();
+            }
             let rest = &self.buffer[marker.at..];
             let is_code = self.ahead.is_quoted() && !self.is_real(marker.at);
             match marker.kind {
@@ -275,13 +281,10 @@ impl Marked {
             self.ahead.feed(marker.text);
             self.scanned = marker.end();
         }
-        if self.rest().len() > most {
-            return self.begin_text();
-        }
         let end = self.buffer.len() - markers::partial(self.form, &self.buffer[self.scanned..]);
         self.ahead.feed(&self.buffer[self.scanned..end]);
         self.scanned = end;
-        false
+        end - self.at > most && self.begin_text()
     }
 
     fn begin_text(&mut self) -> bool {
@@ -341,7 +344,6 @@ impl Marked {
                 _ => {}
             },
             Kind::Thought(pair) if is_prose || is_real => {
-                self.at = marker.end();
                 return self.begin_thought(pair, !self.has_answer);
             }
             Kind::ThoughtEnd if is_real => {

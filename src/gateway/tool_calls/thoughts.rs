@@ -101,43 +101,40 @@ impl Marked {
             return false;
         };
         let opening = self.opening(pair);
-        let from = self.scanned.max(self.at);
+        let begin = match has_begun {
+            true => self.at,
+            false => self.at + opening.len(),
+        };
+        let from = self.scanned.max(begin);
         let closing = closings(self.form, pair)
             .filter_map(|closing| Some((from + self.buffer[from..].find(closing)?, closing.len())))
             .min();
-        if let Some((at, length)) = closing {
+        let turn_end = self.real_turn_end(from);
+        if let Some(end) = turn_end.filter(|end| closing.is_none_or(|(at, _)| *end < at)) {
+            // The turn ended in the thought.
+            self.buffer.truncate(end);
+            self.is_over = true;
+        } else if let Some((at, length)) = closing {
             let start = match has_begun {
-                true => self.at,
-                false => self.at + inside(opening, &self.buffer[self.at..at]),
+                true => begin,
+                false => begin + inside(opening, &self.buffer[begin..at]),
             };
             let thought = self.buffer[start.min(at)..at].trim_end().to_owned();
             self.at = at + length;
             self.end_thought(thought, is_first, pieces);
             return true;
         }
-        let turn_end = self.real.iter().find(|mark| mark.start >= from);
-        let turn_end = turn_end.filter(|mark| {
-            super::markers::next(self.form, &self.buffer, mark.start).is_some_and(|marker| {
-                marker.at == mark.start && marker.kind == super::markers::Kind::TurnEnd
-            })
-        });
-        if let Some(mark) = turn_end {
-            // The turn ended in the thought.
-            let end = mark.start;
-            self.buffer.truncate(end);
-            self.scanned = self.scanned.min(end);
-            self.is_over = true;
-        }
-        let keep = self.at + partial(self.rest(), closings(self.form, pair));
+        let words = &self.buffer[begin..];
+        let keep = begin + partial(words, closings(self.form, pair));
         self.scanned = keep;
         // Another thought than the first may turn out to be none, and the first line may name a channel.
         let is_named = opening == CHANNEL.0 && !has_begun;
-        if !is_first || is_named && keep - self.at < NAME && !self.rest().contains('\n') {
+        if !is_first || is_named && keep - begin < NAME && !words.contains('\n') {
             return false;
         }
         let start = match has_begun {
-            true => self.at,
-            false => self.at + inside(opening, self.rest()),
+            true => begin,
+            false => begin + inside(opening, words),
         };
         // White space in front of the closing marker is not sent, within reason.
         let words = self.buffer[..keep].trim_end().len();
@@ -160,6 +157,18 @@ impl Marked {
         false
     }
 
+    /// Where the first real token from `from` on ends the turn.
+    fn real_turn_end(&self, from: usize) -> Option<usize> {
+        let real = self.real.iter().map(|mark| mark.start);
+        real.filter(|at| *at >= from && *at < self.buffer.len())
+            .find(|at| {
+                let marker = super::markers::next(self.form, &self.buffer, *at);
+                marker.is_some_and(|marker| {
+                    marker.at == *at && marker.kind == super::markers::Kind::TurnEnd
+                })
+            })
+    }
+
     pub(super) fn end_thought(&mut self, thought: String, is_first: bool, pieces: &mut Vec<Piece>) {
         if !thought.is_empty() {
             pieces.push(Piece::Thought(thought));
@@ -176,8 +185,16 @@ impl Marked {
     /// The reply has ended in its first thought.
     pub(super) fn unfinished_thought(self, pair: Option<usize>, ending: &Ending) -> Vec<Piece> {
         let rest = self.rest();
+        let opening = self.opening(pair);
         let start = match self.thought.is_empty() {
-            true => inside(self.opening(pair), rest),
+            true => {
+                let begin = if rest.starts_with(opening) {
+                    opening.len()
+                } else {
+                    0
+                };
+                begin + inside(opening, &rest[begin..])
+            }
             false => 0,
         };
         let rest = rest[start.min(rest.len())..].trim_end();

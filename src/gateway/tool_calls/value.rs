@@ -367,7 +367,10 @@ impl<'a> Parser<'a> {
         let Some(next) = rest.bytes().next() else {
             return true;
         };
-        let behind = rest[1..].trim_start();
+        // Nothing but a comma or a bracket goes on.
+        let Some(behind) = rest.get(1..).map(str::trim_start) else {
+            return false;
+        };
         match inside {
             Inside::Nothing => false,
             Inside::Array => {
