@@ -28,6 +28,15 @@ const LINKED: &[&str] = &[
     "themes",
 ];
 
+/// The longest `.claude.json`, in bytes. It grows with the projects that were ever opened; older clients kept a history for each.
+const CLIENT_STATE: u64 = 64 << 20;
+
+/// What is read of the user's own `.claude.json`.
+#[derive(Deserialize)]
+struct OwnState {
+    theme: Option<String>,
+}
+
 /// What we did here the last time, in `cclocal.json`, so that only that is ever undone.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -58,7 +67,8 @@ pub fn begin_rehearsal(own: &Path, dir: &Path, folder: &Path) -> Result<()> {
         (own.join("settings.json"), dir.join("settings.json")),
         (record_path(own), record_path(dir)),
     ] {
-        fs_err::copy(from, to).context(Exit::Other, SAYING)?;
+        let bytes = files::read(&from, files::SETTINGS).context(Exit::Other, SAYING)?;
+        files::write_private(&to, &bytes).context(Exit::Other, SAYING)?;
     }
     let folder = folder.to_string_lossy();
     let state = json!({
@@ -82,12 +92,8 @@ fn refresh(host: &Host, dir: &Path) -> Result<()> {
 }
 
 fn lock(dir: &Path) -> std::io::Result<Flock<std::fs::File>> {
-    let file = fs_err::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(dir.join(".cclocal.lock"))?;
-    Flock::lock(file.into_parts().0, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    let file = files::open_lock(&dir.join(".cclocal.lock"), 0o600)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 fn record_path(dir: &Path) -> PathBuf {
@@ -96,7 +102,7 @@ fn record_path(dir: &Path) -> PathBuf {
 
 /// What cannot be read is as good as missing: then nothing counts as ours, and nothing is undone.
 fn read_record(dir: &Path) -> Record {
-    fs_err::read(record_path(dir))
+    files::read(&record_path(dir), files::SETTINGS)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default()
@@ -107,7 +113,7 @@ fn read_record(dir: &Path) -> Record {
 fn start_without_questions(host: &Host, dir: &Path) -> std::io::Result<()> {
     const KEY: &str = "hasCompletedOnboarding";
     let path = dir.join(".claude.json");
-    let state = match fs_err::read(&path) {
+    let state = match files::read(&path, CLIENT_STATE) {
         Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut fresh = Map::from_iter([(KEY.to_owned(), json!(true))]);
@@ -135,8 +141,8 @@ fn own_theme(host: &Host) -> Option<(String, Value)> {
     let path = settings_files::own_config_dir(host)
         .unwrap_or_else(|| host.home.clone())
         .join(".claude.json");
-    let state: Value = serde_json::from_slice(&fs_err::read(path).ok()?).ok()?;
-    Some(("theme".to_owned(), json!(state.get("theme")?.as_str()?)))
+    let state: OwnState = serde_json::from_slice(&files::read(&path, CLIENT_STATE).ok()?).ok()?;
+    Some(("theme".to_owned(), json!(state.theme?)))
 }
 
 /// Links the user's own content, and takes away the links of ours that lead nowhere now.
@@ -191,7 +197,7 @@ fn settings(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<()>
         .map(setting_keys::sanitized)
         .unwrap_or_default();
     let path = dir.join("settings.json");
-    let mine = match fs_err::read(&path) {
+    let mine = match files::read(&path, files::SETTINGS) {
         // What a session wrote is checked as well: it too may name another server by now.
         Ok(bytes) => serde_json::from_slice::<Value>(&bytes)
             .ok()
@@ -214,7 +220,7 @@ fn settings(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<()>
 /// What is there already is not written again.
 fn write_json(path: &Path, value: &Value) -> std::io::Result<()> {
     let text = format!("{value:#}\n");
-    if fs_err::read(path).is_ok_and(|there| there == text.as_bytes()) {
+    if files::read(path, text.len() as u64).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());
     }
     files::write_private(path, text.as_bytes())

@@ -129,7 +129,7 @@ fn project_folders(host: &Host) -> Vec<PathBuf> {
 
 /// In a worktree `.git` is a file that says `gitdir: MAIN/.git/worktrees/NAME`.
 fn main_worktree(git: &Path) -> Option<PathBuf> {
-    let text = fs_err::read_to_string(git).ok()?;
+    let text = crate::files::read_text(git, crate::files::ONE_LINE).ok()?;
     let folder = git
         .parent()?
         .join(text.trim().strip_prefix("gitdir:")?.trim());
@@ -156,7 +156,7 @@ fn drop_ins(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn read_file(host: &Host, source: Source, path: PathBuf) -> Option<SettingsFile> {
-    let content = match fs_err::read(&path) {
+    let content = match crate::files::read(&path, crate::files::SETTINGS) {
         Ok(bytes) => parse(&bytes),
         // A missing folder, or a file in a folder's place, is a settings file that does not exist.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
