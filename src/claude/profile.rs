@@ -9,8 +9,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::merge;
 use super::settings_files::{self, SettingsFile};
+use super::{json, merge};
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -112,9 +112,11 @@ fn read_record(dir: &Path) -> Record {
 /// among what it skips: that is asked once per folder, and the answer stays here. What the client wrote is never changed otherwise.
 fn start_without_questions(host: &Host, dir: &Path) -> std::io::Result<()> {
     const KEY: &str = "hasCompletedOnboarding";
+    /// Variables: older clients take them from here, before any settings.
+    const ENV: &str = "env";
     let path = dir.join(".claude.json");
     let state = match files::read(&path, CLIENT_STATE) {
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
+        Ok(bytes) => json::object(&bytes).ok().filter(|state| !state.is_empty()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut fresh = Map::from_iter([(KEY.to_owned(), json!(true))]);
             fresh.extend(own_theme(host));
@@ -123,9 +125,10 @@ fn start_without_questions(host: &Host, dir: &Path) -> std::io::Result<()> {
         Err(error) => return Err(error),
     };
     match state {
-        Some(Value::Object(state)) if state.get(KEY) == Some(&json!(true)) => Ok(()),
-        Some(Value::Object(mut state)) => {
+        Some(state) if state.get(KEY) == Some(&json!(true)) && !state.contains_key(ENV) => Ok(()),
+        Some(mut state) => {
             state.insert(KEY.to_owned(), json!(true));
+            state.shift_remove(ENV);
             write_json(&path, &Value::Object(state))
         }
         // Cut short, by a full disk say. The client would start over with it, and ask for a login.
@@ -188,33 +191,40 @@ fn symlink(target: &Path, place: &Path) -> std::io::Result<()> {
     fs_err::rename(&fresh, place)
 }
 
-/// The profile's `settings.json`: the user's own settings without what a local session does not take, joined with what was changed in
-/// earlier local sessions. It has the rank of user settings, so the project's still stand above it.
+/// The settings that local sessions run with: those of [`merged`], or none where they cannot be read.
+pub fn own_settings(host: &Host, dir: &Path) -> Map<String, Value> {
+    let mut record = read_record(dir);
+    merged(host, dir, &mut record).unwrap_or_default()
+}
+
+/// Writes the profile's `settings.json`. It has the rank of user settings, so the project's still stand above it.
 fn settings(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<()> {
+    let merged = merged(host, dir, record)?;
+    write_json(&dir.join("settings.json"), &Value::Object(merged))
+}
+
+/// The user's own settings without what a local session does not take, joined with what was changed in earlier local sessions.
+fn merged(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<Map<String, Value>> {
     let own = settings_files::read_user(host)
         .as_ref()
         .and_then(SettingsFile::settings)
         .map(setting_keys::sanitized)
         .unwrap_or_default();
-    let path = dir.join("settings.json");
-    let mine = match files::read(&path, files::SETTINGS) {
+    let (mine, base) = match files::read(&dir.join("settings.json"), files::SETTINGS) {
         // What a session wrote is checked as well: it too may name another server by now.
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes)
-            .ok()
-            .and_then(|value| value.as_object().map(setting_keys::sanitized))
-            .unwrap_or_default(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Map::new(),
+        Ok(bytes) => {
+            let mine = json::object(&bytes).map(|mine| setting_keys::sanitized(&mine));
+            (
+                mine.unwrap_or_default(),
+                std::mem::take(&mut record.settings),
+            )
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => (Map::new(), Map::new()),
         Err(error) => return Err(error),
     };
-    let base = if path.exists() {
-        std::mem::take(&mut record.settings)
-    } else {
-        Map::new()
-    };
     let merged = merge::three_way(&base, &mine, &own);
-    write_json(&path, &Value::Object(merged))?;
     record.settings = own;
-    Ok(())
+    Ok(merged)
 }
 
 /// What is there already is not written again.

@@ -138,6 +138,7 @@ impl Demo<'_> {
         let granted = &lease.granted;
         let client = Client {
             args: &args,
+            unknown_options: false,
             settings: &settings,
             port: granted.port,
             token: Secret::new(granted.token.clone()),
