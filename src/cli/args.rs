@@ -107,6 +107,9 @@ pub struct ConnectArgs {
     /// Taken only to say where it belongs.
     #[arg(hide = true)]
     pub url: Option<String>,
+    /// Pass options of Claude Code on that this version of cclocal does not know, and so cannot keep on this machine
+    #[arg(long)]
+    pub allow_unknown_claude_options: bool,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,
@@ -228,6 +231,9 @@ pub struct LaunchArgs {
     /// With --dry-run: as JSON
     #[arg(long, requires = "dry_run")]
     pub json: bool,
+    /// Pass options of Claude Code on that this version of cclocal does not know, and so cannot keep on this machine
+    #[arg(long)]
+    pub allow_unknown_claude_options: bool,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,

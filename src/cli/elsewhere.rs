@@ -61,11 +61,13 @@ pub fn run(
         claude: &claude,
         asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
         args: &launch.claude_args,
+        unknown_options: launch.allow_unknown_claude_options,
     };
     // What Claude Code may not be given is refused before anything is sent.
     let settings = Folder::planned_settings(&paths);
     let client = Client {
         args: &launch.claude_args,
+        unknown_options: launch.allow_unknown_claude_options,
         ..planned(&elsewhere, &settings)
     };
     let features = prepare::assumed_features(&paths, Some(&claude));
@@ -84,6 +86,7 @@ pub fn run(
 fn planned<'a>(elsewhere: &Elsewhere<'a>, settings: &'a std::path::Path) -> Client<'a> {
     Client {
         args: &[],
+        unknown_options: false,
         settings,
         port: 0,
         token: Secret::new("<token>"),
@@ -140,6 +143,7 @@ fn show(
     let settings = Folder::planned_settings(paths);
     let client = Client {
         args: &launch.claude_args,
+        unknown_options: launch.allow_unknown_claude_options,
         output_tokens: window.output_tokens,
         ..planned(elsewhere, &settings)
     };

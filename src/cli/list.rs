@@ -88,7 +88,7 @@ pub fn text(
 
 /// What a model gets on this machine.
 pub fn room(model: &Model, here: &Here) -> Room {
-    here.room(&model.id, model.complete.then_some(model.bytes))
+    here.room(&model.id, model.complete.then_some(model.whole()))
 }
 
 /// That in words, if it is known and the model is there to be started.
@@ -120,6 +120,9 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     }
     if !model.stored.is_empty() {
         said.push(format!("{} shared", ui::bytes(model.stored_bytes())));
+    }
+    if model.elsewhere > 0 && model.link.is_none() {
+        said.push("files elsewhere".into());
     }
     if let Some(record) = user(model, running) {
         said.push(format!("in use on port {}", record.port));

@@ -1,12 +1,12 @@
 //! `cclocal logs`: the engine's log.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
-use fs_err::File;
-
 use super::args::LogsArgs;
 use crate::error::{Context, Error, Exit, Result};
+use crate::files;
 use crate::host::Host;
 use crate::paths::Paths;
 use crate::supervisor::find;
@@ -35,7 +35,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
         // The log of the last one is what one looks for when it is gone.
         None => engine_log(&paths, args.port.unwrap_or(USUAL_PORT)),
     };
-    let mut file = File::open(&path).map_err(|error| {
+    let mut file = files::open(&path).map_err(|error| {
         Error::other("there is no log")
             .cause(error)
             .hint("an engine writes one when it is started; `cclocal status` shows what runs")
@@ -53,7 +53,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
         }
         std::thread::sleep(INTERVAL);
         // A new engine begins a new log at the same place.
-        if let Ok(named) = File::open(&path)
+        if let Ok(named) = files::open(&path)
             && !same(&file, &named)
         {
             file = named;

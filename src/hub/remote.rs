@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::catalog::template::{self, Traits};
+use crate::files;
 use crate::host::Host;
 
 /// How long the hub may take. Its answer is welcome, but a launch goes on without it.
@@ -166,7 +167,7 @@ fn token(host: &Host) -> Option<String> {
     let set = host.var("HF_TOKEN").or(host.var("HUGGING_FACE_HUB_TOKEN"));
     let token = match set {
         Some(token) => token.to_owned(),
-        None => fs_err::read_to_string(token_file(host)).ok()?,
+        None => files::read_text(&token_file(host), files::ONE_LINE).ok()?,
     };
     let token = token.trim();
     (!token.is_empty()).then(|| token.to_owned())

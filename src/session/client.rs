@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::claude::profile;
+use crate::claude::{hooks_plugin, profile};
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -17,7 +17,7 @@ pub enum Output {
     Files(std::fs::File, std::fs::File),
 }
 
-/// Writes what Claude Code reads (its profile, its settings) and makes the command.
+/// Writes what Claude Code reads (its profile, its settings, its hooks) and makes the command.
 pub fn command(
     host: &Host,
     program: &Path,
@@ -34,6 +34,11 @@ pub fn command(
             "Claude Code's settings cannot be written to {}",
             host.tilde(settings_path)
         ),
+    )?;
+    let hooks = hooks_plugin::folder(settings_path);
+    hooks_plugin::write(&hooks, &plan.hooks).context(
+        Exit::Other,
+        format!("your hooks cannot be written to {}", host.tilde(&hooks)),
     )?;
     let mut command = Command::new(program);
     command

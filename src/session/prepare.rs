@@ -7,6 +7,7 @@ pub use super::request::{DEFAULT_OUTPUT_TOKENS, Request, learn, model};
 use super::window::{self, Instead};
 use crate::catalog::{Model, Source};
 use crate::claude::features;
+use crate::claude::profile;
 use crate::claude::settings_files;
 use crate::engine::device;
 use crate::engine::executable::Executable;
@@ -238,6 +239,8 @@ pub fn prepare(
 pub struct Client<'a> {
     /// What follows `--` on the command line.
     pub args: &'a [OsString],
+    /// Whether options that are not known are passed on.
+    pub unknown_options: bool,
     /// Where its settings will be written.
     pub settings: &'a Path,
     /// The gateway's port on 127.0.0.1.
@@ -267,9 +270,10 @@ pub fn plan_client(
     features: &Features,
 ) -> Result<ClaudePlan> {
     let settings_files = settings_files::read(host, os == Os::Macos)?;
+    let profile_dir = paths.claude_profile();
     plan_claude::plan(&plan_claude::Inputs {
         host,
-        profile_dir: &paths.claude_profile(),
+        profile_dir: &profile_dir,
         settings_path: client.settings,
         base_url: format!("http://127.0.0.1:{}", client.port),
         token: client.token.clone(),
@@ -277,6 +281,8 @@ pub fn plan_client(
         context_window: client.context_window,
         output_tokens: client.output_tokens,
         user_args: client.args,
+        unknown_options: client.unknown_options,
+        own_settings: &profile::own_settings(host, &profile_dir),
         settings_files: &settings_files,
         features,
     })

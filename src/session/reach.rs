@@ -323,13 +323,7 @@ pub fn words(status: &Status) -> String {
 fn lock(reach: &Reach) -> Result<Flock<File>> {
     let folder = &reach.paths.state;
     files::private_folder(folder)
-        .and_then(|()| {
-            File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(folder.join("start.lock"))
-        })
+        .and_then(|()| files::open_lock(&folder.join("start.lock"), 0o600))
         .and_then(|file| {
             Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
         })

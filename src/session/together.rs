@@ -34,6 +34,8 @@ pub struct Session<'a> {
     pub asked: &'a Asked,
     /// What follows `--` on the command line.
     pub args: &'a [OsString],
+    /// Whether options that are not known are passed on.
+    pub unknown_options: bool,
 }
 
 /// The gateway that Claude Code is pointed at, and what it serves.
@@ -55,6 +57,7 @@ impl Endpoint<'_> {
     pub(super) fn client<'b>(&'b self, args: &'b [OsString], settings: &'b Path) -> Client<'b> {
         Client {
             args,
+            unknown_options: false,
             settings,
             port: self.port,
             token: self.token.clone(),
@@ -145,7 +148,10 @@ fn plan(
     features: &Features,
 ) -> Result<ClaudePlan> {
     let settings = folder.settings();
-    let client = endpoint.client(session.args, &settings);
+    let client = Client {
+        unknown_options: session.unknown_options,
+        ..endpoint.client(session.args, &settings)
+    };
     prepare::plan_client(session.host, session.paths, session.os, &client, features)
 }
 

@@ -23,6 +23,9 @@ const LOCK: &str = "lock";
 const KEY: &str = "key";
 const RECORD: &str = "record.json";
 
+/// In a folder of this user alone.
+const LOCK_MODE: u32 = 0o600;
+
 /// The port where none is asked for.
 pub const USUAL_PORT: u16 = 8000;
 /// How many ports above the usual one are tried.
@@ -81,7 +84,7 @@ pub fn sweep_after(paths: &Paths, port: u16) {
 /// Removes what a killed supervisor left at this port. One that runs holds its lock, and is left alone.
 pub fn sweep(paths: &Paths, port: u16) {
     let folder = folder(paths, port);
-    if let Ok(file) = File::open(folder.join(LOCK))
+    if let Ok(file) = files::open(&folder.join(LOCK))
         && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
     {
         clear(&folder);
@@ -198,12 +201,7 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     let path = folder.join(LOCK);
     for _ in 0..LOCK_TRIES {
         files::private_folder(folder)?;
-        let file = match File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-        {
+        let file = match files::open_lock(&path, LOCK_MODE) {
             // The one before was just removing its folder.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             file => file?,
@@ -225,9 +223,9 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
 }
 
 fn ours(folder: &Path, port: u16) -> Error {
-    let record = std::fs::read_to_string(folder.join(RECORD))
+    let record = files::read(&folder.join(RECORD), files::OWN_RECORD)
         .ok()
-        .and_then(|text| serde_json::from_str::<Record>(&text).ok());
+        .and_then(|text| serde_json::from_slice::<Record>(&text).ok());
     let cause = match record {
         Some(record) => format!(
             "cclocal (process {}) serves {} there",
