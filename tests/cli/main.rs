@@ -15,6 +15,7 @@ mod memory;
 mod memory_plan;
 mod models;
 mod models_page;
+mod odd_files;
 mod patches;
 mod pdf;
 mod preflight;
