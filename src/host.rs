@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::visible::visible;
 
 /// The surroundings of one run. Everything that decides reads from here, never from the process itself.
 #[derive(Debug, Clone)]
@@ -81,11 +82,12 @@ impl Host {
 
     /// The path with home written as `~`, for people to read.
     pub fn tilde(&self, path: &Path) -> String {
-        match path.strip_prefix(&self.home) {
+        let path = match path.strip_prefix(&self.home) {
             Ok(rest) if rest.as_os_str().is_empty() => "~".into(),
             Ok(rest) => format!("~/{}", rest.display()),
             Err(_) => path.display().to_string(),
-        }
+        };
+        visible(&path).into_owned()
     }
 
     /// A host for tests: the given home and working directory, no terminal, and only these variables.

@@ -16,6 +16,7 @@ mod memory_plan;
 mod models;
 mod models_page;
 mod odd_files;
+mod odd_names;
 mod patches;
 mod pdf;
 mod preflight;
