@@ -29,4 +29,5 @@ mod signals;
 mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;
+mod surroundings;
 mod web_search;
