@@ -38,8 +38,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
             .map_err(|error| named(path, error.kind(), &error))?;
     }
     if length > limit || bytes.len() as u64 > limit {
-        let what = format!("it is longer than {limit} bytes");
-        return Err(named(path, ErrorKind::FileTooLarge, &what));
+        return Err(too_long(path, limit));
     }
     Ok(bytes)
 }
@@ -94,6 +93,12 @@ fn open_with(path: &Path, options: &mut OpenOptions, more: OFlag) -> Result<File
         .map_err(|error| named(path, error.kind(), &error))?;
     is_file(path, &file.metadata()?)?;
     Ok(file)
+}
+
+/// The error for a file that is longer than that.
+pub fn too_long(path: &Path, limit: u64) -> Error {
+    let what = format!("it is longer than {limit} bytes");
+    named(path, ErrorKind::FileTooLarge, &what)
 }
 
 fn is_file(path: &Path, data: &Metadata) -> Result<()> {

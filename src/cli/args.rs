@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::plan::engine::MAX_OUTPUT_TOKENS;
 
 /// The longest time for which an engine is kept without a session, in seconds: a day.
-pub const LONGEST_LINGER: u64 = 86_400;
+pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
 
 /// The smallest window that can be asked for, in tokens: less holds no session (see `memory::smallest_window`).
 const SMALLEST_WINDOW: u64 = 24_576;

@@ -31,6 +31,7 @@ use crate::session::{choose, preflight};
 use crate::supervisor::find::{self, Wanted};
 use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
     let choice = args.model.choice(host)?;
@@ -126,12 +127,11 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
     };
     let mut report = report(host, &prepared, &planned, &plan, &engine, &claude);
     report["web_search"] = web_search::report(searches);
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+    if args.json {
+        ui.json(&report);
     } else {
-        text(host, &prepared, &plan, &report)
-    };
-    ui.data(&text);
+        ui.data(&text(host, &prepared, &plan, &report));
+    }
     Ok(())
 }
 
@@ -273,7 +273,7 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
         ),
         Cached::Complete { bytes, .. } => format!("{} on this disk, complete", ui::bytes(*bytes)),
     };
-    let _ = writeln!(out, "model    {} ({source})", model.name);
+    let _ = writeln!(out, "model    {} ({source})", visible(&model.name));
     let _ = writeln!(out, "         {cached}");
     if let Some(note) = &model.note {
         let _ = writeln!(out, "         {note}");
@@ -314,7 +314,7 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
     part(&mut out, report, "claude");
     rest_of_claude(&mut out, host, plan, report);
     for notice in &prepared.notices {
-        let _ = writeln!(out, "\nnote: {notice}");
+        let _ = writeln!(out, "\nnote: {}", visible(notice));
     }
     out
 }

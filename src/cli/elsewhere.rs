@@ -21,6 +21,7 @@ use crate::session::elsewhere::{self, Elsewhere, token, window};
 use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client};
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 /// Returns the status to exit with.
 pub fn run(
@@ -174,9 +175,11 @@ fn show(
         "web_search": web_search::report(elsewhere.web_search),
         "notices": notices,
     });
-    let text = if launch.json {
-        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
-    } else {
+    if launch.json {
+        ui.json(&report);
+        return Ok(());
+    }
+    let text = {
         let mut out = String::new();
         let model = elsewhere.model.unwrap_or("the only one that it serves");
         let _ = writeln!(
@@ -196,7 +199,7 @@ fn show(
         dry_run::part(&mut out, &report, "claude");
         dry_run::rest_of_claude(&mut out, host, &plan, &report);
         for notice in &notices {
-            let _ = writeln!(out, "\nnote: {notice}");
+            let _ = writeln!(out, "\nnote: {}", visible(notice));
         }
         out
     };

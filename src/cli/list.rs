@@ -1,6 +1,6 @@
 //! `cclocal list`: the models in the hub cache.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::ListArgs;
 use super::here::Here;
@@ -15,6 +15,7 @@ use crate::paths::Paths;
 use crate::supervisor::find;
 use crate::supervisor::protocol::Status;
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
@@ -22,7 +23,7 @@ pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let running = find::statuses(&paths);
     let here = Here::find(host, &paths);
     if args.json {
-        ui.data(&(json(&paths, &models, &running, &here) + "\n"));
+        ui.json(&json(&paths, &models, &running, &here));
     } else {
         ui.data(&text(host, &paths, &models, &running, &here));
     }
@@ -66,14 +67,16 @@ pub fn text(
     if models.is_empty() {
         return format!("No models in {folder}.\n");
     }
-    let width = models.iter().map(|model| model.id.len()).max().unwrap_or(0);
+    let name_width = |model: &Model| console::measure_text_width(&visible(&model.id));
+    let width = models.iter().map(name_width).max().unwrap_or(0);
     let mut text = String::new();
     for model in models {
+        let name = visible(&model.id);
         let line = format!(
-            "{:<width$}  {:>8}  {}",
-            model.id,
+            "{}  {:>8}  {}",
+            console::pad_str(&name, width, console::Alignment::Left, None),
             ui::bytes(model.bytes),
-            remarks(model, running, room(model, here))
+            visible(&remarks(model, running, room(model, here)))
         );
         text += line.trim_end();
         text.push('\n');
@@ -133,7 +136,7 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> String {
+fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Value {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {
@@ -150,10 +153,9 @@ fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Str
             })
         })
         .collect();
-    let report = json!({
+    json!({
         "cache": paths.hub,
         "models": listed,
         "total_bytes": scan::total(models),
-    });
-    serde_json::to_string_pretty(&report).unwrap_or_default()
+    })
 }

@@ -45,7 +45,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
     loop {
         let read = file.read(&mut block).context(Exit::Other, unreadable())?;
         if read > 0 {
-            ui.data(&String::from_utf8_lossy(&block[..read]));
+            show(host, ui, &block[..read]);
             continue;
         }
         if !args.follow {
@@ -59,6 +59,25 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
             file = named;
             file.seek(SeekFrom::Start(0))
                 .context(Exit::Other, unreadable())?;
+        }
+    }
+}
+
+/// Shows a part of the log: as it is, but on a terminal without what that would obey. The log has words of the model and of its prompts in it.
+fn show(host: &Host, ui: &Ui, bytes: &[u8]) {
+    if !host.stdout_tty {
+        return ui.bytes(bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let text = console::strip_ansi_codes(&text).replace('\t', "    ");
+    for part in text.split_inclusive('\r') {
+        // What is painted over begins its line anew.
+        match part.strip_suffix('\r') {
+            Some(part) => {
+                ui.data(part);
+                ui.bytes(b"\r");
+            }
+            None => ui.data(part),
         }
     }
 }

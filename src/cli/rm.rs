@@ -12,6 +12,7 @@ use crate::session::reach;
 use crate::supervisor::find;
 use crate::supervisor::protocol::Status;
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 /// Returns the status to exit with.
 pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
@@ -42,7 +43,11 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
                 .hint("add --yes to remove without a question"));
         }
         for model in &chosen {
-            ui.say(&format!("  {}  {}", model.id, ui::bytes(model.bytes)));
+            ui.say(&format!(
+                "  {}  {}",
+                visible(&model.id),
+                ui::bytes(model.bytes)
+            ));
         }
         if !ui.confirm_loss(&format!("Remove {}?", ui::bytes(total))) {
             ui.say("Nothing was removed.");

@@ -38,6 +38,8 @@ def main():
     sys.argv = [script, *arguments]
 
     resume_downloads()
+    # Before those that read what was downloaded.
+    check_model_files()
     stream_raw()
     write_history()
     count_prompts()

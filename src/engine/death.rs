@@ -137,6 +137,9 @@ const REASONS: &[Reason] = &[
             "failed to parse tokenizer",
             "[load_safetensors]",
             "header too large",
+            // `engine/files.py`.
+            "is no regular file",
+            "is longer than",
         ],
         exit: Exit::Engine,
         cause: "a file of the model is damaged or missing",

@@ -18,10 +18,11 @@ use crate::process::Child;
 use crate::secret::Secret;
 
 /// The Python that starts the engine. It ties the engine's life to ours, lets downloads be resumed, streams replies exactly as they were generated,
-/// counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, and keeps it from computing again what it, or an
-/// engine before it, has computed.
+/// counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it from computing again what it, or an
+/// engine before it, has computed, and lets it read nothing but files.
 const BOOTSTRAP: &str = concat!(
     include_str!("patches.py"),
+    include_str!("files.py"),
     include_str!("resume.py"),
     include_str!("raw.py"),
     include_str!("history.py"),

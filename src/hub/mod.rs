@@ -10,6 +10,7 @@ pub mod store;
 pub mod watch;
 
 use std::collections::{BTreeSet, HashSet};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -100,6 +101,61 @@ pub fn settled_files(hub: &Path, id: &str) -> Option<Vec<String>> {
     let snapshot = snapshot(&folder)?;
     let unfinished = Blobs::of(&folder, Store::of(hub).as_ref()).unfinished;
     (!unfinished).then(|| files::names(&snapshot))
+}
+
+/// The longest file of a model that holds no weights, in bytes. The longest tokenizers take 40 MB.
+const LONGEST_TEXT: u64 = 256 << 20;
+
+/// The names of what an engine reads whole, and of weights, which may have any length. Other files of a folder concern nobody.
+const TEXTS: &[&str] = &[
+    ".json",
+    ".jinja",
+    ".txt",
+    ".model",
+    ".tiktoken",
+    ".jsonl",
+    ".py",
+];
+const WEIGHTS: &[&str] = &[".safetensors", ".npz"];
+
+/// Errors: something in a model's folder is no file, or has a length that nobody reads, so that no engine is to be started with it.
+pub fn check_files(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        if !ends(TEXTS) && !ends(WEIGHTS) {
+            continue;
+        }
+        let is_folder = || std::fs::metadata(&path).is_ok_and(|data| data.is_dir());
+        let file = match files::open(&path) {
+            Ok(file) => file,
+            // A link that leads nowhere is one that is still to be downloaded.
+            Err(error) if error.kind() == ErrorKind::NotFound || is_folder() => continue,
+            Err(error) => return Err(error),
+        };
+        let limit = match name.as_ref() {
+            "config.json" => files::MODEL_CONFIG,
+            _ if ends(TEXTS) => LONGEST_TEXT,
+            _ => u64::MAX,
+        };
+        if file.metadata()?.len() > limit {
+            return Err(files::too_long(&path, limit));
+        }
+    }
+    Ok(())
+}
+
+/// The same for a model of the cache, of which nothing need be there.
+pub fn check_cached_files(hub: &Path, id: &str) -> std::io::Result<()> {
+    let folder = model_folder(hub, id);
+    match files::read(&folder.join("refs/main"), files::ONE_LINE) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    snapshot(&folder).map_or(Ok(()), |snapshot| check_files(&snapshot))
 }
 
 /// Bytes of a model folder outside the cache, links followed.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::claude::{hooks_plugin, profile};
+use crate::env_vars;
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -15,6 +16,12 @@ pub enum Output {
     Inherited,
     /// To these files: standard output and standard error.
     Files(std::fs::File, std::fs::File),
+}
+
+/// The user's options of Node.js for Claude Code, if they have a debugger in them, with which it would end without a word.
+pub(super) fn options_without_debugger(host: &Host) -> Option<String> {
+    host.var(env_vars::NODE_OPTIONS)
+        .and_then(env_vars::without_debugger)
 }
 
 /// Writes what Claude Code reads (its profile, its settings, its hooks) and makes the command.
@@ -50,6 +57,9 @@ pub fn command(
         command.env_remove(name);
     }
     command.envs(&plan.set);
+    if let Some(options) = options_without_debugger(host) {
+        command.env(env_vars::NODE_OPTIONS, options);
+    }
     if let Output::Files(stdout, stderr) = output {
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     }

@@ -1,8 +1,10 @@
 //! Finds out all that a plan needs (what is installed, cached, free) and makes the plan. Starts nothing that stays.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::client;
 pub use super::request::{DEFAULT_OUTPUT_TOKENS, Request, learn, model};
 use super::window::{self, Instead};
 use crate::catalog::{Model, Source};
@@ -65,6 +67,7 @@ impl Prepared {
                 .map_or(0, |plan| plan.kept_bytes_per_token),
             memory_limit: self.memory.budget(),
             model: self.model,
+            hub_tokens: BTreeMap::new(),
             log: None,
         }
     }
@@ -271,7 +274,7 @@ pub fn plan_client(
 ) -> Result<ClaudePlan> {
     let settings_files = settings_files::read(host, os == Os::Macos)?;
     let profile_dir = paths.claude_profile();
-    plan_claude::plan(&plan_claude::Inputs {
+    let mut plan = plan_claude::plan(&plan_claude::Inputs {
         host,
         profile_dir: &profile_dir,
         settings_path: client.settings,
@@ -285,7 +288,11 @@ pub fn plan_client(
         own_settings: &profile::own_settings(host, &profile_dir),
         settings_files: &settings_files,
         features,
-    })
+    })?;
+    if client::options_without_debugger(host).is_some() {
+        plan.notices.push("Claude Code ends at once where NODE_OPTIONS attaches a debugger: in this session those options are left out of it".into());
+    }
+    Ok(plan)
 }
 
 /// Whether a person will talk with Claude Code, rather than a script.

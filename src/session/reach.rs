@@ -183,7 +183,7 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
     let others: u64 = running
         .iter()
         .map(|status| claim(platform.os, status))
-        .sum();
+        .fold(0, u64::saturating_add);
     measured.memory.with_others(others);
     if let Some(Err(refusal)) = measured.memory.planned()
         && !refusal.is_of_memory()
@@ -231,7 +231,7 @@ fn claim(os: Os, status: &Status) -> u64 {
 
 /// The same, with what it has taken already.
 fn whole_claim(status: &Status) -> u64 {
-    let guess = status.weights.unwrap_or(0) + AMPLE_HEADROOM;
+    let guess = status.weights.unwrap_or(0).saturating_add(AMPLE_HEADROOM);
     status.claim.unwrap_or(guess)
 }
 
@@ -270,8 +270,8 @@ fn would_help<'a>(figures: &Figures, ended: impl Iterator<Item = &'a Status>) ->
     let (Some(now), Some(budget)) = (figures.planned(), figures.budget()) else {
         return matches!(figures.fit(), Fit::Tight(_) | Fit::TooBig(_));
     };
-    let freed: u64 = ended.map(whole_claim).sum();
-    let then = figures.planned_on(budget + freed);
+    let freed = ended.map(whole_claim).fold(0, u64::saturating_add);
+    let then = figures.planned_on(budget.saturating_add(freed));
     choices::is_short(&now) && then.is_some_and(|then| choices::is_worth_asking(&now, &then))
 }
 

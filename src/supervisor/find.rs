@@ -9,6 +9,7 @@ use super::protocol::{Ask, PROTOCOL, PhaseName, Status, Tell};
 use super::{record, socket};
 use crate::catalog::{EngineProfile, Source};
 use crate::error::{Error, Exit, Result};
+use crate::machine::network;
 use crate::paths::Paths;
 
 /// How long an engine may take to be gone: its time of grace, and what the supervisor itself needs.
@@ -92,7 +93,8 @@ pub struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether this engine is what is wanted.
     pub fn is(&self, status: &Status) -> bool {
-        status.source == *self.source
+        network::is_shared(status.network)
+            && status.source == *self.source
             && status.profile == self.profile
             && status.thinking == self.thinking
             && status.engine == self.engine

@@ -1,6 +1,7 @@
 //! A port that is a supervisor's for the length of its life: nobody else listens on it, and no other cclocal is about to.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -143,8 +144,11 @@ impl Reservation {
         // Left by one that was killed.
         let _ = std::fs::remove_file(reservation.socket());
         match listen(port) {
-            Some(listener) => Ok((reservation, listener)),
-            None => Err(taken(host, port)),
+            Ok(listener) => Ok((reservation, listener)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(reserved(port, &error))
+            }
+            Err(_) => Err(taken(host, port)),
         }
     }
 
@@ -188,13 +192,13 @@ fn clear(folder: &Path) {
 }
 
 /// Listens on 127.0.0.1, if this would be the one that answers there.
-fn listen(port: u16) -> Option<TcpListener> {
+fn listen(port: u16) -> std::io::Result<TcpListener> {
     // Where another program listens on all addresses, macOS still lets one bind to 127.0.0.1: so binding alone does not tell.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok() {
-        return None;
+        return Err(ErrorKind::AddrInUse.into());
     }
-    TcpListener::bind(address).ok()
+    TcpListener::bind(address)
 }
 
 fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
@@ -203,7 +207,7 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
         files::private_folder(folder)?;
         let file = match files::open_lock(&path, LOCK_MODE) {
             // The one before was just removing its folder.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
             file => file?,
         };
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -244,6 +248,15 @@ fn ours(folder: &Path, port: u16) -> Error {
         }
         None => format!("end the other: cclocal stop --port {port}"),
     })
+}
+
+/// The error for a port that is kept for the administrator.
+fn reserved(port: u16, error: &std::io::Error) -> Error {
+    Error::usage(format!("port {port} needs root"))
+        .cause(format!(
+            "the system keeps the first ports, mostly up to 1023, for the administrator ({error})"
+        ))
+        .hint(format!("take another port: --port {USUAL_PORT}"))
 }
 
 fn taken(host: &Host, port: u16) -> Error {

@@ -35,7 +35,7 @@ pub fn start(host: &Host, spec: &Spec) -> Result<u16> {
         .arg("supervisor")
         .current_dir("/")
         .env_clear()
-        // None of the user's keys: it needs no more than the engine and our own settings.
+        // None of the user's keys: it needs no more than the engine and our own settings. The hub's token comes through the pipe.
         .envs(env_vars::supervisor_env(host))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -43,7 +43,11 @@ pub fn start(host: &Host, spec: &Spec) -> Result<u16> {
         .spawn()
         .context(Exit::Other, failed)?;
     if let Some(mut pipe) = child.stdin.take() {
-        let text = serde_json::to_string(spec).unwrap_or_default();
+        let mut spec = spec.clone();
+        if !spec.complete {
+            spec.hub_tokens = env_vars::hub_tokens(host);
+        }
+        let text = serde_json::to_string(&spec).unwrap_or_default();
         // If it is gone already, its silence is noticed below.
         let _ = pipe.write_all(text.as_bytes());
     }

@@ -15,6 +15,8 @@ mod memory;
 mod memory_plan;
 mod models;
 mod models_page;
+mod odd_files;
+mod odd_names;
 mod patches;
 mod pdf;
 mod preflight;
@@ -27,4 +29,5 @@ mod signals;
 mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;
+mod surroundings;
 mod web_search;

@@ -329,7 +329,8 @@ impl<'a> Owner<'a> {
             Action::SayEnding => self.tell_all(&Tell::Ending),
             Action::Pause(pause) => self.pause_over = Some(tokio::time::Instant::now() + pause),
             Action::Linger(linger) => {
-                self.linger_over = Some(tokio::time::Instant::now() + linger);
+                let until = tokio::time::Instant::now().checked_add(linger);
+                self.linger_over = until;
             }
             Action::Exit => self.done = true,
         }

@@ -2,6 +2,7 @@
 
 use super::Owner;
 use crate::engine::server::Server;
+use crate::machine::network;
 use crate::supervisor::process::engine_log;
 use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status};
 use crate::supervisor::state::Phase;
@@ -54,6 +55,7 @@ impl Owner<'_> {
             figures: self.figures.total(),
             log: (self.spec.log.clone())
                 .unwrap_or_else(|| engine_log(self.paths, self.reservation.port)),
+            network: network::own(),
         }
     }
 }
