@@ -4,22 +4,19 @@ use serde_json::json;
 
 use super::args::ListArgs;
 use super::here::Here;
-use crate::catalog::Source;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
-use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::paths::Paths;
-use crate::supervisor::find;
-use crate::supervisor::protocol::Status;
+use crate::supervisor::find::{self, Running};
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
     let models = models(host, &paths)?;
-    let running = find::statuses(&paths);
+    let running = find::running(&paths);
     let here = Here::find(host, &paths);
     if args.json {
         ui.data(&(json(&paths, &models, &running, &here) + "\n"));
@@ -44,14 +41,8 @@ pub fn flag(model: &Model) -> Option<String> {
 }
 
 /// The engine that is served from it, by its id or by a folder of the cache.
-pub fn user<'a>(model: &Model, running: &'a [Status]) -> Option<&'a Status> {
-    running.iter().find(|status| {
-        let served = match &status.source {
-            Source::Hub(id) => id.clone(),
-            Source::Folder(folder) => folder.display().to_string(),
-        };
-        remove::serves(&served, model)
-    })
+pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
+    running.iter().find(|running| running.serves(model))
 }
 
 /// The list for people.
@@ -59,7 +50,7 @@ pub fn text(
     host: &Host,
     paths: &Paths,
     models: &[Model],
-    running: &[Status],
+    running: &[Running],
     here: &Here,
 ) -> String {
     let folder = host.tilde(&paths.hub);
@@ -112,7 +103,7 @@ fn context(room: Room) -> Option<String> {
 }
 
 /// What there is to say of a model beside its size.
-pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
+pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     said.extend(context(room));
     if !model.complete {
@@ -121,8 +112,8 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     if !model.stored.is_empty() {
         said.push(format!("{} shared", ui::bytes(model.stored_bytes())));
     }
-    if let Some(record) = user(model, running) {
-        said.push(format!("in use on port {}", record.port));
+    if let Some(user) = user(model, running) {
+        said.push(format!("in use on port {}", user.port()));
     }
     if let Some(link) = &model.link {
         said.push(format!("link to {}", link.display()));
@@ -130,7 +121,7 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> String {
+fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> String {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {
@@ -142,7 +133,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Str
                 "flag": flag(model),
                 "context_window": room(model, here).window(),
                 "context_window_raised": room(model, here).raised(),
-                "in_use": user(model, running).map(|record| json!({ "pid": record.pid, "port": record.port })),
+                "in_use": user(model, running).map(|user| json!({ "pid": user.pid(), "port": user.port() })),
                 "path": model.folder,
             })
         })

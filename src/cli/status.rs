@@ -24,7 +24,14 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
                     port,
                     version,
                     used,
+                    ..
                 } => json!({"port": port, "version": version, "used": used}),
+                Running::Silent(holder) => json!({
+                    "port": holder.port,
+                    "pid": holder.pid,
+                    "phase": "silent",
+                    "source": holder.source(),
+                }),
             })
             .collect();
         ui.data(&(serde_json::to_string_pretty(&all).unwrap_or_default() + "\n"));
@@ -40,9 +47,15 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
                 port,
                 version,
                 used,
+                ..
             } => format!(
                 "an engine of another version of cclocal ({version}) on port {port}, {}\n",
                 if *used { "used" } else { "not used" }
+            ),
+            Running::Silent(holder) => format!(
+                "{}  not answering\n  hint      {}\n",
+                holder.words(),
+                holder.hint()
             ),
         });
     }
