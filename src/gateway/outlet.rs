@@ -417,6 +417,33 @@ mod tests {
         drop(reply);
     }
 
+    #[tokio::test]
+    async fn what_is_held_is_looked_at_once_and_sent_whole() {
+        let (mut outlet, reply) = pair();
+        for part in [
+            "event: message_st",
+            "art\ndata: {}\n\n",
+            "event: pi",
+            "ng\n",
+            "data: {}\n\nevent: content_block_d",
+        ] {
+            outlet.send(part.into()).expect("held");
+            assert!(!outlet.begun());
+        }
+        outlet.send("elta\ndata: {}\n\n".into()).expect("sent");
+        assert!(outlet.begun());
+        let body = begin(reply).await.body(idle());
+        let mut body = std::pin::pin!(body);
+        let ping = "event: ping\ndata: {}\n\n";
+        assert_eq!(text(body.next().await), format!("{START}{ping}{TEXT}"));
+        // Another engine begins anew.
+        let (mut outlet, _reply) = pair();
+        outlet.send(START.into()).expect("held");
+        outlet.forget();
+        outlet.send(TEXT.into()).expect("sent");
+        assert!(outlet.begun());
+    }
+
     #[test]
     fn words_are_read_from_whole_lines() {
         let none = |events: &str| matches!(first_word(events.as_bytes()), Word::None(_));

@@ -143,3 +143,40 @@ async fn read<T: Send + 'static>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn long_bodies_are_worked_on_one_at_a_time_and_keep_nobody_waiting() {
+        let reading = Arc::new(Reading::new(None));
+        let (go_on, wait) = mpsc::channel::<()>();
+        let long = reading.work(SHORT + 1, move || wait.recv().is_ok());
+        let mut long = Box::pin(long);
+        assert!(long.as_mut().now_or_never().is_none());
+        // It is at work now, and this is the one thread of the gateway.
+        assert_eq!(reading.work(SHORT, || 1).await, Ok(1));
+        let mut next = Box::pin(reading.work(SHORT + 1, || 2));
+        assert!(next.as_mut().now_or_never().is_none());
+        go_on.send(()).expect("it waits");
+        assert_eq!(long.await, Ok(true));
+        assert_eq!(next.await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_gives_its_place_up() {
+        let reading = Reading::new(None);
+        let (go_on, wait) = mpsc::channel::<()>();
+        let long = reading.work(SHORT + 1, move || wait.recv().is_ok());
+        let mut long = Box::pin(long);
+        assert!(long.as_mut().now_or_never().is_none());
+        drop(long);
+        go_on.send(()).expect("it is at work");
+        assert_eq!(reading.work(SHORT + 1, || 2).await, Ok(2));
+    }
+}

@@ -81,3 +81,56 @@ impl Drop for Watcher {
         let _ = self.0.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Watches over a process that hears no request to end, and ends without a word.
+    fn watched(group: Option<i32>) -> (Child, tempfile::TempDir) {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("session-1");
+        std::fs::create_dir(&folder).expect("made");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' TERM; while :; do sleep 0.05; done"]);
+        if let Some(group) = group {
+            command.process_group(group);
+        }
+        let client = command.spawn().expect("started");
+        let pid = i32::try_from(client.id()).expect("small");
+        let host = Host::for_tests(home.path(), &[("PATH", "/usr/bin:/bin")]);
+        let mut watcher = Watcher::start(&host, pid, &folder).expect("a shell");
+        drop(watcher.0.stdin.take());
+        watcher.0.wait().expect("ended");
+        assert!(!folder.exists(), "the session's folder is left");
+        (client, home)
+    }
+
+    #[test]
+    fn a_client_whose_session_is_gone_is_ended() {
+        let (mut client, _home) = watched(None);
+        let ended = client.wait().expect("collected");
+        assert!(!ended.success());
+    }
+
+    #[test]
+    fn a_process_of_another_group_is_another_process() {
+        let (mut client, _home) = watched(Some(0));
+        assert_eq!(client.try_wait().expect("asked"), None, "it was ended");
+        client.kill().expect("killed");
+        client.wait().expect("collected");
+    }
+
+    #[test]
+    fn one_that_is_told_that_all_is_well_does_nothing() {
+        let home = tempfile::tempdir().expect("a folder");
+        let host = Host::for_tests(home.path(), &[("PATH", "/usr/bin:/bin")]);
+        let mut client = Command::new("sleep").arg("1000").spawn().expect("started");
+        let pid = i32::try_from(client.id()).expect("small");
+        drop(Watcher::start(&host, pid, home.path()));
+        assert_eq!(client.try_wait().expect("asked"), None, "it was ended");
+        assert!(home.path().exists());
+        client.kill().expect("killed");
+        client.wait().expect("collected");
+    }
+}

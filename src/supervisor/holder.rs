@@ -10,13 +10,15 @@ use nix::unistd::Pid;
 use rustix::fs::FlockOperation;
 use rustix::process::{FlockType, fcntl_getlk};
 
+use super::protocol::Ask;
 use super::record::{self, LOCK, OWNER, Record};
+use super::{find, socket};
 use crate::catalog::Source;
 use crate::error::{Error, Exit, Result};
 use crate::paths::Paths;
 
-/// How long a supervisor may take to end that was only stopped: its engine's time of grace, and what it needs itself.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long one may take to answer again that was only stopped.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// How long the kernel may take to close what a killed process had open.
 const DYING: Duration = Duration::from_secs(5);
@@ -154,7 +156,7 @@ pub fn wait_until_gone(paths: &Paths, before: &Holder, patience: Duration) -> bo
     }
 }
 
-/// Ends one that does not answer: asks its process, and then kills it, with which its engine ends and its sessions close. No process is sent a
+/// Ends one that does not answer: asks its process, and kills it if it does not answer then either, with which its engine ends and its sessions close. No process is sent a
 /// signal that the kernel does not name as the holder at that moment. Errors: the kernel names none, or it does not end.
 pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
     let failed = || silent.silent(format!("the engine on port {} was not ended", silent.port));
@@ -175,7 +177,13 @@ pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
         let _ = kill(pid, signal);
         // One that is stopped cannot hear until it is continued.
         let _ = kill(pid, Signal::SIGCONT);
-        if wait_until_gone(paths, &now, patience) {
+        let answers = || {
+            let socket = socket::path(&record::folder(paths, now.port));
+            signal == Signal::SIGTERM && socket::ask(&socket, &Ask::Status).is_ok()
+        };
+        if wait_until_gone(paths, &now, patience)
+            || (answers() && wait_until_gone(paths, &now, find::GONE_DEADLINE))
+        {
             return Ok(());
         }
     }
