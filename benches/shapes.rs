@@ -3,19 +3,27 @@
 //! Each shape is made in several sizes; the time to read it and make it ready for the engine has to grow with its length and no faster, and 32 MB have to
 //! take less than a second. Streams of odd pieces likewise.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use cclocal::catalog::Form;
 use cclocal::gateway::wire::{self, Pictures, Served, Streamed};
+use cclocal::gateway::{Access, Engine, Settings, serve};
+use cclocal::secret::Secret;
+use tokio::sync::watch;
 
 const MB: usize = 1_000_000;
 const SIZES: [usize; 3] = [MB, 4 * MB, 32 * MB];
 /// For the largest.
 const MOST: Duration = Duration::from_secs(1);
+/// For others, while large bodies come and are worked on.
+const MOST_BESIDE: Duration = Duration::from_millis(50);
 
 type Shape = (&'static str, fn(usize) -> String);
 
@@ -214,11 +222,142 @@ fn main() -> ExitCode {
         }
         println!("{line}");
     }
+    if only.is_none() {
+        good &= beside();
+    }
     if good {
         return ExitCode::SUCCESS;
     }
     println!("that is beyond the bounds");
     ExitCode::FAILURE
+}
+
+/// What four large requests at once take of memory, and how long others are kept waiting meanwhile.
+fn beside() -> bool {
+    let gateway = gateway();
+    println!();
+    let mut good = true;
+    for (name, size) in [("text blocks", 32 * MB), ("one text", 60 * MB)] {
+        let shape = SHAPES.iter().find(|(shape, _)| *shape == name);
+        let body = shape.map(|(_, shape)| shape(size)).unwrap_or_default();
+        let before = memory("VmRSS:");
+        // From here on it is the highest since.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        let answered = AtomicUsize::new(0);
+        let mut slowest = Duration::ZERO;
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let head = format!(
+                        "POST /v1/messages HTTP/1.1\r\ncontent-length: {}\r\n",
+                        body.len()
+                    );
+                    let _ = ask(gateway, &head, &body);
+                    answered.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            while answered.load(Ordering::SeqCst) < 4 {
+                let asked = Instant::now();
+                let reply = ask(gateway, "GET /health HTTP/1.1\r\n", "");
+                assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+                slowest = slowest.max(asked.elapsed());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let took = begun.elapsed();
+        let held = before
+            .zip(memory("VmHWM:"))
+            .map_or_else(String::new, |(before, most)| {
+                format!(
+                    ", {} MB of memory at most",
+                    (most.saturating_sub(before)) / 1000
+                )
+            });
+        println!(
+            "four requests at once of {} MB, {name}: {took:.1?} in all{held}; the slowest answer to others meanwhile {slowest:.1?}",
+            size / MB
+        );
+        good &= slowest < MOST_BESIDE;
+    }
+    good
+}
+
+/// In kB, as the system tells it of this process.
+fn memory(what: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// Asks on a connection of its own, and returns the reply.
+fn ask(port: u16, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+    let rest = "host: localhost\r\nauthorization: Bearer token\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
+    let _ = stream.write_all(format!("{head}{rest}").as_bytes());
+    let _ = stream.write_all(body.as_bytes());
+    let mut reply = Vec::new();
+    let _ = stream.read_to_end(&mut reply);
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+/// Starts a gateway in a thread of its own, before an engine that reads nothing and refuses all. Returns its port.
+fn gateway() -> u16 {
+    let engine = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let base_url = format!("http://{}", engine.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in engine.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let mut block = vec![0; 1 << 16];
+                let mut left = None;
+                while let Ok(read @ 1..) = stream.read(&mut block) {
+                    let left = left.get_or_insert_with(|| length(&block[..read]));
+                    *left = left.saturating_sub(read);
+                    if *left == 0 {
+                        let _ = stream.write_all(
+                            b"HTTP/1.1 400 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+                        );
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            listener.set_nonblocking(true).expect("a listener");
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            let (_engine, engine) = watch::channel(Engine::Ready {
+                base_url,
+                key: None,
+            });
+            let (_window, window) = watch::channel(u64::MAX / 2);
+            let access = Access::new(&Secret::new("token"));
+            let settings = Settings::new(served(), engine, window, access);
+            serve(listener, settings, std::future::pending())
+                .await
+                .expect("served");
+        });
+    });
+    port
+}
+
+/// How long a request is, with its head.
+fn length(beginning: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(beginning);
+    let head = text.find("\r\n\r\n").map_or(text.len(), |at| at + 4);
+    let body = text[..head]
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .and_then(|length| length.parse::<usize>().ok());
+    head + body.unwrap_or(0)
 }
 
 fn served() -> Served {

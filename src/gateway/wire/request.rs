@@ -33,7 +33,7 @@ pub struct Request {
     /// True if the model is shown pictures: then the prompt can have more tokens than bytes.
     pub has_pictures: bool,
     /// Names of tools by those that the model knows them by, where the two differ.
-    pub aliases: HashMap<String, String>,
+    pub aliases: Arc<HashMap<String, String>>,
     /// Tools that can't be passed on.
     pub left_out: Vec<String>,
     /// A sentence for the user that ends the turn without the engine, as the model makes the same call for ever.
@@ -210,7 +210,7 @@ fn ready(fields: &mut Map<String, Value>, served: &Served, texts: &PdfTexts) -> 
     }
     system::settle(fields);
     let names = names::pass_on(fields);
-    request.aliases = names.aliases;
+    request.aliases = Arc::new(names.aliases);
     request.left_out = names.left_out;
     let list = |name: &str| fields.get(name).and_then(Value::as_array);
     request.tools = Arc::new(Tools::new(list("tools").map_or(&[], Vec::as_slice)));
@@ -283,7 +283,11 @@ fn validate(fields: &Map<String, Value>) -> Result<(), ApiError> {
         ("tool_choice", Value::is_object, "a valid object"),
         ("response_format", Value::is_object, "a valid object"),
         ("chat_template_kwargs", Value::is_object, "a valid object"),
-        ("stop_sequences", is_strings, "a list of strings"),
+        (
+            "stop_sequences",
+            are_stops,
+            "a list of at most 1000 strings",
+        ),
     ] {
         if !is_absent_or(name, check) {
             return wrong(name, what);
@@ -385,8 +389,11 @@ fn validate_tool(tool: &Value, path: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn is_strings(value: &Value) -> bool {
+/// Each of them is looked for in each piece of a reply.
+const MOST_STOPS: usize = 1000;
+
+fn are_stops(value: &Value) -> bool {
     value
         .as_array()
-        .is_some_and(|items| items.iter().all(Value::is_string))
+        .is_some_and(|items| items.len() <= MOST_STOPS && items.iter().all(Value::is_string))
 }

@@ -26,7 +26,7 @@ const MOST_HELD: usize = 64 << 20;
 pub struct Repair {
     reader: sse::Reader,
     asked_model: String,
-    aliases: HashMap<String, String>,
+    aliases: Arc<HashMap<String, String>>,
     max_tokens: u64,
     prompt_tokens: Option<u64>,
     usage: Usage,
