@@ -54,7 +54,7 @@ pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Resul
 /// Shows the list, until it is left or a signal comes.
 pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
     let models = list::models(host, paths)?;
-    let running = find::statuses(paths);
+    let running = find::running(paths);
     let here = Here::find(host, paths);
     let mut reader = Reader::new(&list::text(host, paths, &models, &running, &here));
     loop {
@@ -70,7 +70,7 @@ pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<
 }
 
 fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
-    let running = find::statuses(paths);
+    let running = find::running(paths);
     let mut files = HashMap::new();
     let rows = models
         .iter()
@@ -96,7 +96,7 @@ fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
 
 /// Removes what nothing speaks against by now, and says what came of it.
 fn remove(paths: &Paths, chosen: &[&Model]) -> String {
-    let running = find::statuses(paths);
+    let running = find::running(paths);
     let mut freed = 0;
     for model in chosen {
         let removed = match rm::held(paths, model, &running) {

@@ -28,7 +28,7 @@ use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client, Prepared, Probing};
 use crate::session::window::{self, Instead};
 use crate::session::{choose, preflight};
-use crate::supervisor::find::{self, Wanted};
+use crate::supervisor::find::{self, Running, Wanted};
 use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
 use crate::visible::visible;
@@ -108,12 +108,19 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
         output_tokens: request.output_tokens,
         port: request.port,
     };
-    let running = find::statuses(&paths);
-    if let Some(status) = running.iter().find(|status| wanted.is(status)) {
-        prepared.notices.push(format!(
-            "an engine for it runs already: a launch would use it on port {}",
-            status.port
-        ));
+    for running in find::running(&paths) {
+        match running {
+            Running::Known(status) if wanted.is(&status) => prepared.notices.push(format!(
+                "an engine for it runs already: a launch would use it on port {}",
+                status.port
+            )),
+            Running::Silent(holder) => prepared.notices.push(format!(
+                "a launch is refused: the supervisor of {} does not answer; {}",
+                holder.words(),
+                holder.hint()
+            )),
+            _ => {}
+        }
     }
     prepared.notices.extend(missing);
     let engine = engine.map_or_else(

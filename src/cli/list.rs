@@ -4,23 +4,20 @@ use serde_json::{Value, json};
 
 use super::args::ListArgs;
 use super::here::Here;
-use crate::catalog::Source;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
-use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::paths::Paths;
-use crate::supervisor::find;
-use crate::supervisor::protocol::Status;
+use crate::supervisor::find::{self, Running};
 use crate::ui::{self, Ui};
 use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
     let models = models(host, &paths)?;
-    let running = find::statuses(&paths);
+    let running = find::running(&paths);
     let here = Here::find(host, &paths);
     if args.json {
         ui.json(&json(&paths, &models, &running, &here));
@@ -45,14 +42,8 @@ pub fn flag(model: &Model) -> Option<String> {
 }
 
 /// The engine that is served from it, by its id or by a folder of the cache.
-pub fn user<'a>(model: &Model, running: &'a [Status]) -> Option<&'a Status> {
-    running.iter().find(|status| {
-        let served = match &status.source {
-            Source::Hub(id) => id.clone(),
-            Source::Folder(folder) => folder.display().to_string(),
-        };
-        remove::serves(&served, model)
-    })
+pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
+    running.iter().find(|running| running.serves(model))
 }
 
 /// The list for people.
@@ -60,7 +51,7 @@ pub fn text(
     host: &Host,
     paths: &Paths,
     models: &[Model],
-    running: &[Status],
+    running: &[Running],
     here: &Here,
 ) -> String {
     let folder = host.tilde(&paths.hub);
@@ -115,7 +106,7 @@ fn context(room: Room) -> Option<String> {
 }
 
 /// What there is to say of a model beside its size.
-pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
+pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     said.extend(context(room));
     if !model.complete {
@@ -127,8 +118,8 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     if model.elsewhere > 0 && model.link.is_none() {
         said.push("files elsewhere".into());
     }
-    if let Some(record) = user(model, running) {
-        said.push(format!("in use on port {}", record.port));
+    if let Some(user) = user(model, running) {
+        said.push(format!("in use on port {}", user.port()));
     }
     if let Some(link) = &model.link {
         said.push(format!("link to {}", link.display()));
@@ -136,7 +127,7 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Value {
+fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Value {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {
@@ -148,7 +139,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Val
                 "flag": flag(model),
                 "context_window": room(model, here).window(),
                 "context_window_raised": room(model, here).raised(),
-                "in_use": user(model, running).map(|record| json!({ "pid": record.pid, "port": record.port })),
+                "in_use": user(model, running).map(|user| json!({ "pid": user.pid(), "port": user.port() })),
                 "path": model.folder,
             })
         })

@@ -25,7 +25,14 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
                     port,
                     version,
                     used,
+                    ..
                 } => json!({"port": port, "version": version, "used": used}),
+                Running::Silent(holder) => json!({
+                    "port": holder.port,
+                    "pid": holder.pid,
+                    "phase": "silent",
+                    "source": holder.source(),
+                }),
             })
             .collect();
         ui.json(&json!(all));
@@ -41,10 +48,16 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
                 port,
                 version,
                 used,
+                ..
             } => format!(
                 "an engine of another version of cclocal ({}) on port {port}, {}\n",
                 visible(version),
                 if *used { "used" } else { "not used" }
+            ),
+            Running::Silent(holder) => format!(
+                "{}  not answering\n  hint      {}\n",
+                holder.words(),
+                holder.hint()
             ),
         });
     }

@@ -11,7 +11,6 @@ use crate::process::signals::{self, Signals};
 use crate::secret::Secret;
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::{Granted, Say, Tell};
-use crate::supervisor::record;
 use crate::ui::{self, Ui};
 
 /// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal. `linger`: how long the engine is kept if
@@ -105,8 +104,7 @@ async fn go_on(
             Ok(signals::status(signal))
         }
         Ok((Outcome::Engine(error), _)) => {
-            lease.gone().await;
-            record::sweep_after(session.paths, granted.port);
+            leave::wait_until_gone(paths, ui, &mut lease, signals).await;
             Err(together::closed(error, &granted.typed))
         }
         Err(error) => {

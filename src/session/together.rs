@@ -10,6 +10,7 @@ use super::client::{self, Output};
 use super::folder::Folder;
 use super::prepare::{self, Client};
 use super::rehearsal::Rehearsal;
+use super::watcher::Watcher;
 use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::error::{Context, Error, Exit, Result};
@@ -184,8 +185,10 @@ pub(super) async fn run(
         Exit::ClaudeMissing,
         format!("{} cannot be started", host.tilde(claude)),
     )?;
+    let watcher = Watcher::start(host, foreground.pid(), prepared.folder.path());
     keeper.client_started(foreground.pid()).await;
     let outcome = together(foreground, keeper, signals).await;
+    drop(watcher);
     keeper.client_ended().await;
     Ok((outcome, prepared.plan))
 }

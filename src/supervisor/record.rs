@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::holder;
 use super::protocol::Ask;
 use super::socket;
 use super::spec::Port;
+use crate::catalog::Source;
 use crate::error::{Context, Error, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -20,7 +22,9 @@ use crate::machine::port;
 use crate::paths::Paths;
 use crate::secret::Secret;
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
+/// Locked as well, in the other way that systems have: of that one the kernel tells whose it is. It is a file of its own, as macOS takes both for one.
+pub(super) const OWNER: &str = "owner";
 const KEY: &str = "key";
 const RECORD: &str = "record.json";
 
@@ -33,14 +37,21 @@ pub const USUAL_PORT: u16 = 8000;
 const TRIED: u16 = 100;
 /// How often a lock is tried for that was removed under our hands.
 const LOCK_TRIES: usize = 100;
+/// Far longer than a lock is held by those who only look.
+const LOOKED_AT: Duration = Duration::from_millis(100);
 
 /// What a supervisor leaves for people to read while it runs. Programs ask its socket, which cannot be out of date.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub pid: u32,
     pub port: u16,
-    /// The served model.
+    /// The served model's name, as programs ask for it.
     pub model: String,
+    /// The model as people know it.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub source: Option<Source>,
     pub version: String,
 }
 
@@ -52,6 +63,13 @@ pub fn folder(paths: &Paths, port: u16) -> PathBuf {
 /// The file with the key to a running engine, for other programs of this user.
 pub fn key_file(paths: &Paths, port: u16) -> PathBuf {
     folder(paths, port).join(KEY)
+}
+
+/// What the one at this port wrote about itself. None: nothing yet, or nobody is there.
+pub fn read(paths: &Paths, port: u16) -> Option<Record> {
+    let file = folder(paths, port).join(RECORD);
+    let text = files::read(&file, files::OWN_RECORD).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// The ports that have a folder, in order: of supervisors that run, and of some that were killed.
@@ -75,7 +93,10 @@ pub fn sweep_after(paths: &Paths, port: u16) {
     let since = Instant::now();
     let folder = folder(paths, port);
     // One that answers is another, which has taken the port since.
-    let taken = || socket::ask(&socket::path(&folder), &Ask::Status).is_ok();
+    let taken = || {
+        holder::of(paths, port).is_some()
+            && socket::ask(&socket::path(&folder), &Ask::Status).is_ok()
+    };
     while folder.exists() && !taken() && since.elapsed() < DYING {
         sweep(paths, port);
         std::thread::sleep(Duration::from_millis(5));
@@ -93,12 +114,21 @@ pub fn sweep(paths: &Paths, port: u16) {
     }
 }
 
+/// What is served: as programs ask for it, as people know it, and where it is from.
+#[derive(Debug, Clone, Copy)]
+pub struct Served<'a> {
+    pub served_name: &'a str,
+    pub name: &'a str,
+    pub source: &'a Source,
+}
+
 /// The port, held by a file lock, which the kernel gives back however we end, and by listening on it.
 #[derive(Debug)]
 pub struct Reservation {
     pub port: u16,
     folder: PathBuf,
     _lock: Flock<File>,
+    _owner: Option<File>,
 }
 
 impl Reservation {
@@ -134,10 +164,11 @@ impl Reservation {
             format!("the run folder {} cannot be used", host.tilde(&folder)),
         )?;
         let Some(lock) = lock else {
-            return Err(ours(&folder, port));
+            return Err(ours(paths, port));
         };
         let reservation = Self {
             port,
+            _owner: holder::sign(&folder),
             folder,
             _lock: lock,
         };
@@ -158,11 +189,13 @@ impl Reservation {
     }
 
     /// Writes what others may read: who runs here, and the key to the engine.
-    pub fn publish(&self, host: &Host, model: &str, key: &Secret) -> Result<()> {
+    pub fn publish(&self, host: &Host, served: &Served, key: &Secret) -> Result<()> {
         let record = Record {
             pid: std::process::id(),
             port: self.port,
-            model: model.to_owned(),
+            model: served.served_name.to_owned(),
+            name: Some(served.name.to_owned()),
+            source: Some(served.source.clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let text = serde_json::to_string(&record).unwrap_or_default();
@@ -186,6 +219,7 @@ fn clear(folder: &Path) {
     let _ = std::fs::remove_file(socket::path(folder));
     let _ = std::fs::remove_file(folder.join(RECORD));
     let _ = std::fs::remove_file(folder.join(KEY));
+    let _ = std::fs::remove_file(folder.join(OWNER));
     // Last, and while it is still held: whoever takes it next looks whether it is still the one that has the name.
     let _ = std::fs::remove_file(folder.join(LOCK));
     let _ = std::fs::remove_dir(folder);
@@ -203,7 +237,9 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
 
 fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     let path = folder.join(LOCK);
-    for _ in 0..LOCK_TRIES {
+    let since = Instant::now();
+    let mut tries = 0..LOCK_TRIES;
+    while tries.next().is_some() {
         files::private_folder(folder)?;
         let file = match files::open_lock(&path, LOCK_MODE) {
             // The one before was just removing its folder.
@@ -212,6 +248,12 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
         };
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
+            // It may be somebody who only looks whether it is held.
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) if since.elapsed() < LOOKED_AT => {
+                std::thread::sleep(Duration::from_millis(2));
+                tries = 0..LOCK_TRIES;
+                continue;
+            }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, error)) => return Err(error.into()),
         };
@@ -226,11 +268,8 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     Ok(None)
 }
 
-fn ours(folder: &Path, port: u16) -> Error {
-    let record = files::read(&folder.join(RECORD), files::OWN_RECORD)
-        .ok()
-        .and_then(|text| serde_json::from_slice::<Record>(&text).ok());
-    let cause = match record {
+fn ours(paths: &Paths, port: u16) -> Error {
+    let cause = match read(paths, port) {
         Some(record) => format!(
             "cclocal (process {}) serves {} there",
             record.pid, record.model
@@ -290,10 +329,14 @@ mod tests {
         let port = port::any_free().expect("a port");
         let first = Reservation::take(&host, &paths, Port::Exactly(port)).expect("taken");
         let key = Secret::new("k");
-        first
-            .0
-            .publish(&host, "org/first", &key)
-            .expect("published");
+        let served = Served {
+            served_name: "org/first",
+            name: "first",
+            source: &Source::Hub("org/first".into()),
+        };
+        first.0.publish(&host, &served, &key).expect("published");
+        let holder = holder::of(&paths, port).expect("held");
+        assert_eq!(holder.source().as_deref(), Some("org/first"));
         let error = Reservation::take(&host, &paths, Port::Exactly(port)).expect_err("held");
         assert_eq!(error.exit, Exit::PortInUse);
         assert!(error.cause.is_some_and(|cause| cause.contains("org/first")));
@@ -329,7 +372,7 @@ mod tests {
         sweep(&paths, port);
         assert!(folder(&paths, port).join(LOCK).exists());
         drop(running);
-        for name in [LOCK, KEY, RECORD, "socket"] {
+        for name in [LOCK, OWNER, KEY, RECORD, "socket"] {
             files::write_private(&folder(&paths, port).join(name), b"").expect("written");
         }
         sweep(&paths, port);

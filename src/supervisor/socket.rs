@@ -2,11 +2,13 @@
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sha2::{Digest, Sha256};
 
 use super::protocol::{Ask, LONGEST_LINE};
@@ -52,7 +54,7 @@ pub fn prepare(socket: &Path) -> std::io::Result<()> {
 
 /// Asks one thing and returns the first line of the answer. Errors: nobody listens there, or no answer comes in time.
 pub fn ask(socket: &Path, ask: &Ask) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
     stream.set_write_timeout(Some(ANSWER_DEADLINE))?;
     let line = serde_json::to_string(ask)? + "\n";
@@ -63,6 +65,18 @@ pub fn ask(socket: &Path, ask: &Ask) -> std::io::Result<String> {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(answer)
+}
+
+/// Connects without waiting: one that is stopped takes nobody in, and where enough wait for it already, a connection would wait for ever.
+fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket: OwnedFd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    rustix::net::connect(&stream, &address)?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 #[cfg(test)]

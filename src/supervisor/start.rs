@@ -59,10 +59,16 @@ pub fn start(host: &Host, spec: &Spec) -> Result<u16> {
             let _ = BufReader::new(stdout).read_line(&mut text);
         }
         let _ = sender.send(text);
+    });
+    let line = line.recv_timeout(DEADLINE).unwrap_or_default();
+    if line.is_empty() {
+        // It has started nothing, and must not begin to when nobody waits for it any more.
+        let _ = child.kill();
+    }
+    std::thread::spawn(move || {
         // Collected when it ends, so that no zombie of it is left while this session goes on.
         let _ = child.wait();
     });
-    let line = line.recv_timeout(DEADLINE).unwrap_or_default();
     match serde_json::from_str(&line) {
         Ok(Started::Running { port }) => Ok(port),
         Ok(Started::Failed(failure)) => Err(failure.into()),

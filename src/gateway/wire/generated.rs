@@ -25,7 +25,7 @@ pub struct Generated {
     max_tokens: u64,
     tools: Arc<Tools>,
     /// See [`Request::aliases`].
-    aliases: HashMap<String, String>,
+    aliases: Arc<HashMap<String, String>>,
     served: Served,
     /// Made when it is known what the prompt ends in.
     reader: Option<Reader>,

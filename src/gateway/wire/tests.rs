@@ -207,10 +207,9 @@ fn nothing_is_sent_before_the_first_token() {
         .expect("a delta");
     let mut repair = Repair::new(&request(500), None);
     assert_eq!(repair.push(&stream[..first]), b"");
-    assert_eq!(
-        repair.push(b"event: ping\ndata: {\"type\": \"ping\"}\n\n"),
-        b"event: ping\ndata: {\"type\": \"ping\"}\n\n"
-    );
+    // The client gets pings of the gateway's own meanwhile.
+    let ping = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
+    assert_eq!(repair.push(ping), b"");
     assert!(!repair.has_sent());
     assert!(!repair.push(&stream[first..]).is_empty());
     assert!(repair.has_sent() && repair.is_over());

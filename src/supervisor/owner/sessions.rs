@@ -33,12 +33,10 @@ pub(super) struct Lease {
 }
 
 impl Owner<'_> {
-    pub(super) async fn hear(&mut self, message: Message) {
+    pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::Came { id, ask, tell } => match ask {
-                Ask::Status => {
-                    tell.tell(Tell::Status(Box::new(self.status().await)));
-                }
+                Ask::Status => self.tell_status(tell),
                 Ask::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),
                 Ask::Lease {
                     protocol,
