@@ -112,7 +112,7 @@ impl Reader {
     fn step(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
         match &self.body {
             Body::Call(_) => false,
-            Body::Header => self.header(is_end),
+            Body::Header => self.header(is_end, pieces),
             Body::Thought | Body::Text => self.words(is_end, pieces),
         }
     }
@@ -203,7 +203,7 @@ impl Reader {
     }
 
     /// Reads the header of a message once it is whole.
-    fn header(&mut self, is_end: bool) -> bool {
+    fn header(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
         let rest = self.rest();
         let text = rest.trim_start();
         if text.is_empty() {
@@ -243,8 +243,13 @@ impl Reader {
             // The reply ends in it.
             return false;
         }
-        // No message of this form: an answer.
+        // No message of this form: an answer. A marker that it begins with is part of it.
+        let marker = ENDS.iter().find(|marker| text.starts_with(**marker));
+        let end = self.buffer.len() - text.len() + marker.map_or(0, |marker| marker.len());
+        let said = self.buffer[self.at..end].to_owned();
+        self.at = end;
         self.body = Body::Text;
+        self.say(said, pieces);
         true
     }
 

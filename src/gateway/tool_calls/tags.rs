@@ -375,8 +375,7 @@ fn function_mark(text: &str, kind: Kind) -> Lengths {
     if kind == Kind::Function {
         closing.push(CLOSE);
     }
-    if text.starts_with(PARAMETER_CLOSE) {
-        let rest = &text[PARAMETER_CLOSE.len()..];
+    if let Some(rest) = text.strip_prefix(PARAMETER_CLOSE) {
         let gap = space(rest);
         if rest[gap..].is_empty() {
             return (None, None);
@@ -408,10 +407,10 @@ fn function_mark(text: &str, kind: Kind) -> Lengths {
 }
 
 fn keyed_mark(text: &str) -> Lengths {
-    if text.starts_with(VALUE_CLOSE) {
+    if let Some(rest) = text.strip_prefix(VALUE_CLOSE) {
         let length = parts(text, &[VALUE_CLOSE, CLOSE]);
         // At the end of the text the value's own end is all there is.
-        let is_end = text[VALUE_CLOSE.len()..].trim_start().is_empty();
+        let is_end = rest.trim_start().is_empty();
         return (None, length.filter(|_| !is_end));
     }
     if probe(text) != Probe::Call(Kind::Keyed) {
