@@ -9,9 +9,21 @@ use std::ops::Range;
 use super::schema::{Argument, Tool, Written};
 use super::segments::space;
 use super::tags::{
-    CLOSE, FUNCTION_CLOSE, KEY, KEY_CLOSE, Kind, NAME, PARAMETER, PARAMETER_CLOSE, VALUE,
-    VALUE_CLOSE,
+    CLOSE, FUNCTION, FUNCTION_CLOSE, KEY, KEY_CLOSE, Kind, NAME, OPEN, PARAMETER, PARAMETER_CLOSE,
+    VALUE, VALUE_CLOSE,
 };
+
+/// The markers that a value has none of if its end marker is gone.
+const MARKERS: [&str; 8] = [
+    OPEN,
+    CLOSE,
+    FUNCTION,
+    FUNCTION_CLOSE,
+    KEY,
+    KEY_CLOSE,
+    VALUE,
+    VALUE_CLOSE,
+];
 
 /// The part of a call that holds its arguments. Of the last one only the end marker may be gone: it is part of the call's.
 pub struct Body<'a> {
@@ -209,7 +221,12 @@ impl<'a> Body<'a> {
         }
         let (key, start) = last?;
         arguments.push(value(key, start, limit));
-        Some((arguments, end))
+        // A value with markers in it is a guess.
+        let is_plain = |argument: &Argument| match argument.written {
+            Written::Text(text) => MARKERS.iter().all(|marker| !text.contains(marker)),
+            Written::Value(..) => true,
+        };
+        arguments.iter().all(is_plain).then_some((arguments, end))
     }
 
     fn rest(&self, from: usize) -> &'a str {
