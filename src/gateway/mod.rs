@@ -16,7 +16,7 @@ mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
-mod tool_calls;
+pub mod tool_calls;
 mod upstream;
 mod warm;
 pub mod web_search;

@@ -9,9 +9,21 @@ use std::ops::Range;
 use super::schema::{Argument, Tool, Written};
 use super::segments::space;
 use super::tags::{
-    CLOSE, FUNCTION_CLOSE, KEY, KEY_CLOSE, Kind, NAME, PARAMETER, PARAMETER_CLOSE, VALUE,
-    VALUE_CLOSE,
+    CLOSE, FUNCTION, FUNCTION_CLOSE, KEY, KEY_CLOSE, Kind, NAME, OPEN, PARAMETER, PARAMETER_CLOSE,
+    VALUE, VALUE_CLOSE,
 };
+
+/// The markers that a value has none of if its end marker is gone.
+const MARKERS: [&str; 8] = [
+    OPEN,
+    CLOSE,
+    FUNCTION,
+    FUNCTION_CLOSE,
+    KEY,
+    KEY_CLOSE,
+    VALUE,
+    VALUE_CLOSE,
+];
 
 /// The part of a call that holds its arguments. Of the last one only the end marker may be gone: it is part of the call's.
 pub struct Body<'a> {
@@ -40,7 +52,9 @@ impl<'a> Body<'a> {
         if start == self.range.end {
             return Ok(arguments);
         }
+        let first = start;
         let (mut key, mut start) = self.key(start).ok_or(Fault::Unreadable)?;
+        let style = self.style(first, start);
         let (open, close) = match self.kind {
             Kind::Keyed => ("<arg_value", VALUE_CLOSE),
             _ => ("<parameter", PARAMETER_CLOSE),
@@ -48,10 +62,7 @@ impl<'a> Body<'a> {
         let mut from = start;
         // Openings in the value that have no end yet: theirs comes first.
         let (mut depth, mut counted) = (0usize, start);
-        loop {
-            let Some(found) = self.rest(from).find(close) else {
-                break;
-            };
+        while let Some(found) = self.rest(from).find(close) {
             let at = from + found;
             from = at + close.len();
             let index = self.opaque.partition_point(|part| part.end <= at);
@@ -78,6 +89,14 @@ impl<'a> Body<'a> {
             if seen.contains(next_key) || next_key == key || !self.may_follow(next_key, is_inner) {
                 continue;
             }
+            // The call itself is written in another way.
+            if !self.is_in_style(style, at, next, next_start) {
+                let declared = self.tool.and_then(|tool| tool.declares(next_key));
+                match declared {
+                    Some(false) => continue,
+                    Some(true) | None => return Err(Fault::Ambiguous),
+                }
+            }
             arguments.push(self.argument(key, start..at));
             seen.insert(key);
             (key, start, from) = (next_key, next_start, next_start);
@@ -88,6 +107,51 @@ impl<'a> Body<'a> {
         }
         arguments.push(self.argument(key, start..self.range.end));
         Ok(arguments)
+    }
+
+    /// The white space around a value, and between two arguments, as the template writes it. None: the end of the call tells neither.
+    fn style(&self, first: usize, start: usize) -> Option<(&'a str, &'a str)> {
+        if !self.is_closed {
+            return None;
+        }
+        let close = match self.kind {
+            Kind::Keyed => VALUE_CLOSE,
+            _ => PARAMETER_CLOSE,
+        };
+        let behind = &self.text[self.range.end..];
+        let between = behind.strip_prefix(close)?;
+        Some((self.inner_space(first, start), &between[..space(between)]))
+    }
+
+    /// The white space inside of the argument whose key begins at `at` and whose value begins at `start`.
+    fn inner_space(&self, at: usize, start: usize) -> &'a str {
+        let text = self.text;
+        match self.kind {
+            Kind::Keyed => {
+                let header = text[at..start].trim_end_matches(VALUE);
+                &header[header.trim_end().len()..]
+            }
+            _ if text[start..].starts_with('\n') => "\n",
+            _ => "",
+        }
+    }
+
+    /// Whether the end of a value at `at`, with the next argument at `next`, is written as this call is.
+    fn is_in_style(
+        &self,
+        style: Option<(&str, &str)>,
+        at: usize,
+        next: usize,
+        next_start: usize,
+    ) -> bool {
+        let Some((inner, between)) = style else {
+            return true;
+        };
+        let before = &self.text[..next];
+        let has_line = self.kind == Kind::Keyed || self.text[..at].ends_with(inner);
+        has_line
+            && before[before.trim_end().len()..] == *between
+            && self.inner_space(next, next_start) == inner
     }
 
     /// Whether an argument of this name may come now. One that the tool doesn't have can be made up, and the client refuses it; inside of something
@@ -157,7 +221,12 @@ impl<'a> Body<'a> {
         }
         let (key, start) = last?;
         arguments.push(value(key, start, limit));
-        Some((arguments, end))
+        // A value with markers in it is a guess.
+        let is_plain = |argument: &Argument| match argument.written {
+            Written::Text(text) => MARKERS.iter().all(|marker| !text.contains(marker)),
+            Written::Value(..) => true,
+        };
+        arguments.iter().all(is_plain).then_some((arguments, end))
     }
 
     fn rest(&self, from: usize) -> &'a str {

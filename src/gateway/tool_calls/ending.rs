@@ -13,12 +13,12 @@ impl Marked {
             State::Thought {
                 pair,
                 is_first: true,
-                ..
-            } => return self.unfinished_thought(pair, ending),
+                has_begun,
+            } => return self.unfinished_thought(pair, has_begun, ending),
             State::Begin(most) => {
                 let is_preamble = thoughts::preamble(self.rest()) == Some(true);
                 if is_preamble && *ending == Ending::Limit {
-                    return self.unfinished_thought(None, ending);
+                    return self.unfinished_thought(None, false, ending);
                 }
                 self.rest_of_reply(most > 0 || is_preamble, ending, &mut pieces);
             }
@@ -92,7 +92,7 @@ impl Marked {
                     self.space.clear();
                 }
             }
-            Part::Calls(_, calls) => {
+            Part::Calls(calls) => {
                 self.has_answer |= !calls.is_empty();
                 pieces.extend(calls.into_iter().map(Piece::Call));
                 self.space.clear();

@@ -54,7 +54,7 @@ pub fn parts(reply: &Reply<'_>) -> Vec<Part> {
     });
     if is_clean(&parts) && leaves_none {
         parts.iter_mut().for_each(|part| {
-            if let Part::Calls(_, calls) = part {
+            if let Part::Calls(calls) = part {
                 calls.iter_mut().for_each(|call| unmask_call(call, mask));
             }
         });

@@ -133,6 +133,11 @@ impl<'a> Reader<'a> {
         };
         let fields = value::object(&text[..end.start], start, reading).map_err(|_| unreadable())?;
         let lacks_marker = end.is_empty();
+        // Brackets are missing, and there are markers in the strings: that is a guess.
+        let inside = &text[start..end.start];
+        if fields.lacks_end && (inside.contains(OPEN) || inside.contains(CLOSE)) {
+            return Err(unreadable());
+        }
         let is_all = are_brackets(&text[fields.end..end.start]);
         // Without an end marker, the answer goes on behind the closing bracket.
         let end = match (is_all, lacks_marker) {

@@ -50,6 +50,8 @@ pub struct Reader {
     real: Vec<usize>,
     /// The markers of which a real one was seen: their letters alone are none.
     known: Vec<&'static str>,
+    /// White space in front of what may be a header.
+    space: String,
     /// Another role's message has begun.
     is_over: bool,
     has_answer: bool,
@@ -74,6 +76,7 @@ impl Reader {
             at: 0,
             real: Vec::new(),
             known: Vec::new(),
+            space: String::new(),
             is_over: false,
             has_answer: false,
             has_thought: false,
@@ -112,7 +115,7 @@ impl Reader {
     fn step(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
         match &self.body {
             Body::Call(_) => false,
-            Body::Header => self.header(is_end),
+            Body::Header => self.header(is_end, pieces),
             Body::Thought | Body::Text => self.words(is_end, pieces),
         }
     }
@@ -203,11 +206,12 @@ impl Reader {
     }
 
     /// Reads the header of a message once it is whole.
-    fn header(&mut self, is_end: bool) -> bool {
-        let rest = self.rest();
-        let text = rest.trim_start();
+    fn header(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
+        let space = self.rest().len() - self.rest().trim_start().len();
+        self.space.push_str(&self.buffer[self.at..self.at + space]);
+        self.at += space;
+        let text = self.rest();
         if text.is_empty() {
-            self.at = self.buffer.len();
             return false;
         }
         // An end that is left over.
@@ -233,7 +237,8 @@ impl Reader {
             }
             if is_header(header) {
                 let body = body(header);
-                self.at = self.buffer.len() - text.len() + at + MESSAGE.len();
+                self.at += at + MESSAGE.len();
+                self.space.clear();
                 self.body = body;
                 return true;
             }
@@ -243,8 +248,13 @@ impl Reader {
             // The reply ends in it.
             return false;
         }
-        // No message of this form: an answer.
+        // No message of this form: an answer. A marker that it begins with is part of it.
+        let marker = ENDS.iter().find(|marker| text.starts_with(**marker));
+        let end = self.buffer.len() - text.len() + marker.map_or(0, |marker| marker.len());
+        let said = std::mem::take(&mut self.space) + &self.buffer[self.at..end];
+        self.at = end;
         self.body = Body::Text;
+        self.say(said, pieces);
         true
     }
 

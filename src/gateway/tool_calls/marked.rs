@@ -39,7 +39,7 @@ pub struct Reply<'a> {
 pub enum Part {
     Text(Range<usize>),
     Thought(Range<usize>),
-    Calls(Range<usize>, Vec<Call>),
+    Calls(Vec<Call>),
     /// The rest of the text belongs to it.
     Wrong(Wrong),
 }
@@ -277,8 +277,7 @@ impl<'a> Cutter<'a, '_> {
             }
             Outcome::Calls(found) => {
                 self.text_up_to(marker.at);
-                self.parts
-                    .push(Part::Calls(marker.at..found.end, found.calls));
+                self.parts.push(Part::Calls(found.calls));
                 self.has_calls = true;
                 self.code.pass_call();
                 self.go_on(found.end);
@@ -287,8 +286,7 @@ impl<'a> Cutter<'a, '_> {
             Outcome::Cut(calls, tool) => {
                 self.text_up_to(marker.at);
                 if !calls.is_empty() {
-                    let range = marker.at..self.reply.text.len();
-                    self.parts.push(Part::Calls(range, calls));
+                    self.parts.push(Part::Calls(calls));
                 }
                 self.parts.push(Part::Wrong(Wrong::Cut { tool }));
                 false

@@ -122,6 +122,8 @@ pub struct Reader<'a> {
     text: &'a str,
     tools: &'a Tools,
     marks: [Option<Marks>; 4],
+    /// Where the last of each of the ends stands that the templates write, once that was asked for.
+    lasts: [Option<Option<usize>>; 6],
 }
 
 impl<'a> Reader<'a> {
@@ -130,6 +132,7 @@ impl<'a> Reader<'a> {
             text,
             tools,
             marks: [None, None, None, None],
+            lasts: [None; 6],
         }
     }
 
@@ -228,6 +231,15 @@ impl<'a> Reader<'a> {
         let name = tools.name(written);
         let tool = tools.get(name);
         let strict = strict(text, marks, opening, kind, name, tools);
+        let strict = match strict {
+            Ok(found) if self.is_closed_in_another_way(start, kind, found.end) => {
+                return Err(Wrong::Ambiguous {
+                    tool: name.to_owned(),
+                });
+            }
+            strict => strict,
+        };
+        let marks = self.marks(kind);
         let is_good = match &strict {
             Ok(found) => tool.is_none_or(|tool| tool.has_required(&found.calls[0].input)),
             Err(wrong) => matches!(wrong, Wrong::Ambiguous { .. }),
@@ -255,6 +267,37 @@ impl<'a> Reader<'a> {
         } else {
             strict
         }
+    }
+
+    /// Whether a call ends with other white space between its markers than it begins with, and an end comes later that is written as it is: then it
+    /// may go on up to there.
+    fn is_closed_in_another_way(&mut self, start: usize, kind: Kind, end: usize) -> bool {
+        let text = self.text;
+        let is_in_lines = match kind {
+            Kind::Keyed => {
+                let Some(key) = text[start..end].find(KEY_CLOSE) else {
+                    return false;
+                };
+                text[start + key + KEY_CLOSE.len()..].starts_with('\n')
+            }
+            _ => text[start..].starts_with('\n'),
+        };
+        let (number, own) = match (kind, is_in_lines) {
+            (Kind::Keyed, true) => (0, "</arg_value>\n</tool_call>"),
+            (Kind::Keyed, false) => (1, "</arg_value></tool_call>"),
+            (Kind::Function, true) => (2, "\n</parameter>\n</function>\n</tool_call>"),
+            (Kind::Function, false) => (3, "</parameter></function></tool_call>"),
+            (_, true) => (4, "\n</parameter>\n</function>"),
+            (_, false) => (5, "</parameter></function>"),
+        };
+        let last = self.lasts[number].get_or_insert_with(|| text.rfind(own));
+        let is_later = last.is_some_and(|last| last >= end);
+        // An end whose last markers are gone is written as the whole one.
+        let is_own = (1..=own.len())
+            .rev()
+            .filter(|length| own.is_char_boundary(*length) && own[..*length].ends_with('>'))
+            .any(|length| text[..end].trim_end().ends_with(&own[..length]));
+        is_later && !is_own && !text[start..end].trim_start().starts_with("</")
     }
 
     fn marks(&mut self, kind: Kind) -> &Marks {
@@ -375,8 +418,7 @@ fn function_mark(text: &str, kind: Kind) -> Lengths {
     if kind == Kind::Function {
         closing.push(CLOSE);
     }
-    if text.starts_with(PARAMETER_CLOSE) {
-        let rest = &text[PARAMETER_CLOSE.len()..];
+    if let Some(rest) = text.strip_prefix(PARAMETER_CLOSE) {
         let gap = space(rest);
         if rest[gap..].is_empty() {
             return (None, None);
@@ -408,10 +450,10 @@ fn function_mark(text: &str, kind: Kind) -> Lengths {
 }
 
 fn keyed_mark(text: &str) -> Lengths {
-    if text.starts_with(VALUE_CLOSE) {
+    if let Some(rest) = text.strip_prefix(VALUE_CLOSE) {
         let length = parts(text, &[VALUE_CLOSE, CLOSE]);
         // At the end of the text the value's own end is all there is.
-        let is_end = text[VALUE_CLOSE.len()..].trim_start().is_empty();
+        let is_end = rest.trim_start().is_empty();
         return (None, length.filter(|_| !is_end));
     }
     if probe(text) != Probe::Call(Kind::Keyed) {

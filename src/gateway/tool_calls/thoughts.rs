@@ -132,10 +132,11 @@ impl Marked {
         if !is_first || is_named && keep - begin < NAME && !words.contains('\n') {
             return false;
         }
-        let start = match has_begun {
-            true => begin,
-            false => begin + inside(opening, words),
-        };
+        // White space at the beginning is nobody's.
+        if !has_begun || self.thought.is_empty() {
+            self.at = begin + inside(if has_begun { "" } else { opening }, &words[..keep - begin]);
+        }
+        let start = self.at;
         // White space in front of the closing marker is not sent, within reason.
         let words = self.buffer[..keep].trim_end().len();
         let end = if keep - words.min(keep) > MOST_SPACE {
@@ -143,15 +144,15 @@ impl Marked {
         } else {
             words
         };
+        self.state = State::Thought {
+            pair,
+            is_first,
+            has_begun: true,
+        };
         if end > start {
             let sent = self.buffer[start..end].to_owned();
             self.thought.push_str(&sent);
             self.at = end;
-            self.state = State::Thought {
-                pair,
-                is_first,
-                has_begun: true,
-            };
             pieces.push(Piece::Thought(sent));
         }
         false
@@ -183,19 +184,17 @@ impl Marked {
     }
 
     /// The reply has ended in its first thought.
-    pub(super) fn unfinished_thought(self, pair: Option<usize>, ending: &Ending) -> Vec<Piece> {
+    pub(super) fn unfinished_thought(
+        self,
+        pair: Option<usize>,
+        has_begun: bool,
+        ending: &Ending,
+    ) -> Vec<Piece> {
         let rest = self.rest();
         let opening = self.opening(pair);
-        let start = match self.thought.is_empty() {
-            true => {
-                let begin = if rest.starts_with(opening) {
-                    opening.len()
-                } else {
-                    0
-                };
-                begin + inside(opening, &rest[begin..])
-            }
-            false => 0,
+        let start = match has_begun {
+            true => 0,
+            false => opening.len() + inside(opening, &rest[opening.len().min(rest.len())..]),
         };
         let rest = rest[start.min(rest.len())..].trim_end();
         let mut pieces = Vec::new();

@@ -98,6 +98,8 @@ pub fn object<'a>(text: &'a str, at: usize, reading: Reading<'a>) -> Result<Fiel
         let source = text[start..parser.at].trim();
         let written = Written::Value(value, source);
         match places.get(&key) {
+            // Without escapes, a key that comes twice stands in a string.
+            Some(_) if parser.reading.quotes == Quotes::Gemma => return Err(Fault::Wrong),
             // As in JSON, the last one counts.
             Some(place) => fields[*place].written = written,
             None => {
@@ -253,8 +255,11 @@ impl<'a> Parser<'a> {
                 self.each(b'}', |parser| {
                     let key = parser.key()?;
                     let value = parser.value(level + 1, Inside::Object(b'}'))?;
-                    fields.insert(key, value);
-                    Ok(())
+                    let is_twice = fields.insert(key, value).is_some();
+                    match is_twice && gemma {
+                        true => Err(Fault::Wrong),
+                        false => Ok(()),
+                    }
                 })?;
                 Ok(Value::Object(fields))
             }
@@ -327,6 +332,9 @@ impl<'a> Parser<'a> {
         for end in ends {
             if self.goes_on(self.at + end, level, inside) {
                 let word = rest[..end].trim();
+                if word.contains(GEMMA_QUOTE) {
+                    return Err(Fault::Wrong);
+                }
                 self.at += end;
                 return Ok(word.into());
             }
@@ -373,14 +381,7 @@ impl<'a> Parser<'a> {
         };
         match inside {
             Inside::Nothing => false,
-            Inside::Array => {
-                next == b']'
-                    || next == b','
-                        && behind.starts_with(|letter: char| {
-                            matches!(letter, '"' | '\'' | '{' | '[' | ']' | '<' | '-')
-                                || letter.is_ascii_alphanumeric()
-                        })
-            }
+            Inside::Array => next == b']' || next == b',' && self.is_item(at, behind),
             Inside::Object(close) if next == close => {
                 level > 1 || self.is_end(self.text.len() - behind.len())
             }
@@ -391,6 +392,27 @@ impl<'a> Parser<'a> {
                         || self.is_last_comma(behind, inside, level))
             }
         }
+    }
+
+    /// Whether an item of a list stands at the beginning of `text`. Behind a string in Gemma's quotes none is bare.
+    fn is_item(&self, at: usize, text: &str) -> bool {
+        if !self.text[..at].ends_with(GEMMA_QUOTE) {
+            return text.starts_with(|letter: char| {
+                matches!(letter, '"' | '\'' | '{' | '[' | ']' | '<' | '-')
+                    || letter.is_ascii_alphanumeric()
+            });
+        }
+        let is_plain = |letter: char| matches!(letter, '{' | '[' | ']' | '-' | '0'..='9');
+        let words = [
+            GEMMA_QUOTE,
+            "true",
+            "false",
+            "True",
+            "False",
+            "null",
+            "None",
+        ];
+        text.starts_with(is_plain) || words.iter().any(|word| text.starts_with(word))
     }
 
     /// Whether the comma in front of this is one too many.
@@ -452,7 +474,11 @@ impl<'a> Parser<'a> {
         let mut has_lone_backslash = false;
         loop {
             let rest = self.rest();
-            let found = rest.find([quote, '\\']).ok_or(Fault::Cut)?;
+            // Both are letters of ASCII.
+            let found = rest
+                .bytes()
+                .position(|byte| byte == quote as u8 || byte == b'\\')
+                .ok_or(Fault::Cut)?;
             string.push_str(&rest[..found]);
             self.at += found;
             if rest[found..].starts_with(quote) {

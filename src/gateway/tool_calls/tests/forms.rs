@@ -129,10 +129,10 @@ fn qwen3_coder_leaves_markers_out() {
         "<tool_call>\n{\"name\": \"Write\", \"arguments\": {\"file_path\": \"/tmp/a\", \"content\": \"x\\ny\"}}\n</tool_call>",
         "<tool_call>Write\n<arg_key>file_path</arg_key>\n<arg_value>/tmp/a</arg_value>\n<arg_key>content</arg_key>\n<arg_value>x\ny</arg_value>\n</tool_call>",
     ] {
-        arrives(Form::Qwen3Coder, reply, &[want.clone()]);
+        arrives(Form::Qwen3Coder, reply, std::slice::from_ref(&want));
         if reply.starts_with("<tool_call>") {
-            arrives(Form::Hermes, reply, &[want.clone()]);
-            arrives(Form::Glm47, reply, &[want.clone()]);
+            arrives(Form::Hermes, reply, std::slice::from_ref(&want));
+            arrives(Form::Glm47, reply, std::slice::from_ref(&want));
         }
     }
     // Two calls, the first one without its last marker.

@@ -6,7 +6,21 @@ use serde_json::Map;
 use super::*;
 
 /// All markers of all forms, and what has a meaning between them.
-const MARKERS: [&str; 62] = [
+const MARKERS: [&str; 76] = [
+    "\n</parameter>\n</function>\n</tool_call>",
+    "\n</parameter>\n</function>\n</tool_call>\n",
+    "\n</parameter>\n<parameter=command>\n",
+    "</parameter></function></tool_call>",
+    "<tool_call>\n<function=Bash>\n<parameter=command>\n",
+    "</arg_value></tool_call>",
+    "</arg_value>\n</tool_call>\n",
+    "</arg_value><arg_key>command</arg_key><arg_value>",
+    "</arg_value>\n<arg_key>command</arg_key>\n<arg_value>",
+    "<tool_call>Bash<arg_key>command</arg_key><arg_value>",
+    "<tool_call>Bash\n<arg_key>command</arg_key>\n<arg_value>",
+    "<|\"|>}<tool_call|>",
+    "<|\"|>,command:<|\"|>",
+    "<|tool_call>call:Bash{command:<|\"|>",
     "<tool_call>",
     "</tool_call>",
     "<function=",
@@ -86,7 +100,10 @@ fn content() -> impl Strategy<Value = String> {
 }
 
 fn key() -> impl Strategy<Value = String> {
-    "-?[A-Za-z][A-Za-z0-9_]{0,6}"
+    prop_oneof![
+        1 => Just("command".to_owned()),
+        3 => "-?[A-Za-z][A-Za-z0-9_]{0,6}".prop_map(String::from),
+    ]
 }
 
 /// Any value, as deep as tools go.
@@ -194,10 +211,32 @@ fn read_in(
     joined(pieces)
 }
 
-/// Whether a reply is what these pieces are written as, but for end markers that a model can leave out.
+/// A text without the white space beside markers, which models write as they like.
+fn tight(text: &str) -> String {
+    let mut tight = String::new();
+    let mut space = String::new();
+    for letter in text.chars() {
+        if letter.is_whitespace() {
+            space.push(letter);
+            continue;
+        }
+        if letter != '<' && !tight.ends_with('>') {
+            tight.push_str(&space);
+        }
+        space.clear();
+        tight.push(letter);
+    }
+    tight + &space
+}
+
+/// Whether a reply is what these pieces are written as, but for end markers that a model can leave out and white space between markers.
 fn are_written_so(style: Style, reply: &str, pieces: &[Piece]) -> bool {
-    let closings = ["</tool_call>", "<tool_call|>"];
-    let mut rest = reply;
+    let reply = &tight(reply);
+    let closings = match style {
+        Style::Gemma4 => ["<tool_call|>", "</think>"],
+        _ => ["</tool_call>", "</think>"],
+    };
+    let mut rest = reply.as_str();
     let skip = |rest: &mut &str| loop {
         *rest = rest.trim_start();
         match closings
@@ -211,15 +250,17 @@ fn are_written_so(style: Style, reply: &str, pieces: &[Piece]) -> bool {
     for piece in pieces {
         skip(&mut rest);
         let written = match piece {
-            Piece::Text(text) => text.trim().to_owned(),
+            // The drafts of a thought whose end is marked.
+            Piece::Text(text) | Piece::Thought(text) => tight(text.trim()),
             Piece::Call(call) => {
                 let written = style.reply("", &[(call.name.clone(), call.input.clone())]);
+                let written = tight(&written);
                 let closing = closings
                     .iter()
                     .find_map(|closing| written.strip_suffix(closing));
                 closing.unwrap_or(&written).trim_end().to_owned()
             }
-            Piece::Thought(_) | Piece::Wrong(_) => return false,
+            Piece::Wrong(_) => return false,
         };
         match rest.strip_prefix(written.as_str()) {
             Some(behind) => rest = behind,

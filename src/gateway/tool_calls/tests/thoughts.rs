@@ -165,10 +165,9 @@ fn a_thought_can_stand_between_calls() {
             &reply,
             &[text("First."), ls(), thought(&drafted), pwd],
         );
-        let reply = format!("Well.\n<think>\nHm.\n</think>\nSo be it.");
         arrives(
             form,
-            &reply,
+            "Well.\n<think>\nHm.\n</think>\nSo be it.",
             &[text("Well."), thought("Hm."), text("So be it.")],
         );
     }
