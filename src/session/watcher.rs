@@ -11,7 +11,8 @@ use crate::host::Host;
 /// Waits on its standard input for a word, which means that all is well; its end without one means that the session is gone. A process of another group
 /// or with another beginning than Claude Code's is another process: the number has been given away. One that is stopped cannot hear until it is
 /// continued. At the end it removes what the session could not: Claude Code's settings.
-const SCRIPT: &str = r#"trap '' HUP INT QUIT TERM
+const SCRIPT: &str = r#"# cclocal watches over Claude Code
+trap '' HUP INT QUIT TERM
 set -f
 identity() {
     if [ -r "/proc/$1/stat" ]; then

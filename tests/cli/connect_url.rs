@@ -430,7 +430,7 @@ fn a_signal_ends_the_client_too() {
             let running = stage.survivors();
             running
                 .iter()
-                .any(|process| process.contains("read -r word"))
+                .any(|process| process.contains("watches over Claude Code"))
         };
         let since = std::time::Instant::now();
         // Processes are looked for where Linux has them.

@@ -50,9 +50,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the demo failed at starting the engine",
     "other engines keep being started and ended at the same time",
     "run it again; cclocal status shows what runs",
-    "the engine on port {port} does not end",
-    "nothing after {} s",
-    "cclocal status names its process; end that with kill -9",
     "the supervisor on port {port} does not answer",
     "nothing within {} s",
     "it may be stopped (kill -CONT), or hang: cclocal status names its process",
@@ -71,6 +68,14 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the specification cannot be read",
     "no port from {first} to {last} is free",
     "name one that is, with --port",
+    // Another session is stopped at the moment at which it starts an engine.
+    "another session of cclocal is starting an engine",
+    "it has not done so within {} s",
+    "if it was stopped, let it go on or end it, and run this again",
+    // It answers, and then does not end; or it is of a version before the locks that tell whose they are, or the system keeps it.
+    "{} is still there after {} s",
+    "it is not known for certain which process it is: look at {}, and end it with kill",
+    "the system itself does not let it end: restart the machine",
     // It takes three minutes.
     "Claude Code did not finish",
     "no end within {} s",

@@ -142,12 +142,15 @@ fn stop_asks_before_it_ends_one_that_does_not_answer() {
     kill(running.supervisor, Signal::SIGSTOP).expect("stopped");
     let ran = stage.run(&["stop"]);
     assert_eq!(ran.status, 14, "{}", ran.stderr);
-    assert!(
-        ran.stderr
-            .contains(&format!("process {}", running.supervisor)),
-        "{}",
-        ran.stderr
-    );
+    let told = ran
+        .stderr
+        .replace(&running.port, "[PORT]")
+        .replace(&running.supervisor.to_string(), "[PID]");
+    insta::assert_snapshot!(told, @"
+    error: the engine on port [PORT] was not ended
+      cause: the supervisor of model (port [PORT], process [PID]) is there and does not answer
+      hint: if it was stopped, `kill -CONT [PID]` lets it go on; `cclocal stop --force --port [PORT]` ends it, and the sessions that use it
+    ");
     let mut terminal = Terminal::run(&stage, &["stop"], 100, 30);
     terminal.wait_for("[y/N]");
     terminal.keys("\r");

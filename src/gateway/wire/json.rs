@@ -6,9 +6,9 @@ use serde_json::Value;
 /// The deepest nesting that is read, in levels: a value is read by recursion, which takes stack. serde_json's own limit of 128 is less than the API takes.
 pub const DEEPEST: usize = 256;
 
-/// The most values that are read, names of fields included: one of a single byte takes a hundred or more in memory. A conversation that fills the
-/// widest window has some thousands.
-pub const MOST_VALUES: usize = 2_000_000;
+/// The most values that are read, names of fields included: one of two bytes can take three hundred in memory. A conversation that fills the widest
+/// window has some ten thousand.
+pub const MOST_VALUES: usize = 1_000_000;
 
 /// Why bytes are not read.
 #[derive(Debug, Clone, PartialEq, Eq)]

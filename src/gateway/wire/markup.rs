@@ -20,10 +20,23 @@ pub enum Markup {
 
 /// Looks for the tool call that `text` ends inside of. Before `position` none opens that is not closed there.
 pub fn look(text: &str, mut position: usize) -> Markup {
-    while let Some((start, opening, closing)) = next_opening(text, position) {
+    // Where each opens next. What opens nowhere is looked for once.
+    let find = |opening: &str, from: usize| text[from..].find(opening).map(|start| from + start);
+    let mut next = MARKERS.map(|(opening, _)| find(opening, position));
+    while let Some((start, (opening, closing))) = next
+        .into_iter()
+        .zip(MARKERS)
+        .filter_map(|(start, marker)| Some((start?, marker)))
+        .min_by_key(|(start, _)| *start)
+    {
         match text[start + opening.len()..].find(closing) {
             Some(end) => position = start + opening.len() + end + closing.len(),
             None => return Markup::Open(start),
+        }
+        for (next, (opening, _)) in next.iter_mut().zip(MARKERS) {
+            if next.is_some_and(|start| start < position) {
+                *next = find(opening, position);
+            }
         }
     }
     match partial(&text[position..]) {
@@ -76,16 +89,6 @@ pub fn tool_name(call: &str) -> Option<&str> {
 pub fn is_bare(call: &str) -> bool {
     let call = call.trim_end();
     MARKERS.into_iter().any(|(opening, _)| opening == call)
-}
-
-fn next_opening(text: &str, position: usize) -> Option<(usize, &'static str, &'static str)> {
-    MARKERS
-        .into_iter()
-        .filter_map(|(opening, closing)| {
-            let start = text[position..].find(opening)?;
-            Some((position + start, opening, closing))
-        })
-        .min_by_key(|(start, ..)| *start)
 }
 
 /// Where the end of `text` is the beginning of an opening.
