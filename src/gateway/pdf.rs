@@ -129,6 +129,9 @@ impl Pdfs {
     }
 }
 
+/// The most that is taken of a reader's output, in bytes: several times what is shown of a PDF.
+const LONGEST_OUTPUT: u64 = 64 << 20;
+
 /// Runs the reader. It ends when this is dropped.
 async fn read(reader: &Path, pdf: &str) -> std::io::Result<PdfText> {
     let mut child = Command::new(reader)
@@ -145,8 +148,9 @@ async fn read(reader: &Path, pdf: &str) -> std::io::Result<PdfText> {
         let _ = input.write_all(pdf.as_bytes()).await;
     }
     let mut told = Vec::new();
-    if let Some(mut output) = child.stdout.take() {
-        output.read_to_end(&mut told).await?;
+    if let Some(output) = child.stdout.take() {
+        // What is more is not waited for: the pipe closes, and the reader ends.
+        output.take(LONGEST_OUTPUT).read_to_end(&mut told).await?;
     }
     let status = child.wait().await?;
     let mut lines = told

@@ -12,6 +12,9 @@ use crate::secret::Secret;
 /// How often an engine at work is asked. What happens faster is the business of its own side (`engine/memory.py`).
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The longest answer that is read, in bytes: a few figures.
+const LONGEST_ANSWER: usize = 64 << 10;
+
 /// How long an answer may take. The engine answers between two steps.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -96,9 +99,15 @@ impl Watched {
     }
 
     async fn sample(&self, client: &reqwest::Client) -> Result<Sample, Silence> {
-        let answer = self.send(client.get(self.url("/cclocal/memory"))).await?;
-        let answer = answer.bytes().await.map_err(|_| Silence::Now)?;
-        serde_json::from_slice(&answer).map_err(|_| Silence::Always)
+        let mut answer = self.send(client.get(self.url("/cclocal/memory"))).await?;
+        let mut text = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|_| Silence::Now)? {
+            text.extend_from_slice(&piece);
+            if text.len() > LONGEST_ANSWER {
+                return Err(Silence::Always);
+            }
+        }
+        serde_json::from_slice(&text).map_err(|_| Silence::Always)
     }
 
     async fn clear(&self, client: &reqwest::Client) {

@@ -201,8 +201,9 @@ fn download_of_one_file_by_two_processes_is_written_by_one_at_a_time() {
     std::fs::write(folder.join("x.incomplete"), "000000000\n").expect("written");
     let script = Path::new(&stage.env()["CCLOCAL_ENGINE"]).to_owned();
     let code = format!(
-        "{}{}{TWO_ATTEMPTS}",
+        "{}{}{}{TWO_ATTEMPTS}",
         include_str!("../../src/engine/patches.py"),
+        include_str!("../../src/engine/files.py"),
         include_str!("../../src/engine/resume.py")
     );
     let attempts = [(); 3].map(|()| {

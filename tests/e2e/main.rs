@@ -10,6 +10,7 @@ mod download;
 mod elsewhere;
 mod engine;
 mod fake_hub;
+mod files;
 mod first_request;
 mod gateway;
 mod history;

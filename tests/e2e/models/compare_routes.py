@@ -65,6 +65,7 @@ def whole(folder, prompt):
 def main():
     model, work, route = map(Path, sys.argv[1:4])
     own = {}
+    exec(route.with_name("files.py").read_text(), own)
     exec(route.read_text(), own)  # As the engine's start has it: without a module of its own.
     work.mkdir()
     randomised(model, work / "whole")
