@@ -4,7 +4,7 @@ use cclocal::claude::json;
 use serde_json::{Value, json};
 
 use crate::scripted_server::{Reply, Request};
-use crate::settings::{Guard, World, all, clients, ok};
+use crate::world::{Guard, World, all, clients, ok};
 
 type Jobs = Vec<Box<dyn FnOnce() + Send>>;
 

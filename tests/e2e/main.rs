@@ -38,3 +38,4 @@ mod tool_loop;
 mod turns;
 mod usage;
 mod web_search;
+mod world;
