@@ -684,6 +684,7 @@ pub const ALL: &[Variables] = &[
             "FORCE_AUTOUPDATE_PLUGINS",
             "CLAUDE_CODE_SYNC_PLUGINS",
             "CLAUDE_CODE_SYNC_SKILLS",
+            "CLAUDE_CODE_PLUGIN_CACHE_DIR",
             "CLAUDE_CODE_PLUGIN_SEED_DIR",
             "CLAUDE_CODE_PLUGIN_DIRS",
             "CLAUDE_CODE_FORCE_BRIDGE",

@@ -88,6 +88,7 @@ fn refresh(host: &Host, dir: &Path) -> Result<()> {
     start_without_questions(host, dir).context(Exit::Other, SAYING)?;
     link(&settings_files::user_folder(host), dir, &mut record).context(Exit::Other, SAYING)?;
     settings(host, dir, &mut record).context(Exit::Other, SAYING)?;
+    no_plugin_catalog(dir).context(Exit::Other, SAYING)?;
     write_json(&record_path(dir), &json!(record)).context(Exit::Other, SAYING)
 }
 
@@ -137,6 +138,23 @@ fn start_without_questions(host: &Host, dir: &Path) -> std::io::Result<()> {
             write_new(&path, &json!({ KEY: true }))
         }
     }
+}
+
+/// `/plugin` fetches a catalogue, whatever is switched off, unless it has one that is not a day old. So it has one, which is empty and
+/// never ages.
+fn no_plugin_catalog(dir: &Path) -> std::io::Result<()> {
+    const DAY: &str = "2999-01-01T00:00:00.000Z";
+    let catalog = json!({
+        "version": 1,
+        "fetchedAt": DAY,
+        "catalog": {
+            "generated_at": DAY,
+            "marketplace_sha": "",
+            "models": [],
+            "plugins": {}
+        }
+    });
+    write_json(&dir.join("plugins/plugin-catalog-cache.json"), &catalog)
 }
 
 /// The colours that the user chose, so that they are not asked again. Older clients keep them in `.claude.json`.
@@ -437,6 +455,10 @@ mod tests {
             json!({"hasCompletedOnboarding": true, "projects": {"/folder": {"hasTrustDialogAccepted": true}}})
         );
         assert!(other.dir.join("agents/a.md").exists());
+        assert_eq!(
+            other.json("plugins/plugin-catalog-cache.json")["catalog"]["plugins"],
+            json!({})
+        );
     }
 
     #[test]

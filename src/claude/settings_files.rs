@@ -350,6 +350,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_may_hold_anything_and_what_is_closed_is_closed_to_the_client() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let host = Host::for_tests(folder.path(), &[]);
+        let content = |place: &str| {
+            let file = read_file(&host, Source::Project, folder.path().join(place));
+            file.map(|file| file.content)
+        };
+        let settings = |text: &str| json::object(text.as_bytes()).expect("settings");
+        write(
+            folder.path().join("odd"),
+            "{\"a\": \"\\ud800\", \"b\": 1e999}",
+        );
+        assert_eq!(
+            content("odd"),
+            Some(Content::Settings(settings(
+                "{\"a\": \"\u{fffd}\", \"b\": 1e400}"
+            )))
+        );
+        write(folder.path().join("broken"), "{");
+        assert!(matches!(content("broken"), Some(Content::Malformed(_))));
+        assert_eq!(content("none"), None);
+        assert_eq!(content("broken/none"), None);
+        assert!(matches!(content("."), Some(Content::Closed(_))));
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("zeros")).expect("linked");
+        write(folder.path().join("long"), &" ".repeat(5 << 20));
+        for place in ["pipe", "zeros", "long"] {
+            assert!(
+                matches!(content(place), Some(Content::Unreadable(_))),
+                "{place}"
+            );
+        }
+    }
+
+    #[test]
     fn another_configuration_folder_is_the_users_own() {
         let folder = tempfile::tempdir().expect("a folder");
         write(

@@ -107,9 +107,9 @@ pub struct ConnectArgs {
     /// Taken only to say where it belongs.
     #[arg(hide = true)]
     pub url: Option<String>,
-    /// Pass options of Claude Code on that this version of cclocal does not know, and so cannot keep on this machine
+    /// Pass options after `--` on that cclocal does not know: whether the session then stays on this machine is not known either
     #[arg(long)]
-    pub allow_unknown_claude_options: bool,
+    pub pass_unknown: bool,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,
@@ -231,9 +231,9 @@ pub struct LaunchArgs {
     /// With --dry-run: as JSON
     #[arg(long, requires = "dry_run")]
     pub json: bool,
-    /// Pass options of Claude Code on that this version of cclocal does not know, and so cannot keep on this machine
+    /// Pass options after `--` on that cclocal does not know: whether the session then stays on this machine is not known either
     #[arg(long)]
-    pub allow_unknown_claude_options: bool,
+    pub pass_unknown: bool,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,

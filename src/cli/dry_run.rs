@@ -77,7 +77,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
     let settings = Folder::planned_settings(&paths);
     let client = Client {
         args: &args.claude_args,
-        unknown_options: args.allow_unknown_claude_options,
+        unknown_options: args.pass_unknown,
         settings: &settings,
         port: args.port.unwrap_or(USUAL_PORT),
         token: Secret::random()?,

@@ -62,13 +62,13 @@ pub fn run(
         claude: &claude,
         asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
         args: &launch.claude_args,
-        unknown_options: launch.allow_unknown_claude_options,
+        unknown_options: launch.pass_unknown,
     };
     // What Claude Code may not be given is refused before anything is sent.
     let settings = Folder::planned_settings(&paths);
     let client = Client {
         args: &launch.claude_args,
-        unknown_options: launch.allow_unknown_claude_options,
+        unknown_options: launch.pass_unknown,
         ..planned(&elsewhere, &settings)
     };
     let features = prepare::assumed_features(&paths, Some(&claude));
@@ -144,7 +144,7 @@ fn show(
     let settings = Folder::planned_settings(paths);
     let client = Client {
         args: &launch.claude_args,
-        unknown_options: launch.allow_unknown_claude_options,
+        unknown_options: launch.pass_unknown,
         output_tokens: window.output_tokens,
         ..planned(elsewhere, &settings)
     };

@@ -7,7 +7,7 @@ use super::claude_options::{ADDRESSES, ALLOWED, ANYWHERE, COMMANDS, REFUSED, Val
 use crate::error::{Error, Result};
 
 /// The flag with which options that are not known are passed on.
-pub const INSIST: &str = "--allow-unknown-claude-options";
+pub const INSIST: &str = "--pass-unknown";
 
 /// Refuses what would take the session elsewhere, what is not known, and what is no session at all. `insists`: options that are not known pass.
 pub fn check(args: &[OsString], features: &Features, insists: bool) -> Result<()> {
@@ -398,13 +398,13 @@ mod tests {
           hint: put them into .claude/settings.local.json
         error: `--future` is not an option that cclocal knows
           cause: it is not known whether the session would stay on this machine
-          hint: leave it out; or pass it all the same: cclocal … --allow-unknown-claude-options -- --future …
+          hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
         error: `--future` is not an option that cclocal knows
           cause: Claude Code has it, but it is not known here whether the session would stay on this machine
-          hint: leave it out; or pass it all the same: cclocal … --allow-unknown-claude-options -- --future …
+          hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
         error: `--hidden` is not an option that cclocal knows
           cause: Claude Code's --help does not list it, and it is not known whether the session would stay on this machine
-          hint: leave it out; or pass it all the same: cclocal … --allow-unknown-claude-options -- --hidden …
+          hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --hidden …
         error: `claude alias` is not a session
           cause: cclocal starts sessions only
           hint: run `claude alias` itself

@@ -13,8 +13,8 @@ use crate::host::Host;
 /// The setting that turns all hooks off.
 pub const ALL_OFF: &str = "disableAllHooks";
 
-/// The kinds of hooks that are kept: what runs a program, asks the session's model, or calls a tool of an MCP server that the user named.
-const KEPT: &[&str] = &["command", "prompt", "agent", "mcp_tool"];
+/// The kinds of hooks that are kept: what runs a program, or asks the session's model. One that calls a tool of an MCP server could post as well.
+const KEPT: &[&str] = &["command", "prompt", "agent"];
 
 /// What is passed with `--managed-settings`. It has the rank of an organisation's policy, can only restrict, and no settings file undoes it.
 pub fn lock() -> Value {
@@ -200,7 +200,7 @@ mod tests {
                 {"matcher": "a", "hooks": [http, {"type": "command", "command": "true"}]},
                 {"matcher": "a", "hooks": [{"type": "command", "command": "true"}]},
                 {"hooks": [http]},
-                {"hooks": [{"type": "command", "command": "true", "url": "http://x"}, {"type": "future"}, {"command": "x"}, 1]},
+                {"hooks": [{"type": "command", "command": "true", "url": "http://x"}, {"type": "mcp_tool", "server": "x", "tool": "y"}, {"type": "future"}, {"command": "x"}, 1]},
                 {"hooks": {}}, [], 5
             ],
             "PreToolUse": [{"hooks": [http]}],

@@ -257,6 +257,10 @@ mod tests {
                 Source::Project,
                 settings(r#"{"env": {"ANTHROPIC_UNIX_SOCKET": "/x"}}"#),
             )]),
+            check_shared(&[file(
+                Source::Local,
+                Content::Unreadable("it is a pipe".into()),
+            )]),
         ];
         let said = refused.map(|refused| refused.expect_err("refused").to_string());
         insta::assert_snapshot!(said.join("\n"), @"
@@ -269,7 +273,18 @@ mod tests {
         error: the project's settings could send the session elsewhere
           cause: /settings.json sets env.ANTHROPIC_UNIX_SOCKET, which cannot be overridden in every version of Claude Code
           hint: take it out of /settings.json, and run it again
+        error: the project's settings could send the session elsewhere
+          cause: /settings.json cannot be read, so it is not known what it sets: it is a pipe
+          hint: make /settings.json a file of settings, or remove it, and run it again
         ");
         assert!(managed(settings(r#"{"model": "opus"}"#)).is_ok());
+        // To the client they are none either, or, in the user's own place, they are not handed over.
+        for (source, content) in [
+            (Source::Project, Content::Malformed("line 1".into())),
+            (Source::Project, Content::Closed("no".into())),
+            (Source::User, Content::Unreadable("it is a pipe".into())),
+        ] {
+            assert!(check_shared(&[file(source, content)]).is_ok());
+        }
     }
 }

@@ -138,6 +138,48 @@ fn things_that_are_no_model() {
     ");
 }
 
+/// Nothing is started for them. What is known, and why, stands in the tables of `plan/claude_options.rs`.
+#[test]
+fn options_of_claude_code_that_would_leave_or_are_not_known() {
+    insta::assert_snapshot!(usage_error(&["--gemma", "--", "--project-config-root", "/elsewhere", "-p", "hi"]), @"
+    error: `--project-config-root` cannot be passed to a local session
+      cause: the settings there would not be looked at, and could send the session elsewhere
+      hint: start cclocal in that folder, and name others with --add-dir
+    ");
+    insta::assert_snapshot!(usage_error(&["--gemma", "--", "-p", "hi", "--future"]), @"
+    error: `--future` is not an option that cclocal knows
+      cause: it is not known whether the session would stay on this machine
+      hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
+    ");
+    insta::assert_snapshot!(usage_error(&["--gemma", "--pass-unknown", "--", "--pool", "x"]), @"
+    error: `--pool` cannot be passed to a local session
+      cause: the session would not stay on this machine
+      hint: use `claude` itself for that
+    ");
+    for words in [
+        &["--handle-uri", "claude-cli://open?q=hi"] as &[&str],
+        &["-p", "hi", "--", "--handle-uri"],
+        &["cc://host/token"],
+        &["--append-system-prompt", "--managed-settings={}", "hi"],
+        &["-px", "hi"],
+    ] {
+        usage_error(&[&["--gemma", "--"], words].concat());
+    }
+    let stage = fakes::stage();
+    let args = [
+        "--gemma",
+        "--pass-unknown",
+        "--dry-run",
+        "--json",
+        "--",
+        "--future",
+        "x",
+    ];
+    let ran = stage.run(&args);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("--future"));
+}
+
 #[test]
 fn json_alone() {
     insta::assert_snapshot!(usage_error(&["--gemma", "--json"]), @"
@@ -209,6 +251,8 @@ fn help_and_version_go_to_standard_output() {
       -y, --yes               Ask nothing: install the engine if it is missing
           --dry-run           Print what would be run, and why; start nothing, write nothing
           --json              With --dry-run: as JSON
+          --pass-unknown      Pass options after `--` on that cclocal does not know: whether the session
+                              then stays on this machine is not known either
       -h, --help              Print help
       -V, --version           Print version
 

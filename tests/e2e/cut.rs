@@ -6,7 +6,7 @@ use cclocal::gateway::wire::{ApiError, Repair, Request};
 use serde_json::json;
 
 use crate::scripted_server::{self, Reply, ScriptedServer};
-use crate::settings::{Guard, World, clients};
+use crate::world::{Guard, World, clients};
 
 /// A reply that `qwen3_coder` closed after it was cut: a call of Write without input.
 const CUT: &[u8] = include_bytes!("../fixtures/streams/qwen3_coder-argument-untold.sse");

@@ -96,6 +96,64 @@ fn the_trust_question_is_asked_and_no_means_no() {
     stage.assert_nothing_left();
 }
 
+/// The project's hooks come through a plugin of ours, which must not be a way around the question. What is beside hooks goes on.
+#[test]
+fn a_projects_hooks_wait_for_the_answer_and_the_status_line_stays() {
+    for client in [real::client(), real::old_client()] {
+        let stage = real::stage(&client);
+        let hook = r#"[{"hooks": [{"type": "command", "command": "touch ../ran"}]}]"#;
+        let settings = format!(
+            r#"{{"statusLine": {{"type": "command", "command": "echo the line of mine"}}, "hooks": {{"SessionStart": {hook}, "UserPromptSubmit": {hook}}}}}"#
+        );
+        fs_err::create_dir_all(stage.path("work/.claude")).expect("made");
+        fs_err::write(stage.path("work/.claude/settings.json"), settings).expect("written");
+        let port = free_port();
+        let screen = launch_on(&stage, &port);
+        screen.wait_for("Yes, I trust this folder");
+        screen.settle();
+        if yes_is_chosen(&screen.text()) {
+            screen.key("Down");
+            screen.wait_until("the answer no", |text| !yes_is_chosen(text));
+        }
+        screen.key("Enter");
+        screen.wait_for("status=1");
+        assert!(!stage.path("ran").exists());
+        drop(screen);
+        let screen = start(&stage, &port);
+        screen.wait_for("the line of mine");
+        screen.line("Create hello.txt");
+        screen.wait_for("Done: the Write tool has written the file.");
+        assert!(stage.path("ran").exists());
+        leave(&screen);
+    }
+}
+
+/// The client's `/plugin` would fetch a catalogue, and look through Anthropic's directory.
+#[test]
+fn the_list_of_plugins_asks_nobody() {
+    for client in [real::client(), real::old_client()] {
+        let stage = real::stage(&client);
+        let log = stage.path("debug.txt");
+        let arguments = format!(
+            "--model ../hermes-llama --port {} -- --debug-file {}",
+            free_port(),
+            log.display()
+        );
+        let screen = start_in(&stage, "work", &arguments);
+        screen.line("/plugin");
+        screen.wait_for("Marketplaces");
+        screen.settle();
+        screen.key("Escape");
+        screen.settle();
+        leave(&screen);
+        let log = fs_err::read_to_string(log).expect("read");
+        assert!(!log.is_empty());
+        for asked in ["Fetching plugin catalog", "storage.googleapis.com"] {
+            assert!(!log.contains(asked), "{asked}");
+        }
+    }
+}
+
 #[test]
 fn ctrl_z_suspends_both_and_fg_brings_both_back() {
     let stage = real::stage(&real::client());

@@ -40,3 +40,4 @@ mod tool_loop;
 mod turns;
 mod usage;
 mod web_search;
+mod world;

@@ -11,8 +11,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::pictures::PNG;
 use crate::scripted_server::{Reply, Request, ScriptedServer};
-use crate::settings::{Guard, MODEL, TOKEN, World, clients};
 use crate::support::pdf::pdf;
+use crate::world::{Guard, MODEL, TOKEN, World, clients};
 
 /// A gateway in a thread of its own. It ends when this is dropped.
 struct Gateway {
