@@ -18,6 +18,7 @@
 use crate::catalog::Form;
 
 mod assemble;
+mod delta;
 mod documents;
 mod error;
 mod fold;
