@@ -251,7 +251,9 @@ fn ready(body: &[u8]) -> (Duration, bool) {
 /// A stream in pieces.
 type Pieces = (String, usize);
 
-const STREAMS: &[(&str, fn(usize) -> Pieces)] = &[
+type Stream = (&'static str, fn(usize) -> Pieces);
+
+const STREAMS: &[Stream] = &[
     ("text in pieces of a byte", |size| {
         (reply(&many_deltas(size, "word ")), 1)
     }),

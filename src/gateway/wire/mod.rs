@@ -14,6 +14,7 @@
 use crate::catalog::Form;
 
 mod assemble;
+mod delta;
 mod documents;
 mod error;
 mod fold;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::delta::{EMPTY_DELTA, contains, event, shortened};
 use super::parsed_call::ParsedCall;
 use super::sse::{self, Event};
 use super::{ApiError, Request, Usage, markup, markup::Markup, notice};
@@ -483,34 +484,4 @@ impl Repair {
         self.stage = Stage::Over;
         out.extend(error.event());
     }
-}
-
-/// A text delta without text is about as long, in bytes.
-const EMPTY_DELTA: usize =
-    r#"{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ""}}"#
-        .len();
-
-fn event(name: &str, data: &Value) -> Vec<u8> {
-    format!("event: {name}\ndata: {data}\n\n").into_bytes()
-}
-
-/// A text delta with the first `length` bytes of its text.
-fn shortened(raw: &[u8], length: usize) -> Vec<u8> {
-    let mut reader = sse::Reader::default();
-    reader.push(raw);
-    let data = match reader.next() {
-        Ok(Some(event)) => serde_json::from_slice::<Value>(&event.data).ok(),
-        _ => None,
-    };
-    let Some(mut data) = data else {
-        return Vec::new();
-    };
-    let text = data["delta"]["text"].as_str().unwrap_or_default();
-    let text = text.get(..length).unwrap_or(text).to_owned();
-    data["delta"]["text"] = text.into();
-    event("content_block_delta", &data)
-}
-
-fn contains(bytes: &[u8], what: &[u8]) -> bool {
-    bytes.windows(what.len()).any(|window| window == what)
 }
