@@ -15,6 +15,7 @@ use super::record::{self, LOCK, OWNER, Record};
 use super::{find, socket};
 use crate::catalog::Source;
 use crate::error::{Error, Exit, Result};
+use crate::files;
 use crate::paths::Paths;
 
 /// How long one may take to answer again that was only stopped.
@@ -38,12 +39,7 @@ pub struct Holder {
 
 /// Locks the file that shows whose port it is. None: the system has no such locks here, and then nobody is ended by force.
 pub(super) fn sign(folder: &Path) -> Option<File> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join(OWNER))
-        .ok()?;
+    let file = files::open_lock(&folder.join(OWNER), 0o600).ok()?;
     rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(file)
 }
@@ -64,14 +60,14 @@ pub fn of(paths: &Paths, port: u16) -> Option<Holder> {
 
 /// Whose the one lock is; Some(None) if that is no process that can be seen from here.
 fn owner(folder: &Path) -> Option<Option<i32>> {
-    let file = File::open(folder.join(OWNER)).ok()?;
+    let file = files::open(&folder.join(OWNER)).ok()?;
     let held = fcntl_getlk(&file, &FlockType::WriteLock.into()).ok()??;
     Some(held.pid.map(|pid| pid.as_raw_nonzero().get()))
 }
 
 /// Whether the other one is held: by supervisors of versions that had no other, and for the moment between the two.
 fn is_locked(folder: &Path) -> bool {
-    File::open(folder.join(LOCK)).is_ok_and(|file| {
+    files::open(&folder.join(LOCK)).is_ok_and(|file| {
         matches!(
             Flock::lock(file, FlockArg::LockSharedNonblock),
             Err((_, nix::errno::Errno::EWOULDBLOCK))
