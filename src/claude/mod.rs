@@ -6,6 +6,7 @@ pub mod foreground;
 pub mod hidden;
 pub mod install;
 pub mod merge;
+pub mod node_options;
 pub mod profile;
 pub mod settings_files;
 mod terminal;
