@@ -8,6 +8,7 @@ pub mod hooks_plugin;
 pub mod install;
 pub mod json;
 pub mod merge;
+pub mod node_options;
 pub mod profile;
 pub mod settings_files;
 mod terminal;

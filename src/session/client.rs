@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::claude::{hooks_plugin, profile};
-use crate::env_vars;
+use crate::claude::{hooks_plugin, node_options, profile};
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -20,8 +19,8 @@ pub enum Output {
 
 /// The user's options of Node.js for Claude Code, if they have a debugger in them, with which it would end without a word.
 pub(super) fn options_without_debugger(host: &Host) -> Option<String> {
-    host.var(env_vars::NODE_OPTIONS)
-        .and_then(env_vars::without_debugger)
+    host.var(node_options::NAME)
+        .and_then(node_options::without_debugger)
 }
 
 /// Writes what Claude Code reads (its profile, its settings, its hooks) and makes the command.
@@ -58,7 +57,7 @@ pub fn command(
     }
     command.envs(&plan.set);
     if let Some(options) = options_without_debugger(host) {
-        command.env(env_vars::NODE_OPTIONS, options);
+        command.env(node_options::NAME, options);
     }
     if let Output::Files(stdout, stderr) = output {
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);

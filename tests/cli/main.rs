@@ -2,6 +2,7 @@
 
 mod arguments;
 mod cache;
+mod cache_links;
 mod connect_url;
 mod docs;
 mod dry_run;

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use cclocal::catalog::template;
-use cclocal::claude::settings_files;
-use cclocal::env_vars;
+use cclocal::claude::{node_options, settings_files};
 use cclocal::host::Host;
 use cclocal::hub::{self, scan};
 use cclocal::machine::gpu_limit;
@@ -163,7 +162,7 @@ proptest! {
 
     #[test]
     fn options_of_node(options in r#"(--(inspect|debug|require|title)(-brk)?(=[a-z"\\ ]{0,4})?| |"|\\|[a-z]){0,12}"#) {
-        if let Some(kept) = env_vars::without_debugger(&options) {
+        if let Some(kept) = node_options::without_debugger(&options) {
             prop_assert!(!kept.contains("--inspect") && !kept.contains("--debug"), "{}", kept);
             prop_assert!(kept.len() <= options.len());
         }
