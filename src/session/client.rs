@@ -34,18 +34,15 @@ pub fn command(
     output: Output,
 ) -> Result<Command> {
     profile::prepare(host, profile_dir)?;
-    files::write_private(settings_path, plan.settings.to_string().as_bytes()).context(
-        Exit::Other,
-        format!(
-            "Claude Code's settings cannot be written to {}",
-            host.tilde(settings_path)
-        ),
-    )?;
-    let hooks = hooks_plugin::folder(settings_path);
-    hooks_plugin::write(&hooks, &plan.hooks).context(
-        Exit::Other,
-        format!("your hooks cannot be written to {}", host.tilde(&hooks)),
-    )?;
+    files::write_private(settings_path, plan.settings.to_string().as_bytes())
+        .and_then(|()| hooks_plugin::write(&hooks_plugin::folder(settings_path), &plan.hooks))
+        .context(
+            Exit::Other,
+            format!(
+                "Claude Code's settings cannot be written to {}",
+                host.tilde(settings_path)
+            ),
+        )?;
     let mut command = Command::new(program);
     command
         .args(&plan.argv)
