@@ -126,6 +126,7 @@ impl<'a> Reader<'a> {
             }
         };
         let opaque = marks.pairs(opening, closing);
+        let is_last = marks.next_opening(closing).is_none();
         let reading = Reading {
             quotes: Quotes::Gemma,
             tool: tools.get(name),
@@ -133,9 +134,10 @@ impl<'a> Reader<'a> {
         };
         let fields = value::object(&text[..end.start], start, reading).map_err(|_| unreadable())?;
         let lacks_marker = end.is_empty();
-        // Brackets are missing, and there are markers in the strings: that is a guess.
+        // Brackets are missing, and there are other markers: that is a guess.
         let inside = &text[start..end.start];
-        if fields.lacks_end && (inside.contains(OPEN) || inside.contains(CLOSE)) {
+        let is_guess = !is_last || inside.contains(OPEN) || inside.contains(CLOSE);
+        if fields.lacks_end && is_guess {
             return Err(unreadable());
         }
         let is_all = are_brackets(&text[fields.end..end.start]);

@@ -319,7 +319,7 @@ fn check(style: Style, case: &Case) -> Result<(), TestCaseError> {
     let is_told = got.iter().any(|piece| {
         matches!(
             piece,
-            Piece::Wrong(Wrong::Ambiguous { .. } | Wrong::Unreadable { .. })
+            Piece::Wrong(Wrong::Ambiguous { .. } | Wrong::Unreadable { .. } | Wrong::InThought)
         )
     });
     prop_assert!(
