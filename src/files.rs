@@ -1,7 +1,7 @@
 //! Writing files so that a crash leaves the old one or the new one, and nobody else can read them.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Makes a folder, and those above it that are missing, for this user alone (0700). One that exists is left as it is.
@@ -10,6 +10,37 @@ pub fn private_folder(path: &Path) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
+}
+
+/// Makes a folder for this user alone (0700), also of one that exists. Errors: it is a link, or somebody else's.
+pub fn own_folder(path: &Path) -> std::io::Result<()> {
+    private_folder(path)?;
+    if owned(path)? & 0o777 != 0o700 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Errors: it is no folder, a link, somebody else's, or one that others may write to.
+pub fn check_own_folder(path: &Path) -> std::io::Result<()> {
+    match owned(path)? & 0o022 {
+        0 => Ok(()),
+        _ => Err(refused(path, "others may write to it")),
+    }
+}
+
+/// The mode of a folder that is this user's own.
+fn owned(path: &Path) -> std::io::Result<u32> {
+    let data = std::fs::symlink_metadata(path)?;
+    match data.is_dir() && data.uid() == nix::unistd::getuid().as_raw() {
+        true => Ok(data.mode()),
+        false => Err(refused(path, "it is not a folder of this user's")),
+    }
+}
+
+fn refused(path: &Path, why: &str) -> std::io::Error {
+    let words = format!("{}: {why}", path.display());
+    std::io::Error::new(std::io::ErrorKind::PermissionDenied, words)
 }
 
 /// Replaces a file in one step, for this user alone (0600). Makes its folder if needed.

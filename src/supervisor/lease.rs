@@ -1,5 +1,7 @@
 //! A session's hold on an engine: an open connection to its supervisor.
 
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -7,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
-use super::{record, socket};
+use super::{handed, record, socket};
 use crate::error::{Error, Exit, Result};
 use crate::paths::Paths;
 
@@ -18,6 +20,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Lease {
     pub granted: Granted,
+    /// The gateway's port stays this user's while this is open, whatever happens to the supervisor.
+    _port: OwnedFd,
     told: Lines<BufReader<OwnedReadHalf>>,
     say: OwnedWriteHalf,
 }
@@ -31,7 +35,7 @@ impl Lease {
         web_search: Option<WebSearch>,
     ) -> Result<Option<Self>> {
         let path = socket::path(&record::folder(paths, port));
-        let Ok(stream) = UnixStream::connect(&path).await else {
+        let Some(stream) = connect(&path) else {
             return Ok(None);
         };
         let (read, mut say) = stream.into_split();
@@ -47,7 +51,12 @@ impl Lease {
         }
         let answer = tokio::time::timeout(ANSWER_DEADLINE, next(&mut told)).await;
         match answer {
-            Ok(Some(Tell::Granted(granted))) => Ok(Some(Self { granted, told, say })),
+            Ok(Some(Tell::Granted(granted))) => Ok(handed::take(&path).ok().map(|port| Self {
+                granted,
+                _port: port,
+                told,
+                say,
+            })),
             Ok(_) => Ok(None),
             Err(_) => Err(Error::new(
                 Exit::Engine,
@@ -83,6 +92,12 @@ impl Lease {
     pub async fn gone(&mut self) {
         while self.told().await.is_some() {}
     }
+}
+
+fn connect(path: &Path) -> Option<UnixStream> {
+    let stream = socket::connect(path).ok()?;
+    stream.set_nonblocking(true).ok()?;
+    UnixStream::from_std(stream).ok()
 }
 
 async fn send(say: &mut OwnedWriteHalf, line: &impl serde::Serialize) -> bool {

@@ -6,11 +6,13 @@
 //! - `owner`: its one task, which owns the engine; all else sends it messages;
 //! - [`memory_watch`], [`watcher`]: what is done when memory runs short, pure, and the task that looks;
 //! - [`protocol`], [`socket`]: what sessions and supervisor say to each other, and where;
+//! - `handed`: the listening socket of the gateway, handed to sessions;
 //! - [`record`]: the port, held for as long as the supervisor lives, and who runs where;
 //! - [`lease`], [`find`], [`start`]: a session's hold on an engine, finding one, starting one.
 
 mod connection;
 pub mod find;
+mod handed;
 pub mod lease;
 pub mod memory_watch;
 mod owner;

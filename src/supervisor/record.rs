@@ -150,6 +150,11 @@ impl Reservation {
         socket::path(&self.folder)
     }
 
+    /// Where the engine's socket is to be.
+    pub fn engine_socket(&self) -> PathBuf {
+        socket::of_engine(&self.folder)
+    }
+
     /// Writes what others may read: who runs here, and the key to the engine.
     pub fn publish(&self, host: &Host, model: &str, key: &Secret) -> Result<()> {
         let record = Record {
@@ -177,6 +182,7 @@ impl Drop for Reservation {
 /// Removes the files of a run folder, by name, and the folder. The lock must be held.
 fn clear(folder: &Path) {
     let _ = std::fs::remove_file(socket::path(folder));
+    let _ = std::fs::remove_file(socket::of_engine(folder));
     let _ = std::fs::remove_file(folder.join(RECORD));
     let _ = std::fs::remove_file(folder.join(KEY));
     // Last, and while it is still held: whoever takes it next looks whether it is still the one that has the name.
@@ -197,7 +203,11 @@ fn listen(port: u16) -> Option<TcpListener> {
 fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     let path = folder.join(LOCK);
     for _ in 0..LOCK_TRIES {
-        files::private_folder(folder)?;
+        // Whose folder this is decides who could take a supervisor's place in it, or that of its engine.
+        if let Some(all) = folder.parent() {
+            files::own_folder(all)?;
+        }
+        files::own_folder(folder)?;
         let file = match File::options()
             .create(true)
             .truncate(false)
@@ -318,7 +328,7 @@ mod tests {
         sweep(&paths, port);
         assert!(folder(&paths, port).join(LOCK).exists());
         drop(running);
-        for name in [LOCK, KEY, RECORD, "socket"] {
+        for name in [LOCK, KEY, RECORD, "socket", "engine"] {
             files::write_private(&folder(&paths, port).join(name), b"").expect("written");
         }
         sweep(&paths, port);

@@ -1,8 +1,7 @@
 //! The supervisor's Unix socket: where it is, and one question asked of it.
 
-use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +17,19 @@ const LONGEST_PATH: usize = 103;
 /// How long an answer may take. The supervisor has one task that does nothing slow.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Where the socket of this run folder is: in it, or, where that path would be too long, in a folder of this user's below `/tmp`.
+/// Where the supervisor's socket of this run folder is: in it, or, where that path would be too long, in a folder of this user's below `/tmp`.
 pub fn path(run_folder: &Path) -> PathBuf {
-    let usual = run_folder.join("socket");
-    if usual.as_os_str().len() <= LONGEST_PATH {
+    placed(run_folder, "socket", "")
+}
+
+/// Where its engine's is, in the same folder.
+pub fn of_engine(run_folder: &Path) -> PathBuf {
+    placed(run_folder, "engine", "-engine")
+}
+
+fn placed(run_folder: &Path, name: &str, ending: &str) -> PathBuf {
+    let usual = run_folder.join(name);
+    if usual.as_os_str().len() <= LONGEST_PATH && usual.to_str().is_some() {
         return usual;
     }
     let digest = Sha256::digest(run_folder.as_os_str().as_encoded_bytes());
@@ -29,7 +37,7 @@ pub fn path(run_folder: &Path) -> PathBuf {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    short_folder().join(name)
+    short_folder().join(name + ending)
 }
 
 fn short_folder() -> PathBuf {
@@ -39,20 +47,38 @@ fn short_folder() -> PathBuf {
 /// Makes the folder of a socket, for this user alone. One below `/tmp` that is somebody else's is an error.
 pub fn prepare(socket: &Path) -> std::io::Result<()> {
     let folder = socket.parent().unwrap_or(Path::new("/"));
-    files::private_folder(folder)?;
-    let data = std::fs::symlink_metadata(folder)?;
-    if !data.is_dir() || data.uid() != nix::unistd::getuid().as_raw() {
-        return Err(std::io::Error::other(format!(
-            "{} is not a folder of this user's",
-            folder.display()
-        )));
+    files::own_folder(folder)
+}
+
+/// Connects to the supervisor on this socket. Errors: nobody listens there, or its folder or whoever listens is not this user's.
+pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    files::check_own_folder(socket.parent().unwrap_or(Path::new("/")))?;
+    let stream = UnixStream::connect(socket)?;
+    match is_ours(&stream) {
+        true => Ok(stream),
+        false => Err(std::io::ErrorKind::PermissionDenied.into()),
     }
-    std::fs::set_permissions(folder, Permissions::from_mode(0o700))
+}
+
+/// Whether the other end is this user's.
+pub fn is_ours(stream: &impl AsFd) -> bool {
+    peer(stream).is_ok_and(|uid| uid == nix::unistd::getuid().as_raw())
+}
+
+#[cfg(target_os = "linux")]
+fn peer(stream: &impl AsFd) -> nix::Result<u32> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    getsockopt(stream, PeerCredentials).map(|peer| peer.uid())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn peer(stream: &impl AsFd) -> nix::Result<u32> {
+    nix::unistd::getpeereid(stream).map(|(uid, _)| uid.as_raw())
 }
 
 /// Asks one thing and returns the first line of the answer. Errors: nobody listens there, or no answer comes in time.
 pub fn ask(socket: &Path, ask: &Ask) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
     stream.set_write_timeout(Some(ANSWER_DEADLINE))?;
     let line = serde_json::to_string(ask)? + "\n";
@@ -77,5 +103,9 @@ mod tests {
         let long = path(&deep);
         assert!(long.as_os_str().len() <= LONGEST_PATH);
         assert_ne!(long, path(&deep.with_file_name("8001")));
+        let engine = of_engine(&deep);
+        assert!(engine.as_os_str().len() <= LONGEST_PATH);
+        assert_eq!(engine.parent(), long.parent());
+        assert_ne!(engine, long);
     }
 }

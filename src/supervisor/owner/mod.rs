@@ -126,6 +126,11 @@ impl<'a> Owner<'a> {
             stall_limit,
         } = begun;
         let failed = |what: &str| format!("the supervisor cannot start: {what}");
+        let held = Arc::new(
+            gateway
+                .try_clone()
+                .context(Exit::Other, failed("the gateway's port"))?,
+        );
         let signals = Signals::listen()?;
         let socket = UnixListener::from_std(socket).context(Exit::Other, failed("its socket"))?;
         let listener = tokio::net::TcpListener::from_std(gateway)
@@ -150,6 +155,7 @@ impl<'a> Owner<'a> {
             },
             form: Arc::clone(&form),
             engine,
+            socket: Some(reservation.engine_socket()),
             window: memory.follow_window(),
             window_holds_reply: true,
             access: access.clone(),
@@ -192,7 +198,7 @@ impl<'a> Owner<'a> {
             departing: Vec::new(),
             inbox,
             connections: JoinSet::new(),
-            accepting: tokio::spawn(accept(socket, to_owner)),
+            accepting: tokio::spawn(accept(socket, held, to_owner)),
             access,
             figures,
             tell_gateway,
@@ -370,7 +376,11 @@ async fn finish(told: Vec<Teller>) {
 }
 
 /// Takes connections for as long as somebody listens to them.
-async fn accept(socket: UnixListener, to: mpsc::UnboundedSender<Message>) {
+async fn accept(
+    socket: UnixListener,
+    gateway: Arc<std::net::TcpListener>,
+    to: mpsc::UnboundedSender<Message>,
+) {
     let mut connections = JoinSet::new();
     let mut id = 0;
     loop {
@@ -378,7 +388,7 @@ async fn accept(socket: UnixListener, to: mpsc::UnboundedSender<Message>) {
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => {
                     id += 1;
-                    connections.spawn(connection::run(id, stream, to.clone()));
+                    connections.spawn(connection::run(id, stream, gateway.clone(), to.clone()));
                 }
                 // Too many open files, for instance: it may be better in a moment.
                 Err(_) => tokio::time::sleep(TICK).await,

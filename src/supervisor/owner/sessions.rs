@@ -38,6 +38,8 @@ impl Owner<'_> {
                 Ask::Status => {
                     tell.tell(Tell::Status(Box::new(self.status().await)));
                 }
+                // It is answered where it is heard.
+                Ask::Port => {}
                 Ask::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),
                 Ask::Lease {
                     protocol,
