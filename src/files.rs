@@ -67,3 +67,38 @@ pub fn names(folder: &Path) -> Vec<String> {
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+
+    #[test]
+    fn a_folder_is_ours_alone_or_is_not_used() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let folder = scratch.path().join("one/two");
+        own_folder(&folder).expect("made");
+        for mode in [0o777, 0o770, 0o702] {
+            std::fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("set");
+            check_own_folder(&folder).expect_err("others may write to it");
+            own_folder(&folder).expect("taken back");
+            check_own_folder(&folder).expect("ours");
+            let data = std::fs::metadata(&folder).expect("there");
+            assert_eq!(data.permissions().mode() & 0o777, 0o700);
+        }
+        let link = scratch.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).expect("linked");
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        for other in [&link, &file] {
+            own_folder(other).expect_err("no folder");
+            check_own_folder(other).expect_err("no folder");
+        }
+        // Only root can give a folder away.
+        if nix::unistd::geteuid().is_root() {
+            nix::unistd::chown(&folder, Some(12_345.into()), None).expect("given");
+            own_folder(&folder).expect_err("somebody else's");
+            check_own_folder(&folder).expect_err("somebody else's");
+        }
+    }
+}

@@ -10,5 +10,5 @@ pub mod install;
 pub mod lifecycle;
 pub mod log;
 pub mod patches;
-mod proof;
+pub mod proof;
 pub mod server;

@@ -24,8 +24,7 @@ impl Question {
     /// A new one. Errors: the system gives no randomness.
     pub fn new(key: &Secret) -> Result<Self> {
         let query = format!("nonce={}", Secret::random()?.expose());
-        let answer = hmac(key.expose().as_bytes(), query.as_bytes());
-        let answer = answer.iter().map(|byte| format!("{byte:02x}")).collect();
+        let answer = answer(key.expose(), &query);
         Ok(Self { query, answer })
     }
 
@@ -39,6 +38,12 @@ impl Question {
     }
 }
 
+/// What an engine with this key answers to this query, in hexadecimal digits.
+pub fn answer(key: &str, query: &str) -> String {
+    let digest = hmac(key.as_bytes(), query.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// HMAC-SHA256 (RFC 2104).
 fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     let mut block = [0; BLOCK];
@@ -48,7 +53,9 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
         block[..key.len()].copy_from_slice(key);
     }
     let padded = |with: u8| block.map(|byte| byte ^ with);
-    let inner = Sha256::new().chain_update(padded(0x36)).chain_update(message);
+    let inner = Sha256::new()
+        .chain_update(padded(0x36))
+        .chain_update(message);
     let outer = Sha256::new()
         .chain_update(padded(0x5c))
         .chain_update(inner.finalize());
@@ -106,8 +113,7 @@ mod tests {
         assert_eq!(one.answer.len() as u64, LENGTH);
         assert!(!one.is_answered_by(other.answer.as_bytes()));
         assert!(!one.is_answered_by(b""));
-        let elsewhere = hmac(b"another", one.query.as_bytes());
-        let elsewhere: String = elsewhere.iter().map(|byte| format!("{byte:02x}")).collect();
+        let elsewhere = answer("another", &one.query);
         assert!(!one.is_answered_by(elsewhere.as_bytes()));
     }
 }

@@ -61,7 +61,7 @@ pub struct Launch<'a> {
     /// A folder with nothing in it that a hub id could be mistaken for.
     pub folder: &'a Path,
     pub log: PathBuf,
-    /// The Unix socket that it is to serve on, in a folder of this user alone. Its path is short enough for one.
+    /// The Unix socket that it is to serve on, in a folder of this user alone. Its path is UTF-8, and short enough for one.
     pub socket: PathBuf,
     pub served_name: String,
 }
@@ -89,8 +89,6 @@ impl Server {
         let failed = |what: &str| format!("the engine cannot be started: {what}");
         let log =
             log::start(&launch.log).context(Exit::Engine, failed("its log cannot be written"))?;
-        let socket = (launch.socket.to_str())
-            .ok_or_else(|| Error::new(Exit::Engine, failed("its socket's path is not UTF-8")))?;
         // Of an engine before it. What takes the path from here on is not removed.
         match fs_err::remove_file(&launch.socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -101,7 +99,7 @@ impl Server {
         let proof_key = Secret::random()?;
         let told = serde_json::json!({
             "key": launch.key.map_or("", Secret::expose),
-            "socket": socket,
+            "socket": launch.socket.to_string_lossy(),
             "proof_key": proof_key.expose(),
         });
         let errors = log

@@ -37,7 +37,12 @@ pub async fn give(stream: &UnixStream, listener: &TcpListener) -> std::io::Resul
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut carried = SendAncillaryBuffer::new(&mut space);
             carried.push(SendAncillaryMessage::ScmRights(&fds));
-            sendmsg(stream, &[IoSlice::new(b"\n")], &mut carried, SendFlags::empty())?;
+            sendmsg(
+                stream,
+                &[IoSlice::new(b"\n")],
+                &mut carried,
+                SendFlags::empty(),
+            )?;
             Ok(())
         })
         .await
@@ -52,7 +57,12 @@ pub fn take(path: &Path) -> std::io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut carried = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    recvmsg(&stream, &mut [IoSliceMut::new(&mut byte)], &mut carried, FLAGS)?;
+    recvmsg(
+        &stream,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut carried,
+        FLAGS,
+    )?;
     let fd = carried
         .drain()
         .find_map(|message| match message {

@@ -35,7 +35,8 @@ impl Lease {
         web_search: Option<WebSearch>,
     ) -> Result<Option<Self>> {
         let path = socket::path(&record::folder(paths, port));
-        let Some(stream) = connect(&path) else {
+        // First: with the lease the engine is started, and a supervisor whose engine fails at once is gone at once.
+        let (Ok(held), Some(stream)) = (handed::take(&path), connect(&path)) else {
             return Ok(None);
         };
         let (read, mut say) = stream.into_split();
@@ -51,9 +52,9 @@ impl Lease {
         }
         let answer = tokio::time::timeout(ANSWER_DEADLINE, next(&mut told)).await;
         match answer {
-            Ok(Some(Tell::Granted(granted))) => Ok(handed::take(&path).ok().map(|port| Self {
+            Ok(Some(Tell::Granted(granted))) => Ok(Some(Self {
                 granted,
-                _port: port,
+                _port: held,
                 told,
                 say,
             })),

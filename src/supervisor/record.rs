@@ -125,10 +125,14 @@ impl Reservation {
 
     fn exactly(host: &Host, paths: &Paths, port: u16) -> Result<(Self, TcpListener)> {
         let folder = folder(paths, port);
-        let lock = lock(&folder).context(
-            Exit::Other,
-            format!("the run folder {} cannot be used", host.tilde(&folder)),
-        )?;
+        let lock = lock(&folder)
+            .context(
+                Exit::Other,
+                format!("the run folder {} cannot be used", host.tilde(&folder)),
+            )
+            .map_err(|error| {
+                error.hint("if it is a link or somebody else's, move it away; it must be a folder that belongs to you")
+            })?;
         let Some(lock) = lock else {
             return Err(ours(&folder, port));
         };

@@ -9,6 +9,7 @@ mod errors;
 mod failures;
 mod fakes;
 mod faults;
+mod impostors;
 mod launch;
 mod meanwhile;
 mod memory;

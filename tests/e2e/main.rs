@@ -13,6 +13,7 @@ mod fake_hub;
 mod first_request;
 mod gateway;
 mod history;
+mod impostors;
 mod interactive;
 mod kept;
 mod memory;
