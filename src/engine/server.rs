@@ -92,7 +92,11 @@ impl Server {
         // Of an engine before it. What takes the path from here on is not removed.
         match fs_err::remove_file(&launch.socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context(Exit::Engine, failed("its socket cannot be made"));
+                tracing::warn!(%error, "an engine's socket is left");
+                return Err(
+                    Error::new(Exit::Engine, failed("its socket cannot be made"))
+                        .cause(format!("{} cannot be removed", launch.socket.display())),
+                );
             }
             _ => {}
         }

@@ -196,7 +196,10 @@ fn folders_of_ours_that_are_none() {
     std::fs::create_dir_all(in_the_way).expect("made");
     let ran = stage.run(&["--model", "../model", "--port", &port]);
     assert_eq!(ran.status, 14);
-    insta::assert_snapshot!(said(&stage, &ran), @"");
+    insta::assert_snapshot!(said(&stage, &ran), @"
+    error: the engine cannot be started: its socket cannot be made
+      cause: [STAGE]/cclocal/state/run/[…]/engine cannot be removed
+    ");
 }
 
 #[test]
