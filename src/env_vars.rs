@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use crate::host::Host;
+use crate::paths::{self, Paths};
+use crate::secret::Secret;
 
 /// What a variable is about. Names in one class are treated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -813,6 +815,56 @@ pub fn exact_removed_for_claude() -> impl Iterator<Item = &'static str> {
         .filter(|name| !name.ends_with('*'))
 }
 
+/// The options of Node.js that the user has set for all programs.
+pub const NODE_OPTIONS: &str = "NODE_OPTIONS";
+
+/// What makes Claude Code take itself to be debugged, wherever it stands in [`NODE_OPTIONS`]: then it ends without a word (2.1.197 and 2.1.332).
+const DEBUGGERS: [&str; 2] = ["--inspect", "--debug"];
+
+/// [`NODE_OPTIONS`] without what has a debugger attached. None: there is nothing of it.
+pub fn without_debugger(options: &str) -> Option<String> {
+    let is_debugger = |word: &str| DEBUGGERS.iter().any(|mark| word.contains(mark));
+    if !is_debugger(options) {
+        return None;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut words = node_words(options).into_iter().peekable();
+    while let Some(word) = words.next() {
+        if !is_debugger(word) {
+            kept.push(word);
+            continue;
+        }
+        // A value goes with its option, and an option with its value.
+        if !word.starts_with('-') && kept.last().is_some_and(|last| last.starts_with('-')) {
+            kept.pop();
+        } else if word.starts_with('-') && !word.contains('=') {
+            words.next_if(|value| !value.starts_with('-'));
+        }
+    }
+    Some(kept.join(" "))
+}
+
+/// The words of [`NODE_OPTIONS`] as they are written. Source: Node.js, "NODE_OPTIONS": spaces part them, double quotes hold them together, a
+/// backslash in quotes takes the next letter as it is.
+fn node_words(options: &str) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    options
+        .split(|letter: char| {
+            let parts = letter == ' ' && !quoted;
+            if std::mem::take(&mut escaped) {
+                return false;
+            }
+            match letter {
+                '"' => quoted = !quoted,
+                '\\' if quoted => escaped = true,
+                _ => {}
+            }
+            parts
+        })
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
 /// What an engine may inherit. A list of what is allowed, since a list of what is not would let the next secret through.
 const ENGINE_MAY_INHERIT: &[&str] = &[
     "PATH",
@@ -853,24 +905,26 @@ const ENGINE_MAY_INHERIT: &[&str] = &[
 ];
 
 /// The scrubbed environment that an engine inherits: none of the client's variables and no secret but the hub's token.
+///
+/// Where the hub's folders are is said in full, so that its library finds the same as we do: it reads `~` and `$NAME` in them, counts
+/// an empty one as set, and starts relative ones at a working directory that the engine does not share.
 pub fn engine_env(host: &Host) -> BTreeMap<OsString, OsString> {
-    host.env
-        .iter()
+    let inherited = host.env.iter();
+    let mut env: BTreeMap<OsString, OsString> = inherited
         .filter(|(name, _)| allowed_for_engine(name))
         .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+        .collect();
+    env.insert("HF_HOME".into(), paths::hub_home(host).into());
+    env.insert("HF_HUB_CACHE".into(), Paths::of(host).hub.into());
+    if host.var(TOKEN_PATH).is_some() {
+        env.insert(TOKEN_PATH.into(), paths::hub_token(host).into());
+    } else {
+        env.remove(OsStr::new(TOKEN_PATH));
+    }
+    env
 }
 
-/// Folders that may be named by a path that starts at the working directory, which a background process does not share.
-const FOLDERS: &[&str] = &[
-    "CCLOCAL_HOME",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "HUGGINGFACE_HUB_CACHE",
-    "XDG_CACHE_HOME",
-];
-
-/// The environment of a supervisor: what an engine may inherit, and our own settings. Folders are named from the root.
+/// The environment of a supervisor: what an engine may inherit but for the hub's token, and our own settings. Folders are named from the root.
 pub fn supervisor_env(host: &Host) -> BTreeMap<OsString, OsString> {
     let mut env = engine_env(host);
     let ours = host
@@ -878,12 +932,21 @@ pub fn supervisor_env(host: &Host) -> BTreeMap<OsString, OsString> {
         .iter()
         .filter(|(name, _)| name.to_str().is_some_and(|name| matches("CCLOCAL_*", name)));
     env.extend(ours.map(|(name, value)| (name.clone(), value.clone())));
-    for name in FOLDERS {
-        if let Some(folder) = host.var(name) {
-            env.insert(OsString::from(name), host.resolve(folder).into());
-        }
+    // A background process does not share our working directory.
+    if let Some(folder) = host.var("CCLOCAL_HOME") {
+        env.insert("CCLOCAL_HOME".into(), host.resolve(folder).into());
+    }
+    for name in HUB_TOKENS {
+        env.remove(OsStr::new(name));
     }
     env
+}
+
+/// The hub's tokens that are set. The supervisor gets them in its specification, for the engine's download.
+pub fn hub_tokens(host: &Host) -> BTreeMap<String, Secret> {
+    let set = HUB_TOKENS.iter();
+    set.filter_map(|name| Some(((*name).to_owned(), Secret::new(host.var(name)?))))
+        .collect()
 }
 
 fn allowed_for_engine(name: &OsStr) -> bool {
@@ -894,12 +957,15 @@ fn allowed_for_engine(name: &OsStr) -> bool {
     })
 }
 
-/// Whether this is the hub's token, which an engine that is offline does not need.
+/// The variables that hold the hub's token.
+const HUB_TOKENS: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
+
+/// The variable that names the file with the token.
+const TOKEN_PATH: &str = "HF_TOKEN_PATH";
+
+/// Whether this is the hub's token, or leads to it, which an engine that is offline does not need.
 pub fn is_hub_token(name: &str) -> bool {
-    matches!(
-        name,
-        "HF_TOKEN" | "HF_TOKEN_PATH" | "HUGGING_FACE_HUB_TOKEN"
-    )
+    HUB_TOKENS.contains(&name) || name == TOKEN_PATH
 }
 
 #[cfg(test)]
@@ -966,6 +1032,32 @@ mod tests {
     }
 
     #[test]
+    fn a_debugger_is_taken_out_of_the_options_of_node() {
+        for (options, kept) in [
+            ("", None),
+            ("--max-old-space-size=4096", None),
+            ("--require /x/bootloader.js --no-inspect", None),
+            ("--inspect", Some("")),
+            (
+                "--inspect-brk=9229 --max-old-space-size=4096",
+                Some("--max-old-space-size=4096"),
+            ),
+            (
+                "--trace-warnings --inspect-port 1 --title=x",
+                Some("--trace-warnings --title=x"),
+            ),
+            (r#"--require "/a b/--inspect" --title=x"#, Some("--title=x")),
+            (
+                r#"--title="a \" --debug" --no-warnings"#,
+                Some("--no-warnings"),
+            ),
+            ("--debug", Some("")),
+        ] {
+            assert_eq!(without_debugger(options).as_deref(), kept, "{options}");
+        }
+    }
+
+    #[test]
     fn an_engine_inherits_no_secret() {
         let host = Host::for_tests(
             Path::new("/home/u"),
@@ -986,6 +1078,11 @@ mod tests {
             .into_keys()
             .map(|name| name.to_string_lossy().into_owned())
             .collect();
-        assert_eq!(names, ["HF_TOKEN", "HOME", "LC_ALL", "PATH", "https_proxy"]);
+        let hub = ["HF_HOME", "HF_HUB_CACHE", "HF_TOKEN"];
+        let rest = ["HOME", "LC_ALL", "PATH", "https_proxy"];
+        assert_eq!(names, [&hub[..], &rest].concat());
+        let background = supervisor_env(&host);
+        assert!(!background.contains_key(OsStr::new("HF_TOKEN")));
+        assert_eq!(hub_tokens(&host).keys().collect::<Vec<_>>(), ["HF_TOKEN"]);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::visible::visible;
+
 /// Exit statuses that are ours. Claude Code's own status is passed through unchanged and is not listed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -99,15 +101,15 @@ impl Error {
 /// The plain form, without colour: `error:`, `cause:`, `hint:`, then the detail lines.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", visible(&self.message))?;
         if let Some(cause) = &self.cause {
-            write!(f, "\n  cause: {cause}")?;
+            write!(f, "\n  cause: {}", visible(cause))?;
         }
         for line in &self.detail {
-            write!(f, "\n  | {line}")?;
+            write!(f, "\n  | {}", visible(line))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {hint}")?;
+            write!(f, "\n  hint: {}", visible(hint))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::visible::visible;
 
 /// The surroundings of one run. Everything that decides reads from here, never from the process itself.
 #[derive(Debug, Clone)]
@@ -79,13 +80,60 @@ impl Host {
         }
     }
 
+    /// A folder of the hub's as its library reads it: `~`, `~name`, then `$NAME` and `${NAME}`, each once; a relative one starts at the working directory.
+    /// What is not set stays as it is written. Source: Python's `posixpath.expanduser` and `expandvars`, as huggingface_hub's `constants.py` calls them.
+    pub fn expand(&self, path: &str) -> PathBuf {
+        let (first, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+        let home = match first.strip_prefix('~') {
+            Some("") => Some(self.home.clone()),
+            Some(name) => nix::unistd::User::from_name(name)
+                .ok()
+                .flatten()
+                .map(|user| user.dir),
+            None => None,
+        };
+        let path = match home.as_deref().and_then(Path::to_str) {
+            Some(home) => format!("{}{rest}", home.trim_end_matches('/')),
+            None => path.to_owned(),
+        };
+        self.cwd.join(self.with_variables(&path))
+    }
+
+    fn with_variables(&self, mut text: &str) -> String {
+        let mut whole = String::new();
+        while let Some(at) = text.find('$') {
+            whole += &text[..at];
+            let rest = &text[at + 1..];
+            let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let (name, length) = match rest.strip_prefix('{').and_then(|rest| rest.split_once('}'))
+            {
+                Some((name, _)) => (name, name.len() + 2),
+                None => {
+                    let end = rest.find(|letter| !is_name(letter)).unwrap_or(rest.len());
+                    (&rest[..end], end)
+                }
+            };
+            match self
+                .env
+                .get(OsStr::new(name))
+                .and_then(|value| value.to_str())
+            {
+                Some(value) if !name.is_empty() => whole += value,
+                _ => whole += &text[at..=at + length],
+            }
+            text = &rest[length..];
+        }
+        whole + text
+    }
+
     /// The path with home written as `~`, for people to read.
     pub fn tilde(&self, path: &Path) -> String {
-        match path.strip_prefix(&self.home) {
+        let path = match path.strip_prefix(&self.home) {
             Ok(rest) if rest.as_os_str().is_empty() => "~".into(),
             Ok(rest) => format!("~/{}", rest.display()),
             Err(_) => path.display().to_string(),
-        }
+        };
+        visible(&path).into_owned()
     }
 
     /// A host for tests: the given home and working directory, no terminal, and only these variables.

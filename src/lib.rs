@@ -22,3 +22,4 @@ pub mod session;
 pub mod supervisor;
 mod sys;
 pub mod ui;
+pub mod visible;

@@ -98,16 +98,23 @@ impl Paths {
 /// `HF_HUB_CACHE`, its older name `HUGGINGFACE_HUB_CACHE`, `HF_HOME/hub`, `XDG_CACHE_HOME/huggingface/hub`, in huggingface_hub's own order
 /// (huggingface_hub 1.x and 2.x, `constants.py`).
 fn hub_cache(host: &Host) -> PathBuf {
-    if let Some(path) = host
+    let set = host
         .var("HF_HUB_CACHE")
-        .or(host.var("HUGGINGFACE_HUB_CACHE"))
-    {
-        return host.resolve(path);
-    }
-    let home = match (host.var("HF_HOME"), host.var("XDG_CACHE_HOME")) {
-        (Some(path), _) => host.resolve(path),
-        (None, Some(cache)) => host.resolve(cache).join("huggingface"),
+        .or(host.var("HUGGINGFACE_HUB_CACHE"));
+    set.map_or_else(|| hub_home(host).join("hub"), |path| host.expand(path))
+}
+
+/// The folder of all that huggingface_hub keeps.
+pub fn hub_home(host: &Host) -> PathBuf {
+    match (host.var("HF_HOME"), host.var("XDG_CACHE_HOME")) {
+        (Some(path), _) => host.expand(path),
+        (None, Some(cache)) => host.expand(cache).join("huggingface"),
         (None, None) => host.home.join(".cache/huggingface"),
-    };
-    home.join("hub")
+    }
+}
+
+/// The file with the user's token for the hub, if they have one.
+pub fn hub_token(host: &Host) -> PathBuf {
+    host.var("HF_TOKEN_PATH")
+        .map_or_else(|| hub_home(host).join("token"), |path| host.expand(path))
 }

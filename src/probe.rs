@@ -39,8 +39,9 @@ pub fn ask_unless(
 
 /// What was remembered of this executable under this topic. None if it has changed since.
 pub fn remembered<T: DeserializeOwned>(cache: &Path, topic: &str, executable: &Path) -> Option<T> {
-    let text = fs_err::read_to_string(file(cache, topic, executable)).ok()?;
-    let mut kept: Value = serde_json::from_str(&text).ok()?;
+    let text =
+        crate::files::read(&file(cache, topic, executable), crate::files::OWN_RECORD).ok()?;
+    let mut kept: Value = serde_json::from_slice(&text).ok()?;
     if kept.get("of") != Some(&identity(executable)?) {
         return None;
     }

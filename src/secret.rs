@@ -41,6 +41,36 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Secrets on their way through a pipe to another process of ours, and nowhere else: `#[serde(with = "secret::handed")]`.
+pub mod handed {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Secret;
+
+    pub fn serialize<S: Serializer>(
+        secrets: &BTreeMap<String, Secret>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let exposed: BTreeMap<&str, &str> = secrets
+            .iter()
+            .map(|(name, secret)| (name.as_str(), secret.expose()))
+            .collect();
+        exposed.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<String, Secret>, D::Error> {
+        let exposed = BTreeMap::<String, String>::deserialize(from)?;
+        Ok(exposed
+            .into_iter()
+            .map(|(name, secret)| (name, Secret::new(secret)))
+            .collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

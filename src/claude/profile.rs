@@ -9,8 +9,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::merge;
 use super::settings_files::{self, SettingsFile};
+use super::{json, merge};
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -27,6 +27,15 @@ const LINKED: &[&str] = &[
     "skills",
     "themes",
 ];
+
+/// The longest `.claude.json`, in bytes. It grows with the projects that were ever opened; older clients kept a history for each.
+const CLIENT_STATE: u64 = 64 << 20;
+
+/// What is read of the user's own `.claude.json`.
+#[derive(Deserialize)]
+struct OwnState {
+    theme: Option<String>,
+}
 
 /// What we did here the last time, in `cclocal.json`, so that only that is ever undone.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -58,7 +67,8 @@ pub fn begin_rehearsal(own: &Path, dir: &Path, folder: &Path) -> Result<()> {
         (own.join("settings.json"), dir.join("settings.json")),
         (record_path(own), record_path(dir)),
     ] {
-        fs_err::copy(from, to).context(Exit::Other, SAYING)?;
+        let bytes = files::read(&from, files::SETTINGS).context(Exit::Other, SAYING)?;
+        files::write_private(&to, &bytes).context(Exit::Other, SAYING)?;
     }
     let folder = folder.to_string_lossy();
     let state = json!({
@@ -82,12 +92,8 @@ fn refresh(host: &Host, dir: &Path) -> Result<()> {
 }
 
 fn lock(dir: &Path) -> std::io::Result<Flock<std::fs::File>> {
-    let file = fs_err::OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(dir.join(".cclocal.lock"))?;
-    Flock::lock(file.into_parts().0, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    let file = files::open_lock(&dir.join(".cclocal.lock"), 0o600)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 fn record_path(dir: &Path) -> PathBuf {
@@ -96,7 +102,7 @@ fn record_path(dir: &Path) -> PathBuf {
 
 /// What cannot be read is as good as missing: then nothing counts as ours, and nothing is undone.
 fn read_record(dir: &Path) -> Record {
-    fs_err::read(record_path(dir))
+    files::read(&record_path(dir), files::SETTINGS)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default()
@@ -106,9 +112,11 @@ fn read_record(dir: &Path) -> Record {
 /// among what it skips: that is asked once per folder, and the answer stays here. What the client wrote is never changed otherwise.
 fn start_without_questions(host: &Host, dir: &Path) -> std::io::Result<()> {
     const KEY: &str = "hasCompletedOnboarding";
+    /// Variables: older clients take them from here, before any settings.
+    const ENV: &str = "env";
     let path = dir.join(".claude.json");
-    let state = match fs_err::read(&path) {
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
+    let state = match files::read(&path, CLIENT_STATE) {
+        Ok(bytes) => json::object(&bytes).ok().filter(|state| !state.is_empty()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut fresh = Map::from_iter([(KEY.to_owned(), json!(true))]);
             fresh.extend(own_theme(host));
@@ -117,9 +125,10 @@ fn start_without_questions(host: &Host, dir: &Path) -> std::io::Result<()> {
         Err(error) => return Err(error),
     };
     match state {
-        Some(Value::Object(state)) if state.get(KEY) == Some(&json!(true)) => Ok(()),
-        Some(Value::Object(mut state)) => {
+        Some(state) if state.get(KEY) == Some(&json!(true)) && !state.contains_key(ENV) => Ok(()),
+        Some(mut state) => {
             state.insert(KEY.to_owned(), json!(true));
+            state.shift_remove(ENV);
             write_json(&path, &Value::Object(state))
         }
         // Cut short, by a full disk say. The client would start over with it, and ask for a login.
@@ -135,8 +144,8 @@ fn own_theme(host: &Host) -> Option<(String, Value)> {
     let path = settings_files::own_config_dir(host)
         .unwrap_or_else(|| host.home.clone())
         .join(".claude.json");
-    let state: Value = serde_json::from_slice(&fs_err::read(path).ok()?).ok()?;
-    Some(("theme".to_owned(), json!(state.get("theme")?.as_str()?)))
+    let state: OwnState = serde_json::from_slice(&files::read(&path, CLIENT_STATE).ok()?).ok()?;
+    Some(("theme".to_owned(), json!(state.theme?)))
 }
 
 /// Links the user's own content, and takes away the links of ours that lead nowhere now.
@@ -182,39 +191,46 @@ fn symlink(target: &Path, place: &Path) -> std::io::Result<()> {
     fs_err::rename(&fresh, place)
 }
 
-/// The profile's `settings.json`: the user's own settings without what a local session does not take, joined with what was changed in
-/// earlier local sessions. It has the rank of user settings, so the project's still stand above it.
+/// The settings that local sessions run with: those of [`merged`], or none where they cannot be read.
+pub fn own_settings(host: &Host, dir: &Path) -> Map<String, Value> {
+    let mut record = read_record(dir);
+    merged(host, dir, &mut record).unwrap_or_default()
+}
+
+/// Writes the profile's `settings.json`. It has the rank of user settings, so the project's still stand above it.
 fn settings(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<()> {
+    let merged = merged(host, dir, record)?;
+    write_json(&dir.join("settings.json"), &Value::Object(merged))
+}
+
+/// The user's own settings without what a local session does not take, joined with what was changed in earlier local sessions.
+fn merged(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<Map<String, Value>> {
     let own = settings_files::read_user(host)
         .as_ref()
         .and_then(SettingsFile::settings)
         .map(setting_keys::sanitized)
         .unwrap_or_default();
-    let path = dir.join("settings.json");
-    let mine = match fs_err::read(&path) {
+    let (mine, base) = match files::read(&dir.join("settings.json"), files::SETTINGS) {
         // What a session wrote is checked as well: it too may name another server by now.
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes)
-            .ok()
-            .and_then(|value| value.as_object().map(setting_keys::sanitized))
-            .unwrap_or_default(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Map::new(),
+        Ok(bytes) => {
+            let mine = json::object(&bytes).map(|mine| setting_keys::sanitized(&mine));
+            (
+                mine.unwrap_or_default(),
+                std::mem::take(&mut record.settings),
+            )
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => (Map::new(), Map::new()),
         Err(error) => return Err(error),
     };
-    let base = if path.exists() {
-        std::mem::take(&mut record.settings)
-    } else {
-        Map::new()
-    };
     let merged = merge::three_way(&base, &mine, &own);
-    write_json(&path, &Value::Object(merged))?;
     record.settings = own;
-    Ok(())
+    Ok(merged)
 }
 
 /// What is there already is not written again.
 fn write_json(path: &Path, value: &Value) -> std::io::Result<()> {
     let text = format!("{value:#}\n");
-    if fs_err::read(path).is_ok_and(|there| there == text.as_bytes()) {
+    if files::read(path, text.len() as u64).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());
     }
     files::write_private(path, text.as_bytes())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::json;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::paths::Paths;
@@ -29,8 +30,11 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     Settings(Map<String, Value>),
-    /// Not a JSON object, and why. The client ignores such a file.
+    /// Not a JSON object, to the client neither, which ignores such a file. And why.
     Malformed(String),
+    /// Not open to this user, so not to the client either. And why.
+    Closed(String),
+    /// No file of settings, as far as we look: a device, or too long, say. The client may read it. And why.
     Unreadable(String),
 }
 
@@ -49,7 +53,7 @@ impl SettingsFile {
     pub fn settings(&self) -> Option<&Map<String, Value>> {
         match &self.content {
             Content::Settings(settings) => Some(settings),
-            Content::Malformed(_) | Content::Unreadable(_) => None,
+            Content::Malformed(_) | Content::Closed(_) | Content::Unreadable(_) => None,
         }
     }
 }
@@ -129,7 +133,7 @@ fn project_folders(host: &Host) -> Vec<PathBuf> {
 
 /// In a worktree `.git` is a file that says `gitdir: MAIN/.git/worktrees/NAME`.
 fn main_worktree(git: &Path) -> Option<PathBuf> {
-    let text = fs_err::read_to_string(git).ok()?;
+    let text = crate::files::read_text(git, crate::files::ONE_LINE).ok()?;
     let folder = git
         .parent()?
         .join(text.trim().strip_prefix("gitdir:")?.trim());
@@ -156,11 +160,19 @@ fn drop_ins(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn read_file(host: &Host, source: Source, path: PathBuf) -> Option<SettingsFile> {
-    let content = match fs_err::read(&path) {
+    let content = match crate::files::read(&path, crate::files::SETTINGS) {
         Ok(bytes) => parse(&bytes),
         // A missing folder, or a file in a folder's place, is a settings file that does not exist.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return None;
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::IsADirectory
+            ) =>
+        {
+            Content::Closed(error.kind().to_string())
         }
         Err(error) => Content::Unreadable(error.kind().to_string()),
     };
@@ -173,17 +185,9 @@ fn read_file(host: &Host, source: Source, path: PathBuf) -> Option<SettingsFile>
 }
 
 fn parse(bytes: &[u8]) -> Content {
-    // An empty file counts as one that says nothing; a byte-order mark is passed over, as the client does.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if bytes.trim_ascii().is_empty() {
-        return Content::Settings(Map::new());
-    }
-    match serde_json::from_slice(bytes) {
-        Ok(Value::Object(settings)) => Content::Settings(settings),
-        Ok(_) => Content::Malformed("it is not an object".into()),
-        Err(error) => {
-            Content::Malformed(format!("line {}, column {}", error.line(), error.column()))
-        }
+    match json::object(bytes) {
+        Ok(settings) => Content::Settings(settings),
+        Err(why) => Content::Malformed(why),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::plan::engine::MAX_OUTPUT_TOKENS;
 
 /// The longest time for which an engine is kept without a session, in seconds: a day.
-pub const LONGEST_LINGER: u64 = 86_400;
+pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
 
 /// The smallest window that can be asked for, in tokens: less holds no session (see `memory::smallest_window`).
 const SMALLEST_WINDOW: u64 = 24_576;
@@ -107,6 +107,9 @@ pub struct ConnectArgs {
     /// Taken only to say where it belongs.
     #[arg(hide = true)]
     pub url: Option<String>,
+    /// Pass options of Claude Code on that this version of cclocal does not know, and so cannot keep on this machine
+    #[arg(long)]
+    pub allow_unknown_claude_options: bool,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,
@@ -228,6 +231,9 @@ pub struct LaunchArgs {
     /// With --dry-run: as JSON
     #[arg(long, requires = "dry_run")]
     pub json: bool,
+    /// Pass options of Claude Code on that this version of cclocal does not know, and so cannot keep on this machine
+    #[arg(long)]
+    pub allow_unknown_claude_options: bool,
     /// Arguments for Claude Code
     #[arg(last = true, value_name = "CLAUDE ARGS")]
     pub claude_args: Vec<OsString>,

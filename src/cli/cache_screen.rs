@@ -17,6 +17,7 @@ use crate::ui::picker::{Action, Picker, Row};
 use crate::ui::reader::Reader;
 use crate::ui::screen::{Input, Screen};
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 /// `cclocal rm` without names. Returns the status to exit with.
 pub fn run(host: &Host, paths: &Paths, ui: &Ui) -> Result<u8> {
@@ -53,7 +54,7 @@ pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Resul
 /// Shows the list, until it is left or a signal comes.
 pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
     let models = list::models(host, paths)?;
-    let running = find::statuses(paths);
+    let running = find::running(paths);
     let here = Here::find(host, paths);
     let mut reader = Reader::new(&list::text(host, paths, &models, &running, &here));
     loop {
@@ -69,12 +70,12 @@ pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<
 }
 
 fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
-    let running = find::statuses(paths);
+    let running = find::running(paths);
     let mut files = HashMap::new();
     let rows = models
         .iter()
         .map(|model| Row {
-            name: model.id.clone(),
+            name: visible(&model.id).into_owned(),
             bytes: model.bytes,
             shared: model
                 .stored
@@ -84,8 +85,8 @@ fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
                     (*files.entry(&entry.path).or_insert(number), entry.bytes)
                 })
                 .collect(),
-            remark: list::remarks(model, &running, Room::Unknown),
-            held: rm::held(paths, model, &running).map(|held| held.cause),
+            remark: visible(&list::remarks(model, &running, Room::Unknown)).into_owned(),
+            held: rm::held(paths, model, &running).map(|held| visible(&held.cause).into_owned()),
         })
         .collect();
     let total = scan::total(models);
@@ -95,7 +96,7 @@ fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
 
 /// Removes what nothing speaks against by now, and says what came of it.
 fn remove(paths: &Paths, chosen: &[&Model]) -> String {
-    let running = find::statuses(paths);
+    let running = find::running(paths);
     let mut freed = 0;
     for model in chosen {
         let removed = match rm::held(paths, model, &running) {
@@ -105,7 +106,9 @@ fn remove(paths: &Paths, chosen: &[&Model]) -> String {
         };
         match removed {
             Ok(gone) => freed += gone,
-            Err(failed) => return format!("Freed {}. {failed}.", ui::bytes(freed)),
+            Err(failed) => {
+                return format!("Freed {}. {}.", ui::bytes(freed), visible(&failed));
+            }
         }
     }
     format!("Freed {}.", ui::bytes(freed))

@@ -32,6 +32,7 @@ pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs, searches: Option<&Backend>)
         claude: &claude,
         asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
         args: &args.claude_args,
+        unknown_options: args.allow_unknown_claude_options,
     };
     if let Some(backend) = searches {
         ui.notice(&backend.notice());

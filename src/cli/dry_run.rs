@@ -28,9 +28,10 @@ use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client, Prepared, Probing};
 use crate::session::window::{self, Instead};
 use crate::session::{choose, preflight};
-use crate::supervisor::find::{self, Wanted};
+use crate::supervisor::find::{self, Running, Wanted};
 use crate::supervisor::record::USUAL_PORT;
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
     let choice = args.model.choice(host)?;
@@ -76,6 +77,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
     let settings = Folder::planned_settings(&paths);
     let client = Client {
         args: &args.claude_args,
+        unknown_options: args.allow_unknown_claude_options,
         settings: &settings,
         port: args.port.unwrap_or(USUAL_PORT),
         token: Secret::random()?,
@@ -106,12 +108,19 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
         output_tokens: request.output_tokens,
         port: request.port,
     };
-    let running = find::statuses(&paths);
-    if let Some(status) = running.iter().find(|status| wanted.is(status)) {
-        prepared.notices.push(format!(
-            "an engine for it runs already: a launch would use it on port {}",
-            status.port
-        ));
+    for running in find::running(&paths) {
+        match running {
+            Running::Known(status) if wanted.is(&status) => prepared.notices.push(format!(
+                "an engine for it runs already: a launch would use it on port {}",
+                status.port
+            )),
+            Running::Silent(holder) => prepared.notices.push(format!(
+                "a launch is refused: the supervisor of {} does not answer; {}",
+                holder.words(),
+                holder.hint()
+            )),
+            _ => {}
+        }
     }
     prepared.notices.extend(missing);
     let engine = engine.map_or_else(
@@ -125,12 +134,11 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
     };
     let mut report = report(host, &prepared, &planned, &plan, &engine, &claude);
     report["web_search"] = web_search::report(searches);
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+    if args.json {
+        ui.json(&report);
     } else {
-        text(host, &prepared, &plan, &report)
-    };
-    ui.data(&text);
+        ui.data(&text(host, &prepared, &plan, &report));
+    }
     Ok(())
 }
 
@@ -272,7 +280,7 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
         ),
         Cached::Complete { bytes, .. } => format!("{} on this disk, complete", ui::bytes(*bytes)),
     };
-    let _ = writeln!(out, "model    {} ({source})", model.name);
+    let _ = writeln!(out, "model    {} ({source})", visible(&model.name));
     let _ = writeln!(out, "         {cached}");
     if let Some(note) = &model.note {
         let _ = writeln!(out, "         {note}");
@@ -313,7 +321,7 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
     part(&mut out, report, "claude");
     rest_of_claude(&mut out, host, plan, report);
     for notice in &prepared.notices {
-        let _ = writeln!(out, "\nnote: {notice}");
+        let _ = writeln!(out, "\nnote: {}", visible(notice));
     }
     out
 }

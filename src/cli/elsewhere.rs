@@ -21,6 +21,7 @@ use crate::session::elsewhere::{self, Elsewhere, token, window};
 use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client};
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 /// Returns the status to exit with.
 pub fn run(
@@ -61,11 +62,13 @@ pub fn run(
         claude: &claude,
         asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
         args: &launch.claude_args,
+        unknown_options: launch.allow_unknown_claude_options,
     };
     // What Claude Code may not be given is refused before anything is sent.
     let settings = Folder::planned_settings(&paths);
     let client = Client {
         args: &launch.claude_args,
+        unknown_options: launch.allow_unknown_claude_options,
         ..planned(&elsewhere, &settings)
     };
     let features = prepare::assumed_features(&paths, Some(&claude));
@@ -84,6 +87,7 @@ pub fn run(
 fn planned<'a>(elsewhere: &Elsewhere<'a>, settings: &'a std::path::Path) -> Client<'a> {
     Client {
         args: &[],
+        unknown_options: false,
         settings,
         port: 0,
         token: Secret::new("<token>"),
@@ -140,6 +144,7 @@ fn show(
     let settings = Folder::planned_settings(paths);
     let client = Client {
         args: &launch.claude_args,
+        unknown_options: launch.allow_unknown_claude_options,
         output_tokens: window.output_tokens,
         ..planned(elsewhere, &settings)
     };
@@ -170,9 +175,11 @@ fn show(
         "web_search": web_search::report(elsewhere.web_search),
         "notices": notices,
     });
-    let text = if launch.json {
-        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
-    } else {
+    if launch.json {
+        ui.json(&report);
+        return Ok(());
+    }
+    let text = {
         let mut out = String::new();
         let model = elsewhere.model.unwrap_or("the only one that it serves");
         let _ = writeln!(
@@ -192,7 +199,7 @@ fn show(
         dry_run::part(&mut out, &report, "claude");
         dry_run::rest_of_claude(&mut out, host, &plan, &report);
         for notice in &notices {
-            let _ = writeln!(out, "\nnote: {notice}");
+            let _ = writeln!(out, "\nnote: {}", visible(notice));
         }
         out
     };

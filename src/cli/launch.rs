@@ -111,6 +111,7 @@ impl Launch<'_> {
             // What Claude Code may not be given is refused before anything is started for it.
             let client = Client {
                 args: &args.claude_args,
+                unknown_options: args.allow_unknown_claude_options,
                 settings: &Folder::planned_settings(paths),
                 port: USUAL_PORT,
                 token: Secret::new(""),
@@ -163,6 +164,7 @@ impl Launch<'_> {
                     claude,
                     asked,
                     args: &args.claude_args,
+                    unknown_options: args.allow_unknown_claude_options,
                 };
                 session::run(&session, lease, linger, signals)
                     .await

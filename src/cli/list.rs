@@ -1,28 +1,26 @@
 //! `cclocal list`: the models in the hub cache.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::ListArgs;
 use super::here::Here;
-use crate::catalog::Source;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::host::Host;
-use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::paths::Paths;
-use crate::supervisor::find;
-use crate::supervisor::protocol::Status;
+use crate::supervisor::find::{self, Running};
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
     let models = models(host, &paths)?;
-    let running = find::statuses(&paths);
+    let running = find::running(&paths);
     let here = Here::find(host, &paths);
     if args.json {
-        ui.data(&(json(&paths, &models, &running, &here) + "\n"));
+        ui.json(&json(&paths, &models, &running, &here));
     } else {
         ui.data(&text(host, &paths, &models, &running, &here));
     }
@@ -44,14 +42,8 @@ pub fn flag(model: &Model) -> Option<String> {
 }
 
 /// The engine that is served from it, by its id or by a folder of the cache.
-pub fn user<'a>(model: &Model, running: &'a [Status]) -> Option<&'a Status> {
-    running.iter().find(|status| {
-        let served = match &status.source {
-            Source::Hub(id) => id.clone(),
-            Source::Folder(folder) => folder.display().to_string(),
-        };
-        remove::serves(&served, model)
-    })
+pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
+    running.iter().find(|running| running.serves(model))
 }
 
 /// The list for people.
@@ -59,21 +51,23 @@ pub fn text(
     host: &Host,
     paths: &Paths,
     models: &[Model],
-    running: &[Status],
+    running: &[Running],
     here: &Here,
 ) -> String {
     let folder = host.tilde(&paths.hub);
     if models.is_empty() {
         return format!("No models in {folder}.\n");
     }
-    let width = models.iter().map(|model| model.id.len()).max().unwrap_or(0);
+    let name_width = |model: &Model| console::measure_text_width(&visible(&model.id));
+    let width = models.iter().map(name_width).max().unwrap_or(0);
     let mut text = String::new();
     for model in models {
+        let name = visible(&model.id);
         let line = format!(
-            "{:<width$}  {:>8}  {}",
-            model.id,
+            "{}  {:>8}  {}",
+            console::pad_str(&name, width, console::Alignment::Left, None),
             ui::bytes(model.bytes),
-            remarks(model, running, room(model, here))
+            visible(&remarks(model, running, room(model, here)))
         );
         text += line.trim_end();
         text.push('\n');
@@ -88,7 +82,7 @@ pub fn text(
 
 /// What a model gets on this machine.
 pub fn room(model: &Model, here: &Here) -> Room {
-    here.room(&model.id, model.complete.then_some(model.bytes))
+    here.room(&model.id, model.complete.then_some(model.whole()))
 }
 
 /// That in words, if it is known and the model is there to be started.
@@ -112,7 +106,7 @@ fn context(room: Room) -> Option<String> {
 }
 
 /// What there is to say of a model beside its size.
-pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
+pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     said.extend(context(room));
     if !model.complete {
@@ -121,8 +115,11 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     if !model.stored.is_empty() {
         said.push(format!("{} shared", ui::bytes(model.stored_bytes())));
     }
-    if let Some(record) = user(model, running) {
-        said.push(format!("in use on port {}", record.port));
+    if model.elsewhere > 0 && model.link.is_none() {
+        said.push("files elsewhere".into());
+    }
+    if let Some(user) = user(model, running) {
+        said.push(format!("in use on port {}", user.port()));
     }
     if let Some(link) = &model.link {
         said.push(format!("link to {}", link.display()));
@@ -130,7 +127,7 @@ pub fn remarks(model: &Model, running: &[Status], room: Room) -> String {
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> String {
+fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Value {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {
@@ -142,15 +139,14 @@ fn json(paths: &Paths, models: &[Model], running: &[Status], here: &Here) -> Str
                 "flag": flag(model),
                 "context_window": room(model, here).window(),
                 "context_window_raised": room(model, here).raised(),
-                "in_use": user(model, running).map(|record| json!({ "pid": record.pid, "port": record.port })),
+                "in_use": user(model, running).map(|user| json!({ "pid": user.pid(), "port": user.port() })),
                 "path": model.folder,
             })
         })
         .collect();
-    let report = json!({
+    json!({
         "cache": paths.hub,
         "models": listed,
         "total_bytes": scan::total(models),
-    });
-    serde_json::to_string_pretty(&report).unwrap_or_default()
+    })
 }

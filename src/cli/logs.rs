@@ -1,12 +1,12 @@
 //! `cclocal logs`: the engine's log.
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
-use fs_err::File;
-
 use super::args::LogsArgs;
 use crate::error::{Context, Error, Exit, Result};
+use crate::files;
 use crate::host::Host;
 use crate::paths::Paths;
 use crate::supervisor::find;
@@ -35,7 +35,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
         // The log of the last one is what one looks for when it is gone.
         None => engine_log(&paths, args.port.unwrap_or(USUAL_PORT)),
     };
-    let mut file = File::open(&path).map_err(|error| {
+    let mut file = files::open(&path).map_err(|error| {
         Error::other("there is no log")
             .cause(error)
             .hint("an engine writes one when it is started; `cclocal status` shows what runs")
@@ -45,7 +45,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
     loop {
         let read = file.read(&mut block).context(Exit::Other, unreadable())?;
         if read > 0 {
-            ui.data(&String::from_utf8_lossy(&block[..read]));
+            show(host, ui, &block[..read]);
             continue;
         }
         if !args.follow {
@@ -53,12 +53,31 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
         }
         std::thread::sleep(INTERVAL);
         // A new engine begins a new log at the same place.
-        if let Ok(named) = File::open(&path)
+        if let Ok(named) = files::open(&path)
             && !same(&file, &named)
         {
             file = named;
             file.seek(SeekFrom::Start(0))
                 .context(Exit::Other, unreadable())?;
+        }
+    }
+}
+
+/// Shows a part of the log: as it is, but on a terminal without what that would obey. The log has words of the model and of its prompts in it.
+fn show(host: &Host, ui: &Ui, bytes: &[u8]) {
+    if !host.stdout_tty {
+        return ui.bytes(bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let text = console::strip_ansi_codes(&text).replace('\t', "    ");
+    for part in text.split_inclusive('\r') {
+        // What is painted over begins its line anew.
+        match part.strip_suffix('\r') {
+            Some(part) => {
+                ui.data(part);
+                ui.bytes(b"\r");
+            }
+            None => ui.data(part),
         }
     }
 }

@@ -17,6 +17,7 @@ mod status;
 mod stop;
 mod web_search;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 
 use clap::Parser;
@@ -24,6 +25,7 @@ use clap::Parser;
 use crate::error::Error;
 use crate::host::Host;
 use crate::ui::Ui;
+use crate::visible::visible_lines;
 use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
@@ -32,7 +34,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => {
             // clap's own words, with its own statuses: 2 for a wrong command line, 0 for --help and --version.
-            let _ = error.print();
+            print(&error);
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
@@ -115,6 +117,15 @@ pub fn start_logging() {
         .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
+}
+
+/// Prints what clap says. What was typed may be a name with escapes in it: then it comes without colours.
+fn print(error: &clap::Error) {
+    let plain = error.to_string();
+    match visible_lines(&plain) {
+        Cow::Borrowed(_) => drop(error.print()),
+        Cow::Owned(shown) => eprint!("{shown}"),
+    }
 }
 
 fn report(error: &Error) -> u8 {

@@ -9,9 +9,9 @@ use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::paths::Paths;
 use crate::session::reach;
-use crate::supervisor::find;
-use crate::supervisor::protocol::Status;
+use crate::supervisor::find::{self, Running};
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 /// Returns the status to exit with.
 pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
@@ -26,7 +26,7 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
     }
     let models = list::models(host, &paths)?;
     let chosen = select(&models, &args.models)?;
-    let running = find::statuses(&paths);
+    let running = find::running(&paths);
     for model in &chosen {
         if let Some(why) = held(&paths, model, &running) {
             return Err(Error::other(format!("{} was not removed", model.id))
@@ -42,7 +42,11 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
                 .hint("add --yes to remove without a question"));
         }
         for model in &chosen {
-            ui.say(&format!("  {}  {}", model.id, ui::bytes(model.bytes)));
+            ui.say(&format!(
+                "  {}  {}",
+                visible(&model.id),
+                ui::bytes(model.bytes)
+            ));
         }
         if !ui.confirm_loss(&format!("Remove {}?", ui::bytes(total))) {
             ui.say("Nothing was removed.");
@@ -99,7 +103,7 @@ pub struct Held {
 }
 
 /// Whether something speaks against removing it.
-pub fn held(paths: &Paths, model: &Model, running: &[Status]) -> Option<Held> {
+pub fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
     if let Some(link) = &model.link {
         return Some(Held {
             cause: format!("it is a link that leads to {}", link.display()),
@@ -109,13 +113,37 @@ pub fn held(paths: &Paths, model: &Model, running: &[Status]) -> Option<Held> {
             ),
         });
     }
-    if let Some(record) = list::user(model, running) {
+    if let Some(user) = list::user(model, running) {
+        let (cause, idle) = match user {
+            Running::Known(status) => (
+                format!("it is loaded: {}", reach::words(status)),
+                status.is_idle(),
+            ),
+            Running::Foreign { version, used, .. } => (
+                format!("it is loaded by another version of cclocal ({version})"),
+                !used,
+            ),
+            Running::Silent(holder) => {
+                return Some(Held {
+                    cause: match holder.record {
+                        Some(_) => format!(
+                            "it is loaded: the supervisor of {} does not answer",
+                            holder.words()
+                        ),
+                        None => format!(
+                            "it may be loaded: the supervisor of {} does not answer",
+                            holder.words()
+                        ),
+                    },
+                    hint: holder.hint(),
+                });
+            }
+        };
         return Some(Held {
-            cause: format!("it is loaded: {}", reach::words(record)),
-            hint: if record.is_idle() {
-                format!("end it first: cclocal stop --port {}", record.port)
-            } else {
-                "leave that session first".into()
+            cause,
+            hint: match idle {
+                true => format!("end it first: cclocal stop --port {}", user.port()),
+                false => "leave that session first".into(),
             },
         });
     }

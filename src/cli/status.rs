@@ -12,6 +12,7 @@ use crate::session::leave;
 use crate::supervisor::find::{self, Running};
 use crate::supervisor::protocol::Status;
 use crate::ui::{self, Ui};
+use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
     let running = find::running(&Paths::of(host));
@@ -24,10 +25,17 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
                     port,
                     version,
                     used,
+                    ..
                 } => json!({"port": port, "version": version, "used": used}),
+                Running::Silent(holder) => json!({
+                    "port": holder.port,
+                    "pid": holder.pid,
+                    "phase": "silent",
+                    "source": holder.source(),
+                }),
             })
             .collect();
-        ui.data(&(serde_json::to_string_pretty(&all).unwrap_or_default() + "\n"));
+        ui.json(&json!(all));
         return Ok(());
     }
     if running.is_empty() {
@@ -40,9 +48,16 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
                 port,
                 version,
                 used,
+                ..
             } => format!(
-                "an engine of another version of cclocal ({version}) on port {port}, {}\n",
+                "an engine of another version of cclocal ({}) on port {port}, {}\n",
+                visible(version),
                 if *used { "used" } else { "not used" }
+            ),
+            Running::Silent(holder) => format!(
+                "{}  not answering\n  hint      {}\n",
+                holder.words(),
+                holder.hint()
             ),
         });
     }
@@ -113,6 +128,7 @@ fn text(host: &Host, status: &Status) -> String {
         lines.push(format!("  lacks     {words}"));
     }
     lines.push(format!("  log       {}", host.tilde(&status.log)));
+    let lines: Vec<_> = lines.iter().map(|line| visible(line)).collect();
     lines.join("\n") + "\n"
 }
 

@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::paths::Paths;
 use crate::session::reach;
 use crate::supervisor::find::{self, Running};
+use crate::supervisor::holder::{self, Holder};
 use crate::ui::Ui;
 
 pub fn run(host: &Host, ui: &Ui, args: &StopArgs) -> Result<()> {
@@ -27,11 +28,18 @@ pub fn run(host: &Host, ui: &Ui, args: &StopArgs) -> Result<()> {
     }
     let mut refused = None;
     for running in chosen {
+        if let Running::Silent(holder) = running {
+            if let Err(error) = end_silent(&paths, ui, holder, args.force) {
+                refused = Some(error);
+            }
+            continue;
+        }
         let words = match running {
             Running::Known(status) => reach::words(status),
             Running::Foreign { port, version, .. } => {
                 format!("the engine of cclocal {version} on port {port}")
             }
+            Running::Silent(holder) => holder.words(),
         };
         let progress = ui.progress(&format!("ending {words}"));
         let ended = find::stop(&paths, running.port(), args.force);
@@ -43,4 +51,17 @@ pub fn run(host: &Host, ui: &Ui, args: &StopArgs) -> Result<()> {
         }
     }
     refused.map_or(Ok(()), Err)
+}
+
+/// One that does not answer is ended by force, if that was asked for or is agreed to: what its sessions are at is lost.
+fn end_silent(paths: &Paths, ui: &Ui, holder: &Holder, force: bool) -> Result<()> {
+    let words = holder.words();
+    let question = format!("{words} does not answer. End it, and the sessions that use it?");
+    if !force && !ui.confirm_loss(&question) {
+        return Err(holder.silent(format!("the engine on port {} was not ended", holder.port)));
+    }
+    let progress = ui.progress(&format!("ending {words}, which does not answer"));
+    let ended = holder::end(paths, holder);
+    drop(progress);
+    ended.map(|()| ui.done(&format!("ended {words}")))
 }

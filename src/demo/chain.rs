@@ -13,6 +13,7 @@ use crate::claude::features;
 use crate::claude::foreground::{self, Foreground};
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
+use crate::files;
 use crate::host::Host;
 use crate::hub;
 use crate::machine::platform::Platform;
@@ -137,6 +138,7 @@ impl Demo<'_> {
         let granted = &lease.granted;
         let client = Client {
             args: &args,
+            unknown_options: false,
             settings: &settings,
             port: granted.port,
             token: Secret::new(granted.token.clone()),
@@ -193,8 +195,8 @@ impl Demo<'_> {
         };
         drop(progress);
         lease.say(&Say::ClientEnded).await;
-        let answer = fs_err::read_to_string(&said).unwrap_or_default();
-        let complaint = fs_err::read_to_string(&complained).unwrap_or_default();
+        let answer = files::read_text(&said, files::OWN_RECORD).unwrap_or_default();
+        let complaint = files::read_text(&complained, files::OWN_RECORD).unwrap_or_default();
         let lines = answer
             .lines()
             .chain(complaint.lines())
@@ -268,7 +270,7 @@ fn demo_model(folder: &Path) -> Model {
 }
 
 fn check(file: &Path) -> Result<()> {
-    let found = fs_err::read_to_string(file).map_err(|error| {
+    let found = files::read_text(file, files::OWN_RECORD).map_err(|error| {
         Error::other("the file was not written")
             .cause(error)
             .hint("the tool call did not reach Claude Code as one; run it again with --keep and read server.log")

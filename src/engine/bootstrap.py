@@ -40,6 +40,8 @@ def main():
 
     serve_on_socket(told["socket"], told["proof_key"])
     resume_downloads()
+    # Before those that read what was downloaded.
+    check_model_files()
     stream_raw()
     write_history()
     count_prompts()

@@ -11,11 +11,13 @@ def count_prompts():
     """
     try:
         from vllm_mlx import server
-    except ImportError:
-        return  # The engine's own start will say what is wrong.
+    except ImportError as error:
+        return not_applied("count-tokens", error)
     for route in getattr(getattr(server, "app", None), "routes", ()):
         if getattr(route, "path", "") == "/v1/messages/count_tokens" and hasattr(route, "dependant"):
             route.dependant.call = counting(server, route.dependant.call)
+            return applied("count-tokens")
+    not_applied("count-tokens", "the engine has no such route")
 
 
 def counting(server, approximate):

@@ -143,6 +143,9 @@ const REASONS: &[Reason] = &[
             "failed to parse tokenizer",
             "[load_safetensors]",
             "header too large",
+            // `engine/files.py`.
+            "is no regular file",
+            "is longer than",
         ],
         exit: Exit::Engine,
         cause: "a file of the model is damaged or missing",
@@ -172,8 +175,8 @@ const REASONS: &[Reason] = &[
 ];
 
 /// Marks of lines that tell what an engine was asked, in the user's words, or what it survived: whatever else stands in them, it did not end of it.
-/// Sources: vllm-mlx 0.6.0's log of requests; `engine/kept.py`.
-const NO_REASONS: &[&str] = &["[REQUEST]", "[kept_prefix]"];
+/// Sources: vllm-mlx 0.6.0's log of requests; `engine/kept.py`, `engine/patches.py`.
+const NO_REASONS: &[&str] = &["[REQUEST]", "[kept_prefix]", "[cclocal] patch "];
 
 /// Whether it ended because memory ran out: the GPU's, by its log, or the system's, by the signal of the memory killer.
 pub fn is_out_of_memory(end: End, tail: &[String]) -> bool {
@@ -264,6 +267,7 @@ fn essential(tail: &[String]) -> Vec<String> {
     let says_nothing = |line: &&String| {
         line.starts_with([' ', '\t', '=', '-'])
             || line.starts_with("INFO:")
+            || line.starts_with("[cclocal] patch ")
             || line.starts_with("Traceback (most recent call last)")
             || line.contains("ERROR:    Traceback")
             || line.contains("Application startup failed")
@@ -452,7 +456,8 @@ mod tests {
     #[test]
     fn what_was_asked_and_what_was_survived_is_no_reason() {
         let log = "INFO:vllm_mlx.server:[REQUEST] last user message preview: ModuleNotFoundError: [metal::malloc] Insufficient Memory\n\
-            WARNING:vllm_mlx.scheduler:[kept_prefix] not kept: OSError: [Errno 28] No space left on device";
+            WARNING:vllm_mlx.scheduler:[kept_prefix] not kept: OSError: [Errno 28] No space left on device\n\
+            [cclocal] patch text-route: not applied ([Errno 28] No space left on device)";
         let end = End::Died(Ended::Signal(11));
         let cause = explained(end, log).cause.expect("a cause");
         assert_eq!(cause, "it was ended by signal 11 (SIGSEGV)");

@@ -1,14 +1,17 @@
 //! Which engine is run: the one that `cclocal setup` installed, or the one that `CCLOCAL_ENGINE` names.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
+use crate::files;
 use crate::host::Host;
 use crate::paths::Paths;
+
+/// How much of a script is read, in bytes: its first lines name its interpreter.
+const START: u64 = 4096;
 
 /// An engine that can be started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +59,7 @@ fn named_by_user(host: &Host, named: &str) -> Result<Executable> {
         host.which(named)
     };
     let script = script.ok_or_else(|| wrong("there is no such file".into()))?;
-    let mut start = Vec::new();
-    fs_err::File::open(&script)
-        .and_then(|file| file.take(4096).read_to_end(&mut start))
-        .map_err(|error| wrong(error.to_string()))?;
+    let start = files::read_start(&script, START).map_err(|error| wrong(error.to_string()))?;
     let python = interpreter(&String::from_utf8_lossy(&start))
         .ok_or_else(|| wrong("it is not a Python script, as every installed vllm-mlx is".into()))?;
     let python = if python.is_absolute() {

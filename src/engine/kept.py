@@ -268,7 +268,7 @@ class Kept:
 
     def __init__(self, path):
         self.path = path
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > 64 << 20:
                 raise ValueError("no header")
@@ -389,7 +389,7 @@ def identity_of(model):
     weights = []
     for entry in sorted(model.iterdir()):
         if entry.name == "config.json":
-            weights.append(hashlib.sha256(entry.read_bytes()).hexdigest())
+            weights.append(hashlib.sha256(read_file(entry, LONGEST_CONFIG)).hexdigest())
         elif entry.suffix in (".safetensors", ".npz"):
             file = entry.stat()
             weights.append([entry.name, str(entry.resolve()), file.st_size, file.st_mtime_ns])

@@ -49,7 +49,7 @@ pub fn head(path: &Path) -> Vec<String> {
 /// At most so many bytes, from where `start` says for a log of this length.
 fn lines(path: &Path, start: impl Fn(u64) -> u64, bytes: u64) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+        let mut file = files::open(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(start(length)))?;
         let mut read = Vec::new();

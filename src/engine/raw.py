@@ -378,14 +378,15 @@ def watch_multimodal():
     """Whether the tokens of multimodal replies can be seen. Their route is imported with the first model that needs it."""
     module = sys.modules.get("vllm_mlx.models.mllm")
     outputs = getattr(module, "_stream_mllm_generated_outputs", None)
+    if getattr(outputs, "tells_tokens", False):
+        return True
     if outputs is None or "stream_generate_fn" not in inspect.signature(outputs).parameters:
-        return hasattr(outputs, "tells_tokens")
+        return False
 
     def watched(*, stream_generate_fn, **options):
         return outputs(stream_generate_fn=telling_tokens(stream_generate_fn, last_is_new=False), **options)
 
     watched.tells_tokens = True
-    watched.__signature__ = inspect.Signature()
     module._stream_mllm_generated_outputs = watched
     return True
 

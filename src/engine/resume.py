@@ -104,8 +104,9 @@ def alone(path, stack):
     None where a lock keeps nobody out, as on some network file systems.
     """
     while True:
-        file = stack.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b"))
+        file = stack.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666), "r+b"))
         try:
+            be_a_file(path, os.fstat(file.fileno()))
             fcntl.flock(file, fcntl.LOCK_EX)
             # Whoever had it may have finished it or thrown it away: then this is a file that nobody will find.
             if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
@@ -129,7 +130,7 @@ def keeps_out(path):
 
 def digest(path):
     hasher = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(1 << 20):
             hasher.update(block)
     return hasher.hexdigest()

@@ -18,11 +18,12 @@ use crate::machine::disk;
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams replies exactly as they were generated,
-/// counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, and keeps it from computing again what it, or an
-/// engine before it, has computed.
+/// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
+/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
+/// from computing again what it, or an engine before it, has computed, and lets it read nothing but files.
 const BOOTSTRAP: &str = concat!(
     include_str!("patches.py"),
+    include_str!("files.py"),
     include_str!("listen.py"),
     include_str!("resume.py"),
     include_str!("raw.py"),
@@ -155,16 +156,7 @@ impl Server {
     /// A sign of life that an engine gives while it loads: its resident memory in KiB as `ps` tells it, and the length of its log in bytes.
     /// None if neither can be read.
     pub async fn pulse(&self) -> Option<(u64, u64)> {
-        let mut ps = tokio::process::Command::new("ps");
-        ps.args(["-o", "rss=", "-p", &self.pid().to_string()])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        let resident = tokio::time::timeout(PULSE_DEADLINE, ps.output())
-            .await
-            .ok()
-            .and_then(std::result::Result::ok)
-            .and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok());
+        let resident = resident(self.pid()).await;
         let written = fs_err::metadata(&self.log).map(|data| data.len()).ok();
         (resident.is_some() || written.is_some())
             .then(|| (resident.unwrap_or(0), written.unwrap_or(0)))
@@ -243,6 +235,23 @@ impl Server {
             self.lifeline = None;
         }
     }
+}
+
+/// The resident memory of a process in KiB, as `ps` tells it on every system; Linux tells it without another program.
+pub async fn resident(pid: i32) -> Option<u64> {
+    if cfg!(target_os = "linux") {
+        let status = fs_err::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        return line?.trim().strip_suffix("kB")?.trim().parse().ok();
+    }
+    let mut ps = tokio::process::Command::new("ps");
+    ps.args(["-o", "rss=", "-p", &pid.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let told = tokio::time::timeout(PULSE_DEADLINE, ps.output()).await;
+    let told = told.ok()?.ok()?;
+    String::from_utf8_lossy(&told.stdout).trim().parse().ok()
 }
 
 impl Drop for Server {

@@ -6,7 +6,7 @@ import os
 
 # By how many tokens a prompt has to have grown before its snapshot is taken again: no turn computes more than these beside what is new. A
 # snapshot costs buffers, of which Metal has a limited number, so not every small step gets one.
-SNAPSHOT_STEP = 512
+SNAPSHOT_STEP = 128
 
 # How many prompts are remembered between their template and their schedule.
 REMEMBERED = 8

@@ -50,7 +50,7 @@ def take_text_route():
 
 def folder_of_links(folders, name, model):
     """The folder for this model, made or made anew. None if the model has no text part of its own."""
-    config = text_config(json.loads((model / "config.json").read_text()))
+    config = text_config(json.loads(read_file(model / "config.json", LONGEST_CONFIG)))
     if config is None:
         return None
     folders.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,8 +101,8 @@ def is_of_text(name):
 def is_as_wanted(folder, wanted, text):
     try:
         links = {entry.name: os.readlink(entry) for entry in folder.iterdir() if entry.name != "config.json"}
-        return links == wanted and (folder / "config.json").read_text() == text
-    except OSError:
+        return links == wanted and read_file(folder / "config.json", LONGEST_CONFIG).decode() == text
+    except (OSError, UnicodeDecodeError):
         return False
 
 

@@ -23,6 +23,9 @@ const REMEMBERED: usize = 8;
 /// The longest that is remembered, in bytes. Claude Code's own is below 20 kB; servers of tools add to it.
 const LONGEST: usize = 1 << 20;
 
+/// The longest file that is read, in bytes: as many as are remembered, and a little for what names them.
+const LONGEST_FILE: u64 = (REMEMBERED as u64 * LONGEST as u64) + files::OWN_RECORD;
+
 /// A system prompt and tools.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Front {
@@ -108,7 +111,7 @@ impl Fronts {
 
     /// All that is remembered, the newest last. What cannot be read is none.
     fn all(&self) -> Vec<Remembered> {
-        let text = fs_err::read(&self.file).unwrap_or_default();
+        let text = files::read(&self.file, LONGEST_FILE).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 }

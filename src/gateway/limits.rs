@@ -1,11 +1,13 @@
 //! How much and how long: sizes, deadlines, and a request's body read within them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::wire::ApiError;
 
@@ -14,6 +16,10 @@ use super::wire::ApiError;
 pub struct Limits {
     /// The longest body of a request, in bytes. A window of 262,144 tokens is about 1 MB of text; the rest is room for images.
     pub body: usize,
+    /// All bodies together that are longer than [`SHORT`], in bytes: from their first byte until the request is answered.
+    pub bodies: usize,
+    /// How long a body waits for others to be answered.
+    pub room: Duration,
     /// The longest head of a request, in bytes.
     pub head: usize,
     /// The most headers that a request may have.
@@ -54,6 +60,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 64 << 20,
+            bodies: 256 << 20,
+            room: Duration::from_secs(60),
             head: 64 << 10,
             headers: 100,
             connections: 128,
@@ -75,8 +83,58 @@ impl Default for Limits {
     }
 }
 
-/// Reads a whole body, if it keeps to the limits.
-pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+/// Bodies up to this length, in bytes, are not counted: connections are, and nearly all requests are shorter.
+pub const SHORT: usize = 1 << 20;
+
+/// The room for the bodies of all requests together. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<Semaphore>);
+
+/// A part of it. Dropped, it is free again.
+#[derive(Debug, Clone)]
+pub struct Taken(#[expect(dead_code, reason = "held")] Option<Arc<OwnedSemaphorePermit>>);
+
+impl Room {
+    /// What it is counted in, in bytes.
+    const UNIT: usize = 1 << 10;
+
+    pub fn new(limits: &Limits) -> Self {
+        Self(Arc::new(Semaphore::new(limits.bodies / Self::UNIT)))
+    }
+
+    /// Takes room for a body of this length, in bytes, in the order of asking.
+    async fn take(&self, length: usize, limits: &Limits) -> Result<Taken, ApiError> {
+        if length <= SHORT {
+            return Ok(Taken(None));
+        }
+        let all = limits.bodies / Self::UNIT;
+        let units = u32::try_from(length.div_ceil(Self::UNIT).min(all)).unwrap_or(u32::MAX);
+        let taken = self.0.clone().acquire_many_owned(units);
+        match tokio::time::timeout(limits.room, taken).await {
+            Ok(Ok(permit)) => Ok(Taken(Some(Arc::new(permit)))),
+            _ => Err(ApiError::new(
+                529,
+                "overloaded_error",
+                "other large requests are not answered yet",
+            )),
+        }
+    }
+}
+
+/// A body, and its part of the room.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub bytes: Bytes,
+    pub taken: Taken,
+}
+
+/// Reads a whole body, if it keeps to the limits. One that does not say how long it is has room for the longest, once it is not short any more.
+pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    room: &Room,
+) -> Result<Received, ApiError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
@@ -84,18 +142,31 @@ pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<By
     if announced.is_some_and(|length| length > limits.body as u64) {
         return Err(too_large(limits));
     }
-    match tokio::time::timeout(limits.body_deadline, collect(body, limits)).await {
+    let announced = announced.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    let taken = room.take(announced.unwrap_or(0), limits).await?;
+    let collected = collect(body, announced, taken, limits, room);
+    match tokio::time::timeout(limits.body_deadline, collected).await {
         Ok(read) => read,
         Err(_) => Err(too_slow()),
     }
 }
 
-async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
-    let mut whole = bytes::BytesMut::new();
+async fn collect(
+    mut body: Body,
+    announced: Option<usize>,
+    mut taken: Taken,
+    limits: &Limits,
+    room: &Room,
+) -> Result<Received, ApiError> {
+    let mut whole = bytes::BytesMut::with_capacity(announced.unwrap_or(0));
+    let mut counted = announced.unwrap_or(SHORT);
     loop {
         let frame = match tokio::time::timeout(limits.body_idle, body.frame()).await {
             Err(_) => return Err(too_slow()),
-            Ok(None) => return Ok(whole.freeze()),
+            Ok(None) => {
+                let bytes = whole.freeze();
+                return Ok(Received { bytes, taken });
+            }
             Ok(Some(Err(_))) => {
                 return Err(invalid("the body ended before its time"));
             }
@@ -104,6 +175,10 @@ async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
         if let Ok(data) = frame.into_data() {
             if whole.len() + data.len() > limits.body {
                 return Err(too_large(limits));
+            }
+            if whole.len() + data.len() > counted {
+                counted = limits.body;
+                taken = room.take(counted, limits).await?;
             }
             whole.extend_from_slice(&data);
         }

@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::access::Caller;
 use super::figures::{Ended, Running};
+use super::limits::{Received, Taken};
 use super::outlet::{self, Beginning, Outlet};
 use super::queue::{self, Place};
 use super::server::Gateway;
@@ -37,17 +38,17 @@ pub async fn answer(
     gateway: &Gateway,
     caller: Caller,
     client: Option<&str>,
-    body: Bytes,
+    body: Received,
 ) -> Result<Response, ApiError> {
-    let body = match web_search::intercept(gateway, caller, body).await? {
+    let Received { bytes, taken } = body;
+    let bytes = match web_search::intercept(gateway, caller, bytes).await? {
         web_search::Intercepted::Reply(reply) => return Ok(reply),
-        web_search::Intercepted::Message(body) => body,
+        web_search::Intercepted::Message(bytes) => bytes,
     };
     let mut running = gateway.figures.arrive(caller);
-    let mut request = reading::message(gateway, &body)
+    let (request, front) = reading::message(gateway, caller, bytes)
         .await
         .inspect_err(|_| running.end(Ended::Refused))?;
-    drop(body);
     if let Some(sentence) = &request.loop_ended {
         running.end(Ended::Answered);
         return Ok(canned::reply(sentence, &request));
@@ -58,20 +59,17 @@ pub async fn answer(
         return Err(ApiError::new(529, "overloaded_error", message));
     }
     let stream = request.stream;
-    // What the model wrote is read from streams alone.
-    if gateway.exclusive {
-        request.ask_for_a_stream();
-    }
     let turn = Turn {
         gateway: gateway.clone(),
-        body: request.body.clone().into(),
+        body: request.body.clone(),
+        _taken: taken,
         asked: request.max_tokens,
         request,
         running,
         counted: None,
         abandoned: false,
     };
-    gateway.warm.asked(caller, client, &turn.request);
+    gateway.warm.asked(caller, client, front);
     let place = gateway.queue.enter();
     match (stream, gateway.exclusive) {
         (true, _) => turn.streamed(place).await,
@@ -84,6 +82,8 @@ struct Turn {
     gateway: Gateway,
     request: wire::Request,
     body: Bytes,
+    /// The room that it takes.
+    _taken: Taken,
     /// The longest reply that was asked for, in tokens. The request's own is what is left of the window, if that is less.
     asked: u64,
     running: Running,
@@ -270,7 +270,7 @@ impl Turn {
         if reply != self.request.max_tokens {
             tracing::debug!(reply, asked = self.asked, "the window leaves less");
             self.request.limit_reply(reply);
-            self.body = self.request.body.clone().into();
+            self.body = self.request.body.clone();
         }
         Ok(())
     }

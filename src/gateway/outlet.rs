@@ -33,6 +33,8 @@ pub struct Outlet {
     unread: Arc<AtomicUsize>,
     most_unread: usize,
     held: Vec<u8>,
+    /// How much of what is held was looked at: whole lines that say nothing.
+    looked: usize,
     begun: bool,
     complete: bool,
     failed: bool,
@@ -53,6 +55,7 @@ pub fn channel(ping: Duration, most_unread: usize) -> (Outlet, Reply) {
         unread: unread.clone(),
         most_unread,
         held: Vec::new(),
+        looked: 0,
         begun: false,
         complete: false,
         failed: false,
@@ -77,9 +80,12 @@ impl Outlet {
             events
         } else {
             self.held.extend_from_slice(&events);
-            match first_word(&self.held) {
-                Word::None => return Ok(()),
-                Word::Error(error) => return Err(Failure::Refused(error)),
+            match first_word(&self.held[self.looked..]) {
+                Word::None(looked) => {
+                    self.looked += looked;
+                    return Ok(());
+                }
+                Word::Error => return Err(Failure::Refused(stated_error(&self.held))),
                 Word::Content => self.begun = true,
             }
             std::mem::take(&mut self.held)
@@ -99,6 +105,7 @@ impl Outlet {
     /// What was held back is nothing: it is sent to another engine.
     pub fn forget(&mut self) {
         self.held.clear();
+        self.looked = 0;
     }
 
     /// Whether the client has seen a part of the reply.
@@ -223,25 +230,27 @@ impl Streaming {
 }
 
 enum Word {
-    None,
+    /// Nothing, in whole lines of so many bytes.
+    None(usize),
     Content,
-    Error(ApiError),
+    Error,
 }
 
 /// What the first events say, past those that only open a message.
 fn first_word(events: &[u8]) -> Word {
-    let whole_lines = events.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    let last = events.iter().rposition(|byte| *byte == b'\n');
+    let whole_lines = last.map_or(0, |at| at + 1);
     for line in events[..whole_lines].split(|byte| *byte == b'\n') {
         let Some(name) = line.strip_prefix(b"event:") else {
             continue;
         };
         match name.trim_ascii() {
             b"message_start" | b"content_block_start" | b"ping" => {}
-            b"error" => return Word::Error(stated_error(events)),
+            b"error" => return Word::Error,
             _ => return Word::Content,
         }
     }
-    Word::None
+    Word::None(whole_lines)
 }
 
 /// Whether an `error` event is among these.
@@ -408,9 +417,36 @@ mod tests {
         drop(reply);
     }
 
+    #[tokio::test]
+    async fn what_is_held_is_looked_at_once_and_sent_whole() {
+        let (mut outlet, reply) = pair();
+        for part in [
+            "event: message_st",
+            "art\ndata: {}\n\n",
+            "event: pi",
+            "ng\n",
+            "data: {}\n\nevent: content_block_d",
+        ] {
+            outlet.send(part.into()).expect("held");
+            assert!(!outlet.begun());
+        }
+        outlet.send("elta\ndata: {}\n\n".into()).expect("sent");
+        assert!(outlet.begun());
+        let body = begin(reply).await.body(idle());
+        let mut body = std::pin::pin!(body);
+        let ping = "event: ping\ndata: {}\n\n";
+        assert_eq!(text(body.next().await), format!("{START}{ping}{TEXT}"));
+        // Another engine begins anew.
+        let (mut outlet, _reply) = pair();
+        outlet.send(START.into()).expect("held");
+        outlet.forget();
+        outlet.send(TEXT.into()).expect("sent");
+        assert!(outlet.begun());
+    }
+
     #[test]
     fn words_are_read_from_whole_lines() {
-        let none = |events: &str| matches!(first_word(events.as_bytes()), Word::None);
+        let none = |events: &str| matches!(first_word(events.as_bytes()), Word::None(_));
         assert!(none(""));
         assert!(none(START));
         assert!(none("event: content_bl"));

@@ -3,7 +3,7 @@
 //! The process is this program again (`cclocal read-pdf`). It gets a PDF in base64 on its standard input, and writes lines of JSON: how many pages there
 //! are, then the text of each. What it has written when it ends, in whatever way, is what is known of the PDF.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -60,28 +60,39 @@ impl Pdfs {
         }
     }
 
-    /// The texts of these PDFs, which are in base64.
-    pub async fn texts(&self, pdfs: Vec<&str>) -> PdfTexts {
+    /// The texts of those of these PDFs, which are in base64, that were read before, and the others.
+    pub fn known(&self, pdfs: Vec<&str>) -> (PdfTexts, Vec<(PdfKey, String)>) {
         let mut texts = PdfTexts::default();
+        let (mut others, mut met) = (Vec::new(), HashSet::new());
+        if self.reader.is_some() {
+            for pdf in pdfs {
+                let key = PdfTexts::key(pdf);
+                match self.remembered(&key) {
+                    Some(text) => texts.insert(key, text),
+                    None if met.insert(key) => others.push((key, pdf.to_owned())),
+                    None => {}
+                }
+            }
+        }
+        (texts, others)
+    }
+
+    /// Reads PDFs, and puts their texts to those that are known.
+    pub async fn read_all(&self, pdfs: Vec<(PdfKey, String)>, texts: &mut PdfTexts) {
         let Some(reader) = &self.reader else {
-            return texts;
+            return;
         };
         let until = tokio::time::Instant::now() + LONGEST_OF_REQUEST;
-        for pdf in pdfs {
-            let key = PdfTexts::key(pdf);
-            let text = match self.known(&key) {
-                Some(text) => text,
-                None => match tokio::time::timeout_at(until, self.read(reader, pdf)).await {
-                    Ok(text) => {
-                        self.remember(key, text.clone());
-                        text
-                    }
-                    Err(_) => PdfText::TooMuch,
-                },
+        for (key, pdf) in pdfs {
+            let text = match tokio::time::timeout_at(until, self.read(reader, &pdf)).await {
+                Ok(text) => {
+                    self.remember(key, text.clone());
+                    text
+                }
+                Err(_) => PdfText::TooMuch,
             };
             texts.insert(key, text);
         }
-        texts
     }
 
     async fn read(&self, reader: &Path, pdf: &str) -> PdfText {
@@ -96,7 +107,7 @@ impl Pdfs {
         }
     }
 
-    fn known(&self, key: &PdfKey) -> Option<PdfText> {
+    fn remembered(&self, key: &PdfKey) -> Option<PdfText> {
         let mut known = self.lock();
         let at = known.iter().position(|(other, _)| other == key)?;
         let found = known.remove(at)?;

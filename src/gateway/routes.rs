@@ -89,8 +89,8 @@ async fn rehearse(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = limits::read(&headers, body, &gateway.limits).await?;
-    Err(warm::rehearse(&gateway, caller, name(&headers), &body).await)
+    let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
+    Err(warm::rehearse(&gateway, caller, name(&headers), body.bytes).await)
 }
 
 /// Answered when that request has come.
@@ -115,7 +115,7 @@ async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = limits::read(&headers, body, &gateway.limits).await?;
+    let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
     let answer = || messages::answer(&gateway, caller, name(&headers), body.clone());
     match answer().await {
         // One that it fails at again, it always fails at: the client is not to try for minutes.
@@ -131,8 +131,10 @@ async fn count(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body = limits::read(&headers, body, &gateway.limits).await?;
-    let prompt = reading::count(&gateway, &body).await?;
+    let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
+    let prompt = reading::count(&gateway, body.bytes).await?;
+    // It is held until the count is known.
+    let _taken = body.taken;
     let mut engine = gateway.engine.clone();
     let busy = |message: &str| ApiError::new(529, "overloaded_error", message);
     let target = tokio::time::timeout(COUNT_WAITS, upstream::ready(&mut engine))

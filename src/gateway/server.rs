@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::access::Access;
 use super::figures::Figures;
-use super::limits::Limits;
+use super::limits::{Limits, Room};
 use super::queue::Queue;
 use super::reading::Reading;
 use super::routes::{self, Trusted};
@@ -52,6 +52,7 @@ pub struct Shared {
     pub exclusive: bool,
     pub log: Option<PathBuf>,
     pub queue: Queue,
+    pub room: Room,
     pub reading: Reading,
     pub upstream: Upstream,
     pub warm: Warm,
@@ -103,6 +104,7 @@ pub async fn serve(
         window_holds_reply: settings.window_holds_reply,
         access: settings.access,
         figures: settings.figures,
+        room: Room::new(&settings.limits),
         limits: settings.limits,
         exclusive: settings.exclusive,
         log: settings.log,

@@ -57,7 +57,9 @@ impl Warm {
 
     /// A client asks: to be called before its request takes its place in the queue. What is computed for another one's question is given up for it,
     /// and what it will need itself is not.
-    pub fn asked(&self, caller: Caller, client: Option<&str>, request: &wire::Request) {
+    ///
+    /// `front`: how its session begins, if [`Warm::wants_front`].
+    pub fn asked(&self, caller: Caller, client: Option<&str>, front: Option<Front>) {
         let Some(fronts) = &self.fronts else {
             return;
         };
@@ -66,7 +68,6 @@ impl Warm {
         if !is_first && state.under_way.is_none() {
             return;
         }
-        let front = Front::of(&request.body);
         state.give_up_all_but(front.as_ref());
         match (front, client) {
             // The title of a session is asked for before its first question.
@@ -79,6 +80,12 @@ impl Warm {
             }
             _ => {}
         }
+    }
+
+    /// Whether it matters how this caller's session begins.
+    pub fn wants_front(&self, caller: Caller) -> bool {
+        let state = self.state();
+        self.fronts.is_some() && (state.under_way.is_some() || !state.met.contains(&caller))
     }
 
     /// The front of a session that will ask soon. It is remembered like one that has, and computed next.
@@ -136,13 +143,15 @@ pub async fn rehearse(
     gateway: &Gateway,
     caller: Caller,
     client: Option<&str>,
-    body: &Bytes,
+    body: Bytes,
 ) -> ApiError {
-    let request = match wire::messages(body, &gateway.served()) {
-        Ok(request) => request,
-        Err(error) => return error,
+    let (served, length) = (gateway.served(), body.len());
+    let read = move || wire::messages(&body, &served).map(|request| Front::of(&request.body));
+    let front = match gateway.reading.work(length, read).await {
+        Ok(Ok(front)) => front,
+        Ok(Err(error)) | Err(error) => return error,
     };
-    if let (Some(front), Some(client)) = (Front::of(&request.body), client) {
+    if let (Some(front), Some(client)) = (front, client) {
         gateway.warm.is_rehearsed(caller, client, front).await;
         gateway
             .warm

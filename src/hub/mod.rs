@@ -9,11 +9,13 @@ pub mod scan;
 pub mod store;
 pub mod watch;
 
-use std::collections::HashSet;
-use std::io::Read;
+use std::collections::{BTreeSet, HashSet};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use store::{Entry, Store};
@@ -58,7 +60,7 @@ pub fn cached(hub: &Path, id: &str) -> Cached {
         return Cached::Missing;
     }
     let blobs = Blobs::of(&folder, Store::of(hub).as_ref());
-    let bytes = blobs.own + blobs.stored_bytes() + blobs.elsewhere;
+    let bytes = sum([blobs.own, blobs.stored_bytes(), blobs.elsewhere]);
     match whole(&folder, blobs.unfinished) {
         Some(snapshot) => Cached::Complete { bytes, snapshot },
         None if bytes == 0 => Cached::Missing,
@@ -79,8 +81,8 @@ pub fn config(hub: &Path, id: &str) -> Option<Value> {
 
 /// The `config.json` of a model folder.
 pub fn folder_config(folder: &Path) -> Option<Value> {
-    let text = fs_err::read_to_string(folder.join("config.json")).ok()?;
-    serde_json::from_str(&text).ok()
+    let text = files::read(&folder.join("config.json"), files::MODEL_CONFIG).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// What the chat template of a model in the cache shows, if it is there.
@@ -90,13 +92,7 @@ pub fn template(hub: &Path, id: &str) -> Option<Traits> {
 
 /// What the chat template of a model folder shows, if it has one.
 pub fn folder_template(folder: &Path) -> Option<Traits> {
-    template::read(|name| {
-        let file = fs_err::File::open(folder.join(name)).ok()?;
-        let mut text = String::new();
-        let longest = template::LONGEST_FILE;
-        file.take(longest).read_to_string(&mut text).ok()?;
-        Some(text)
-    })
+    template::read(|name| files::read_text(&folder.join(name), template::LONGEST_FILE).ok())
 }
 
 /// The names of the files in the snapshot of a model of which nothing is on its way. None: there is none, or more comes.
@@ -105,6 +101,61 @@ pub fn settled_files(hub: &Path, id: &str) -> Option<Vec<String>> {
     let snapshot = snapshot(&folder)?;
     let unfinished = Blobs::of(&folder, Store::of(hub).as_ref()).unfinished;
     (!unfinished).then(|| files::names(&snapshot))
+}
+
+/// The longest file of a model that holds no weights, in bytes. The longest tokenizers take 40 MB.
+const LONGEST_TEXT: u64 = 256 << 20;
+
+/// The names of what an engine reads whole, and of weights, which may have any length. Other files of a folder concern nobody.
+const TEXTS: &[&str] = &[
+    ".json",
+    ".jinja",
+    ".txt",
+    ".model",
+    ".tiktoken",
+    ".jsonl",
+    ".py",
+];
+const WEIGHTS: &[&str] = &[".safetensors", ".npz"];
+
+/// Errors: something in a model's folder is no file, or has a length that nobody reads, so that no engine is to be started with it.
+pub fn check_files(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        if !ends(TEXTS) && !ends(WEIGHTS) {
+            continue;
+        }
+        let is_folder = || std::fs::metadata(&path).is_ok_and(|data| data.is_dir());
+        let file = match files::open(&path) {
+            Ok(file) => file,
+            // A link that leads nowhere is one that is still to be downloaded.
+            Err(error) if error.kind() == ErrorKind::NotFound || is_folder() => continue,
+            Err(error) => return Err(error),
+        };
+        let limit = match name.as_ref() {
+            "config.json" => files::MODEL_CONFIG,
+            _ if ends(TEXTS) => LONGEST_TEXT,
+            _ => u64::MAX,
+        };
+        if file.metadata()?.len() > limit {
+            return Err(files::too_long(&path, limit));
+        }
+    }
+    Ok(())
+}
+
+/// The same for a model of the cache, of which nothing need be there.
+pub fn check_cached_files(hub: &Path, id: &str) -> std::io::Result<()> {
+    let folder = model_folder(hub, id);
+    match files::read(&folder.join("refs/main"), files::ONE_LINE) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    snapshot(&folder).map_or(Ok(()), |snapshot| check_files(&snapshot))
 }
 
 /// Bytes of a model folder outside the cache, links followed.
@@ -116,8 +167,7 @@ pub fn folder_bytes(folder: &Path) -> u64 {
         .flatten()
         .filter_map(|entry| fs_err::metadata(entry.path()).ok())
         .filter(|data| data.is_file())
-        .map(|data| data.len())
-        .sum()
+        .fold(0, |sum, data| sum.saturating_add(data.len()))
 }
 
 /// What a model's blobs take.
@@ -127,7 +177,8 @@ struct Blobs {
     own: u64,
     /// What it has in the store that models share.
     stored: Vec<Entry>,
-    /// Bytes of what links lead to that are not huggingface_hub's, such as to another disk.
+    /// Bytes of what links lead to that are not huggingface_hub's, such as to another disk. They are weights to be loaded, and nothing that
+    /// this cache takes of its disk.
     elsewhere: u64,
     /// Whether one of them is still to be finished.
     unfinished: bool,
@@ -142,6 +193,7 @@ impl Blobs {
         let Ok(entries) = std::fs::read_dir(&blobs) else {
             return found;
         };
+        let is_here = is_real_folder(folder) && is_real_folder(&blobs);
         for entry in entries.flatten() {
             let Ok(data) = entry.metadata() else {
                 continue;
@@ -154,19 +206,25 @@ impl Blobs {
             match name.to_string_lossy().strip_suffix(".incomplete") {
                 Some(start) => {
                     // Some downloaders give a file its full length first and fill it then. (512: stat(2), st_blocks.)
-                    found.own += data.len().min(data.blocks() * 512);
+                    let filled = data.len().min(data.blocks().saturating_mul(512));
+                    found.own = found.own.saturating_add(filled);
                     // The part before the first dot is the finished blob's name; what follows, if anything, is the attempt's.
                     unfinished.push(start.split('.').next().unwrap_or(start).to_owned());
                 }
                 // Two names of one file take its space once.
                 None if data.nlink() < 2 || counted.insert((data.dev(), data.ino())) => {
-                    found.own += data.len();
+                    found.own = found.own.saturating_add(data.len());
                 }
                 None => {}
             }
         }
         // What an attempt left that was killed says nothing once another attempt has finished the blob.
         found.unfinished = unfinished.iter().any(|blob| !blobs.join(blob).exists());
+        if !is_here {
+            let led_to = std::mem::take(&mut found.own).saturating_add(found.stored_bytes());
+            found.stored.clear();
+            found.elsewhere = found.elsewhere.saturating_add(led_to);
+        }
         found
     }
 
@@ -174,19 +232,78 @@ impl Blobs {
         match store.and_then(|store| store.entry(blob)) {
             Some(entry) if self.stored.contains(&entry) => {}
             Some(entry) => self.stored.push(entry),
-            None => self.elsewhere += std::fs::metadata(blob).map_or(0, |data| data.len()),
+            None => {
+                let bytes = std::fs::metadata(blob).map_or(0, |data| data.len());
+                self.elsewhere = self.elsewhere.saturating_add(bytes);
+            }
         }
     }
 
     fn stored_bytes(&self) -> u64 {
-        self.stored.iter().map(|entry| entry.bytes).sum()
+        sum(self.stored.iter().map(|entry| entry.bytes))
     }
 }
 
+/// The sum of sizes. A file may say that it is as long as it likes.
+fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
+}
+
+/// Whether it is a folder itself, no link to one.
+fn is_real_folder(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
+}
+
 fn snapshot(folder: &Path) -> Option<PathBuf> {
-    let commit = fs_err::read_to_string(folder.join("refs/main")).ok()?;
-    let snapshot = folder.join("snapshots").join(commit.trim());
+    let commit = files::read_text(&folder.join("refs/main"), files::ONE_LINE).ok()?;
+    let commit = Path::new(commit.trim());
+    // A name, and no way to anywhere else.
+    let mut parts = commit.components();
+    if !matches!(
+        (parts.next(), parts.next()),
+        (Some(Component::Normal(_)), None)
+    ) {
+        return None;
+    }
+    let snapshot = folder.join("snapshots").join(commit);
     snapshot.is_dir().then_some(snapshot)
+}
+
+/// The longest index of weights, in bytes. Those of the biggest models, of 90,000 tensors, take 9 MB.
+const LONGEST_INDEX: u64 = 64 << 20;
+
+/// The most files that an index may name. The biggest models have 200.
+const MOST_FILES: usize = 4096;
+
+/// The files that an index of weights names: `{"weight_map": {TENSOR: FILE, …}}`. The tensors are passed over as they are read.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Files,
+}
+
+struct Files(BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Files;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map to names of files")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Files, A::Error> {
+                let mut names = BTreeSet::new();
+                while let Some((_, name)) = map.next_entry::<IgnoredAny, String>()? {
+                    names.insert(name);
+                    if names.len() > MOST_FILES {
+                        return Err(A::Error::custom("too many files"));
+                    }
+                }
+                Ok(Files(names))
+            }
+        }
+        from.deserialize_map(Map)
+    }
 }
 
 /// Whether a snapshot has all that serving needs: the config, a tokenizer and every weight file that the index names.
@@ -198,12 +315,13 @@ fn is_whole(snapshot: &Path) -> bool {
     if !has("config.json") || !tokenizer {
         return false;
     }
-    let index = fs_err::read_to_string(snapshot.join("model.safetensors.index.json"))
+    let index = snapshot.join("model.safetensors.index.json");
+    let index = files::read(&index, LONGEST_INDEX)
         .ok()
-        .and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    match index.as_ref().and_then(|index| index.get("weight_map")) {
-        Some(Value::Object(map)) => map.values().filter_map(Value::as_str).all(has),
-        _ => fs_err::read_dir(snapshot).is_ok_and(|entries| {
+        .and_then(|text| serde_json::from_slice::<Index>(&text).ok());
+    match index {
+        Some(index) => index.weight_map.0.iter().all(|name| has(name)),
+        None => fs_err::read_dir(snapshot).is_ok_and(|entries| {
             entries
                 .flatten()
                 .filter_map(|entry| entry.file_name().into_string().ok())

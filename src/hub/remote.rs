@@ -1,13 +1,14 @@
 //! What the hub says of a model that is not on this disk.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::catalog::template::{self, Traits};
+use crate::files;
 use crate::host::Host;
+use crate::paths;
 
 /// How long the hub may take. Its answer is welcome, but a launch goes on without it.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -166,21 +167,10 @@ fn token(host: &Host) -> Option<String> {
     let set = host.var("HF_TOKEN").or(host.var("HUGGING_FACE_HUB_TOKEN"));
     let token = match set {
         Some(token) => token.to_owned(),
-        None => fs_err::read_to_string(token_file(host)).ok()?,
+        None => files::read_text(&paths::hub_token(host), files::ONE_LINE).ok()?,
     };
     let token = token.trim();
     (!token.is_empty()).then(|| token.to_owned())
-}
-
-fn token_file(host: &Host) -> PathBuf {
-    if let Some(path) = host.var("HF_TOKEN_PATH") {
-        return host.resolve(path);
-    }
-    match (host.var("HF_HOME"), host.var("XDG_CACHE_HOME")) {
-        (Some(home), _) => host.resolve(home).join("token"),
-        (None, Some(cache)) => host.resolve(cache).join("huggingface/token"),
-        (None, None) => host.home.join(".cache/huggingface/token"),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Removing a model from the hub cache: its own folder, its locks, and what it alone needs of the store that models share. Nothing else that
 //! links lead to.
 
-use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::scan::Model;
 use super::store::Store;
+use crate::files;
 
 /// What the removal goes through in this order, so that one that is interrupted leaves what shows as partial: without its reference a
 /// snapshot is not found.
@@ -21,7 +21,7 @@ pub fn is_downloading(hub: &Path, model: &Model) -> bool {
     };
     let locks = std::fs::read_dir(hub.join(".locks").join(name));
     locks.into_iter().flatten().flatten().any(|entry| {
-        File::open(entry.path()).is_ok_and(|file| {
+        files::open(&entry.path()).is_ok_and(|file| {
             flock(&file, FlockOperation::NonBlockingLockExclusive)
                 == Err(rustix::io::Errno::WOULDBLOCK)
         })
@@ -42,11 +42,11 @@ pub fn remove(hub: &Path, model: &Model) -> Result<u64> {
             "it is no folder of this cache",
         ));
     }
-    let mut freed = model.bytes - model.stored_bytes();
+    let mut freed = model.bytes.saturating_sub(model.stored_bytes());
     for part in ORDER {
         let path = model.folder.join(part);
         if *part == "blobs" {
-            freed += give_up_shared(hub, &path)?;
+            freed = freed.saturating_add(give_up_shared(hub, &path)?);
         }
         entry(&path)?;
     }
@@ -70,11 +70,11 @@ fn give_up_shared(hub: &Path, blobs: &Path) -> Result<u64> {
     if !data.is_dir() {
         return Ok(0);
     }
-    let mut freed = 0;
+    let mut freed = 0_u64;
     for found in std::fs::read_dir(blobs)? {
         let blob = found?.path();
         if let Some(entry) = store.entry(&blob) {
-            freed += store.release(&blob, &entry)?;
+            freed = freed.saturating_add(store.release(&blob, &entry)?);
         }
     }
     Ok(freed)

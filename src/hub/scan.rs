@@ -5,8 +5,8 @@ use std::fs::FileType;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Blobs;
 use super::store::{Entry, Store};
+use super::{Blobs, is_real_folder, sum};
 
 /// A model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Model {
     pub bytes: u64,
     /// What of it is in that store, where other models may need it too.
     pub stored: Vec<Entry>,
+    /// Bytes that it has outside of the cache, where links lead that are not huggingface_hub's. They are not in `bytes`.
+    pub elsewhere: u64,
     /// Nothing of it is missing.
     pub complete: bool,
     /// Where it leads, if the folder is a symbolic link.
@@ -27,7 +29,12 @@ pub struct Model {
 impl Model {
     /// Bytes of it in the store that models share.
     pub fn stored_bytes(&self) -> u64 {
-        self.stored.iter().map(|entry| entry.bytes).sum()
+        sum(self.stored.iter().map(|entry| entry.bytes))
+    }
+
+    /// Bytes of it wherever they are: what is loaded when it is served.
+    pub fn whole(&self) -> u64 {
+        self.bytes.saturating_add(self.elsewhere)
     }
 }
 
@@ -36,10 +43,10 @@ pub fn total<'a>(models: impl IntoIterator<Item = &'a Model>) -> u64 {
     let mut counted = HashSet::new();
     let mut bytes = 0;
     for model in models {
-        bytes += model.bytes - model.stored_bytes();
+        bytes = sum([bytes, model.bytes.saturating_sub(model.stored_bytes())]);
         for entry in &model.stored {
             if counted.insert(&entry.path) {
-                bytes += entry.bytes;
+                bytes = sum([bytes, entry.bytes]);
             }
         }
     }
@@ -49,7 +56,7 @@ pub fn total<'a>(models: impl IntoIterator<Item = &'a Model>) -> u64 {
 /// Bytes that go with these models, out of all: what others share with them stays.
 pub fn freed(chosen: &[&Model], all: &[Model]) -> u64 {
     let rest = all.iter().filter(|model| !chosen.contains(model));
-    total(all) - total(rest)
+    total(all).saturating_sub(total(rest))
 }
 
 /// The models of a cache, the biggest first. A cache that does not exist has none. Errors: the folder cannot be read.
@@ -101,7 +108,8 @@ fn model(id: &str, folder: &Path, kind: FileType, store: Option<&Store>) -> Opti
     let blobs = Blobs::of(folder, store);
     Some(Model {
         id: id.to_owned(),
-        bytes: blobs.own + blobs.stored_bytes() + copies(&folder.join("snapshots")),
+        bytes: sum([blobs.own, blobs.stored_bytes(), copies(folder)]),
+        elsewhere: blobs.elsewhere,
         complete: super::whole(folder, blobs.unfinished).is_some(),
         link: match kind.is_symlink() {
             true => std::fs::read_link(folder).ok(),
@@ -112,11 +120,15 @@ fn model(id: &str, folder: &Path, kind: FileType, store: Option<&Store>) -> Opti
     })
 }
 
-/// Bytes of files that stand in snapshots themselves, where other programs put copies instead of links.
-fn copies(snapshots: &Path) -> u64 {
+/// Bytes of files that stand in snapshots themselves, where other programs put copies instead of links. No link is followed.
+fn copies(folder: &Path) -> u64 {
+    let snapshots = folder.join("snapshots");
+    if !is_real_folder(folder) || !is_real_folder(&snapshots) {
+        return 0;
+    }
     let mut bytes = 0;
     let mut counted = HashSet::new();
-    let mut folders = vec![snapshots.to_owned()];
+    let mut folders = vec![snapshots];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             // Links, which are nearly all there is, cost no call of their own.
@@ -126,7 +138,7 @@ fn copies(snapshots: &Path) -> u64 {
                     if let Ok(data) = entry.metadata()
                         && (data.nlink() < 2 || counted.insert((data.dev(), data.ino())))
                     {
-                        bytes += data.len();
+                        bytes = sum([bytes, data.len()]);
                     }
                 }
                 _ => {}

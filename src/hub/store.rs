@@ -6,11 +6,13 @@
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::files;
 
 /// What marks the folder as the library's store, and in which layout. A folder that another program named `blobs` is none.
 const MARKER: &str = ".huggingface-shared-blobs";
@@ -46,7 +48,8 @@ impl Store {
             return None;
         }
         let marker = folder.join(MARKER);
-        let marked = is_regular(&marker) && std::fs::read_to_string(&marker).ok()? == LAYOUT;
+        let marked =
+            is_regular(&marker) && files::read_text(&marker, files::ONE_LINE).ok()? == LAYOUT;
         marked.then_some(Self { hub, folder })
     }
 
@@ -97,7 +100,8 @@ impl Store {
     /// Whether a model or data set of this cache has a link to it. What cannot be read may have one.
     fn is_needed(&self, entry: &Path) -> bool {
         let leads_here = |blob: &Path| self.target(blob).as_deref() == Some(entry);
-        let listed = std::fs::read_to_string(beside(entry, ".refs")).unwrap_or_default();
+        let listed =
+            files::read_text(&beside(entry, ".refs"), files::OWN_RECORD).unwrap_or_default();
         if listed.lines().any(|line| {
             let inside = Path::new(line)
                 .components()
@@ -130,13 +134,7 @@ impl Store {
 /// The library's lock of an entry. The file stays, as it does with the library: whoever waits for it waits for this very file.
 fn lock(entry: &Path) -> Result<Flock<File>> {
     let path = beside(entry, ".lock");
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(LOCK_MODE)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(path)?;
+    let mut file = files::open_lock_itself(&path, LOCK_MODE)?;
     // What the umask took away. Not ours: then it is as its owner wants it.
     let _ = file.set_permissions(std::fs::Permissions::from_mode(LOCK_MODE));
     let since = Instant::now();

@@ -18,6 +18,9 @@ use crate::host::Host;
 use crate::paths::Paths;
 use crate::process;
 
+/// In a folder of this user alone.
+const LOCK_MODE: u32 = 0o600;
+
 /// How long sudo may take where it asks nothing.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -162,7 +165,7 @@ fn file(paths: &Paths) -> PathBuf {
 }
 
 fn read(file: &Path) -> Option<Record> {
-    serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+    serde_json::from_slice(&files::read(file, files::OWN_RECORD).ok()?).ok()
 }
 
 fn forget(file: &Path) {
@@ -174,11 +177,7 @@ fn open(file: &Path) -> std::io::Result<File> {
     if let Some(folder) = file.parent() {
         files::private_folder(folder)?;
     }
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(file.with_extension("lock"))
+    files::open_lock(&file.with_extension("lock"), LOCK_MODE)
 }
 
 /// The lock for us alone. None: others use the limit. A process that was killed is seen to be gone by its closed connections, and the kernel may

@@ -4,5 +4,6 @@ pub mod disk;
 pub mod gpu_limit;
 pub mod loopback;
 pub mod memory;
+pub mod network;
 pub mod platform;
 pub mod port;

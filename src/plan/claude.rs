@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{claude_args, overlay};
+use super::{claude_args, hooks, overlay};
+use crate::claude::hooks_plugin;
 use crate::claude::settings_files::SettingsFile;
 use crate::env_vars;
 use crate::error::Result;
@@ -29,6 +30,9 @@ create it with a first part of at most 150 lines using Write, then add the rest 
 pub struct Features {
     /// The long options it names, such as `--tools`.
     pub options: BTreeSet<String>,
+    /// The commands it names, such as `mcp`.
+    #[serde(default)]
+    pub commands: BTreeSet<String>,
 }
 
 impl Features {
@@ -42,7 +46,18 @@ impl Features {
             .filter(|word| word.len() > 2 && word.starts_with("--"))
             .map(str::to_owned)
             .collect();
-        Self { options }
+        // A command stands two spaces in, its description and what is left of it further.
+        let commands = text
+            .lines()
+            .skip_while(|line| *line != "Commands:")
+            .skip(1)
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter(|line| line.starts_with(|letter: char| letter.is_ascii_lowercase()))
+            .filter_map(|line| line.split(' ').next())
+            .flat_map(|names| names.split('|'))
+            .map(str::to_owned)
+            .collect();
+        Self { options, commands }
     }
 
     pub fn has(&self, option: &str) -> bool {
@@ -70,6 +85,10 @@ pub struct Inputs<'a> {
     pub output_tokens: u64,
     /// What follows `--` on cclocal's command line.
     pub user_args: &'a [OsString],
+    /// Whether options that are not known are passed on.
+    pub unknown_options: bool,
+    /// The profile's settings: the user's own, with what was changed in local sessions.
+    pub own_settings: &'a Map<String, Value>,
     pub settings_files: &'a [SettingsFile],
     pub features: &'a Features,
 }
@@ -85,6 +104,8 @@ pub struct ClaudePlan {
     pub unset: Vec<String>,
     /// The content of the settings file.
     pub settings: Value,
+    /// The hooks that run, lists of groups by event: the content of the session's own plugin.
+    pub hooks: Map<String, Value>,
     /// One line each, for the user. Names, never values.
     pub notices: Vec<String>,
     token: Secret,
@@ -93,8 +114,19 @@ pub struct ClaudePlan {
 impl ClaudePlan {
     /// Whether Claude Code would be started with the same.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.argv, &self.set, &self.unset, &self.settings)
-            == (&other.argv, &other.set, &other.unset, &other.settings)
+        (
+            &self.argv,
+            &self.set,
+            &self.unset,
+            &self.settings,
+            &self.hooks,
+        ) == (
+            &other.argv,
+            &other.set,
+            &other.unset,
+            &other.settings,
+            &other.hooks,
+        )
     }
 
     /// The same for Claude Code on a terminal that nobody sees: with this profile, at the gateway's address for rehearsals, and without the user's hooks
@@ -107,7 +139,7 @@ impl ClaudePlan {
             address.push_str("/rehearsal");
             self.settings["env"][ADDRESS] = address.clone().into();
         }
-        self.settings["disableAllHooks"] = true.into();
+        self.settings[hooks::ALL_OFF] = true.into();
         self
     }
 
@@ -141,6 +173,7 @@ impl std::fmt::Debug for ClaudePlan {
             .field("set", &plan.set)
             .field("unset", &plan.unset)
             .field("settings", &plan.settings)
+            .field("hooks", &plan.hooks)
             .field("notices", &plan.notices)
             .finish_non_exhaustive()
     }
@@ -148,25 +181,40 @@ impl std::fmt::Debug for ClaudePlan {
 
 /// Plans the start of Claude Code. Errors: arguments that would take the session elsewhere, and settings that could and cannot be overlaid.
 pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
-    claude_args::check(inputs.user_args)?;
+    claude_args::check(inputs.user_args, inputs.features, inputs.unknown_options)?;
     let set = environment(inputs);
-    overlay::check_managed(&set, inputs.settings_files)?;
-    overlay::check_shared(inputs.settings_files)?;
+    let files = inputs.settings_files;
+    overlay::check_managed(&set, files)?;
+    overlay::check_shared(files)?;
+    let off = hooks::off(files, inputs.user_args);
+    let hooks = match off {
+        Some(_) => Map::new(),
+        None => hooks::kept(inputs.host, inputs.own_settings, files, inputs.user_args),
+    };
+    let mut settings = overlay::overlay(inputs.host, &set, &inputs.model, files);
+    if off.is_some() {
+        settings[hooks::ALL_OFF] = true.into();
+    }
+    let mut notices = overlay::notices(files);
+    notices.extend(off);
     Ok(ClaudePlan {
-        argv: arguments(inputs),
+        argv: arguments(inputs, &hooks),
         unset: unset(inputs.host, &set),
-        settings: overlay::overlay(inputs.host, &set, &inputs.model, inputs.settings_files),
-        notices: overlay::notices(inputs.settings_files),
+        settings,
+        hooks,
+        notices,
         set,
         token: inputs.token.clone(),
     })
 }
 
 /// Options that take several values are written with `=`, or they would swallow the user's prompt.
-fn arguments(inputs: &Inputs) -> Vec<OsString> {
+fn arguments(inputs: &Inputs, hooks: &Map<String, Value>) -> Vec<OsString> {
     let mut argv: Vec<OsString> = vec![
         "--settings".into(),
         inputs.settings_path.into(),
+        "--managed-settings".into(),
+        hooks::lock().to_string().into(),
         "--strict-mcp-config".into(),
         format!("--mcp-config={}", compact(MCP_CONFIG)).into(),
         format!("--tools={TOOLS}").into(),
@@ -177,6 +225,10 @@ fn arguments(inputs: &Inputs) -> Vec<OsString> {
         .has("--exclude-dynamic-system-prompt-sections")
     {
         argv.push("--exclude-dynamic-system-prompt-sections".into());
+    }
+    if !hooks.is_empty() {
+        argv.push("--plugin-dir".into());
+        argv.push(hooks_plugin::folder(inputs.settings_path).into());
     }
     let (user_args, joined) = claude_args::join_system_prompt(inputs.user_args, WRITE_IN_PARTS);
     if !joined {
@@ -318,6 +370,11 @@ mod tests {
     ) -> Result<ClaudePlan> {
         let host = Host::for_tests(Path::new("/home/u"), vars);
         let user_args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        // As the profile would have them.
+        let own = (files.iter().find(|file| file.source == Source::User))
+            .and_then(SettingsFile::settings)
+            .cloned()
+            .unwrap_or_default();
         plan(&Inputs {
             host: &host,
             profile_dir: Path::new("/data/claude"),
@@ -328,6 +385,8 @@ mod tests {
             context_window: 32768,
             output_tokens: 8192,
             user_args: &user_args,
+            unknown_options: false,
+            own_settings: &own,
             settings_files: files,
             features,
         })
@@ -347,6 +406,8 @@ mod tests {
         insta::assert_snapshot!(argv.join("\n"), @r#"
         --settings
         /state/settings.json
+        --managed-settings
+        {"strictPluginOnlyCustomization":["hooks"],"strictKnownMarketplaces":[]}
         --strict-mcp-config
         --mcp-config={"mcpServers":{}}
         --tools=Bash,Read,Edit,Write,Glob,Grep,WebSearch,WebFetch
@@ -442,12 +503,12 @@ mod tests {
         assert_eq!(plan.settings["apiKeyHelper"], "");
         assert_eq!(plan.settings["model"], "org/model");
         assert_eq!(plan.settings["enabledPlugins"], json!({"a@b": false}));
-        assert_eq!(plan.settings["disableAllHooks"], true);
+        assert_eq!(plan.settings.get("disableAllHooks"), None);
         assert_eq!(
             plan.notices,
             [
                 "ignored in .claude/settings.json: env.ANTHROPIC_BASE_URL, env.ANTHROPIC_FUTURE_URL, env.DOCKER_HTTP_PROXY, apiKeyHelper, enabledPlugins",
-                "all hooks are off: .claude/settings.local.json allows HTTP hooks, which would send prompts elsewhere",
+                "ignored in .claude/settings.local.json: allowedHttpHookUrls",
             ]
         );
         assert!(!plan.notices.join("").contains("evil"));

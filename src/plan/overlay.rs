@@ -89,13 +89,9 @@ pub fn overlay(
     if !plugins.is_empty() {
         settings["enabledPlugins"] = json!(plugins);
     }
-    if shared.iter().any(|settings| opens_http_hooks(settings)) {
-        settings["disableAllHooks"] = json!(true);
-    }
     settings
 }
 
-/// Lists of allowed addresses are joined over all files, so an empty one in the overlay does not close what a project's file opens.
 fn opens_http_hooks(settings: &Map<String, Value>) -> bool {
     settings
         .get("allowedHttpHookUrls")
@@ -124,19 +120,19 @@ pub fn notices(files: &[SettingsFile]) -> Vec<String> {
                     .into_iter()
                     .filter(|finding| !matches!(finding.class, Class::Model | Class::Window))
                     .map(|finding| finding.key)
+                    .chain(opens_http_hooks(settings).then(|| "allowedHttpHookUrls".to_owned()))
                     .collect();
                 if !ignored.is_empty() {
                     said.push(format!("ignored in {}: {}", file.label, ignored.join(", ")));
-                }
-                if file.source != Source::User && opens_http_hooks(settings) {
-                    said.push(format!("all hooks are off: {} allows HTTP hooks, which would send prompts elsewhere", file.label));
                 }
             }
             Content::Malformed(why) => said.push(format!(
                 "{} is not valid JSON, and Claude Code ignores it: {why}",
                 file.label
             )),
-            Content::Unreadable(why) => said.push(format!("{} cannot be read: {why}", file.label)),
+            Content::Closed(why) | Content::Unreadable(why) => {
+                said.push(format!("{} cannot be read: {why}", file.label));
+            }
         }
     }
     said
@@ -145,20 +141,37 @@ pub fn notices(files: &[SettingsFile]) -> Vec<String> {
 /// A socket in place of an address. Once it is set, clients up to 2.1.197 at least take no other value for it, from the overlay neither.
 const STICKS: &str = "ANTHROPIC_UNIX_SOCKET";
 
-/// Refuses a project's file with what cannot be overlaid.
+/// Refuses a project's file with what cannot be overlaid, and one that Claude Code may read and we cannot: it may have just that.
 pub fn check_shared(files: &[SettingsFile]) -> Result<()> {
-    let sets = |file: &&SettingsFile| {
-        matches!(file.source, Source::Project | Source::Local)
-            && file.settings().is_some_and(|settings| {
-                hostile_env(settings).any(|name| name.eq_ignore_ascii_case(STICKS))
-            })
-    };
-    match files.iter().find(sets) {
-        None => Ok(()),
-        Some(file) => Err(Error::other("the project's settings could send the session elsewhere")
-            .cause(format!("{} sets env.{STICKS}, which cannot be overridden in every version of Claude Code", file.label))
-            .hint(format!("take it out of {}, and run it again", file.label))),
+    let shared = files
+        .iter()
+        .filter(|file| matches!(file.source, Source::Project | Source::Local));
+    for file in shared {
+        let label = &file.label;
+        let (cause, hint) = match &file.content {
+            Content::Settings(settings)
+                if hostile_env(settings).any(|name| name.eq_ignore_ascii_case(STICKS)) =>
+            {
+                (
+                    format!(
+                        "{label} sets env.{STICKS}, which cannot be overridden in every version of Claude Code"
+                    ),
+                    format!("take it out of {label}, and run it again"),
+                )
+            }
+            Content::Unreadable(why) => (
+                format!("{label} cannot be read, so it is not known what it sets: {why}"),
+                format!("make {label} a file of settings, or remove it, and run it again"),
+            ),
+            _ => continue,
+        };
+        return Err(
+            Error::other("the project's settings could send the session elsewhere")
+                .cause(cause)
+                .hint(hint),
+        );
     }
+    Ok(())
 }
 
 /// Managed settings stand above everything, the overlay included. If they could take the session elsewhere, it must not start.
@@ -166,7 +179,7 @@ pub fn check_managed(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> 
     for file in files.iter().filter(|file| file.source == Source::Managed) {
         let settings = match &file.content {
             Content::Settings(settings) => settings,
-            Content::Malformed(why) | Content::Unreadable(why) => {
+            Content::Malformed(why) | Content::Closed(why) | Content::Unreadable(why) => {
                 return Err(Error::other(format!("the managed settings in {} cannot be read", file.label))
                     .cause(format!("{why}; they stand above everything else, so a local session cannot be kept on this machine for sure"))
                     .hint("ask your administrator to repair the file, or use `claude` itself"));

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+/// How much of a program's output is kept, in bytes. The longest that is asked for, a client's `--help`, takes some ten kilobytes.
+const LONGEST_OUTPUT: u64 = 4 << 20;
+
 /// How soon a stop is noticed.
 const SLICE: Duration = Duration::from_millis(10);
 
@@ -91,7 +94,9 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut bytes);
+            let _ = (&mut pipe).take(LONGEST_OUTPUT).read_to_end(&mut bytes);
+            // The rest is read as well, so that the program can end.
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
         }
         let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
     });

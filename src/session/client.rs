@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::claude::profile;
+use crate::claude::{hooks_plugin, profile};
+use crate::env_vars;
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -17,7 +18,13 @@ pub enum Output {
     Files(std::fs::File, std::fs::File),
 }
 
-/// Writes what Claude Code reads (its profile, its settings) and makes the command.
+/// The user's options of Node.js for Claude Code, if they have a debugger in them, with which it would end without a word.
+pub(super) fn options_without_debugger(host: &Host) -> Option<String> {
+    host.var(env_vars::NODE_OPTIONS)
+        .and_then(env_vars::without_debugger)
+}
+
+/// Writes what Claude Code reads (its profile, its settings, its hooks) and makes the command.
 pub fn command(
     host: &Host,
     program: &Path,
@@ -35,6 +42,11 @@ pub fn command(
             host.tilde(settings_path)
         ),
     )?;
+    let hooks = hooks_plugin::folder(settings_path);
+    hooks_plugin::write(&hooks, &plan.hooks).context(
+        Exit::Other,
+        format!("your hooks cannot be written to {}", host.tilde(&hooks)),
+    )?;
     let mut command = Command::new(program);
     command
         .args(&plan.argv)
@@ -45,6 +57,9 @@ pub fn command(
         command.env_remove(name);
     }
     command.envs(&plan.set);
+    if let Some(options) = options_without_debugger(host) {
+        command.env(env_vars::NODE_OPTIONS, options);
+    }
     if let Output::Files(stdout, stderr) = output {
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     }

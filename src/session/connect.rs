@@ -19,6 +19,10 @@ pub fn find(paths: &Paths, asked: Option<u16>) -> Result<Status> {
     if let Some(status) = running.iter().find(|status| status.port == wanted) {
         return Ok(status.clone());
     }
+    let there = find::at(paths, wanted);
+    if let Some(Running::Silent(holder)) = &there {
+        return Err(holder.silent(format!("the engine on port {wanted} cannot be used")));
+    }
     let error = Error::other(format!("no engine of cclocal runs on port {wanted}"));
     if !running.is_empty() {
         let others: Vec<String> = running.iter().map(reach::words).collect();
@@ -29,7 +33,7 @@ pub fn find(paths: &Paths, asked: Option<u16>) -> Result<Status> {
                 running[0].port
             )));
     }
-    let cause = match find::at(paths, wanted) {
+    let cause = match there {
         Some(Running::Foreign { version, .. }) => {
             format!("the one there is of another version of cclocal ({version})")
         }

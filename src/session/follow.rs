@@ -1,5 +1,7 @@
 //! Waiting for an engine to be ready, with a line that says what it is busy with.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::progress;
@@ -8,8 +10,11 @@ use crate::paths::Paths;
 use crate::process::signals::Signals;
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::Tell;
-use crate::supervisor::record;
+use crate::supervisor::{holder, record};
 use crate::ui::Ui;
+
+/// How long a supervisor may say nothing while its engine starts: it says four times a second what that is busy with.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// How the wait ended, when the engine did not fail.
 pub enum Followed {
@@ -33,6 +38,7 @@ pub async fn until_ready(
     loop {
         let tell = tokio::select! {
             tell = lease.told() => tell,
+            () = tokio::time::sleep(SILENCE) => return Err(silent(paths, lease)),
             signal = signals.next() => return Ok(Followed::Interrupted(signal)),
         };
         match tell {
@@ -62,6 +68,15 @@ pub async fn until_ready(
                 return Err(lost());
             }
         }
+    }
+}
+
+/// It says nothing any more.
+fn silent(paths: &Paths, lease: &Lease) -> Error {
+    let message = "the engine does not get ready";
+    match holder::of(paths, lease.granted.port) {
+        Some(holder) => holder.silent(message),
+        None => lost(),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::gateway::figures::Summary;
 use crate::paths::Paths;
 use crate::process::signals::Signals;
 use crate::supervisor::protocol::Farewell;
-use crate::supervisor::{Lease, record};
+use crate::supervisor::{Lease, find, holder, record};
 use crate::ui::{self, Ui};
 
 /// How long the engine is kept after its last session, where nothing else is asked for.
@@ -15,7 +15,11 @@ pub const LINGER: Duration = Duration::from_secs(300);
 /// How long an end may take before it is said that it is waited for.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// Leaves the engine: it is kept for this long if nobody else uses it. If it is being ended, waits for that; a second signal does not wait.
+/// How long a supervisor may take to say farewell.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Leaves the engine: it is kept for this long if nobody else uses it. If it is being ended, waits for that; a second signal does not wait, and a
+/// supervisor that does not answer is not waited for for long.
 pub async fn leave(
     paths: &Paths,
     ui: &Ui,
@@ -23,8 +27,13 @@ pub async fn leave(
     signals: &mut Signals,
     linger: Duration,
 ) {
-    let name = lease.granted.name.clone();
-    let Some(farewell) = lease.leave(linger).await else {
+    let (name, port) = (lease.granted.name.clone(), lease.granted.port);
+    let farewell = tokio::select! {
+        farewell = lease.leave(linger) => farewell,
+        () = tokio::time::sleep(FAREWELL) => return left_behind(paths, ui, port),
+        _ = signals.next() => return left_behind(paths, ui, port),
+    };
+    let Some(farewell) = farewell else {
         record::sweep_after(paths, lease.granted.port);
         return;
     };
@@ -34,23 +43,43 @@ pub async fn leave(
     if farewell.lingers.is_some() || farewell.sessions > 0 {
         return;
     }
-    if wait_until_gone(ui, lease, signals).await {
-        // It may have been killed at this.
-        record::sweep_after(paths, lease.granted.port);
-    }
+    wait_until_gone(paths, ui, lease, signals).await;
 }
 
-/// Whether the supervisor is gone; false if a signal came first.
-async fn wait_until_gone(ui: &Ui, lease: &mut Lease, signals: &mut Signals) -> bool {
-    let gone = lease.gone();
-    tokio::pin!(gone);
-    if tokio::time::timeout(SILENT, &mut gone).await.is_ok() {
-        return true;
+/// Waits for the supervisor's end; not if a signal comes, and not for ever.
+pub async fn wait_until_gone(paths: &Paths, ui: &Ui, lease: &mut Lease, signals: &mut Signals) {
+    let port = lease.granted.port;
+    let mut progress = None;
+    let silent = tokio::time::sleep(SILENT);
+    let over = tokio::time::sleep(find::GONE_DEADLINE);
+    tokio::pin!(silent, over);
+    loop {
+        tokio::select! {
+            // It can be called again.
+            () = lease.gone() => break,
+            _ = signals.next() => return,
+            () = &mut over => {
+                drop(progress);
+                return left_behind(paths, ui, port);
+            }
+            () = &mut silent, if progress.is_none() => {
+                progress = Some(ui.progress("stopping the engine"));
+            }
+        }
     }
-    let _progress = ui.progress("stopping the engine");
-    tokio::select! {
-        () = &mut gone => true,
-        _ = signals.next() => false,
+    drop(progress);
+    // It may have been killed at this.
+    record::sweep_after(paths, port);
+}
+
+/// Says that the supervisor is left as it is.
+fn left_behind(paths: &Paths, ui: &Ui, port: u16) {
+    if let Some(holder) = holder::of(paths, port) {
+        ui.notice(&format!(
+            "the supervisor of {} does not answer and was left behind; {}",
+            holder.words(),
+            holder.hint()
+        ));
     }
 }
 

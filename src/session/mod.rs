@@ -17,6 +17,7 @@ mod request;
 mod run;
 mod serve;
 mod together;
+mod watcher;
 pub mod window;
 
 pub use client::{Output, command as client_command};

@@ -1,12 +1,15 @@
 //! Finds out all that a plan needs (what is installed, cached, free) and makes the plan. Starts nothing that stays.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::client;
 pub use super::request::{DEFAULT_OUTPUT_TOKENS, Request, learn, model};
 use super::window::{self, Instead};
 use crate::catalog::{Model, Source};
 use crate::claude::features;
+use crate::claude::profile;
 use crate::claude::settings_files;
 use crate::engine::device;
 use crate::engine::executable::Executable;
@@ -64,6 +67,7 @@ impl Prepared {
                 .map_or(0, |plan| plan.kept_bytes_per_token),
             memory_limit: self.memory.budget(),
             model: self.model,
+            hub_tokens: BTreeMap::new(),
             log: None,
         }
     }
@@ -238,6 +242,8 @@ pub fn prepare(
 pub struct Client<'a> {
     /// What follows `--` on the command line.
     pub args: &'a [OsString],
+    /// Whether options that are not known are passed on.
+    pub unknown_options: bool,
     /// Where its settings will be written.
     pub settings: &'a Path,
     /// The gateway's port on 127.0.0.1.
@@ -267,9 +273,10 @@ pub fn plan_client(
     features: &Features,
 ) -> Result<ClaudePlan> {
     let settings_files = settings_files::read(host, os == Os::Macos)?;
-    plan_claude::plan(&plan_claude::Inputs {
+    let profile_dir = paths.claude_profile();
+    let mut plan = plan_claude::plan(&plan_claude::Inputs {
         host,
-        profile_dir: &paths.claude_profile(),
+        profile_dir: &profile_dir,
         settings_path: client.settings,
         base_url: format!("http://127.0.0.1:{}", client.port),
         token: client.token.clone(),
@@ -277,9 +284,15 @@ pub fn plan_client(
         context_window: client.context_window,
         output_tokens: client.output_tokens,
         user_args: client.args,
+        unknown_options: client.unknown_options,
+        own_settings: &profile::own_settings(host, &profile_dir),
         settings_files: &settings_files,
         features,
-    })
+    })?;
+    if client::options_without_debugger(host).is_some() {
+        plan.notices.push("Claude Code ends at once where NODE_OPTIONS attaches a debugger: in this session those options are left out of it".into());
+    }
+    Ok(plan)
 }
 
 /// Whether a person will talk with Claude Code, rather than a script.

@@ -1,7 +1,7 @@
 //! Getting at an engine: one that runs already, or a new one, where memory allows it beside what runs.
 
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
@@ -30,6 +30,9 @@ use crate::ui::{self, Ui};
 
 /// How often it is begun anew because something else was started or ended meanwhile.
 const TRIES: usize = 5;
+
+/// How long another session may take to start an engine: longer than it waits for one itself.
+const OTHERS_START: Duration = Duration::from_secs(30);
 
 /// What a session wants.
 pub struct Reach<'a> {
@@ -108,6 +111,8 @@ impl Reach<'_> {
 }
 
 /// The engines that run and can be used. One that is ending is waited for; one of another version is replaced if nobody uses it.
+///
+/// Errors: there is one that does not answer. What it has loaded may be what is wanted, and takes memory that nobody can count.
 fn current(reach: &Reach) -> Result<Vec<Status>> {
     let mut usable = Vec::new();
     for running in find::running(reach.paths) {
@@ -126,7 +131,14 @@ fn current(reach: &Reach) -> Result<Vec<Status>> {
                 port,
                 version,
                 used: false,
+                ..
             } => replace(reach, port, &version)?,
+            Running::Silent(holder) => {
+                return Err(holder.silent(format!(
+                    "{} is not started",
+                    reach.request.model.name
+                )));
+            }
             Running::Foreign { port, version, .. } => reach.ui.notice(&format!(
                 "sessions of another version of cclocal ({version}) run on port {port}; what they use of memory is not counted"
             )),
@@ -183,7 +195,7 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
     let others: u64 = running
         .iter()
         .map(|status| claim(platform.os, status))
-        .sum();
+        .fold(0, u64::saturating_add);
     measured.memory.with_others(others);
     if let Some(Err(refusal)) = measured.memory.planned()
         && !refusal.is_of_memory()
@@ -231,7 +243,7 @@ fn claim(os: Os, status: &Status) -> u64 {
 
 /// The same, with what it has taken already.
 fn whole_claim(status: &Status) -> u64 {
-    let guess = status.weights.unwrap_or(0) + AMPLE_HEADROOM;
+    let guess = status.weights.unwrap_or(0).saturating_add(AMPLE_HEADROOM);
     status.claim.unwrap_or(guess)
 }
 
@@ -270,8 +282,8 @@ fn would_help<'a>(figures: &Figures, ended: impl Iterator<Item = &'a Status>) ->
     let (Some(now), Some(budget)) = (figures.planned(), figures.budget()) else {
         return matches!(figures.fit(), Fit::Tight(_) | Fit::TooBig(_));
     };
-    let freed: u64 = ended.map(whole_claim).sum();
-    let then = figures.planned_on(budget + freed);
+    let freed = ended.map(whole_claim).fold(0, u64::saturating_add);
+    let then = figures.planned_on(budget.saturating_add(freed));
     choices::is_short(&now) && then.is_some_and(|then| choices::is_worth_asking(&now, &then))
 }
 
@@ -322,21 +334,29 @@ pub fn words(status: &Status) -> String {
 /// The lock under which engines are started. It is held for milliseconds.
 fn lock(reach: &Reach) -> Result<Flock<File>> {
     let folder = &reach.paths.state;
-    files::private_folder(folder)
-        .and_then(|()| {
-            File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(folder.join("start.lock"))
-        })
-        .and_then(|file| {
-            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
-        })
-        .context(
-            Exit::Other,
-            format!("the folder {} cannot be used", reach.host.tilde(folder)),
-        )
+    let unusable = || format!("the folder {} cannot be used", reach.host.tilde(folder));
+    let mut file = files::private_folder(folder)
+        .and_then(|()| files::open_lock(&folder.join("start.lock"), 0o600))
+        .context(Exit::Other, unusable())?;
+    let since = Instant::now();
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) if since.elapsed() < OTHERS_START => file,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                return Err(
+                    Error::other("another session of cclocal is starting an engine")
+                        .cause(format!(
+                            "it has not done so within {} s",
+                            OTHERS_START.as_secs()
+                        ))
+                        .hint("if it was stopped, let it go on or end it, and run this again"),
+                );
+            }
+            Err((_, error)) => return Err(error).context(Exit::Other, unusable()),
+        };
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// How long the engine is kept after its last session: as asked, else as usual; not at all where the GPU limit was raised for it.

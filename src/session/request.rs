@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::catalog::template::Traits;
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve, servable};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Exit, Result};
 use crate::hub::remote::Told;
 use crate::hub::{self, Cached};
 use crate::memory::plan::OUTPUTS;
@@ -85,6 +85,7 @@ pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
     let model = resolve(choice, config.as_ref()).ok_or_else(|| {
         Error::usage("there is no such model").hint("cclocal --help lists the models")
     })?;
+    check_files(paths, &model)?;
     let template = template(paths, &model);
     let model = model.with_template(template);
     let is_whole = match &model.source {
@@ -95,6 +96,18 @@ pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
         servable::check_template(&model, config.as_ref())?;
     }
     Ok(model)
+}
+
+/// Whether what is there of a model can be read by an engine. Errors: a device, a pipe or a file without end stands in the place of one of its files.
+fn check_files(paths: &Paths, model: &Model) -> Result<()> {
+    match &model.source {
+        Source::Hub(id) => hub::check_cached_files(&paths.hub, id),
+        Source::Folder(folder) => hub::check_files(folder),
+    }
+    .context(Exit::Other, format!("{} cannot be loaded", model.name))
+    .map_err(|error| {
+        error.hint("remove that file, or the model: `cclocal rm ORG/NAME`; a local folder by hand")
+    })
 }
 
 /// What the chat template of a model shows, if it is on this disk.

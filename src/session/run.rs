@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::follow::{self, Followed};
 use super::leave;
 use super::together::{self, Endpoint, Keeper, Outcome, Prepared, Session};
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
+use crate::machine::network;
 use crate::process::signals::{self, Signals};
 use crate::secret::Secret;
 use crate::supervisor::Lease;
-use crate::supervisor::protocol::{Say, Tell};
-use crate::supervisor::record;
+use crate::supervisor::protocol::{Granted, Say, Tell};
 use crate::ui::{self, Ui};
 
 /// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal. `linger`: how long the engine is kept if
@@ -24,6 +24,10 @@ pub async fn run(
     let ui = session.ui;
     let paths = session.paths;
     let granted = lease.granted.clone();
+    if !network::is_shared(granted.network) {
+        let _ = lease.leave(linger).await;
+        return Err(elsewhere(&granted));
+    }
     let endpoint = Endpoint {
         port: granted.port,
         token: Secret::new(granted.token.clone()),
@@ -52,6 +56,22 @@ pub async fn run(
         rehearsal.end().await;
     }
     done
+}
+
+/// The error for an engine whose gateway this session cannot reach.
+fn elsewhere(granted: &Granted) -> Error {
+    Error::new(
+        Exit::Engine,
+        format!("{} is not reached from here", granted.name),
+    )
+    .cause(format!(
+        "its gateway listens on 127.0.0.1:{} of another network: it was started outside of this container or network namespace, or inside of one",
+        granted.port
+    ))
+    .hint(format!(
+        "run this where the engine was started, or start one here: cclocal {}",
+        granted.typed
+    ))
 }
 
 /// From there to the end.
@@ -84,8 +104,7 @@ async fn go_on(
             Ok(signals::status(signal))
         }
         Ok((Outcome::Engine(error), _)) => {
-            lease.gone().await;
-            record::sweep_after(session.paths, granted.port);
+            leave::wait_until_gone(paths, ui, &mut lease, signals).await;
             Err(together::closed(error, &granted.typed))
         }
         Err(error) => {

@@ -10,6 +10,7 @@ use super::client::{self, Output};
 use super::folder::Folder;
 use super::prepare::{self, Client};
 use super::rehearsal::Rehearsal;
+use super::watcher::Watcher;
 use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::error::{Context, Error, Exit, Result};
@@ -34,6 +35,8 @@ pub struct Session<'a> {
     pub asked: &'a Asked,
     /// What follows `--` on the command line.
     pub args: &'a [OsString],
+    /// Whether options that are not known are passed on.
+    pub unknown_options: bool,
 }
 
 /// The gateway that Claude Code is pointed at, and what it serves.
@@ -55,6 +58,7 @@ impl Endpoint<'_> {
     pub(super) fn client<'b>(&'b self, args: &'b [OsString], settings: &'b Path) -> Client<'b> {
         Client {
             args,
+            unknown_options: false,
             settings,
             port: self.port,
             token: self.token.clone(),
@@ -145,7 +149,10 @@ fn plan(
     features: &Features,
 ) -> Result<ClaudePlan> {
     let settings = folder.settings();
-    let client = endpoint.client(session.args, &settings);
+    let client = Client {
+        unknown_options: session.unknown_options,
+        ..endpoint.client(session.args, &settings)
+    };
     prepare::plan_client(session.host, session.paths, session.os, &client, features)
 }
 
@@ -178,8 +185,10 @@ pub(super) async fn run(
         Exit::ClaudeMissing,
         format!("{} cannot be started", host.tilde(claude)),
     )?;
+    let watcher = Watcher::start(host, foreground.pid(), prepared.folder.path());
     keeper.client_started(foreground.pid()).await;
     let outcome = together(foreground, keeper, signals).await;
+    drop(watcher);
     keeper.client_ended().await;
     Ok((outcome, prepared.plan))
 }

@@ -1,5 +1,6 @@
 //! A session's hold on an engine: an open connection to its supervisor.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,14 @@ impl Lease {
     ) -> Result<Option<Self>> {
         let path = socket::path(&record::folder(paths, port));
         // First: with the lease the engine is started, and a supervisor whose engine fails at once is gone at once.
-        let (Ok(held), Some(stream)) = (handed::take(&path), connect(&path)) else {
+        let held = match handed::take(&path) {
+            Ok(held) => held,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(silent(port));
+            }
+            Err(_) => return Ok(None),
+        };
+        let Some(stream) = connect(&path) else {
             return Ok(None);
         };
         let (read, mut say) = stream.into_split();
@@ -59,12 +67,7 @@ impl Lease {
                 say,
             })),
             Ok(_) => Ok(None),
-            Err(_) => Err(Error::new(
-                Exit::Engine,
-                format!("the supervisor on port {port} does not answer"),
-            )
-            .cause(format!("nothing within {} s", ANSWER_DEADLINE.as_secs()))
-            .hint("it may be stopped (kill -CONT), or hang: cclocal status names its process")),
+            Err(_) => Err(silent(port)),
         }
     }
 
@@ -93,6 +96,15 @@ impl Lease {
     pub async fn gone(&mut self) {
         while self.told().await.is_some() {}
     }
+}
+
+fn silent(port: u16) -> Error {
+    Error::new(
+        Exit::Engine,
+        format!("the supervisor on port {port} does not answer"),
+    )
+    .cause(format!("nothing within {} s", ANSWER_DEADLINE.as_secs()))
+    .hint("it may be stopped (kill -CONT), or hang: cclocal status names its process")
 }
 
 fn connect(path: &Path) -> Option<UnixStream> {

@@ -52,7 +52,12 @@ pub fn run(host: &Host, paths: &Paths) -> u8 {
         let _ = rustix::stdio::dup2_stdout(&nothing);
     }
     match process::runtime() {
-        Ok(runtime) => runtime.block_on(supervise(host, paths, ready)),
+        Ok(runtime) => {
+            let status = runtime.block_on(supervise(host, paths, ready));
+            // A body that is worked on is not waited for.
+            runtime.shutdown_background();
+            status
+        }
         Err(_) => Exit::Other.code(),
     }
 }
@@ -88,7 +93,12 @@ fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
         .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
         .context(Exit::Other, unusable())?;
     let key = Secret::random()?;
-    reservation.publish(host, &spec.model.served_name, &key)?;
+    let served = record::Served {
+        served_name: &spec.model.served_name,
+        name: &spec.model.name,
+        source: &spec.model.source,
+    };
+    reservation.publish(host, &served, &key)?;
     gateway
         .set_nonblocking(true)
         .context(Exit::Other, "the gateway's port cannot be used")?;

@@ -118,6 +118,9 @@ pub struct Granted {
     /// Whether the gateway searches the web for this session.
     #[serde(default)]
     pub web_search: bool,
+    /// The network that the gateway listens in. None: not known.
+    #[serde(default)]
+    pub network: Option<u64>,
 }
 
 /// Without the token.
@@ -242,6 +245,9 @@ pub struct Status {
     pub lacking: Vec<String>,
     pub figures: Summary,
     pub log: std::path::PathBuf,
+    /// The network that its gateway listens in. None: not known.
+    #[serde(default)]
+    pub network: Option<u64>,
 }
 
 impl Status {

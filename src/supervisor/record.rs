@@ -1,6 +1,7 @@
 //! A port that is a supervisor's for the length of its life: nobody else listens on it, and no other cclocal is about to.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,9 +10,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::holder;
 use super::protocol::Ask;
 use super::socket;
 use super::spec::Port;
+use crate::catalog::Source;
 use crate::error::{Context, Error, Exit, Result};
 use crate::files;
 use crate::host::Host;
@@ -19,9 +22,14 @@ use crate::machine::port;
 use crate::paths::Paths;
 use crate::secret::Secret;
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
+/// Locked as well, in the other way that systems have: of that one the kernel tells whose it is. It is a file of its own, as macOS takes both for one.
+pub(super) const OWNER: &str = "owner";
 const KEY: &str = "key";
 const RECORD: &str = "record.json";
+
+/// In a folder of this user alone.
+const LOCK_MODE: u32 = 0o600;
 
 /// The port where none is asked for.
 pub const USUAL_PORT: u16 = 8000;
@@ -29,14 +37,21 @@ pub const USUAL_PORT: u16 = 8000;
 const TRIED: u16 = 100;
 /// How often a lock is tried for that was removed under our hands.
 const LOCK_TRIES: usize = 100;
+/// Far longer than a lock is held by those who only look.
+const LOOKED_AT: Duration = Duration::from_millis(100);
 
 /// What a supervisor leaves for people to read while it runs. Programs ask its socket, which cannot be out of date.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub pid: u32,
     pub port: u16,
-    /// The served model.
+    /// The served model's name, as programs ask for it.
     pub model: String,
+    /// The model as people know it.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub source: Option<Source>,
     pub version: String,
 }
 
@@ -48,6 +63,13 @@ pub fn folder(paths: &Paths, port: u16) -> PathBuf {
 /// The file with the key to a running engine, for other programs of this user.
 pub fn key_file(paths: &Paths, port: u16) -> PathBuf {
     folder(paths, port).join(KEY)
+}
+
+/// What the one at this port wrote about itself. None: nothing yet, or nobody is there.
+pub fn read(paths: &Paths, port: u16) -> Option<Record> {
+    let file = folder(paths, port).join(RECORD);
+    let text = files::read(&file, files::OWN_RECORD).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// The ports that have a folder, in order: of supervisors that run, and of some that were killed.
@@ -71,7 +93,10 @@ pub fn sweep_after(paths: &Paths, port: u16) {
     let since = Instant::now();
     let folder = folder(paths, port);
     // One that answers is another, which has taken the port since.
-    let taken = || socket::ask(&socket::path(&folder), &Ask::Status).is_ok();
+    let taken = || {
+        holder::of(paths, port).is_some()
+            && socket::ask(&socket::path(&folder), &Ask::Status).is_ok()
+    };
     while folder.exists() && !taken() && since.elapsed() < DYING {
         sweep(paths, port);
         std::thread::sleep(Duration::from_millis(5));
@@ -81,12 +106,20 @@ pub fn sweep_after(paths: &Paths, port: u16) {
 /// Removes what a killed supervisor left at this port. One that runs holds its lock, and is left alone.
 pub fn sweep(paths: &Paths, port: u16) {
     let folder = folder(paths, port);
-    if let Ok(file) = File::open(folder.join(LOCK))
+    if let Ok(file) = files::open(&folder.join(LOCK))
         && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
     {
         clear(&folder);
         drop(lock);
     }
+}
+
+/// What is served: as programs ask for it, as people know it, and where it is from.
+#[derive(Debug, Clone, Copy)]
+pub struct Served<'a> {
+    pub served_name: &'a str,
+    pub name: &'a str,
+    pub source: &'a Source,
 }
 
 /// The port, held by a file lock, which the kernel gives back however we end, and by listening on it.
@@ -95,6 +128,7 @@ pub struct Reservation {
     pub port: u16,
     folder: PathBuf,
     _lock: Flock<File>,
+    _owner: Option<File>,
 }
 
 impl Reservation {
@@ -134,18 +168,22 @@ impl Reservation {
                 error.hint("if it is a link or somebody else's, move it away; it must be a folder that belongs to you")
             })?;
         let Some(lock) = lock else {
-            return Err(ours(&folder, port));
+            return Err(ours(paths, port));
         };
         let reservation = Self {
             port,
+            _owner: holder::sign(&folder),
             folder,
             _lock: lock,
         };
         // Left by one that was killed.
         let _ = std::fs::remove_file(reservation.socket());
         match listen(port) {
-            Some(listener) => Ok((reservation, listener)),
-            None => Err(taken(host, port)),
+            Ok(listener) => Ok((reservation, listener)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(reserved(port, &error))
+            }
+            Err(_) => Err(taken(host, port)),
         }
     }
 
@@ -160,11 +198,13 @@ impl Reservation {
     }
 
     /// Writes what others may read: who runs here, and the key to the engine.
-    pub fn publish(&self, host: &Host, model: &str, key: &Secret) -> Result<()> {
+    pub fn publish(&self, host: &Host, served: &Served, key: &Secret) -> Result<()> {
         let record = Record {
             pid: std::process::id(),
             port: self.port,
-            model: model.to_owned(),
+            model: served.served_name.to_owned(),
+            name: Some(served.name.to_owned()),
+            source: Some(served.source.clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let text = serde_json::to_string(&record).unwrap_or_default();
@@ -189,41 +229,53 @@ fn clear(folder: &Path) {
     let _ = std::fs::remove_file(socket::of_engine(folder));
     let _ = std::fs::remove_file(folder.join(RECORD));
     let _ = std::fs::remove_file(folder.join(KEY));
+    let _ = std::fs::remove_file(folder.join(OWNER));
     // Last, and while it is still held: whoever takes it next looks whether it is still the one that has the name.
     let _ = std::fs::remove_file(folder.join(LOCK));
     let _ = std::fs::remove_dir(folder);
 }
 
 /// Listens on 127.0.0.1, if this would be the one that answers there.
-fn listen(port: u16) -> Option<TcpListener> {
+fn listen(port: u16) -> std::io::Result<TcpListener> {
     // Where another program listens on all addresses, macOS still lets one bind to 127.0.0.1: so binding alone does not tell.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok() {
-        return None;
+        return Err(ErrorKind::AddrInUse.into());
     }
-    TcpListener::bind(address).ok()
+    TcpListener::bind(address)
+}
+
+/// Whose a run folder is decides who could take the place of a supervisor in it, or of its engine.
+fn own(folder: &Path) -> std::io::Result<()> {
+    if let Some(all) = folder.parent() {
+        files::own_folder(all)?;
+    }
+    files::own_folder(folder)
 }
 
 fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     let path = folder.join(LOCK);
-    for _ in 0..LOCK_TRIES {
-        // Whose folder this is decides who could take a supervisor's place in it, or that of its engine.
-        if let Some(all) = folder.parent() {
-            files::own_folder(all)?;
+    let since = Instant::now();
+    let mut tries = 0..LOCK_TRIES;
+    while tries.next().is_some() {
+        match own(folder) {
+            // The one before was just removing it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            made => made?,
         }
-        files::own_folder(folder)?;
-        let file = match File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-        {
+        let file = match files::open_lock(&path, LOCK_MODE) {
             // The one before was just removing its folder.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
             file => file?,
         };
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
+            // It may be somebody who only looks whether it is held.
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) if since.elapsed() < LOOKED_AT => {
+                std::thread::sleep(Duration::from_millis(2));
+                tries = 0..LOCK_TRIES;
+                continue;
+            }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, error)) => return Err(error.into()),
         };
@@ -238,11 +290,8 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     Ok(None)
 }
 
-fn ours(folder: &Path, port: u16) -> Error {
-    let record = std::fs::read_to_string(folder.join(RECORD))
-        .ok()
-        .and_then(|text| serde_json::from_str::<Record>(&text).ok());
-    let cause = match record {
+fn ours(paths: &Paths, port: u16) -> Error {
+    let cause = match read(paths, port) {
         Some(record) => format!(
             "cclocal (process {}) serves {} there",
             record.pid, record.model
@@ -260,6 +309,15 @@ fn ours(folder: &Path, port: u16) -> Error {
         }
         None => format!("end the other: cclocal stop --port {port}"),
     })
+}
+
+/// The error for a port that is kept for the administrator.
+fn reserved(port: u16, error: &std::io::Error) -> Error {
+    Error::usage(format!("port {port} needs root"))
+        .cause(format!(
+            "the system keeps the first ports, mostly up to 1023, for the administrator ({error})"
+        ))
+        .hint(format!("take another port: --port {USUAL_PORT}"))
 }
 
 fn taken(host: &Host, port: u16) -> Error {
@@ -293,10 +351,14 @@ mod tests {
         let port = port::any_free().expect("a port");
         let first = Reservation::take(&host, &paths, Port::Exactly(port)).expect("taken");
         let key = Secret::new("k");
-        first
-            .0
-            .publish(&host, "org/first", &key)
-            .expect("published");
+        let served = Served {
+            served_name: "org/first",
+            name: "first",
+            source: &Source::Hub("org/first".into()),
+        };
+        first.0.publish(&host, &served, &key).expect("published");
+        let holder = holder::of(&paths, port).expect("held");
+        assert_eq!(holder.source().as_deref(), Some("org/first"));
         let error = Reservation::take(&host, &paths, Port::Exactly(port)).expect_err("held");
         assert_eq!(error.exit, Exit::PortInUse);
         assert!(error.cause.is_some_and(|cause| cause.contains("org/first")));
@@ -332,7 +394,7 @@ mod tests {
         sweep(&paths, port);
         assert!(folder(&paths, port).join(LOCK).exists());
         drop(running);
-        for name in [LOCK, KEY, RECORD, "socket", "engine"] {
+        for name in [LOCK, OWNER, KEY, RECORD, "socket", "engine"] {
             files::write_private(&folder(&paths, port).join(name), b"").expect("written");
         }
         sweep(&paths, port);

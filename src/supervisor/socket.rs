@@ -1,11 +1,12 @@
 //! The supervisor's Unix socket: where it is, and one question asked of it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sha2::{Digest, Sha256};
 
 use super::protocol::{Ask, LONGEST_LINE};
@@ -53,7 +54,7 @@ pub fn prepare(socket: &Path) -> std::io::Result<()> {
 /// Connects to the supervisor on this socket. Errors: nobody listens there, or its folder or whoever listens is not this user's.
 pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     files::check_own_folder(socket.parent().unwrap_or(Path::new("/")))?;
-    let stream = UnixStream::connect(socket)?;
+    let stream = at_once(socket)?;
     match is_ours(&stream) {
         true => Ok(stream),
         false => Err(std::io::ErrorKind::PermissionDenied.into()),
@@ -89,6 +90,18 @@ pub fn ask(socket: &Path, ask: &Ask) -> std::io::Result<String> {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(answer)
+}
+
+/// Connects without waiting: one that is stopped takes nobody in, and where enough wait for it already, a connection would wait for ever.
+fn at_once(path: &Path) -> std::io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket: OwnedFd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(true)?;
+    rustix::net::connect(&stream, &address)?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::gateway::wire::Pictures;
 use crate::hub::{self, watch::Total};
 use crate::memory;
 use crate::memory::plan::STEPS;
+use crate::secret::{self, Secret};
 
 /// An engine to be run, and the gateway to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct Spec {
     /// What the engine may hold in memory, in bytes, if known: the machine's budget less what others take.
     #[serde(default)]
     pub memory_limit: Option<u64>,
+    /// The hub's tokens, as variables of an engine that downloads. Gone once all of the model is there.
+    #[serde(default, with = "secret::handed")]
+    pub hub_tokens: BTreeMap<String, Secret>,
     /// The engine's log, where it is not the usual one.
     pub log: Option<PathBuf>,
 }
@@ -63,6 +67,13 @@ impl Spec {
     /// The folder in which the engine keeps what it computed of system prompts and tools, if it does.
     pub fn kept_prefixes(&self) -> Option<&Path> {
         self.env.get(env_vars::KEPT_PREFIX).map(Path::new)
+    }
+
+    /// All of the model is on this disk by now: engines after this one ask the hub nothing, and need no token.
+    pub fn downloaded(&mut self) {
+        self.complete = true;
+        self.hub_tokens.clear();
+        self.env.insert("HF_HUB_OFFLINE".into(), "1".into());
     }
 
     /// The form in which pictures are passed on. `hub`: the cache of models, where `config.json` tells if this one sees.
@@ -103,13 +114,14 @@ impl Spec {
         let smallest = memory::smallest_window(self.output_tokens).min(self.context_window);
         let window = (self.context_window / 4 * 3).max(smallest);
         // Its entry of a full window must still fit into the limit, or each turn is computed anew.
-        let given_up = (self.context_window - window) * self.cache_bytes_per_token;
+        let narrower = self.context_window.saturating_sub(window);
+        let given_up = narrower.saturating_mul(self.cache_bytes_per_token);
         if let Some(limit) = value_of(&mut self.argv, "--cache-memory-mb")
             && let Ok(mib) = limit.parse::<u64>()
         {
             *limit = mib.saturating_sub(given_up >> 20).max(1).to_string();
         }
-        let freed = (self.context_window - window) * self.kept_bytes_per_token;
+        let freed = narrower.saturating_mul(self.kept_bytes_per_token);
         self.claim = self.claim.map(|claim| claim.saturating_sub(freed));
         self.context_window = window;
     }
@@ -147,6 +159,7 @@ mod tests {
             cache_bytes_per_token: 0,
             kept_bytes_per_token: 0,
             memory_limit: Some(18_000_000_000),
+            hub_tokens: BTreeMap::from([("HF_TOKEN".into(), Secret::new("hf_x"))]),
             log: None,
         }
     }
@@ -226,5 +239,7 @@ mod tests {
         let text = serde_json::to_string(&spec()).expect("text");
         let back: Spec = serde_json::from_str(&text).expect("a spec");
         assert_eq!(format!("{back:?}"), format!("{:?}", spec()));
+        assert_eq!(back.hub_tokens, spec().hub_tokens);
+        assert!(!format!("{back:?}").contains("hf_x"));
     }
 }

@@ -35,7 +35,7 @@ pub fn start(host: &Host, spec: &Spec) -> Result<u16> {
         .arg("supervisor")
         .current_dir("/")
         .env_clear()
-        // None of the user's keys: it needs no more than the engine and our own settings.
+        // None of the user's keys: it needs no more than the engine and our own settings. The hub's token comes through the pipe.
         .envs(env_vars::supervisor_env(host))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -43,7 +43,11 @@ pub fn start(host: &Host, spec: &Spec) -> Result<u16> {
         .spawn()
         .context(Exit::Other, failed)?;
     if let Some(mut pipe) = child.stdin.take() {
-        let text = serde_json::to_string(spec).unwrap_or_default();
+        let mut spec = spec.clone();
+        if !spec.complete {
+            spec.hub_tokens = env_vars::hub_tokens(host);
+        }
+        let text = serde_json::to_string(&spec).unwrap_or_default();
         // If it is gone already, its silence is noticed below.
         let _ = pipe.write_all(text.as_bytes());
     }
@@ -55,10 +59,16 @@ pub fn start(host: &Host, spec: &Spec) -> Result<u16> {
             let _ = BufReader::new(stdout).read_line(&mut text);
         }
         let _ = sender.send(text);
+    });
+    let line = line.recv_timeout(DEADLINE).unwrap_or_default();
+    if line.is_empty() {
+        // It has started nothing, and must not begin to when nobody waits for it any more.
+        let _ = child.kill();
+    }
+    std::thread::spawn(move || {
         // Collected when it ends, so that no zombie of it is left while this session goes on.
         let _ = child.wait();
     });
-    let line = line.recv_timeout(DEADLINE).unwrap_or_default();
     match serde_json::from_str(&line) {
         Ok(Started::Running { port }) => Ok(port),
         Ok(Started::Failed(failure)) => Err(failure.into()),

@@ -12,6 +12,9 @@ pub const DEATHS_WITHIN: Duration = Duration::from_secs(600);
 /// How long a supervisor waits for its first session. The session that starts it takes its lease within milliseconds, so nobody is left.
 pub const UNCLAIMED: Duration = Duration::from_secs(20);
 
+/// The longest that an engine is kept for nobody: a day. Also what a session may ask for.
+pub const LONGEST_LINGER: Duration = Duration::from_secs(86_400);
+
 /// The pause before an engine is started again, by how many have died lately: one that dies at once must not keep the machine busy.
 pub fn backoff(deaths: usize) -> Duration {
     Duration::from_millis(500 << deaths.saturating_sub(1).min(4))

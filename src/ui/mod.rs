@@ -13,6 +13,7 @@ use console::{Style, Term};
 
 use crate::error::Error;
 use crate::host::Host;
+use crate::visible::{visible, visible_json, visible_lines};
 
 pub use progress::Progress;
 
@@ -39,32 +40,42 @@ impl Ui {
 
     /// A line for people.
     pub fn say(&self, line: &str) {
+        self.paint(&visible_lines(line));
+    }
+
+    /// A line of ours, with its colours in it. Whatever comes from elsewhere must have been made visible.
+    fn paint(&self, line: &str) {
         let _ = Term::stderr().write_line(line);
     }
 
-    /// Data, for standard output. A reader that went away is no error.
+    /// Text for standard output.
     pub fn data(&self, text: &str) {
+        self.bytes(visible_lines(text).as_bytes());
+    }
+
+    /// JSON for standard output.
+    pub fn json(&self, value: &serde_json::Value) {
+        let text = serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
+        self.bytes(visible_json(&text).as_bytes());
+    }
+
+    /// Standard output as it is. A reader that went away is no error.
+    pub fn bytes(&self, bytes: &[u8]) {
         use std::io::Write;
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush());
+        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
 
     /// Something done.
     pub fn done(&self, line: &str) {
-        self.say(&format!(
-            "{} {line}",
-            self.style(Style::new().green()).apply_to("✓")
-        ));
+        let mark = self.style(Style::new().green()).apply_to("✓");
+        self.paint(&format!("{mark} {}", visible(line)));
     }
 
     /// Something to know that stops nothing.
     pub fn notice(&self, line: &str) {
-        self.say(&format!(
-            "{} {line}",
-            self.style(Style::new().yellow()).apply_to("note:")
-        ));
+        let mark = self.style(Style::new().yellow()).apply_to("note:");
+        self.paint(&format!("{mark} {}", visible(line)));
     }
 
     /// What went wrong, why, and what to do.
@@ -72,15 +83,17 @@ impl Ui {
         let red = self.style(Style::new().red().bold());
         let bold = self.style(Style::new().bold());
         let dim = self.style(Style::new().dim());
-        self.say(&format!("{} {}", red.apply_to("error:"), error.message));
+        let message = visible(&error.message);
+        self.paint(&format!("{} {message}", red.apply_to("error:")));
         if let Some(cause) = &error.cause {
-            self.say(&format!("  {} {cause}", bold.apply_to("cause:")));
+            self.paint(&format!("  {} {}", bold.apply_to("cause:"), visible(cause)));
         }
         for line in &error.detail {
-            self.say(&format!("  {}", dim.apply_to(format!("| {line}"))));
+            let line = format!("| {}", visible(line));
+            self.paint(&format!("  {}", dim.apply_to(line)));
         }
         if let Some(hint) = &error.hint {
-            self.say(&format!("  {} {hint}", bold.apply_to("hint:")));
+            self.paint(&format!("  {} {}", bold.apply_to("hint:"), visible(hint)));
         }
     }
 
@@ -120,7 +133,7 @@ impl Ui {
             return None;
         }
         let bold = self.style(Style::new().bold());
-        let _ = Term::stderr().write_str(&format!("{} ", bold.apply_to(question)));
+        let _ = Term::stderr().write_str(&format!("{} ", bold.apply_to(visible(question))));
         let mut answer = String::new();
         if std::io::stdin()
             .read_line(&mut answer)

@@ -123,12 +123,16 @@ impl Picker {
             .flat_map(|(row, _)| row.shared.iter().map(|(file, _)| *file))
             .collect();
         let mut counted = kept;
-        let mut bytes = 0;
+        let mut bytes = 0_u64;
         for (row, _) in rows().filter(|(_, chosen)| **chosen) {
-            bytes += row.bytes - row.shared.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            let shared = row
+                .shared
+                .iter()
+                .fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes));
+            bytes = bytes.saturating_add(row.bytes.saturating_sub(shared));
             for (file, shared) in &row.shared {
                 if counted.insert(*file) {
-                    bytes += shared;
+                    bytes = bytes.saturating_add(*shared);
                 }
             }
         }

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::visible::visible;
+
 /// How often a line is printed where lines cannot be painted over.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -80,11 +82,12 @@ impl Progress {
 
     /// Says just this.
     pub fn show(&mut self, line: &str) {
+        let line = visible(line);
         match &self.bar {
-            Some(bar) => bar.set_message(line.to_owned()),
+            Some(bar) => bar.set_message(line.into_owned()),
             None => {
-                if self.plain.shows(Instant::now(), line) {
-                    let _ = console::Term::stderr().write_line(line);
+                if self.plain.shows(Instant::now(), &line) {
+                    let _ = console::Term::stderr().write_line(&line);
                 }
             }
         }

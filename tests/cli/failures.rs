@@ -304,7 +304,7 @@ fn what_runs_in_the_background_is_set_and_asked_wrongly() {
     assert_eq!(ran.status, 1);
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: there is no log
-      cause: failed to open file `[STAGE]/cclocal/state/server.log`: No such file or directory (os error […])
+      cause: [STAGE]/cclocal/state/server.log: No such file or directory (os error […])
       hint: an engine writes one when it is started; `cclocal status` shows what runs
     ");
     let child = stage
@@ -407,7 +407,7 @@ fn a_model_that_another_program_downloads_or_holds() {
     assert_eq!(ran.status, 1);
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: org/name could not be removed completely
-      cause: Too many levels of symbolic links (os error […])
+      cause: [STAGE]/home/.cache/huggingface/hub/blobs/cd/cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd.lock: Too many levels of symbolic links (os error […])
       hint: 0 kB were freed before; `cclocal list` shows what is left, and the same command goes on
     ");
     assert!(entry.exists() && blob.is_symlink());
@@ -452,7 +452,7 @@ fn a_demo_that_fails() {
             "),
             2 => insta::assert_snapshot!(said, @"
             error: the demo failed at the file on disk: the file was not written
-              cause: failed to open file `[STAGE]/tmp/cclocal-demo-[…]/work/hello.txt`: No such file or directory (os error […])
+              cause: [STAGE]/tmp/cclocal-demo-[…]/work/hello.txt: No such file or directory (os error […])
               hint: the tool call did not reach Claude Code as one; run it again with --keep and read server.log
             "),
             _ => insta::assert_snapshot!(said, @r#"

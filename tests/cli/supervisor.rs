@@ -550,7 +550,7 @@ fn a_supervisor_that_is_stopped_is_not_waited_for_for_ever() {
     let pid = Pid::from_raw(i32::try_from(pid).expect("small"));
     kill(pid, Signal::SIGSTOP).expect("stopped");
     let ran = stage.run(&["--model", "../model", "--port", &port]);
-    assert_eq!(ran.status, 13, "{}", ran.stderr);
+    assert_eq!(ran.status, 14, "{}", ran.stderr);
     kill(pid, Signal::SIGCONT).expect("continued");
     go_on(&stage);
     assert_eq!(finish(session).status, 0);

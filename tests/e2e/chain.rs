@@ -28,6 +28,13 @@ pub enum Dialect {
     Gemma4,
 }
 
+pub const DIALECTS: [Dialect; 4] = [
+    Dialect::Hermes,
+    Dialect::Qwen3Coder,
+    Dialect::Glm47,
+    Dialect::Gemma4,
+];
+
 impl Dialect {
     /// What its chat template holds, so that the dialect is known.
     fn marks(self) -> &'static str {

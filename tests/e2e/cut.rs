@@ -125,12 +125,10 @@ fn conversation(server: &ScriptedServer, number: usize) -> String {
 }
 
 fn repaired(stream: &[u8]) -> Vec<u8> {
-    let request = Request {
-        asked_model: "asked".into(),
-        stream: true,
-        max_tokens: 25,
-        ..Request::default()
-    };
+    let mut request = Request::default();
+    request.asked_model = "asked".into();
+    request.stream = true;
+    request.max_tokens = 25;
     let mut repair = Repair::new(&request, Some(250));
     let mut out = repair.push(stream);
     out.extend(repair.finish());

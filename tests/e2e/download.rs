@@ -378,7 +378,14 @@ fn download_on_a_disk_without_room() {
     assert!(
         hub.requests()
             .iter()
-            .all(|asked| asked.starts_with("GET /api/") || asked.ends_with("/config.json")),
+            .all(|asked| asked.starts_with("GET /api/")
+                || [
+                    "config.json",
+                    "tokenizer_config.json",
+                    "chat_template.jinja"
+                ]
+                .iter()
+                .any(|small| asked.ends_with(&format!("/{small}")))),
         "{:#?}",
         hub.requests()
     );

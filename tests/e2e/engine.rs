@@ -73,6 +73,11 @@ impl Engine {
     }
 
     pub async fn post(&self, path: &str, body: &[u8]) -> Vec<u8> {
+        let answer = self.send(path, body).await;
+        answer.bytes().await.expect("a body").to_vec()
+    }
+
+    async fn send(&self, path: &str, body: &[u8]) -> reqwest::Response {
         let answer = self
             .http
             .post(format!("{BASE_URL}{path}"))
@@ -82,12 +87,22 @@ impl Engine {
             .await
             .expect("an answer");
         assert_eq!(answer.status().as_u16(), 200);
-        answer.bytes().await.expect("a body").to_vec()
+        answer
     }
 
     pub async fn ask(&self, body: &[u8]) -> Reply {
         let stream = self.post("/v1/messages", body).await;
         Reply::of(&String::from_utf8(stream).expect("UTF-8"))
+    }
+
+    /// Reads the beginning of a reply and goes away.
+    pub async fn ask_and_leave(&self, body: &[u8]) {
+        let mut answer = self.send("/v1/messages", body).await;
+        let mut begun = String::new();
+        while !begun.contains("content_block_delta") {
+            let chunk = answer.chunk().await.expect("a stream").expect("a reply");
+            begun += &String::from_utf8_lossy(&chunk);
+        }
     }
 
     /// What the log has had since it was last asked for.

@@ -9,16 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::chain::{Chain, Dialect, lines};
+use crate::chain::{Chain, DIALECTS, Dialect, lines};
 use crate::real::{self, free_port};
 use crate::support::{HANG, Ran, Stage, finish, signal};
-
-const DIALECTS: [Dialect; 4] = [
-    Dialect::Hermes,
-    Dialect::Qwen3Coder,
-    Dialect::Glm47,
-    Dialect::Gemma4,
-];
 
 /// What a model says when it is asked for a summary, and after that.
 const COMPACTED: [(&str, &str); 2] = [

@@ -13,6 +13,7 @@ mod fake_hub;
 mod first_request;
 mod gateway;
 mod history;
+mod hooks;
 mod impostors;
 mod interactive;
 mod kept;
@@ -34,6 +35,7 @@ mod stable;
 #[path = "../support/mod.rs"]
 mod support;
 mod template;
+mod tool_calls;
 mod tool_loop;
 mod turns;
 mod usage;

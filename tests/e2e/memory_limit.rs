@@ -162,6 +162,7 @@ fn spec(stage: &Stage, port: u16, output_tokens: u64) -> Spec {
         cache_bytes_per_token: 0,
         kept_bytes_per_token: 0,
         memory_limit: Some(NO_ENTRIES),
+        hub_tokens: Default::default(),
         log: None,
     }
 }

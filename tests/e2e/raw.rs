@@ -1,10 +1,12 @@
 //! Replies as they were generated, from the real engine: nothing is lost, moved or read on the way.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::engine::{self, BATCHED, Engine, Reply};
 use crate::real;
-use crate::support::Stage;
+use crate::support::{HANG, Stage};
 use crate::turns::python;
 
 const CALL: &str = "<tool_call>";
@@ -104,6 +106,29 @@ fn replies(model: &str, flags: &[&str], picture: bool) {
     });
 }
 
+/// A client that goes away ends its reply, and the next one is as any other.
+#[test]
+fn raw_reply_ends_when_nobody_reads_it() {
+    let stage = stage();
+    engine::run(async {
+        let mut engine = Engine::start(&stage, &stage.path("models/text"), BATCHED).await;
+        engine.logged();
+        engine.ask_and_leave(&body("endless", 8192, false)).await;
+        let mut log = String::new();
+        let since = Instant::now();
+        while !log.contains("cleanup done") {
+            assert!(since.elapsed() < HANG, "{log}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            log += &engine.logged();
+        }
+        assert!(log.contains("ABORTING orphaned request"), "{log}");
+        assert!(!log.contains("Anthropic messages (stream)"), "{log}");
+        let reply = ask(&engine, "one", 100, false).await;
+        assert_eq!(reply.text, "Yes");
+        engine.stop().await;
+    });
+}
+
 #[track_caller]
 fn ended(reply: &Reply, by: &str, tokens: u64) {
     assert_eq!(
@@ -125,6 +150,10 @@ fn cut(reply: &Reply, tokens: u64) {
 }
 
 async fn ask(engine: &Engine, reply: &str, max_tokens: u64, picture: bool) -> Reply {
+    engine.ask(&body(reply, max_tokens, picture)).await
+}
+
+fn body(reply: &str, max_tokens: u64, picture: bool) -> Vec<u8> {
     let mut content = vec![json!({"type": "text", "text": format!("ask {reply}")})];
     if picture {
         content.insert(0, png());
@@ -134,7 +163,7 @@ async fn ask(engine: &Engine, reply: &str, max_tokens: u64, picture: bool) -> Re
         "messages": [{"role": "user", "content": content}],
         "tools": [{"name": "Read", "description": "Reads", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}],
     });
-    engine.ask(body.to_string().as_bytes()).await
+    body.to_string().into_bytes()
 }
 
 /// A picture of 64 × 64, of one colour.

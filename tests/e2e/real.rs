@@ -42,6 +42,7 @@ pub fn engine() -> PathBuf {
 pub fn stage(client: &Path) -> Stage {
     let engine = engine();
     let mut stage = Stage::bare();
+    share_kernels(&stage);
     stage
         .set("CCLOCAL_ENGINE", engine.display().to_string())
         .set("CCLOCAL_CLAUDE", client.display().to_string());
@@ -53,6 +54,14 @@ pub fn stage(client: &Path) -> Stage {
     )
     .expect("the model is written");
     stage
+}
+
+/// Lets engines share the kernels that mlx compiles for a processor, into its folder of temporary files: each takes a C++ compiler seconds.
+fn share_kernels(stage: &Stage) {
+    let shared = Path::new(&required("CCLOCAL_E2E_HOME")).join("kernels");
+    std::fs::create_dir_all(&shared).expect("made");
+    std::fs::create_dir_all(stage.path("tmp")).expect("made");
+    std::os::unix::fs::symlink(shared, stage.path("tmp/mlx")).expect("linked");
 }
 
 /// The arguments that serve the stage's model on a free port, and then these.

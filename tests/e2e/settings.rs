@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use cclocal::claude::{profile, settings_files};
+use cclocal::claude::settings_files::{Content, SettingsFile, Source};
+use cclocal::claude::{hooks_plugin, profile, settings_files};
 use cclocal::host::Host;
 use cclocal::plan::claude::{self as plan, Features, Inputs};
 use cclocal::secret::Secret;
@@ -47,15 +48,17 @@ pub enum Guard {
     Whole,
     /// Without the client's own guard, `CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST`: what the overlay does alone.
     OverlayAlone,
-    /// The right variables, but no overlay and no guard: shows that the case is a danger at all.
+    /// The right variables, but no overlay, no lock and no guard: shows that the case is a danger at all.
     None,
+    /// As cclocal starts it on a machine with managed settings, beside which the client drops the lock.
+    BesideManaged,
 }
 
 /// A home, a project and two servers: ours, and one that must receive nothing.
 pub struct World {
     folder: tempfile::TempDir,
     pub ours: ScriptedServer,
-    other: ScriptedServer,
+    pub other: ScriptedServer,
     /// What the client asks, where something stands between it and our server.
     pub between: Option<String>,
     vars: Vec<(String, String)>,
@@ -85,14 +88,24 @@ impl World {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
+        self.write_bytes(name, self.fill(text).as_bytes());
+    }
+
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) {
         let path = self.path(name);
         fs_err::create_dir_all(path.parent().expect("a folder")).expect("made");
-        fs_err::write(path, self.fill(text)).expect("written");
+        fs_err::write(path, bytes).expect("written");
+    }
+
+    /// Answers the question whether to trust the project, as a person did on a terminal.
+    pub fn trust(&self) {
+        let state = json!({"hasCompletedOnboarding": true, "projects": {"FOLDER/project": {"hasTrustDialogAccepted": true}}});
+        self.write("profile/.claude.json", &state.to_string());
     }
 
     /// Puts the other server's address where a text says `OTHER`, and the folder's where it says `FOLDER`.
-    fn fill(&self, text: &str) -> String {
+    pub fn fill(&self, text: &str) -> String {
         text.replace("OTHER_PORT", &self.other.port().to_string())
             .replace("OTHER", &self.other.url())
             .replace("FOLDER", &self.folder.path().display().to_string())
@@ -123,7 +136,15 @@ impl World {
     pub fn run(&self, client: &Path, guard: Guard, args: &[&str]) -> Outcome {
         let (host, profile_dir, settings_path) =
             (self.host(), self.path("profile"), self.path("overlay.json"));
-        let files = settings_files::read(&host, false).expect("read");
+        let mut files = settings_files::read(&host, false).expect("read");
+        if guard == Guard::BesideManaged {
+            files.push(SettingsFile {
+                source: Source::Managed,
+                path: "/etc/claude-code/managed-settings.json".into(),
+                label: "/etc/claude-code/managed-settings.json".into(),
+                content: Content::Settings(serde_json::Map::new()),
+            });
+        }
         let user_args: Vec<OsString> = args.iter().map(OsString::from).collect();
         let mut plan = plan::plan(&Inputs {
             host: &host,
@@ -135,13 +156,15 @@ impl World {
             context_window: 32768,
             output_tokens: 8192,
             user_args: &user_args,
+            unknown_options: false,
+            own_settings: &profile::own_settings(&host, &profile_dir),
             settings_files: &files,
             features: &Features::default(),
         })
         .expect("a plan");
         assert!(!plan.notices.join("").contains(SECRET));
         profile::prepare(&host, &profile_dir).expect("prepared");
-        if guard != Guard::Whole {
+        if matches!(guard, Guard::OverlayAlone | Guard::None) {
             plan.set.remove("CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST");
             plan.settings["env"]
                 .as_object_mut()
@@ -153,7 +176,16 @@ impl World {
             plan.set
                 .retain(|name, _| !name.eq_ignore_ascii_case("NO_PROXY"));
         }
+        if matches!(guard, Guard::None | Guard::BesideManaged) {
+            let lock = plan
+                .argv
+                .iter()
+                .position(|word| word == "--managed-settings")
+                .expect("the lock");
+            plan.argv.drain(lock..lock + 2);
+        }
         fs_err::write(&settings_path, plan.settings.to_string()).expect("written");
+        hooks_plugin::write(&hooks_plugin::folder(&settings_path), &plan.hooks).expect("written");
         let mut command = Command::new(client);
         command
             .args(&plan.argv)
@@ -167,18 +199,20 @@ impl World {
         finish(command, &self.path("output.txt"))
     }
 
+    /// What the other server received: the first line of each request.
+    pub fn stray(&self) -> Vec<String> {
+        let requests = self.other.requests();
+        let line = |request: &Request| format!("{} {}", request.method, request.path);
+        requests.iter().map(line).collect()
+    }
+
     fn case(&self, settings: &Value, place: Place) {
         self.write(place.file(), &settings.to_string());
     }
 
     /// Fails unless the session stayed with our server, under our name and model.
-    fn assert_stayed(&self, outcome: &Outcome, what: &str) {
-        let stray: Vec<String> = self
-            .other
-            .requests()
-            .iter()
-            .map(|request| format!("{} {}", request.method, request.path))
-            .collect();
+    pub fn assert_stayed(&self, outcome: &Outcome, what: &str) {
+        let stray = self.stray();
         assert!(
             stray.is_empty(),
             "{what}: the other server received {stray:?}"
@@ -239,7 +273,7 @@ fn finish(mut command: Command, output: &Path) -> Outcome {
     }
 }
 
-fn ok() -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
+pub fn ok() -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     |_: &Request| Reply::Text("ok".into())
 }
 
@@ -415,7 +449,7 @@ fn hostile() -> Vec<(&'static str, Value, bool)> {
 }
 
 /// Runs every job, several at a time, and fails with all that failed.
-fn all(jobs: Vec<Box<dyn FnOnce() + Send>>) {
+pub fn all(jobs: Vec<Box<dyn FnOnce() + Send>>) {
     let (queue, failed) = (Mutex::new(jobs), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {

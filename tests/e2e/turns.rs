@@ -30,7 +30,7 @@ const SCRIPTS_FLAGS: &str = "--max-tokens 32768 --kv-cache-quantization --cache-
 const TURNS: usize = 12;
 
 /// How many tokens a turn may compute beside what is new. Source: `engine/snapshots.py`.
-const STEP: u64 = 512;
+const STEP: u64 = 128;
 
 /// A stage with tiny models of these architectures, in `models`.
 pub fn stage(names: &[&str]) -> Stage {

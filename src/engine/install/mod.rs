@@ -144,7 +144,7 @@ pub fn remove(_host: &Host, paths: &Paths) -> Result<()> {
 
 /// The environment of the record, also when it is out of date.
 fn current(paths: &Paths) -> Option<PathBuf> {
-    let bytes = std::fs::read(record::file(paths)).ok()?;
+    let bytes = files::read(&record::file(paths), files::OWN_RECORD).ok()?;
     serde_json::from_slice::<Record>(&bytes)
         .ok()
         .map(|record| record.environment)

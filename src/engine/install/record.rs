@@ -43,13 +43,14 @@ impl Record {
 
 /// What there is, from a few looks at the disk.
 pub fn status(paths: &Paths) -> Status {
-    let record: Record =
-        match std::fs::read(file(paths)).map(|bytes| serde_json::from_slice(&bytes)) {
-            Ok(Ok(record)) => record,
-            Ok(Err(_)) => return broken("its record cannot be read"),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Status::Missing,
-            Err(error) => return broken(format!("its record cannot be read: {error}")),
-        };
+    let record: Record = match files::read(&file(paths), files::OWN_RECORD)
+        .map(|bytes| serde_json::from_slice(&bytes))
+    {
+        Ok(Ok(record)) => record,
+        Ok(Err(_)) => return broken("its record cannot be read"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Status::Missing,
+        Err(error) => return broken(format!("its record cannot be read: {error}")),
+    };
     let at = &record.environment;
     if at.parent() != Some(&environments(paths)) {
         return broken("it was moved from where it was made");
@@ -183,13 +184,7 @@ pub fn sweep(paths: &Paths, keep: Option<&Path>) {
 }
 
 fn open_lock(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
+    files::open_lock(path, 0o600)
 }
 
 #[cfg(test)]

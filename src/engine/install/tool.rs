@@ -342,6 +342,8 @@ mod tests {
         assert_eq!(
             names,
             [
+                "HF_HOME",
+                "HF_HUB_CACHE",
                 "HTTPS_PROXY",
                 "NO_COLOR",
                 "PATH",

@@ -42,6 +42,15 @@ const PUBLIC_INDEX: &str = "https://pypi.org/simple";
 const SILENCE: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// The longest file of certificates, in bytes: a system's whole bundle takes some hundred kilobytes.
+const CERTIFICATES: u64 = 16 << 20;
+
+/// The longest page of the index, in bytes. uv's lists some thousand files in a few megabytes.
+const PAGE: usize = 64 << 20;
+
+/// The longest wheel, and the longest executable in it, in bytes. Those of 0.13.9 take 25 and 60 MB.
+const LONGEST_WHEEL: usize = 256 << 20;
+
 /// A uv that works: on PATH, where its installer puts it, or fetched by us before.
 pub fn find(host: &Host, paths: &Paths, tools: &mut Tools<'_>) -> Option<PathBuf> {
     let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| host.home.join(path));
@@ -121,22 +130,11 @@ pub fn fetch(paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf> {
 }
 
 async fn download(index: &str, certificate: Option<&Path>) -> std::result::Result<Vec<u8>, String> {
-    // The whole chain, without the address: it may hold a password.
-    fn words(error: reqwest::Error) -> String {
-        let error = error.without_url();
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
-    }
     let mut client = reqwest::Client::builder()
         .user_agent(concat!("cclocal/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(30))
         .read_timeout(SILENCE);
-    if let Some(pem) = certificate.and_then(|path| std::fs::read(path).ok()) {
+    if let Some(pem) = certificate.and_then(|path| files::read(path, CERTIFICATES).ok()) {
         for certificate in reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default() {
             client = client.add_root_certificate(certificate);
         }
@@ -152,7 +150,7 @@ async fn download(index: &str, certificate: Option<&Path>) -> std::result::Resul
         .and_then(reqwest::Response::error_for_status)
         .map_err(words)?;
     let base = page.url().clone();
-    let text = page.text().await.map_err(words)?;
+    let text = String::from_utf8_lossy(&body(page, PAGE).await?).into_owned();
     let link =
         link(&text, WHEEL.0).ok_or_else(|| format!("the package index has no {}", WHEEL.0))?;
     let url = base
@@ -164,11 +162,31 @@ async fn download(index: &str, certificate: Option<&Path>) -> std::result::Resul
         .await
         .and_then(reqwest::Response::error_for_status)
         .map_err(words)?;
-    answer
-        .bytes()
-        .await
-        .map(|bytes| bytes.to_vec())
-        .map_err(words)
+    body(answer, LONGEST_WHEEL).await
+}
+
+/// The chain of an error as one sentence, without the address: it may hold a password.
+fn words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// An answer of at most so many bytes.
+async fn body(mut answer: reqwest::Response, limit: usize) -> std::result::Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(words)? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > limit {
+            return Err(format!("its answer is longer than {limit} bytes"));
+        }
+    }
+    Ok(bytes)
 }
 
 /// The link to a file on an index's page, without the fragment.
@@ -196,11 +214,12 @@ fn unpack(wheel: &[u8]) -> std::result::Result<Vec<u8>, String> {
     let mut archive =
         zip::ZipArchive::new(std::io::Cursor::new(wheel)).map_err(|error| error.to_string())?;
     let name = format!("uv-{VERSION}.data/scripts/uv");
-    let mut file = archive
+    let file = archive
         .by_name(&name)
         .map_err(|error| format!("{name}: {error}"))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
+    file.take(LONGEST_WHEEL as u64)
+        .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
     Ok(bytes)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use super::fake::{Fake, answer};
+use super::fake::{Fake, Step, answer};
 use super::{Stage, error, limits, read_to_end, until};
 use crate::gateway::Limits;
 
@@ -206,4 +206,65 @@ async fn tokens_are_counted_for_the_model_that_is_served() {
     assert!(said.1.starts_with("messages.0.content: "), "{}", said.1);
     // Counting is no turn.
     until(|| stage.figures.total() == crate::gateway::Summary::default()).await;
+}
+
+#[tokio::test]
+async fn long_bodies_wait_for_room_and_short_ones_do_not() {
+    let let_go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let waits = let_go.clone();
+    let fake = Fake::start(move |seen| match seen.said().starts_with("long") {
+        true => vec![
+            Step::Wait(waits.clone()),
+            super::fake::head(),
+            super::fake::opening(),
+            super::fake::text("done"),
+            super::fake::closing(),
+        ],
+        false => answer("hello"),
+    })
+    .await;
+    let limits = Limits {
+        body: 3 << 20,
+        bodies: 3 << 20,
+        room: Duration::from_millis(100),
+        ..limits()
+    };
+    let stage = Stage::changed(fake.ready(), |settings| {
+        settings.limits = limits;
+        settings.window = tokio::sync::watch::channel(100_000_000).1;
+    })
+    .await;
+    let long = format!("long {}", "x".repeat(2 << 20));
+    let first = stage.asking(&long);
+    until(|| fake.said().len() == 1).await;
+    let second = stage.ask(&long, true).await;
+    assert_eq!(second.status(), 529);
+    let said = error(&second.text().await.expect("a text"));
+    assert_eq!(said.0, "overloaded_error");
+    // A short one has its place, and is answered after the first.
+    let short = stage.asking("short");
+    let_go.add_permits(1);
+    let (text, broke) = first.await.expect("no panic");
+    assert!(!broke && text.contains("done"), "{text}");
+    let (text, broke) = short.await.expect("no panic");
+    assert!(!broke && text.contains("hello"), "{text}");
+    // Its room is free again.
+    let_go.add_permits(1);
+    let (status, text, _) = stage.stream(&long).await;
+    assert_eq!(status, 200, "{text}");
+}
+
+#[tokio::test]
+async fn a_body_of_too_many_values_is_refused() {
+    let (fake, stage) = stage(limits()).await;
+    let body = format!(
+        r#"{{"model":"m","max_tokens":1,"messages":[{{"role":"user","content":[{}1]}}]}}"#,
+        "1,".repeat(2_000_000)
+    );
+    let refused = stage.post("/v1/messages", &json!(null)).body(body).send();
+    let refused = super::within(refused).await.expect("an answer");
+    assert_eq!(refused.status(), 413);
+    let said = error(&refused.text().await.expect("a text"));
+    assert_eq!(said.0, "request_too_large");
+    assert!(fake.seen().is_empty());
 }

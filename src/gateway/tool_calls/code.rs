@@ -66,7 +66,7 @@ impl Code {
         self.fence.is_some() || fence(self.line.trim_start()).is_some()
     }
 
-    /// Whether the next character stands in a code span, or in a quoted line.
+    /// Whether the next character stands behind the beginning of a code span, or in a quoted line.
     pub fn is_quoted(&self) -> bool {
         let span = match (self.span, self.run) {
             (span, 0) => span,
@@ -74,7 +74,20 @@ impl Code {
             (span, run) if span == run => 0,
             (span, _) => span,
         };
-        self.fence.is_none() && (span > 0 || self.line.trim_start().starts_with('>'))
+        self.fence.is_none() && span > 0 || self.is_in_a_quoted_line()
+    }
+
+    /// Whether the line begins as one of somebody else's words.
+    pub fn is_in_a_quoted_line(&self) -> bool {
+        self.fence.is_none() && self.line.trim_start().starts_with('>')
+    }
+
+    /// Passes a call: the text behind it begins anew.
+    pub fn pass_call(&mut self) {
+        *self = Self {
+            has_closed_a_fence: self.has_closed_a_fence,
+            ..Self::default()
+        };
     }
 
     /// The quotation mark that would close the one in front of the next character.
@@ -110,12 +123,33 @@ fn fence(line: &str) -> Option<(char, usize)> {
     (run >= 3 && !(mark == '`' && line[run..].contains('`'))).then_some((mark, run))
 }
 
-/// Whether a line of `text` closes the fence that is open at its beginning.
-pub fn closes_a_fence(text: &str) -> bool {
-    text.lines().any(|line| {
-        let line = line.trim();
-        fence(line).is_some_and(|(_, run)| run == line.len())
-    })
+/// Where the last fence stands that a line of `text` ends in, and that could close a block.
+pub fn last_fence(text: &str) -> Option<usize> {
+    let mut end = text.len();
+    for line in text.rsplit('\n') {
+        let start = end - line.len();
+        let words = line.trim_end();
+        let before = words.trim_end_matches(['`', '~']);
+        if words.len() - before.len() >= 3 {
+            return Some(start + before.len());
+        }
+        end = start.saturating_sub(1);
+    }
+    None
+}
+
+/// The end of the next line of `text` that closes a block, from `from` on.
+pub fn next_fence(text: &str, from: usize) -> Option<usize> {
+    let mut at = from;
+    for line in text[from..].split('\n') {
+        at += line.len();
+        let words = line.trim();
+        if fence(words).is_some_and(|(_, run)| run == words.len()) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -149,7 +183,8 @@ mod tests {
                 .for_each(|letter| split.feed(&letter.to_string()));
             assert_eq!(split.is_fenced(), fenced, "{text:?}");
         }
-        assert!(closes_a_fence("\n```\nso"));
-        assert!(!closes_a_fence("```rust\nso"));
+        assert_eq!(last_fence("a\n```\nso"), Some(2));
+        assert_eq!(last_fence("```rust\nso"), None);
+        assert_eq!(next_fence("```rust\nso\n```\n", 0), Some(14));
     }
 }

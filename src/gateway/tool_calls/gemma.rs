@@ -1,12 +1,13 @@
 //! Calls of Gemma 4: `<|tool_call>call:NAME{key:<|"|>value<|"|>}<tool_call|>`.
 //!
-//! Keys are bare, strings stand between `<|"|>` without escapes. Models also write JSON, or a function's arguments as in Python, between the markers.
+//! Keys are bare, strings stand between `<|"|>` without escapes. Models also write JSON, or a function's arguments as in Python, between the markers,
+//! leave the end marker out, and put several calls between one pair of markers. These are read if the form itself gives no call.
 
 use super::schema::Tools;
 use super::segments::{End, Mark, Marks, space};
 use super::tags::Probe;
 use super::value::{self, Quotes, Reading};
-use super::{Call, Found, Wrong, tags};
+use super::{Call, Found, Wrong, json, tags};
 
 pub const OPEN: &str = "<|tool_call>";
 pub const CLOSE: &str = "<tool_call|>";
@@ -14,16 +15,28 @@ pub const CLOSE: &str = "<tool_call|>";
 /// The longest name of a tool with its namespace, in bytes.
 const NAME: usize = 256;
 
+const CALL: &str = "call:";
+
+/// As many places are tried as the end of a call whose end marker is gone.
+const MOST_ENDS: usize = 8;
+
 /// Looks at a text that begins with the marker.
 pub fn probe(text: &str) -> Probe {
     let Some(rest) = text.strip_prefix(OPEN) else {
         return Probe::No;
     };
     let rest = rest.trim_start();
-    if rest.is_empty() || "call:".starts_with(rest) {
+    if rest.is_empty() || CALL.starts_with(rest) {
         return Probe::More;
     }
-    let rest = rest.strip_prefix("call:").unwrap_or(rest).trim_start();
+    if let Some(inside) = rest.strip_prefix('{') {
+        return match inside.trim_start().chars().next() {
+            None => Probe::More,
+            Some('"') => Probe::Call(tags::Kind::Json),
+            Some(_) => Probe::No,
+        };
+    }
+    let rest = rest.strip_prefix(CALL).unwrap_or(rest).trim_start();
     let Some(end) = rest.find(|letter: char| !is_name(letter)) else {
         return if rest.len() > NAME {
             Probe::No
@@ -59,8 +72,38 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the call that begins with the marker at `at`.
+    /// Reads the calls that begin with the marker at `at`.
     pub fn call(&mut self, at: usize) -> Result<Found, Wrong> {
+        let start = at + OPEN.len();
+        let start = start + space(&self.text[start..]);
+        if self.text[start..].starts_with('{') {
+            return self.json(start);
+        }
+        let strict = self.strict(at);
+        let is_sure = match &strict {
+            Ok(found) => !self.holds_a_call(start + CALL.len()..found.end),
+            Err(wrong) => matches!(wrong, Wrong::Ambiguous { .. }),
+        };
+        if is_sure {
+            return strict;
+        }
+        match (strict, self.lenient(start)) {
+            // Several calls between one pair of markers.
+            (Ok(strict), Ok(lenient)) if lenient.calls.len() > 1 && lenient.end == strict.end => {
+                Ok(lenient)
+            }
+            // Another call begins right behind a whole one whose end marker is gone.
+            (Ok(strict), Ok(lenient))
+                if lenient.end < strict.end && self.text[lenient.end..].starts_with(OPEN) =>
+            {
+                Ok(lenient)
+            }
+            (Err(_), Ok(lenient)) => Ok(lenient),
+            (strict, _) => strict,
+        }
+    }
+
+    fn strict(&mut self, at: usize) -> Result<Found, Wrong> {
         let (text, tools) = (self.text, self.tools);
         let marks = self
             .marks
@@ -69,9 +112,7 @@ impl<'a> Reader<'a> {
             .opening_at(at)
             .ok_or(Wrong::Unreadable { tool: None })?;
         let start = marks.mark(opening).range.end;
-        let written = text[at + OPEN.len()..start].trim();
-        let written = written.strip_prefix("call:").unwrap_or(written);
-        let name = tools.name(written);
+        let name = name(&text[at + OPEN.len()..start], tools);
         let unreadable = || Wrong::Unreadable {
             tool: Some(name.to_owned()),
         };
@@ -90,25 +131,122 @@ impl<'a> Reader<'a> {
             tool: tools.get(name),
             opaque: &opaque,
         };
-        let start = start + space(&text[start..]);
         let fields = value::object(&text[..end.start], start, reading).map_err(|_| unreadable())?;
         let lacks_marker = end.is_empty();
-        let rest = &text[fields.end..end.start];
-        let is_all =
-            rest.trim_matches(|letter: char| letter.is_whitespace() || "})".contains(letter));
-        // Without an end marker, what follows the closing bracket is the answer's.
-        let end = match (is_all.is_empty(), lacks_marker) {
+        let is_all = are_brackets(&text[fields.end..end.start]);
+        // Without an end marker, the answer goes on behind the closing bracket.
+        let end = match (is_all, lacks_marker) {
             (true, _) => end.end,
             (false, true) => fields.end,
             (false, false) => return Err(unreadable()),
         };
         let call = Call::new(name, fields.fields, tools);
-        Ok(Found::new(
-            vec![call],
-            end,
-            fields.lacks_end || lacks_marker,
-        ))
+        let lacks_end = fields.lacks_end || lacks_marker && end == text.len();
+        Ok(Found::new(vec![call], end, lacks_end))
     }
+
+    /// Whether this part may hold another call, right behind the end of one.
+    fn holds_a_call(&self, part: std::ops::Range<usize>) -> bool {
+        let inside = self.text.get(part).unwrap_or_default();
+        inside.match_indices(CALL).any(|(at, _)| {
+            let before = inside[..at].trim_end();
+            follows_a_call(before.strip_suffix(OPEN).unwrap_or(before))
+        })
+    }
+
+    /// Reads calls whose end markers are gone: each ends where it is whole and another one, or another marker, follows.
+    fn lenient(&self, start: usize) -> Result<Found, Wrong> {
+        let (text, tools) = (self.text, self.tools);
+        let mut found = Found::new(Vec::new(), start, true);
+        loop {
+            let rest = &text[found.end..];
+            let header = rest.find(['{', '(']).filter(|end| *end <= NAME);
+            let header = header.ok_or(Wrong::Unreadable { tool: None })?;
+            let name = name(&rest[..header], tools);
+            let open = found.end + header;
+            let reading = Reading {
+                quotes: Quotes::Gemma,
+                tool: tools.get(name),
+                opaque: &[],
+            };
+            let read = self.ends(open).find_map(|end| {
+                let part = text[..end].trim_end_matches(is_between);
+                let read = value::object(part, open, reading).ok()?;
+                (are_brackets(&part[read.end..]) && !read.lacks_end).then_some((read, end))
+            });
+            let Some((read, end)) = read else {
+                return Err(Wrong::Unreadable {
+                    tool: Some(name.to_owned()),
+                });
+            };
+            found.calls.push(Call::new(name, read.fields, tools));
+            found.end = end;
+            let behind = text[end..].trim_start_matches(is_between);
+            if let Some(behind) = behind.strip_prefix(CLOSE) {
+                found.end = text.len() - behind.len();
+                found.lacks_end = false;
+                return Ok(found);
+            }
+            if !behind.starts_with(CALL) {
+                found.lacks_end = behind.is_empty();
+                return Ok(found);
+            }
+            found.end = text.len() - behind.len();
+        }
+    }
+
+    /// Places at which a call may end that begins at `open`.
+    fn ends(&self, open: usize) -> impl Iterator<Item = usize> {
+        let text = self.text;
+        let inside = &text[open..];
+        let marks = inside
+            .match_indices(['<', 'c'])
+            .map(move |(at, _)| open + at);
+        let marks = marks.filter(move |at| {
+            let rest = &text[*at..];
+            let is_mark = rest.starts_with(CLOSE)
+                || rest.starts_with(OPEN)
+                || rest.starts_with(CALL) && follows_a_call(&text[open..*at]);
+            is_mark
+                && text[..*at]
+                    .trim_end_matches(is_between)
+                    .ends_with(['}', ')'])
+        });
+        marks.take(MOST_ENDS).chain([text.len()])
+    }
+
+    /// Reads a call that is JSON, name and all.
+    fn json(&self, start: usize) -> Result<Found, Wrong> {
+        let read = json::call(self.text, start, self.tools)?;
+        let behind = self.text[read.end..].trim_start();
+        let has_close = behind.starts_with(CLOSE);
+        let end = match has_close {
+            true => self.text.len() - behind.len() + CLOSE.len(),
+            false => read.end,
+        };
+        let lacks_end = read.lacks_end || behind.is_empty();
+        Ok(Found::new(vec![read.call], end, lacks_end))
+    }
+}
+
+/// The tool that a header names.
+fn name<'a>(header: &'a str, tools: &Tools) -> &'a str {
+    let header = header.trim();
+    tools.name(header.strip_prefix(CALL).unwrap_or(header))
+}
+
+fn is_between(letter: char) -> bool {
+    letter.is_whitespace() || matches!(letter, ',' | ';')
+}
+
+/// Whether a text ends as a call does, or as one and what may stand between two.
+fn follows_a_call(text: &str) -> bool {
+    text.trim_end_matches(is_between).ends_with(['}', ')'])
+}
+
+fn are_brackets(text: &str) -> bool {
+    text.trim_start_matches(|letter: char| letter.is_whitespace() || "})".contains(letter))
+        .is_empty()
 }
 
 /// Openings with the tool's name, and closings.

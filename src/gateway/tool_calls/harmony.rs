@@ -1,7 +1,9 @@
 //! The form of gpt-oss, "harmony": messages in channels.
 //!
 //! `<|channel|>analysis<|message|>` is a thought, `commentary to=functions.NAME` a call with JSON behind it, everything else the answer. A message ends
-//! with `<|end|>`, `<|call|>` or `<|return|>`; the last two end the reply.
+//! with `<|end|>`, `<|call|>` or `<|return|>`, and another one begins with `<|start|>`. An answer can name these markers. So one of them counts if it is
+//! a real token, or, as long as none of its kind was told to be real, if what follows is the end of the reply or another message. A message of
+//! another role than the model's own ends the reply: the model talks to itself.
 
 use std::sync::Arc;
 
@@ -13,12 +15,21 @@ const START: &str = "<|start|>";
 const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
 const CONSTRAIN: &str = "<|constrain|>";
-const ENDS: [&str; 4] = ["<|end|>", "<|call|>", "<|return|>", START];
+const END: &str = "<|end|>";
+const CALL: &str = "<|call|>";
+const RETURN: &str = "<|return|>";
+const ROLE: &str = "assistant";
+
+/// The markers that may end the words of a message.
+const ENDS: [&str; 5] = [END, CALL, RETURN, START, CHANNEL];
 
 /// The longest header of a message, in bytes.
 const HEADER: usize = 1000;
 
-/// What the message that is being read is.
+/// White space behind a marker that is waited through, in bytes.
+const MOST_SPACE: usize = 600;
+
+/// The message that is being read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Body {
     Header,
@@ -32,9 +43,26 @@ enum Body {
 pub struct Reader {
     tools: Arc<Tools>,
     body: Body,
-    /// What is not decided yet.
     buffer: String,
+    /// The buffer in front of this is done with.
+    at: usize,
+    /// Where real marker tokens stand in the buffer.
+    real: Vec<usize>,
+    /// The markers of which a real one was seen: their letters alone are none.
+    known: Vec<&'static str>,
+    /// Another role's message has begun.
+    is_over: bool,
     has_answer: bool,
+    has_thought: bool,
+}
+
+/// Whether a marker ends the words of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ends,
+    Text,
+    /// More text will tell.
+    Open,
 }
 
 impl Reader {
@@ -43,44 +71,122 @@ impl Reader {
             tools,
             body: Body::Header,
             buffer: String::new(),
+            at: 0,
+            real: Vec::new(),
+            known: Vec::new(),
+            is_over: false,
             has_answer: false,
+            has_thought: false,
         }
     }
 
-    pub fn push(&mut self, text: &str) -> Vec<Piece> {
-        self.buffer.push_str(text);
+    /// `marks`: where in `text` a real marker token stands, in bytes, and which.
+    pub fn push(&mut self, text: &str, marks: &[(usize, &str)]) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        while self.step(&mut pieces) {}
+        if self.is_over {
+            return pieces;
+        }
+        for (at, marker) in marks {
+            self.real.push(self.buffer.len() + at);
+            let known = ENDS.into_iter().find(|end| end == marker);
+            if let Some(known) = known.filter(|known| !self.known.contains(known)) {
+                self.known.push(known);
+            }
+        }
+        self.buffer.push_str(text);
+        while self.step(false, &mut pieces) {}
+        let done = std::mem::take(&mut self.at);
+        if done > 0 {
+            self.buffer.drain(..done);
+            self.real.retain(|at| *at >= done);
+            self.real.iter_mut().for_each(|at| *at -= done);
+        }
         pieces
     }
 
-    /// Whether more can be done now.
-    fn step(&mut self, pieces: &mut Vec<Piece>) -> bool {
+    fn rest(&self) -> &str {
+        &self.buffer[self.at..]
+    }
+
+    /// Whether more can be done now. `is_end`: nothing follows the buffer.
+    fn step(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
         match &self.body {
             Body::Call(_) => false,
-            Body::Header => self.header(),
-            Body::Thought | Body::Text => {
-                let found = ENDS
-                    .iter()
-                    .filter_map(|end| Some((self.buffer.find(end)?, *end)))
-                    .min();
-                let Some((at, end)) = found else {
-                    let keep = partial(&self.buffer);
-                    let rest = self.buffer.split_off(keep);
-                    let text = std::mem::replace(&mut self.buffer, rest);
-                    self.say(text, pieces);
-                    return false;
-                };
-                let rest = match end {
-                    START => self.buffer.split_off(at),
-                    end => self.buffer.split_off(at + end.len()),
-                };
-                let mut text = std::mem::replace(&mut self.buffer, rest);
-                text.truncate(at);
-                self.say(text, pieces);
-                self.body = Body::Header;
-                true
+            Body::Header => self.header(is_end),
+            Body::Thought | Body::Text => self.words(is_end, pieces),
+        }
+    }
+
+    fn words(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
+        let mut from = self.at;
+        let (mut end, mut keep, mut is_over) = (self.buffer.len(), 0, false);
+        while let Some(found) = self.buffer[from..].find("<|") {
+            let at = from + found;
+            let rest = &self.buffer[at..];
+            let Some(marker) = ENDS.into_iter().find(|marker| rest.starts_with(marker)) else {
+                let could = ENDS.iter().any(|marker| marker.starts_with(rest));
+                if could && !is_end {
+                    (end, keep) = (at, rest.len());
+                    break;
+                }
+                from = at + 2;
+                continue;
+            };
+            match self.verdict(at, marker, is_end) {
+                Verdict::Text => from = at + marker.len(),
+                Verdict::Open => {
+                    (end, keep) = (at, rest.len());
+                    break;
+                }
+                Verdict::Ends => {
+                    end = at;
+                    is_over = true;
+                    keep = rest.len();
+                    if !matches!(marker, START | CHANNEL) {
+                        keep -= marker.len();
+                    }
+                    break;
+                }
             }
+        }
+        if keep == 0 && !is_end && self.buffer.ends_with('<') {
+            end -= 1;
+            keep = 1;
+        }
+        let text = self.buffer[self.at..end].to_owned();
+        self.say(text, pieces);
+        self.at = self.buffer.len() - keep;
+        if is_over {
+            self.body = Body::Header;
+        }
+        is_over
+    }
+
+    fn verdict(&self, at: usize, marker: &str, is_end: bool) -> Verdict {
+        if self.real.binary_search(&at).is_ok() {
+            return Verdict::Ends;
+        }
+        if self.known.contains(&marker) || marker == CHANNEL {
+            return Verdict::Text;
+        }
+        let behind = &self.buffer[at + marker.len()..];
+        let behind = match marker {
+            START => behind,
+            _ => behind.trim_start(),
+        };
+        let next: &[&str] = match marker {
+            START => &[ROLE],
+            _ => &[START, END, CALL, RETURN],
+        };
+        if next.iter().any(|next| behind.starts_with(next)) {
+            return Verdict::Ends;
+        }
+        let could = next.iter().any(|next| next.starts_with(behind));
+        let is_long = self.buffer.len() - at > MOST_SPACE;
+        match (could, is_end) {
+            (true, true) if behind.is_empty() && marker != START => Verdict::Ends,
+            (true, false) if !is_long => Verdict::Open,
+            _ => Verdict::Text,
         }
     }
 
@@ -89,6 +195,7 @@ impl Reader {
             return;
         }
         if self.body == Body::Thought {
+            self.has_thought = true;
             return pieces.push(Piece::Thought(text));
         }
         self.has_answer |= !text.trim().is_empty();
@@ -96,115 +203,196 @@ impl Reader {
     }
 
     /// Reads the header of a message once it is whole.
-    fn header(&mut self) -> bool {
-        let text = self.buffer.trim_start();
+    fn header(&mut self, is_end: bool) -> bool {
+        let rest = self.rest();
+        let text = rest.trim_start();
         if text.is_empty() {
+            self.at = self.buffer.len();
             return false;
         }
-        let Some(at) = self.buffer.find(MESSAGE) else {
-            let is_header = [START, CHANNEL, "assistant", "to="]
-                .iter()
-                .any(|begin| text.starts_with(begin) || begin.starts_with(text));
-            if is_header && text.len() < HEADER {
+        // An end that is left over.
+        if let Some(end) = [END, CALL, RETURN]
+            .iter()
+            .find(|end| text.starts_with(**end))
+        {
+            self.at = self.buffer.len() - text.len() + end.len();
+            return true;
+        }
+        let begins = [START, CHANNEL, ROLE, "to=", END, CALL, RETURN];
+        let is_begun = begins[..4].iter().any(|begin| text.starts_with(begin));
+        let could = begins.iter().any(|begin| begin.starts_with(text));
+        let near = text.len().min(HEADER);
+        let near = (0..=near).rev().find(|at| text.is_char_boundary(*at));
+        let near = &text[..near.unwrap_or(0)];
+        if is_begun && let Some(at) = near.find(MESSAGE) {
+            let header = &text[..at];
+            if is_of_another(header) {
+                self.is_over = true;
+                self.at = self.buffer.len();
                 return false;
             }
-            // No message of this form: an answer.
-            self.body = Body::Text;
-            return true;
-        };
-        let rest = self.buffer.split_off(at + MESSAGE.len());
-        let header = std::mem::replace(&mut self.buffer, rest);
-        self.body = body(&header[..at]);
+            if is_header(header) {
+                let body = body(header);
+                self.at = self.buffer.len() - text.len() + at + MESSAGE.len();
+                self.body = body;
+                return true;
+            }
+        } else if (is_begun && text.len() < HEADER || could) && !is_end {
+            return false;
+        } else if is_end && (is_begun || could) {
+            // The reply ends in it.
+            return false;
+        }
+        // No message of this form: an answer.
+        self.body = Body::Text;
         true
     }
 
     pub fn finish(mut self, ending: &Ending) -> Vec<Piece> {
         let mut pieces = Vec::new();
         loop {
-            match std::mem::replace(&mut self.body, Body::Header) {
-                Body::Call(name) => {
-                    if !self.call(&name, ending, &mut pieces) {
-                        return pieces;
-                    }
-                    while self.step(&mut pieces) {}
-                    if !matches!(self.body, Body::Call(_)) {
-                        break;
-                    }
-                }
-                body => {
-                    self.body = body;
-                    break;
-                }
+            while self.step(true, &mut pieces) {}
+            let Body::Call(name) = std::mem::replace(&mut self.body, Body::Header) else {
+                break;
+            };
+            if self.is_over || !self.call(&name, ending, &mut pieces) {
+                return pieces;
             }
         }
-        if matches!(self.body, Body::Thought | Body::Text) {
-            let rest = std::mem::take(&mut self.buffer);
-            self.say(rest, &mut pieces);
-        }
         let has_call = pieces.iter().any(|piece| matches!(piece, Piece::Call(_)));
-        let is_thought = self.body == Body::Thought && !self.has_answer && !has_call;
-        if is_thought {
-            pieces.push(Piece::Wrong(Wrong::OnlyThought));
+        let header = self.rest().trim().to_owned();
+        let recipient = recipient(&header).filter(|_| is_header(&header));
+        let is_marked = header.starts_with("<|");
+        let has_said = self.has_answer || self.has_thought || has_call;
+        let is_end = [END, CALL, RETURN, START]
+            .iter()
+            .any(|end| end.starts_with(&header));
+        if self.is_over || header.is_empty() || is_end && has_said && header.len() < START.len() - 1
+        {
+            if self.has_thought && !self.has_answer && !has_call {
+                pieces.push(Piece::Wrong(Wrong::OnlyThought));
+            }
+        } else if recipient.is_some() || is_marked && *ending == Ending::Limit {
+            let tool = recipient.map(|name| self.tools.name(&name).to_owned());
+            pieces.push(Piece::Wrong(match ending {
+                Ending::Limit => Wrong::Cut { tool: None },
+                Ending::Stop(_) => Wrong::Unreadable { tool },
+            }));
+        } else if !(is_marked && (self.has_answer || has_call)) {
+            // No header after all.
+            self.body = Body::Text;
+            self.say(header, &mut pieces);
         }
         pieces
     }
 
-    /// Reads the call whose message the buffer holds. False if nothing may follow it.
+    /// Reads the call whose message the buffer goes on with. False if nothing may follow it.
     fn call(&mut self, name: &str, ending: &Ending, pieces: &mut Vec<Piece>) -> bool {
         let tools = self.tools.clone();
         let name = tools.name(name);
         let text = std::mem::take(&mut self.buffer);
-        let start = text.len() - text.trim_start().len();
+        let start = text.len() - text[self.at..].trim_start().len();
+        let (end, wrong) = match self.arguments(&text, start, name) {
+            Ok((call, end, lacks_end)) => {
+                let is_cut = lacks_end && *ending == Ending::Limit;
+                if !is_cut {
+                    pieces.push(Piece::Call(call));
+                }
+                (end, is_cut)
+            }
+            Err(()) => (text.len(), true),
+        };
+        if wrong {
+            let tool = Some(name.to_owned());
+            pieces.push(Piece::Wrong(match ending {
+                Ending::Limit => Wrong::Cut { tool },
+                Ending::Stop(_) => Wrong::Unreadable { tool },
+            }));
+        }
+        let behind =
+            text[end..].trim_start_matches(|letter: char| letter.is_whitespace() || letter == '}');
+        self.at = text.len() - behind.len();
+        self.buffer = text;
+        !wrong
+    }
+
+    fn arguments(&self, text: &str, start: usize, name: &str) -> Result<(Call, usize, bool), ()> {
+        let tools = &self.tools;
         let reading = |quotes| Reading {
             quotes,
             tool: tools.get(name),
             opaque: &[],
         };
-        let last = ENDS
+        let is_empty = [END, CALL, RETURN, START]
             .iter()
-            .filter_map(|end| text.rfind(end))
-            .max()
-            .unwrap_or(text.len());
-        let read = value::object(&text, start, reading(Quotes::Closing))
-            .or_else(|_| value::object(&text[..last], start, reading(Quotes::Inside)));
-        let wrong = match read {
-            Ok(read) if read.lacks_end && *ending == Ending::Limit => Wrong::Cut {
-                tool: Some(name.to_owned()),
-            },
-            Ok(read) => {
-                let behind = text[read.end..]
-                    .trim_start_matches(|letter: char| letter.is_whitespace() || letter == '}');
-                let end = ENDS.iter().find(|end| behind.starts_with(**end));
-                let behind = match end {
-                    Some(&START) | None => behind,
-                    Some(end) => &behind[end.len()..],
-                };
-                self.buffer = behind.to_owned();
-                pieces.push(Piece::Call(Call::new(name, read.fields, &tools)));
-                return true;
-            }
-            Err(_) if *ending == Ending::Limit => Wrong::Cut {
-                tool: Some(name.to_owned()),
-            },
-            Err(_) => Wrong::Unreadable {
-                tool: Some(name.to_owned()),
-            },
-        };
-        pieces.push(Piece::Wrong(wrong));
-        false
+            .any(|end| text[start..].starts_with(end));
+        if is_empty {
+            return Ok((Call::new(name, Vec::new(), tools), start, false));
+        }
+        if let Ok(read) = value::object(text, start, reading(Quotes::Closing)) {
+            let call = Call::new(name, read.fields, tools);
+            return Ok((call, read.end, read.lacks_end));
+        }
+        // Quotes that aren't escaped, or a bracket that is missing: up to the next end that is followed by another message.
+        let ends = text[start..].match_indices("<|").map(|(at, _)| start + at);
+        let mut ends = ends.filter(|at| {
+            let marker = [END, CALL, RETURN]
+                .into_iter()
+                .find(|marker| text[*at..].starts_with(marker));
+            marker.is_some_and(|marker| {
+                let behind = text[at + marker.len()..].trim_start();
+                behind.is_empty()
+                    || behind.starts_with(START)
+                    || self.real.binary_search(at).is_ok()
+            })
+        });
+        let end = ends.next().unwrap_or(text.len());
+        let part = text[..end].trim_end();
+        let quotes = [Quotes::Closing, Quotes::Inside];
+        let read = quotes
+            .into_iter()
+            .find_map(|quotes| value::object(part, start, reading(quotes)).ok());
+        let read = read.ok_or(())?;
+        let is_all = part[read.end..].trim_matches(['}', ' ', '\n']).is_empty();
+        let call = Call::new(name, read.fields, tools);
+        let is_good = tools.get(name).is_none_or(|tool| tool.accepts(&call.input));
+        // A bracket that is missing in front of an end marker was not cut.
+        let lacks_end = read.lacks_end && end == text.len();
+        (is_all && is_good)
+            .then_some((call, end, lacks_end))
+            .ok_or(())
     }
 }
 
-/// What a header announces.
+/// The tool or person that a header addresses.
+fn recipient(header: &str) -> Option<String> {
+    let (_, rest) = header.split_once("to=")?;
+    let end = rest
+        .find(|letter: char| letter.is_whitespace() || letter == '<')
+        .unwrap_or(rest.len());
+    let name = rest[..end].trim_matches(['"', '\'']);
+    let name = name.strip_prefix("functions.").unwrap_or(name);
+    (!name.is_empty() && !matches!(name, "user" | "assistant" | "all")).then(|| name.to_owned())
+}
+
+/// Whether a header names another role than the model's own.
+fn is_of_another(header: &str) -> bool {
+    let role = header.trim_start().strip_prefix(START).unwrap_or(ROLE);
+    let end = role
+        .find(|letter: char| letter == '<' || letter.is_whitespace())
+        .unwrap_or(role.len());
+    end > 0 && &role[..end] != ROLE
+}
+
+/// Whether a text in front of `<|message|>` is a header, and no sentence.
+fn is_header(header: &str) -> bool {
+    let has_part = header.contains(CHANNEL) || header.contains("to=") || header.contains(START);
+    has_part && header.split_whitespace().count() <= 8
+}
+
+/// The kind of message that a header announces.
 fn body(header: &str) -> Body {
-    let recipient = header.split_once("to=").map(|(_, rest)| {
-        let end = rest
-            .find(|letter: char| letter.is_whitespace() || letter == '<')
-            .unwrap_or(rest.len());
-        let name = &rest[..end];
-        name.strip_prefix("functions.").unwrap_or(name).to_owned()
-    });
-    if let Some(name) = recipient.filter(|name| !name.is_empty() && name != "user") {
+    if let Some(name) = recipient(header) {
         return Body::Call(name);
     }
     let channel = header.rsplit(CHANNEL).next().unwrap_or_default().trim();
@@ -213,15 +401,5 @@ fn body(header: &str) -> Body {
         Body::Thought
     } else {
         Body::Text
-    }
-}
-
-/// Where the beginning of an end marker stands at the end of `text`.
-fn partial(text: &str) -> usize {
-    let from = text.rfind('<').unwrap_or(text.len());
-    if ENDS.iter().any(|end| end.starts_with(&text[from..])) {
-        from
-    } else {
-        text.len()
     }
 }

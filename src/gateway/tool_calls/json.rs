@@ -23,7 +23,7 @@ pub struct Read {
 pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Read, Wrong> {
     let fields = value::object(text, at, Reading::PLAIN).map_err(|_| unreadable(&text[at..]))?;
     let Fields { end, lacks_end, .. } = fields;
-    let call = of_fields(fields.fields, tools).ok_or_else(|| unreadable(&text[at..end]))?;
+    let call = of_fields(fields.fields, tools, true).ok_or_else(|| unreadable(&text[at..end]))?;
     Ok(Read {
         call,
         end,
@@ -55,7 +55,7 @@ pub fn call_with_quotes(text: &str, tools: &Tools) -> Result<Call, Wrong> {
 }
 
 /// The call that these fields of an object are.
-fn of_fields(mut fields: Vec<Argument<'_>>, tools: &Tools) -> Option<Call> {
+fn of_fields(mut fields: Vec<Argument<'_>>, tools: &Tools, is_outer: bool) -> Option<Call> {
     let take = |fields: &mut Vec<Argument>, names: &[&str]| -> Option<Value> {
         let at = fields
             .iter()
@@ -66,14 +66,15 @@ fn of_fields(mut fields: Vec<Argument<'_>>, tools: &Tools) -> Option<Call> {
         }
     };
     // OpenAI's own shape has the two inside.
-    if let Some(at) = fields.iter().position(|field| field.key == "function") {
+    let found = fields.iter().position(|field| field.key == "function");
+    if let Some(at) = found.filter(|_| is_outer) {
         let Written::Value(inner, source) = fields.remove(at).written else {
             return None;
         };
         match inner {
             Value::Object(_) => {
                 let inner = value::object(source, 0, Reading::PLAIN).ok()?;
-                return of_fields(inner.fields, tools);
+                return of_fields(inner.fields, tools, false);
             }
             Value::String(name) => fields.push(Argument {
                 key: "name".into(),
@@ -104,9 +105,16 @@ fn of_fields(mut fields: Vec<Argument<'_>>, tools: &Tools) -> Option<Call> {
             Some(Call::new(&name, Vec::new(), tools))
         }
         Written::Value(Value::String(text), _) => {
+            // Twice encoded, too.
+            let again: Option<String> = serde_json::from_str(text.trim()).ok();
+            let text = again.unwrap_or(text);
             let text = text.trim();
             let inner = value::object(text, 0, Reading::PLAIN).ok()?;
-            (inner.end == text.len()).then(|| Call::new(&name, inner.fields, tools))
+            (inner.end == text.len() && !inner.lacks_end)
+                .then(|| Call::new(&name, inner.fields, tools))
+        }
+        Written::Value(Value::Array(items), _) if items.is_empty() => {
+            Some(Call::new(&name, Vec::new(), tools))
         }
         _ => None,
     }

@@ -1,14 +1,17 @@
 //! Calls of Llama 3: a JSON object that is the whole reply, or one behind `<|python_tag|>`, or `<function=NAME>{…}</function>`.
 
 use super::schema::Tools;
-use super::segments::space;
+use super::segments::{self, space};
 use super::tags::Probe;
-use super::value::{self, Reading};
-use super::{Call, Found, Wrong, json, tags};
+use super::value::{self, Fault, Reading};
+use super::{Call, Ending, Found, Wrong, json, tags};
 
 pub const TAG: &str = "<|python_tag|>";
 pub const FUNCTION: &str = "<function=";
 const FUNCTION_CLOSE: &str = "</function>";
+
+/// The tool's name stands in so many bytes of an object.
+const NAMED: usize = 400;
 
 /// Looks at a text that begins with a marker.
 pub fn probe(text: &str) -> Probe {
@@ -86,9 +89,7 @@ fn objects(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
         found.calls.push(read.call);
         found.end = read.end;
         found.lacks_end = read.lacks_end;
-        let behind = text[read.end..].trim_start_matches(|letter: char| {
-            letter.is_whitespace() || matches!(letter, ';' | ',' | '}')
-        });
+        let behind = text[read.end..].trim_start_matches(is_between);
         let next = text.len() - behind.len();
         if !behind.starts_with('{') {
             if behind.is_empty() {
@@ -98,6 +99,49 @@ fn objects(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
         }
         found.end = next;
     }
+}
+
+/// The whole calls of a reply that is made of calls of declared tools, and what is wrong with the one that can't be read to its end. None: it is an
+/// answer.
+pub fn broken(text: &str, tools: &Tools, ending: &Ending) -> Option<(Vec<Call>, Wrong)> {
+    let mut rest = text.trim_start();
+    let mut calls = Vec::new();
+    while rest.starts_with('{') {
+        if let Ok(read) = json::call(rest, 0, tools)
+            && !read.lacks_end
+            && tools.get(&read.call.name).is_some()
+        {
+            calls.push(read.call);
+            rest = rest[read.end..].trim_start_matches(is_between);
+            continue;
+        }
+        let near = segments::prefix(rest, NAMED);
+        let tool = json::name(near).map(|name| tools.name(name).to_owned());
+        let is_declared = tool.as_ref().is_some_and(|name| tools.get(name).is_some());
+        let could_be_one = is_declared || tool.is_none() && begins_as_call(rest);
+        let has_arguments = near.contains("\"parameters\"") || near.contains("\"arguments\"");
+        let wrong = match (ending, value::object(rest, 0, Reading::PLAIN)) {
+            // The object goes on to the end of the text.
+            (Ending::Limit, Err(Fault::Cut)) if could_be_one => Wrong::Cut { tool },
+            (Ending::Limit, Ok(read)) if read.lacks_end && could_be_one => Wrong::Cut { tool },
+            (_, Err(_)) if is_declared && has_arguments => Wrong::Unreadable { tool },
+            _ => return None,
+        };
+        return Some((calls, wrong));
+    }
+    None
+}
+
+fn is_between(letter: char) -> bool {
+    letter.is_whitespace() || matches!(letter, ';' | ',' | '}')
+}
+
+/// Whether the first key of an object, or as much of it as there is, is one of a call.
+fn begins_as_call(object: &str) -> bool {
+    let first = object[1..].trim_start();
+    ["\"name\"", "\"type\"", "\"function\""]
+        .iter()
+        .any(|key| first.starts_with(key) || key.starts_with(first))
 }
 
 /// Reads a reply that is nothing but calls of declared tools. None: it is an answer.

@@ -1,12 +1,38 @@
 //! A whole text in a form in which a marker opens a call: its words, its thoughts and its calls.
+//!
+//! A call in a span of code, in a quoted line, in quotation marks or in a fenced block is an example if what quotes it is closed behind it. If it
+//! isn't, the quotes belong to the words in front, and the call is one. A closing marker of a thought behind calls, with no opening one in front, says
+//! that the calls were drafted in a thought.
 
 use std::ops::Range;
 
 use super::code::{self, Code};
+use super::markers::{self, Kind, Marker};
 use super::schema::Tools;
 use super::tags::Probe;
-use super::{Call, Ending, Found, Wrong, gemma, llama, mistral, tags, thoughts};
+use super::{Call, Ending, Found, Wrong, gemma, llama, mistral, segments, tags, thoughts};
 use crate::catalog::Form;
+
+/// As many calls in quotes are tried that can't be read: each can cost a reading of the whole text.
+const MOST_FAILED: usize = 16;
+
+/// The length of something that was to be a call and is none, in bytes.
+const MOST_BROKEN: usize = 4000;
+
+/// The rest of a reply, and how it is read.
+#[derive(Clone)]
+pub struct Reply<'a> {
+    pub form: Form,
+    pub text: &'a str,
+    pub tools: &'a Tools,
+    /// The state of the code at the text's beginning.
+    pub code: Code,
+    pub ending: &'a Ending,
+    /// Nothing was said yet, and the text may begin with a thought without its opening marker.
+    pub is_doubtful: bool,
+    /// Where real marker tokens stand.
+    pub real: &'a [Range<usize>],
+}
 
 /// A part of a text.
 #[derive(Debug)]
@@ -16,27 +42,6 @@ pub enum Part {
     Calls(Range<usize>, Vec<Call>),
     /// The rest of the text belongs to it.
     Wrong(Wrong),
-}
-
-/// The markers that open a call.
-pub fn openings(form: Form) -> &'static [&'static str] {
-    match form {
-        Form::Gemma4 => &[gemma::OPEN],
-        Form::Hermes | Form::Glm47 => &[tags::OPEN],
-        Form::Qwen3Coder => &[tags::OPEN, tags::FUNCTION],
-        Form::Llama3 => &[llama::TAG, llama::FUNCTION],
-        Form::Mistral => &[mistral::OPEN],
-        Form::Harmony => &[],
-    }
-}
-
-/// The marker that closes a call, if the form has one.
-fn closing(form: Form) -> Option<&'static str> {
-    match form {
-        Form::Gemma4 => Some(gemma::CLOSE),
-        Form::Hermes | Form::Glm47 | Form::Qwen3Coder => Some(tags::CLOSE),
-        Form::Llama3 | Form::Mistral | Form::Harmony => None,
-    }
 }
 
 /// Whether a text that begins with a marker goes on as a call.
@@ -49,12 +54,21 @@ pub fn probe(form: Form, text: &str) -> Probe {
     }
 }
 
-/// The first opening marker of a text from `from` on.
-pub fn opening(form: Form, text: &str, from: usize) -> Option<(usize, &'static str)> {
-    let found = openings(form)
-        .iter()
-        .filter_map(|opening| Some((from + text[from..].find(opening)?, *opening)));
-    found.min()
+/// Whether a call is opened anywhere in a text.
+pub fn has_call(form: Form, text: &str) -> bool {
+    opens_a_call(form, text, 0..text.len())
+}
+
+/// Whether a call is opened in a part of a text.
+pub fn opens_a_call(form: Form, text: &str, part: Range<usize>) -> bool {
+    let mut at = part.start;
+    while let Some(marker) = markers::next(form, text, at).filter(|marker| marker.at < part.end) {
+        if marker.kind == Kind::Call && matches!(probe(form, &text[marker.at..]), Probe::Call(_)) {
+            return true;
+        }
+        at = marker.end();
+    }
+    false
 }
 
 /// Whether a marker at the beginning of a line, which goes on as no call, was meant to open one: no word follows it as in a sentence.
@@ -64,183 +78,350 @@ pub fn is_meant(marker: &str, text: &str) -> bool {
     })
 }
 
-/// Cuts a text into its parts. `code`: the state at its beginning.
-pub fn parts(form: Form, text: &str, tools: &Tools, mut code: Code, ending: &Ending) -> Vec<Part> {
-    let mut readers = Readers {
-        form,
-        text,
-        tools,
-        tags: tags::Reader::new(text, tools),
-        gemma: gemma::Reader::new(text, tools),
+/// Cuts a text into its parts.
+pub fn parts(reply: &Reply<'_>) -> Vec<Part> {
+    let mut cutter = Cutter {
+        tags: tags::Reader::new(reply.text, reply.tools),
+        gemma: gemma::Reader::new(reply.text, reply.tools),
+        code: reply.code.clone(),
+        parts: Vec::new(),
+        start: 0,
+        at: 0,
+        ends: Vec::new(),
+        last_fence: code::last_fence(reply.text),
+        is_doubtful: reply.is_doubtful,
+        has_calls: false,
+        failed: 0,
+        reply,
     };
-    let mut parts: Vec<Part> = Vec::new();
-    // From here on nothing was decided, and up to here the state of the code is known.
-    let (mut start, mut at) = (0, 0);
-    loop {
-        let call = opening(form, text, at);
-        let thought = thought(form, text, at)
-            .filter(|thought| call.is_none_or(|(call, _)| thought.opening.start < call));
-        if let Some(thought) = thought {
-            code.feed(&text[at..thought.opening.start]);
-            if code.is_line_start() && !code.is_fenced() && !code.is_quoted() {
-                parts.push(Part::Text(start..thought.opening.start));
-                parts.push(Part::Thought(thought.inside));
-                at = thought.end;
-                start = at;
-            } else {
-                code.feed(&text[thought.opening.clone()]);
-                at = thought.opening.end;
+    while let Some(marker) = markers::next(reply.form, reply.text, cutter.at) {
+        cutter.pass(marker.at);
+        let goes_on = match marker.kind {
+            Kind::Call => cutter.call(&marker),
+            Kind::Thought(pair) => cutter.thought(&marker, pair),
+            Kind::ThoughtEnd => cutter.thought_end(&marker),
+            Kind::TurnEnd => {
+                cutter.pass(marker.end());
+                true
             }
-            continue;
-        }
-        let Some((call, marker)) = call else {
-            parts.push(Part::Text(start..text.len()));
-            return parts;
         };
-        code.feed(&text[at..call]);
-        match readers.outcome(call, marker, &code, ending) {
+        if !goes_on {
+            return cutter.parts;
+        }
+    }
+    cutter.finish()
+}
+
+struct Cutter<'a, 'b> {
+    reply: &'b Reply<'a>,
+    tags: tags::Reader<'a>,
+    gemma: gemma::Reader<'a>,
+    /// At `at`.
+    code: Code,
+    parts: Vec<Part>,
+    /// The text from here on is in no part yet.
+    start: usize,
+    /// In front of this everything was looked at.
+    at: usize,
+    /// The next closing of each pair of a thought's markers, and from where on it was looked for.
+    ends: Vec<(usize, Option<usize>)>,
+    last_fence: Option<usize>,
+    is_doubtful: bool,
+    has_calls: bool,
+    /// As many calls in quotes couldn't be read.
+    failed: usize,
+}
+
+impl<'a> Cutter<'a, '_> {
+    fn pass(&mut self, to: usize) {
+        self.code.feed(&self.reply.text[self.at..to]);
+        self.at = to;
+    }
+
+    fn is_real(&self, at: usize) -> bool {
+        let real = self.reply.real;
+        real.binary_search_by_key(&at, |mark| mark.start).is_ok()
+    }
+
+    fn is_prose(&self) -> bool {
+        self.code.is_line_start() && !self.code.is_fenced() && !self.code.is_quoted()
+    }
+
+    /// The text that isn't in a part yet, up to here.
+    fn text_up_to(&mut self, end: usize) {
+        self.parts.push(Part::Text(self.start..end));
+    }
+
+    fn go_on(&mut self, at: usize) {
+        self.at = at;
+        self.start = at;
+    }
+
+    fn finish(mut self) -> Vec<Part> {
+        let text = self.reply.text;
+        self.pass(text.len());
+        let partial = markers::partial_call(self.reply.form, text);
+        let begin = text.len() - partial;
+        // A marker that was cut itself: the rest of a sentence has a letter in front.
+        let is_cut = partial > 1
+            && begin >= self.start
+            && *self.reply.ending == Ending::Limit
+            && !self.code.is_fenced()
+            && !self.code.is_quoted()
+            && !text[..begin].ends_with('`');
+        if is_cut {
+            self.text_up_to(begin);
+            self.parts.push(Part::Wrong(Wrong::Cut { tool: None }));
+        } else {
+            self.text_up_to(text.len());
+        }
+        self.parts
+    }
+
+    fn thought(&mut self, marker: &Marker, pair: usize) -> bool {
+        let is_real = self.is_real(marker.at);
+        if !self.is_prose() && !is_real {
+            self.pass(marker.end());
+            return true;
+        }
+        let (open, close) = thoughts::markers(self.reply.form)[pair];
+        let text = self.reply.text;
+        if let Some(end) = self.next_end(pair, close, marker.end()) {
+            let inside = &text[marker.end()..end];
+            let start = marker.end() + thoughts::inside(open, inside);
+            self.text_up_to(marker.at);
+            self.parts.push(Part::Thought(start.min(end)..end));
+            self.go_on(end + close.len());
+            self.is_doubtful = false;
+            return true;
+        }
+        let rest = &text[marker.end()..];
+        let is_meant = is_real || rest.starts_with('\n') || open != thoughts::THINK.0;
+        if !is_meant {
+            self.pass(marker.end());
+            return true;
+        }
+        // The thought has no end.
+        self.text_up_to(marker.at);
+        let start = marker.end() + thoughts::inside(open, rest);
+        self.parts.push(Part::Thought(start..text.len()));
+        let is_limit = *self.reply.ending == Ending::Limit;
+        if has_call(self.reply.form, rest) && !is_limit {
+            self.parts.push(Part::Wrong(Wrong::InThought));
+        } else {
+            self.parts.push(Part::Wrong(Wrong::OnlyThought));
+        }
+        false
+    }
+
+    /// The first closing marker from `from` on. Looked for once, however often it is asked for.
+    fn next_end(&mut self, pair: usize, close: &str, from: usize) -> Option<usize> {
+        while self.ends.len() <= pair {
+            self.ends.push((usize::MAX, None));
+        }
+        let (looked, found) = self.ends[pair];
+        let is_known = looked <= from && found.is_none_or(|found| found >= from);
+        if !is_known {
+            let found = self.reply.text[from..]
+                .find(close)
+                .map(|found| from + found);
+            self.ends[pair] = (from, found);
+        }
+        self.ends[pair].1
+    }
+
+    /// A closing marker without an opening one.
+    fn thought_end(&mut self, marker: &Marker) -> bool {
+        let text = self.reply.text;
+        let is_real = self.is_real(marker.at);
+        let is_named = self.code.is_quoted()
+            || self.code.is_fenced() && !self.code.is_line_start()
+            || markers::is_named(text, marker).unwrap_or(false);
+        if is_named && !is_real {
+            self.pass(marker.end());
+            return true;
+        }
+        let has_calls = std::mem::take(&mut self.has_calls);
+        let rest = text[marker.end()..].trim();
+        if self.is_doubtful || has_calls {
+            self.parts.clear();
+            self.parts.push(Part::Thought(0..marker.at));
+            self.code = Code::default();
+            self.go_on(marker.end());
+            self.is_doubtful = false;
+            if rest.is_empty() {
+                self.parts.push(Part::Wrong(match has_calls {
+                    true => Wrong::InThought,
+                    false => Wrong::OnlyThought,
+                }));
+                return false;
+            }
+            return true;
+        }
+        let is_alone = self.is_prose() && text[marker.end()..].starts_with('\n');
+        if is_real || is_alone || self.is_prose() && rest.is_empty() {
+            self.text_up_to(marker.at);
+            self.go_on(marker.end());
+        } else {
+            self.pass(marker.end());
+        }
+        true
+    }
+
+    /// Decides on the marker of a call. Whether the text goes on behind it.
+    fn call(&mut self, marker: &Marker) -> bool {
+        match self.outcome(marker) {
             Outcome::Text(end) => {
-                code.feed(&text[call..end]);
-                at = end;
+                self.pass(end);
+                true
             }
             Outcome::Calls(found) => {
-                parts.push(Part::Text(start..call));
-                parts.push(Part::Calls(call..found.end, found.calls));
-                at = found.end;
-                start = at;
+                self.text_up_to(marker.at);
+                self.parts
+                    .push(Part::Calls(marker.at..found.end, found.calls));
+                self.has_calls = true;
+                self.code.pass_call();
+                self.go_on(found.end);
+                true
+            }
+            Outcome::Cut(calls, tool) => {
+                self.text_up_to(marker.at);
+                if !calls.is_empty() {
+                    let range = marker.at..self.reply.text.len();
+                    self.parts.push(Part::Calls(range, calls));
+                }
+                self.parts.push(Part::Wrong(Wrong::Cut { tool }));
+                false
             }
             Outcome::Wrong(wrong) => {
-                parts.push(Part::Text(start..call));
-                parts.push(Part::Wrong(wrong));
-                return parts;
+                self.text_up_to(marker.at);
+                self.parts.push(Part::Wrong(wrong));
+                false
             }
         }
     }
-}
 
-/// A thought with both of its markers.
-struct Thought {
-    opening: Range<usize>,
-    inside: Range<usize>,
-    end: usize,
-}
-
-fn thought(form: Form, text: &str, from: usize) -> Option<Thought> {
-    let found = thoughts::markers(form).iter().filter_map(|(open, close)| {
-        let at = from + text[from..].find(open)?;
-        let start = at + open.len();
-        let length = text[start..].find(close)?;
-        let inside = start + thoughts::inside(open, &text[start..start + length])..start + length;
-        Some(Thought {
-            opening: at..start,
-            inside,
-            end: start + length + close.len(),
-        })
-    });
-    found.min_by_key(|thought| thought.opening.start)
-}
-
-/// What the marker of a call turns out to be.
-enum Outcome {
-    /// Text, up to here.
-    Text(usize),
-    Calls(Found),
-    Wrong(Wrong),
-}
-
-struct Readers<'a> {
-    form: Form,
-    text: &'a str,
-    tools: &'a Tools,
-    tags: tags::Reader<'a>,
-    gemma: gemma::Reader<'a>,
-}
-
-impl Readers<'_> {
-    fn outcome(&mut self, at: usize, marker: &str, code: &Code, ending: &Ending) -> Outcome {
-        let rest = &self.text[at..];
-        let behind = at + marker.len();
-        if code.is_quoted() {
+    fn outcome(&mut self, marker: &Marker) -> Outcome {
+        let text = self.reply.text;
+        let is_limit = *self.reply.ending == Ending::Limit;
+        let behind = marker.end();
+        if self.code.is_in_a_quoted_line() {
             return Outcome::Text(behind);
         }
-        match probe(self.form, rest) {
+        let is_code = self.code.is_fenced() || self.code.is_quoted();
+        match probe(self.reply.form, &text[marker.at..]) {
             Probe::Call(_) => {}
-            Probe::More if *ending == Ending::Limit && !code.is_fenced() => {
+            Probe::More if is_limit && !is_code => {
                 return Outcome::Wrong(Wrong::Cut { tool: None });
             }
             Probe::More | Probe::No => {
-                let is_wrong =
-                    code.is_line_start() && !code.is_fenced() && self.is_broken(at, marker);
-                return match (is_wrong, ending) {
+                let is_wrong = self.code.is_line_start() && !is_code && self.is_broken(marker);
+                return match (is_wrong, is_limit) {
                     (false, _) => Outcome::Text(behind),
-                    (true, Ending::Limit) => Outcome::Wrong(Wrong::Cut { tool: None }),
-                    (true, Ending::Stop(_)) => Outcome::Wrong(Wrong::Unreadable { tool: None }),
+                    (true, true) => Outcome::Wrong(Wrong::Cut { tool: None }),
+                    (true, false) => Outcome::Wrong(Wrong::Unreadable { tool: None }),
                 };
             }
         }
-        let found = self.call(at);
-        // An example in a fence or in quotation marks, which are closed behind it.
-        let end = found.as_ref().map_or(behind, |found| found.end);
-        let rest = &self.text[end..];
-        let is_example = code.is_fenced() && code::closes_a_fence(rest)
-            || found.is_ok()
-                && code
-                    .closing_quote()
-                    .is_some_and(|quote| rest.starts_with(quote));
-        if is_example {
+        if is_code && self.failed > MOST_FAILED {
+            return Outcome::Text(behind);
+        }
+        let found = self.read(marker.at);
+        if let Some(end) = self.end_of_example(&found, behind) {
+            self.failed += usize::from(found.is_err());
             return Outcome::Text(end);
         }
-        match (found, ending) {
-            (Ok(mut found), Ending::Limit) if found.lacks_end => {
-                let last = found.calls.pop().map(|call| call.name);
-                Outcome::Wrong(Wrong::Cut { tool: last })
+        match found {
+            Ok(mut found) if is_limit && found.lacks_end => {
+                let tool = found.calls.pop().map(|call| call.name);
+                Outcome::Cut(found.calls, tool)
             }
-            (Ok(mut found), _) => {
+            Ok(mut found) => {
                 found.end = self.past_closings(found.end);
                 Outcome::Calls(found)
             }
-            (Err(Wrong::Unreadable { tool } | Wrong::Cut { tool }), Ending::Limit) => {
-                Outcome::Wrong(Wrong::Cut { tool })
+            Err(Wrong::Unreadable { tool } | Wrong::Cut { tool }) => {
+                Outcome::Wrong(match is_limit {
+                    true => Wrong::Cut { tool },
+                    false => Wrong::Unreadable { tool },
+                })
             }
-            (Err(Wrong::Cut { tool }), Ending::Stop(_)) => {
-                Outcome::Wrong(Wrong::Unreadable { tool })
-            }
-            (Err(wrong), _) => Outcome::Wrong(wrong),
+            Err(wrong) => Outcome::Wrong(wrong),
         }
     }
 
-    fn call(&mut self, at: usize) -> Result<Found, Wrong> {
-        match self.form {
+    /// Where the text goes on behind a call that is quoted. None: it isn't, or the quote isn't closed behind it.
+    fn end_of_example(&self, found: &Result<Found, Wrong>, behind: usize) -> Option<usize> {
+        let text = self.reply.text;
+        let end = found.as_ref().map_or(behind, |found| found.end);
+        if self.code.is_fenced() {
+            self.last_fence.filter(|fence| *fence >= end)?;
+            return match found {
+                Ok(_) => Some(end),
+                // In a block that is closed, a call that can't be read isn't looked at again.
+                Err(_) => code::next_fence(text, behind).or(Some(behind)),
+            };
+        }
+        if self.code.is_quoted() {
+            let next = text[end..].find(['`', '\n'])?;
+            return text[end + next..].starts_with('`').then_some(end);
+        }
+        let quote = self.code.closing_quote()?;
+        let is_closed = found.is_ok() && text[end..].trim_start().starts_with(quote);
+        is_closed.then_some(end)
+    }
+
+    fn read(&mut self, at: usize) -> Result<Found, Wrong> {
+        let (text, tools) = (self.reply.text, self.reply.tools);
+        match self.reply.form {
             Form::Gemma4 => self.gemma.call(at),
-            Form::Llama3 => llama::call(self.text, at, self.tools),
-            Form::Mistral => mistral::call(self.text, at, self.tools),
+            Form::Llama3 => llama::call(text, at, tools),
+            Form::Mistral => mistral::call(text, at, tools),
             Form::Hermes | Form::Glm47 | Form::Qwen3Coder | Form::Harmony => self.tags.call(at),
         }
     }
 
-    /// Past closing markers that are left over behind a call.
+    /// Past closing markers that are left over behind a call, and the beginning of one at the end of the text.
     fn past_closings(&self, mut end: usize) -> usize {
-        while let Some(closing) = closing(self.form)
-            && let Some(rest) = self.text[end..].trim_start().strip_prefix(closing)
-        {
-            end = self.text.len() - rest.len();
+        let text = self.reply.text;
+        let Some(closing) = markers::closing(self.reply.form) else {
+            return end;
+        };
+        loop {
+            let rest = text[end..].trim_start();
+            match rest.strip_prefix(closing) {
+                Some(rest) => end = text.len() - rest.len(),
+                None if closing.starts_with(rest) => return text.len(),
+                None => return end,
+            }
         }
-        end
     }
 
     /// Whether a marker at the beginning of a line opens something that was to be a call.
-    fn is_broken(&self, at: usize, marker: &str) -> bool {
-        let rest = &self.text[at..];
-        if !is_meant(marker, rest) {
+    fn is_broken(&self, marker: &Marker) -> bool {
+        let rest = &self.reply.text[marker.at..];
+        if !is_meant(marker.text, rest) {
             return false;
         }
-        let Some(closing) = closing(self.form) else {
+        let behind = &rest[marker.text.len()..];
+        let Some(closing) = markers::closing(self.reply.form) else {
             return true;
         };
-        let Some(end) = rest.find(closing) else {
-            return rest[marker.len()..].is_empty() || rest[marker.len()..].starts_with('\n');
+        let near = segments::prefix(behind, MOST_BROKEN);
+        let Some(end) = near.find(closing) else {
+            return behind.is_empty() || behind.starts_with('\n');
         };
-        let behind = rest[end + closing.len()..].trim_start();
-        behind.is_empty() || behind.starts_with(marker)
+        let behind = behind[end + closing.len()..].trim_start();
+        behind.is_empty() || behind.starts_with(marker.text)
     }
+}
+
+/// The meaning that the marker of a call turns out to have.
+enum Outcome {
+    /// Text, up to here.
+    Text(usize),
+    Calls(Found),
+    /// Calls, and one that the limit cut.
+    Cut(Vec<Call>, Option<String>),
+    Wrong(Wrong),
 }

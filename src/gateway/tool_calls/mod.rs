@@ -9,12 +9,16 @@
 //!
 //! A call that can't be read is never dropped silently: it becomes a [`Wrong`], which the model is told of.
 
+mod body;
 mod code;
+mod ending;
+mod evidence;
 mod gemma;
 mod harmony;
 mod json;
 mod llama;
 mod marked;
+mod markers;
 mod mistral;
 mod prose;
 mod reader;

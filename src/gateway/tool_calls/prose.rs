@@ -9,6 +9,12 @@ use super::{Call, json};
 /// What the block of a fence may be called.
 const FENCES: [&str; 6] = ["", "json", "xml", "tool_call", "tool", "html"];
 
+/// As many lines are looked at for the beginning of a call that the reply ends in.
+const MOST_LINES: usize = 2000;
+
+/// As many of them are read.
+const MOST_TRIED: usize = 32;
+
 /// Whether a line that begins like this may be the beginning of a call. None: more of it is needed.
 pub fn begins(line: &str, tools: &Tools) -> Option<bool> {
     let line = line.trim_start();
@@ -37,8 +43,17 @@ pub fn begins(line: &str, tools: &Tools) -> Option<bool> {
     }
 }
 
-/// The call that a reply ends in, and where the text in front of it ends.
+/// The only call of a reply, if it ends in one, and where the text in front of it ends.
 pub fn read(text: &str, tools: &Tools) -> Option<(usize, Call)> {
+    let (end, found) = last(text, tools)?;
+    let mut before = text[..end].lines().map(str::trim);
+    let has_another =
+        before.any(|line| line.starts_with(['{', '<']) && call(line, tools).is_some());
+    (!has_another).then_some((end, found))
+}
+
+/// The call that a reply ends in, and where it begins.
+fn last(text: &str, tools: &Tools) -> Option<(usize, Call)> {
     let text = text.trim_end();
     if let Some(inside) = text.strip_suffix("```") {
         let open = inside.rfind("```")?;
@@ -52,7 +67,7 @@ pub fn read(text: &str, tools: &Tools) -> Option<(usize, Call)> {
     let lines = text.rmatch_indices('\n').map(|(at, _)| at + 1).chain([0]);
     // The last line that begins so; what it holds must be the rest of the reply.
     let start = lines
-        .take(2000)
+        .take(MOST_LINES)
         .find(|at| begins(&text[*at..], tools) == Some(true) && !text[*at..].starts_with("```"))?;
     let first = first_of(text, start, tools);
     Some((first, call(text[first..].trim(), tools)?))
@@ -61,9 +76,11 @@ pub fn read(text: &str, tools: &Tools) -> Option<(usize, Call)> {
 /// An object over several lines begins with the first line that makes the rest a whole object.
 fn first_of(text: &str, start: usize, tools: &Tools) -> usize {
     let mut first = start;
-    for (at, _) in text[..start].rmatch_indices('\n').take(2000) {
-        let at = at + 1;
-        if begins(&text[at..], tools) == Some(true) && call(text[at..].trim(), tools).is_some() {
+    let lines = text[..start].rmatch_indices('\n').map(|(at, _)| at + 1);
+    let lines = lines.chain([0]).take(MOST_LINES);
+    let begin = lines.filter(|at| begins(&text[*at..], tools) == Some(true));
+    for at in begin.take(MOST_TRIED) {
+        if call(text[at..].trim(), tools).is_some() {
             first = at;
             break;
         }

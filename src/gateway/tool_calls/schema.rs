@@ -136,11 +136,16 @@ impl Tool {
         (self.declares(key) == Some(false) && self.declares(known) == Some(true)).then_some(known)
     }
 
-    /// Whether these are all arguments that the schema requires, none that it doesn't know, each of an allowed type.
-    pub fn accepts(&self, input: &Map<String, Value>) -> bool {
+    /// Whether these are all arguments that the schema requires.
+    pub fn has_required(&self, input: &Map<String, Value>) -> bool {
         let required = self.schema.get("required").and_then(Value::as_array);
         let is_there = |key: &Value| key.as_str().is_some_and(|key| input.contains_key(key));
         required.is_none_or(|required| required.iter().all(is_there))
+    }
+
+    /// Whether these are all arguments that the schema requires, none that it doesn't know, each of an allowed type.
+    pub fn accepts(&self, input: &Map<String, Value>) -> bool {
+        self.has_required(input)
             && input.iter().all(|(key, value)| {
                 self.declares(key) != Some(false)
                     && self

@@ -21,6 +21,10 @@ pub struct Marks {
     depth: Vec<i64>,
     /// The least depth from each mark on.
     least: Vec<i64>,
+    /// For each opening the first closing that brings the depth back.
+    matching: Vec<Option<usize>>,
+    /// The closings with an opening or nothing behind them.
+    lasts: Vec<usize>,
 }
 
 /// Where a call ends that begins with a certain mark.
@@ -52,10 +56,26 @@ impl Marks {
         for index in (0..marks.len()).rev() {
             least[index] = least[index].min(least[index + 1]);
         }
+        let mut matching = vec![None; marks.len()];
+        let mut open = Vec::new();
+        for (index, mark) in marks.iter().enumerate() {
+            if mark.is_opening {
+                open.push(index);
+            } else if let Some(opening) = open.pop() {
+                matching[opening] = Some(index);
+            }
+        }
+        let is_last = |index: &usize| {
+            let next = marks.get(index + 1);
+            !marks[*index].is_opening && next.is_none_or(|next| next.is_opening)
+        };
+        let lasts = (0..marks.len()).filter(is_last).collect();
         Self {
             marks,
             depth,
             least,
+            matching,
+            lasts,
         }
     }
 
@@ -70,25 +90,28 @@ impl Marks {
         (mark.is_opening && mark.range.start == at).then_some(index)
     }
 
+    /// Where the opening behind this one stands.
+    pub fn next_opening(&self, opening: usize) -> Option<usize> {
+        let behind = &self.marks[opening + 1..];
+        behind
+            .iter()
+            .find(|mark| mark.is_opening)
+            .map(|mark| mark.range.start)
+    }
+
     /// The end of the call that begins with this opening.
     pub fn end(&self, opening: usize) -> End {
-        let outside = self.depth[opening];
-        let closing =
-            (opening + 1..self.marks.len()).find(|index| self.depth[index + 1] == outside);
-        if let Some(closing) = closing
+        if let Some(closing) = self.matching[opening]
             && self.is_whole_from(closing + 1)
         {
             return End::Closing(closing);
         }
         // Behind a call comes the next one, or no mark at all.
-        let mut ends = (opening + 1..self.marks.len()).filter(|index| {
-            let is_last = index + 1 == self.marks.len();
-            !self.marks[*index].is_opening && (is_last || self.marks[index + 1].is_opening)
-        });
-        match (ends.next(), ends.next()) {
-            (None, _) => End::Missing,
-            (Some(end), None) => End::Closing(end),
-            (Some(_), Some(_)) => End::Several,
+        let from = self.lasts.partition_point(|last| *last <= opening);
+        match &self.lasts[from..] {
+            [] => End::Missing,
+            [end] => End::Closing(*end),
+            [_, _, ..] => End::Several,
         }
     }
 
@@ -123,6 +146,13 @@ impl Marks {
 /// The length of white space at the beginning of a text.
 pub fn space(text: &str) -> usize {
     text.len() - text.trim_start().len()
+}
+
+/// The beginning of a text, so many bytes long at most.
+pub fn prefix(text: &str, most: usize) -> &str {
+    let most = most.min(text.len());
+    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]

@@ -4,25 +4,24 @@
 //! - `<function=NAME>` and `<parameter=KEY>` (Qwen3-Coder, Qwen3.5), also without `<tool_call>` around it;
 //! - the name, `<arg_key>` and `<arg_value>` (GLM).
 
-use std::ops::Range;
-
-use super::schema::{Argument, Tool, Tools, Written};
+use super::body::{Body, Fault};
+use super::schema::Tools;
 use super::segments::{End, Mark, Marks, space};
 use super::{Call, Found, Wrong, json};
 
 pub const OPEN: &str = "<tool_call>";
 pub const CLOSE: &str = "</tool_call>";
 pub const FUNCTION: &str = "<function=";
-const FUNCTION_CLOSE: &str = "</function>";
-const PARAMETER: &str = "<parameter=";
-const PARAMETER_CLOSE: &str = "</parameter>";
-const KEY: &str = "<arg_key>";
-const KEY_CLOSE: &str = "</arg_key>";
-const VALUE: &str = "<arg_value>";
-const VALUE_CLOSE: &str = "</arg_value>";
+pub const FUNCTION_CLOSE: &str = "</function>";
+pub const PARAMETER: &str = "<parameter=";
+pub const PARAMETER_CLOSE: &str = "</parameter>";
+pub const KEY: &str = "<arg_key>";
+pub const KEY_CLOSE: &str = "</arg_key>";
+pub const VALUE: &str = "<arg_value>";
+pub const VALUE_CLOSE: &str = "</arg_value>";
 
 /// The longest name of a tool or an argument, in bytes.
-const NAME: usize = 256;
+pub const NAME: usize = 256;
 
 /// How a call goes on behind its opening marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +184,7 @@ impl<'a> Reader<'a> {
         } else if behind.is_empty() {
             end = text.len();
         }
-        Ok(Found::new(calls, end, !has_close))
+        Ok(Found::new(calls, end, !has_close && end == text.len()))
     }
 
     fn json_with_quotes(&mut self, at: usize, wrong: Wrong) -> Result<Found, Wrong> {
@@ -198,7 +197,15 @@ impl<'a> Reader<'a> {
             End::Closing(closing) => {
                 let start = marks.mark(opening).range.end;
                 let end = marks.mark(closing).range.clone();
-                let call = json::call_with_quotes(text[start..end.start].trim(), tools)?;
+                let mut inside = text[start..end.start].trim();
+                while let Some(shorter) = inside.strip_suffix(CLOSE) {
+                    inside = shorter.trim_end();
+                }
+                let call = match json::call(inside, 0, tools) {
+                    // Only brackets are missing.
+                    Ok(read) if read.lacks_end => read.call,
+                    _ => json::call_with_quotes(inside, tools)?,
+                };
                 Ok(Found::new(vec![call], end.end, end.is_empty()))
             }
             End::Missing | End::Several => Err(wrong),
@@ -219,44 +226,83 @@ impl<'a> Reader<'a> {
             .trim_start_matches(FUNCTION)
             .trim_end_matches('>');
         let name = tools.name(written);
-        let unreadable = || Wrong::Unreadable {
-            tool: Some(name.to_owned()),
+        let tool = tools.get(name);
+        let strict = strict(text, marks, opening, kind, name, tools);
+        let is_good = match &strict {
+            Ok(found) => tool.is_none_or(|tool| tool.has_required(&found.calls[0].input)),
+            Err(wrong) => matches!(wrong, Wrong::Ambiguous { .. }),
         };
-        let (closing, end) = match marks.end(opening) {
-            End::Closing(closing) => (closing, marks.mark(closing).range.clone()),
-            End::Missing => return Err(unreadable()),
-            End::Several => {
-                return Err(Wrong::Ambiguous {
-                    tool: name.to_owned(),
-                });
-            }
-        };
-        let opaque = marks.pairs(opening, closing);
+        if is_good {
+            return strict;
+        }
+        // End markers that are gone: up to the next call.
+        let next = marks.next_opening(opening).unwrap_or(text.len());
         let body = Body {
             text,
-            range: start..end.start,
-            is_closed: !end.is_empty(),
-            opaque,
+            range: start..next,
+            is_closed: false,
+            opaque: Vec::new(),
             kind,
-            tool: tools.get(name),
+            tool,
         };
-        let arguments = body.arguments().map_err(|fault| match fault {
-            BodyFault::Unreadable => unreadable(),
-            BodyFault::Cut => Wrong::Cut {
-                tool: Some(name.to_owned()),
-            },
-            BodyFault::Ambiguous => Wrong::Ambiguous {
-                tool: name.to_owned(),
-            },
-        })?;
+        let Some((arguments, end)) = body.lenient() else {
+            return strict;
+        };
         let call = Call::new(name, arguments, tools);
-        Ok(Found::new(vec![call], end.end, end.is_empty()))
+        let is_better = tool.is_none_or(|tool| tool.accepts(&call.input));
+        if is_better {
+            Ok(Found::new(vec![call], end, end == text.len()))
+        } else {
+            strict
+        }
     }
 
     fn marks(&mut self, kind: Kind) -> &Marks {
         let slot = &mut self.marks[kind as usize];
         slot.get_or_insert_with(|| Marks::new(marks(self.text, kind), self.text.len()))
     }
+}
+
+/// Reads a call whose arguments and end have their markers.
+fn strict(
+    text: &str,
+    marks: &Marks,
+    opening: usize,
+    kind: Kind,
+    name: &str,
+    tools: &Tools,
+) -> Result<Found, Wrong> {
+    let unreadable = || Wrong::Unreadable {
+        tool: Some(name.to_owned()),
+    };
+    let ambiguous = || Wrong::Ambiguous {
+        tool: name.to_owned(),
+    };
+    let (closing, end) = match marks.end(opening) {
+        End::Closing(closing) => (closing, marks.mark(closing).range.clone()),
+        End::Missing => return Err(unreadable()),
+        End::Several => return Err(ambiguous()),
+    };
+    let body = Body {
+        text,
+        range: marks.mark(opening).range.end..end.start,
+        is_closed: !end.is_empty(),
+        opaque: marks.pairs(opening, closing),
+        kind,
+        tool: tools.get(name),
+    };
+    let arguments = body.arguments().map_err(|fault| match fault {
+        Fault::Unreadable => unreadable(),
+        Fault::Cut => Wrong::Cut {
+            tool: Some(name.to_owned()),
+        },
+        Fault::Ambiguous => ambiguous(),
+    })?;
+    let call = Call::new(name, arguments, tools);
+    // At the very end, only the last marker tells that nothing was cut.
+    let is_last = end.end == text.len() && kind != Kind::BareFunction;
+    let lacks_end = end.is_empty() || is_last && !text.ends_with(CLOSE);
+    Ok(Found::new(vec![call], end.end, lacks_end))
 }
 
 /// The openings and closings of this kind.
@@ -305,15 +351,21 @@ fn json_mark(text: &str) -> Lengths {
     (is_opening.then_some(OPEN.len()), None)
 }
 
-/// The length of these parts one after the other, with white space between them. A part in brackets may be missing at the end of the text.
+/// The length of these parts one after the other, with white space between them. The last ones may be missing where the text ends or another call
+/// begins.
 fn parts(text: &str, parts: &[&str]) -> Option<usize> {
     let mut at = 0;
     for (number, part) in parts.iter().enumerate() {
         let next = at + space(&text[at..]);
-        if number > 0 && next == text.len() {
+        let rest = &text[next..];
+        if number > 0 && rest.is_empty() {
             return Some(next);
         }
-        at = next + text[next..].strip_prefix(part).map(|_| part.len())?;
+        match rest.strip_prefix(part) {
+            Some(_) => at = next + part.len(),
+            None if number > 0 && rest.starts_with(OPEN) => return Some(at),
+            None => return None,
+        }
     }
     Some(at)
 }
@@ -374,115 +426,4 @@ fn keyed_mark(text: &str) -> Lengths {
     let is_empty = text[behind..].starts_with(CLOSE);
     let closing = is_empty.then(|| behind - opening + CLOSE.len());
     (Some(opening), closing)
-}
-
-/// The part of a call that holds its arguments. Of the last one only the end marker may be gone: it is part of the call's.
-struct Body<'a> {
-    text: &'a str,
-    range: Range<usize>,
-    /// The call has an end marker, which begins with that of its last argument.
-    is_closed: bool,
-    opaque: Vec<Range<usize>>,
-    kind: Kind,
-    tool: Option<&'a Tool>,
-}
-
-enum BodyFault {
-    Unreadable,
-    Cut,
-    Ambiguous,
-}
-
-impl<'a> Body<'a> {
-    fn arguments(&self) -> Result<Vec<Argument<'a>>, BodyFault> {
-        let mut arguments: Vec<Argument> = Vec::new();
-        let start = self.range.start + space(self.rest(self.range.start));
-        if start == self.range.end {
-            return Ok(arguments);
-        }
-        let (mut key, mut start) = self.key(start).ok_or(BodyFault::Unreadable)?;
-        let close = match self.kind {
-            Kind::Keyed => VALUE_CLOSE,
-            _ => PARAMETER_CLOSE,
-        };
-        let mut from = start;
-        loop {
-            let Some(found) = self.rest(from).find(close) else {
-                break;
-            };
-            let at = from + found;
-            from = at + close.len();
-            let index = self.opaque.partition_point(|part| part.end <= at);
-            if let Some(part) = self.opaque.get(index).filter(|part| part.start <= at) {
-                from = part.end;
-                continue;
-            }
-            let next = from + space(self.rest(from));
-            if next == self.range.end && !self.is_closed {
-                arguments.push(self.argument(key, start..at));
-                return Ok(arguments);
-            }
-            let Some((next_key, next_start)) = self.key(next) else {
-                continue;
-            };
-            if next_key == key {
-                return Err(BodyFault::Ambiguous);
-            }
-            if !self.may_follow(next_key, &arguments) {
-                continue;
-            }
-            arguments.push(self.argument(key, start..at));
-            (key, start, from) = (next_key, next_start, next_start);
-        }
-        if !self.is_closed {
-            return Err(BodyFault::Cut);
-        }
-        arguments.push(self.argument(key, start..self.range.end));
-        Ok(arguments)
-    }
-
-    fn rest(&self, from: usize) -> &'a str {
-        &self.text[from..self.range.end]
-    }
-
-    /// The key that stands here, and where its value begins.
-    fn key(&self, at: usize) -> Option<(&'a str, usize)> {
-        let rest = self.rest(at);
-        let (key, end) = match self.kind {
-            Kind::Keyed => {
-                let inside = rest.strip_prefix(KEY)?;
-                let end = inside.find('<').filter(|end| *end <= NAME)?;
-                let behind = inside[end..].strip_prefix(KEY_CLOSE)?.trim_start();
-                let value = behind.strip_prefix(VALUE)?;
-                (&inside[..end], rest.len() - value.len())
-            }
-            _ => {
-                let inside = rest.strip_prefix(PARAMETER)?;
-                let end = inside.find(['>', '\n']).filter(|end| *end <= NAME)?;
-                let value = inside[end..].strip_prefix('>')?;
-                (&inside[..end], rest.len() - value.len())
-            }
-        };
-        let key = key.trim().trim_matches(['"', '\'']);
-        (!key.is_empty()).then_some((key, at + end))
-    }
-
-    fn may_follow(&self, key: &str, arguments: &[Argument]) -> bool {
-        let declared = self.tool.and_then(|tool| tool.declares(key));
-        declared.unwrap_or(true) && arguments.iter().all(|argument| argument.key != key)
-    }
-
-    fn argument(&self, key: &str, range: Range<usize>) -> Argument<'a> {
-        let mut value = &self.text[range];
-        if self.kind != Kind::Keyed {
-            // The template puts each value on lines of its own.
-            if let Some(inside) = value.strip_prefix('\n') {
-                value = inside.strip_suffix('\n').unwrap_or(inside);
-            }
-        }
-        Argument {
-            key: key.to_owned(),
-            written: Written::Text(value),
-        }
-    }
 }

@@ -7,6 +7,8 @@
 //! Where a string ends is clear as long as its own quote isn't in it. If it is ([`Quotes::Inside`]), a quote ends the string only if what follows
 //! goes on as the object does: with the end, or with a key that the tool declares and that was not there yet.
 
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
@@ -87,15 +89,22 @@ pub fn object<'a>(text: &'a str, at: usize, reading: Reading<'a>) -> Result<Fiel
     };
     parser.at += 1;
     let mut fields: Vec<Argument<'a>> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     parser.each(close, |parser| {
         let key = parser.key()?;
-        parser.seen.push(key.clone());
+        parser.seen.insert(key.clone());
         let start = parser.at;
         let value = parser.value(1, Inside::Object(close))?;
         let source = text[start..parser.at].trim();
-        fields.retain(|field| field.key != key);
         let written = Written::Value(value, source);
-        fields.push(Argument { key, written });
+        match places.get(&key) {
+            // As in JSON, the last one counts.
+            Some(place) => fields[*place].written = written,
+            None => {
+                places.insert(key.clone(), fields.len());
+                fields.push(Argument { key, written });
+            }
+        }
         Ok(())
     })?;
     Ok(Fields {
@@ -119,8 +128,10 @@ struct Parser<'a> {
     at: usize,
     reading: Reading<'a>,
     /// The keys of the outermost object so far.
-    seen: Vec<String>,
+    seen: HashSet<String>,
     lacks_end: bool,
+    /// From here on the text holds nothing but white space and closing brackets.
+    tail: OnceCell<usize>,
 }
 
 impl<'a> Parser<'a> {
@@ -129,8 +140,9 @@ impl<'a> Parser<'a> {
             text,
             at,
             reading,
-            seen: Vec::new(),
+            seen: HashSet::new(),
             lacks_end: false,
+            tail: OnceCell::new(),
         }
     }
 
@@ -196,7 +208,7 @@ impl<'a> Parser<'a> {
                 key
             }
             _ => {
-                let end = self.bare_key().ok_or(Fault::Wrong)?;
+                let end = self.bare_key()?;
                 let key = self.rest()[..end].to_owned();
                 self.at += end;
                 key
@@ -213,15 +225,19 @@ impl<'a> Parser<'a> {
     }
 
     /// The length of the key without quotes that stands here.
-    fn bare_key(&self) -> Option<usize> {
+    fn bare_key(&self) -> Result<usize, Fault> {
         let rest = self.rest();
         let end = rest.find(|letter: char| {
             matches!(
                 letter,
                 ':' | '=' | ',' | '{' | '}' | '[' | ']' | '"' | '\'' | '(' | ')' | '<' | '\n'
             )
-        })?;
-        (!rest[..end].trim().is_empty()).then_some(end)
+        });
+        let end = end.ok_or(Fault::Cut)?;
+        match rest[..end].trim().is_empty() {
+            true => Err(Fault::Wrong),
+            false => Ok(end),
+        }
     }
 
     fn value(&mut self, level: usize, inside: Inside) -> Result<Value, Fault> {
@@ -301,7 +317,11 @@ impl<'a> Parser<'a> {
             return Ok(value);
         }
         if self.reading.quotes != Quotes::Gemma || inside == Inside::Nothing {
-            return Err(Fault::Wrong);
+            let is_open = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+            return Err(match rest.chars().all(is_open) {
+                true => Fault::Cut,
+                false => Fault::Wrong,
+            });
         }
         let ends = rest.match_indices([',', '}', ']', ')']).map(|(at, _)| at);
         for end in ends {
@@ -330,10 +350,6 @@ impl<'a> Parser<'a> {
                 self.at = after;
                 return Ok(self.text[start..at].into());
             }
-            // Deeper inside, no schema says which quote ends the string.
-            if level > 1 {
-                return Err(Fault::Wrong);
-            }
         }
         Err(Fault::Cut)
     }
@@ -351,7 +367,10 @@ impl<'a> Parser<'a> {
         let Some(next) = rest.bytes().next() else {
             return true;
         };
-        let behind = rest[1..].trim_start();
+        // Nothing but a comma or a bracket goes on.
+        let Some(behind) = rest.get(1..).map(str::trim_start) else {
+            return false;
+        };
         match inside {
             Inside::Nothing => false,
             Inside::Array => {
@@ -362,13 +381,46 @@ impl<'a> Parser<'a> {
                                 || letter.is_ascii_alphanumeric()
                         })
             }
-            Inside::Object(close) if next == close => level > 1 || is_end(behind),
-            Inside::Object(_) => next == b',' && self.is_key(behind, level),
+            Inside::Object(close) if next == close => {
+                level > 1 || self.is_end(self.text.len() - behind.len())
+            }
+            Inside::Object(_) => {
+                let is_quoted = self.text[..at].ends_with(GEMMA_QUOTE);
+                next == b','
+                    && (self.is_key(behind, level, is_quoted)
+                        || self.is_last_comma(behind, inside, level))
+            }
         }
     }
 
-    /// Whether a key stands at the beginning of `text`, and in the outermost object one that may come now.
-    fn is_key(&self, text: &str, level: usize) -> bool {
+    /// Whether the comma in front of this is one too many.
+    fn is_last_comma(&self, behind: &str, inside: Inside, level: usize) -> bool {
+        let Inside::Object(close) = inside else {
+            return false;
+        };
+        let at = self.text.len() - behind.len();
+        behind.as_bytes().first() == Some(&close) && (level > 1 || self.is_end(at + 1))
+    }
+
+    /// Whether nothing but the end of a call follows: closing brackets, or the tool's name behind its arguments.
+    fn is_end(&self, at: usize) -> bool {
+        let tail = self.tail.get_or_init(|| {
+            let is_closing = |letter: char| letter.is_whitespace() || "}])".contains(letter);
+            self.text.trim_end_matches(is_closing).len()
+        });
+        if at >= *tail {
+            return true;
+        }
+        let named = self.text[at..]
+            .trim_start()
+            .strip_prefix(',')
+            .map(|rest| rest.trim_start())
+            .and_then(|rest| rest.strip_prefix("\"name\""));
+        named.is_some_and(|rest| rest.len() < 200 && !rest.contains(','))
+    }
+
+    /// Whether a key stands at the beginning of `text`, and in the outermost object one that may come now. `is_quoted`: it follows Gemma's own quote.
+    fn is_key(&self, text: &str, level: usize, is_quoted: bool) -> bool {
         // Far longer than a key.
         const LONGEST: usize = 200;
         let end = text
@@ -383,7 +435,9 @@ impl<'a> Parser<'a> {
             return true;
         }
         let declared = self.reading.tool.and_then(|tool| tool.declares(&key));
-        declared.unwrap_or(true) && !self.seen.contains(&key)
+        // Gemma's own quotes are rare in a string, so that a key of no argument is one that the model made up: the client refuses it.
+        let is_made_up = || is_quoted && is_plain(&key);
+        (declared.unwrap_or(true) || is_made_up()) && !self.seen.contains(&key)
     }
 
     /// The rest of a string with escapes, whose opening quote was taken.
@@ -436,15 +490,20 @@ impl<'a> Parser<'a> {
                 }
             }
         }
-        if has_lone_backslash {
-            for at in doubtful.into_iter().rev() {
-                let written = if string[at..].starts_with('\u{8}') {
+        if has_lone_backslash && !doubtful.is_empty() {
+            let mut written = String::with_capacity(string.len() + doubtful.len());
+            let mut from = 0;
+            for at in doubtful {
+                written.push_str(&string[from..at]);
+                written.push_str(if string[at..].starts_with('\u{8}') {
                     "\\b"
                 } else {
                     "\\f"
-                };
-                string.replace_range(at..=at, written);
+                });
+                from = at + 1;
             }
+            written.push_str(&string[from..]);
+            return Ok(written);
         }
         Ok(string)
     }
@@ -470,17 +529,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Whether nothing but the end of a call follows: closing brackets, or the tool's name behind its arguments.
-fn is_end(text: &str) -> bool {
-    let rest =
-        text.trim_start_matches(|letter: char| letter.is_whitespace() || "}])".contains(letter));
-    if rest.is_empty() {
-        return true;
-    }
-    let named = text
-        .trim_start()
-        .strip_prefix(',')
-        .map(|rest| rest.trim_start())
-        .and_then(|rest| rest.strip_prefix("\"name\""));
-    named.is_some_and(|rest| rest.len() < 200 && !rest.contains(','))
+/// Whether a key is one as in a program.
+fn is_plain(key: &str) -> bool {
+    let is_letter = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-');
+    !key.is_empty() && key.chars().all(is_letter)
 }

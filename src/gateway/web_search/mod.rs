@@ -54,7 +54,10 @@ pub async fn intercept(
     caller: Caller,
     body: Bytes,
 ) -> Result<Intercepted, ApiError> {
-    match request::read(&body) {
+    let length = body.len();
+    let read = move || (request::read(&body), body);
+    let (recognised, body) = gateway.reading.work(length, read).await?;
+    match recognised {
         Recognised::Other => Ok(Intercepted::Message(body)),
         Recognised::WithoutSearch(body) => {
             if !gateway.web_search.logged.swap(true, Ordering::Relaxed) {

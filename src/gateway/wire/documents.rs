@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Pictures;
-use super::media::{Media, decoded, not_fetched};
+use super::media::{Media, decoded, not_fetched, other_in_words, picture_in_words};
 
 /// The most text of one PDF, in characters: about 15,000 tokens, which leaves room for a conversation about it in the smallest window.
 pub const MOST_CHARACTERS: usize = 60_000;
@@ -88,15 +88,13 @@ pub fn document(block: &Value, media: &Media) -> String {
                 let words = list(parts).map(|part| match part["type"].as_str() {
                     Some("text") => part["text"].as_str().unwrap_or_default().to_owned(),
                     // A picture in the middle of a text can't be shown there.
-                    _ => match (Media {
-                        pictures: Pictures::Words,
-                        ..*media
-                    })
-                    .part(part.clone())
-                    {
-                        super::media::Part::Words(words) => words,
-                        _ => String::new(),
-                    },
+                    Some("image") => picture_in_words(part),
+                    // The API knows none, and each level would be copied into the one around it.
+                    Some("document") => "[a document inside of another one]".into(),
+                    Some("tool_use" | "tool_result" | "thinking" | "redacted_thinking") => {
+                        String::new()
+                    }
+                    _ => other_in_words(part),
                 });
                 words.collect::<Vec<_>>().join("\n")
             }

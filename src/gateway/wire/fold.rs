@@ -133,7 +133,8 @@ fn say(messages: &mut Vec<Value>, block: Value) {
     if let Some(last) = messages.last_mut()
         && last["role"] == "user"
         && let Some(said) = last["content"].as_array_mut()
-        && said.iter().all(|block| block["type"] != "tool_result")
+        // A turn of results holds nothing else, so the first block tells.
+        && said.first().is_none_or(|block| block["type"] != "tool_result")
     {
         said.push(block);
         return;

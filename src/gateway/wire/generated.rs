@@ -25,7 +25,7 @@ pub struct Generated {
     max_tokens: u64,
     tools: Arc<Tools>,
     /// See [`Request::aliases`].
-    aliases: HashMap<String, String>,
+    aliases: Arc<HashMap<String, String>>,
     served: Served,
     /// Made when it is known what the prompt ends in.
     reader: Option<Reader>,
@@ -141,7 +141,8 @@ impl Generated {
             }
             ("content_block_delta", Stage::Running) => {
                 let text = data["delta"]["text"].as_str().unwrap_or_default();
-                let pieces = self.begin("").push(text);
+                let marks = marks(text, &data["marks"]);
+                let pieces = self.begin("").push(text, &marks);
                 self.pieces(pieces, out);
             }
             ("message_delta", Stage::Running) => self.message_delta(data, out),
@@ -347,6 +348,26 @@ impl Generated {
         self.stage = Stage::Over;
         out.extend(ApiError::new(500, "api_error", message).event());
     }
+}
+
+/// The real marker tokens of a text: where each stands, in bytes (the engine counts in code points), and which it is.
+fn marks<'a>(text: &str, marks: &'a Value) -> Vec<(usize, &'a str)> {
+    let Some(marks) = marks.as_array() else {
+        return Vec::new();
+    };
+    let mut letters = text.char_indices().map(|(at, _)| at).enumerate();
+    let mut found = Vec::new();
+    for mark in marks {
+        let (Some(number), Some(marker)) = (mark[0].as_u64(), mark[1].as_str()) else {
+            continue;
+        };
+        // They come in their order.
+        let at = letters.find(|(letter, _)| *letter as u64 == number);
+        if let Some((_, at)) = at {
+            found.push((at, marker));
+        }
+    }
+    found
 }
 
 fn event(data: &Value) -> Vec<u8> {

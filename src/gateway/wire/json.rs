@@ -6,11 +6,17 @@ use serde_json::Value;
 /// The deepest nesting that is read, in levels: a value is read by recursion, which takes stack. serde_json's own limit of 128 is less than the API takes.
 pub const DEEPEST: usize = 256;
 
+/// The most values that are read, names of fields included: one of a single byte takes a hundred or more in memory. A conversation that fills the
+/// widest window has some thousands.
+pub const MOST_VALUES: usize = 2_000_000;
+
 /// Why bytes are not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreadable {
     /// Nested beyond [`DEEPEST`], at this byte.
     TooDeep(usize),
+    /// More than [`MOST_VALUES`], at this byte.
+    TooMany(usize),
     /// Not JSON, with the place.
     Invalid(String),
 }
@@ -18,9 +24,7 @@ pub enum Unreadable {
 /// Reads JSON. A text that JavaScript cut in the middle of a character holds half of a surrogate pair, which is no character and which
 /// `serde_json` refuses: it becomes U+FFFD.
 pub fn read(bytes: &[u8]) -> Result<Value, Unreadable> {
-    if let Some(at) = too_deep(bytes) {
-        return Err(Unreadable::TooDeep(at));
-    }
+    look_over(bytes)?;
     let error = match parse(bytes) {
         Ok(value) => return Ok(value),
         Err(error) => error,
@@ -39,9 +43,10 @@ fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
     Ok(value)
 }
 
-/// The byte at which the nesting exceeds [`DEEPEST`].
-fn too_deep(bytes: &[u8]) -> Option<usize> {
+/// Looks whether it keeps to the limits, before anything of it is kept.
+fn look_over(bytes: &[u8]) -> Result<(), Unreadable> {
     let mut depth = 0_usize;
+    let mut values = 1_usize;
     let mut in_string = false;
     let mut escaped = false;
     for (at, byte) in bytes.iter().enumerate() {
@@ -52,15 +57,22 @@ fn too_deep(bytes: &[u8]) -> Option<usize> {
             _ if in_string => {}
             b'{' | b'[' => {
                 depth += 1;
+                values += 1;
                 if depth > DEEPEST {
-                    return Some(at);
+                    return Err(Unreadable::TooDeep(at));
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' | b':' => {
+                values += 1;
+                if values > MOST_VALUES {
+                    return Err(Unreadable::TooMany(at));
+                }
+            }
             _ => {}
         }
     }
-    None
+    Ok(())
 }
 
 /// `bytes` with every lone surrogate escape replaced. None if there is none.
@@ -135,6 +147,14 @@ mod tests {
         assert!(read(quoted.as_bytes()).is_ok());
         let flat = "[[],".to_owned() + &"[],".repeat(1000) + "1]";
         assert!(read(flat.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_has_too_many_values_is_found_before_it_is_read() {
+        let flat = format!("[{}1]", "1,".repeat(MOST_VALUES));
+        assert!(matches!(read(flat.as_bytes()), Err(Unreadable::TooMany(_))));
+        let text = format!("[\"{}\"]", "1,".repeat(MOST_VALUES));
+        assert!(read(text.as_bytes()).is_ok());
     }
 
     #[test]

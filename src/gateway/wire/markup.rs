@@ -18,9 +18,8 @@ pub enum Markup {
     Open(usize),
 }
 
-/// Looks for the tool call that `text` ends inside of.
-pub fn look(text: &str) -> Markup {
-    let mut position = 0;
+/// Looks for the tool call that `text` ends inside of. Before `position` none opens that is not closed there.
+pub fn look(text: &str, mut position: usize) -> Markup {
     while let Some((start, opening, closing)) = next_opening(text, position) {
         match text[start + opening.len()..].find(closing) {
             Some(end) => position = start + opening.len() + end + closing.len(),
@@ -31,6 +30,20 @@ pub fn look(text: &str) -> Markup {
         Some(start) => Markup::Perhaps(position + start),
         None => Markup::None,
     }
+}
+
+/// Whether the call that begins here may be closed in these bytes at its end, which are new.
+pub fn closes(call: &str, new: usize) -> bool {
+    let Some((opening, closing)) = MARKERS
+        .into_iter()
+        .find(|(opening, _)| call.starts_with(opening))
+    else {
+        return true;
+    };
+    let from = (call.len().saturating_sub(new + closing.len())).max(opening.len());
+    call.as_bytes()[from.min(call.len())..]
+        .windows(closing.len())
+        .any(|part| part == closing.as_bytes())
 }
 
 /// The name of the tool in the markup of a call.
@@ -90,18 +103,30 @@ mod tests {
 
     #[test]
     fn the_call_that_a_text_ends_inside_of_is_found() {
-        assert_eq!(look("a < b, <i>x</i>"), Markup::None);
-        assert_eq!(look("so <tool"), Markup::Perhaps(3));
-        assert_eq!(look("so <"), Markup::Perhaps(3));
-        assert_eq!(look("so <tool_call>{\"name\""), Markup::Open(3));
-        assert_eq!(look("<tool_call>a</tool_call> b"), Markup::None);
+        assert_eq!(look("a < b, <i>x</i>", 0), Markup::None);
+        assert_eq!(look("so <tool", 0), Markup::Perhaps(3));
+        assert_eq!(look("so <", 0), Markup::Perhaps(3));
+        assert_eq!(look("so <tool_call>{\"name\"", 0), Markup::Open(3));
+        assert_eq!(look("<tool_call>a</tool_call> b", 0), Markup::None);
         assert_eq!(
-            look("<tool_call>a</tool_call><function=b"),
+            look("<tool_call>a</tool_call><function=b", 0),
             Markup::Open(24)
         );
         assert_eq!(
-            look("<|tool_call>call:A{}<tool_call|><"),
+            look("<|tool_call>call:A{}<tool_call|><", 0),
             Markup::Perhaps(32)
+        );
+    }
+
+    #[test]
+    fn a_call_is_looked_at_again_when_its_own_end_has_come() {
+        assert!(!closes("<tool_call>é</function>", 11));
+        assert!(closes("<tool_call>é</tool_call>", 1));
+        assert!(closes("<tool_call>a</tool_call> b", 3));
+        assert!(!closes("<function=", 10));
+        assert_eq!(
+            look("<tool_call></tool_call><function=b", 23),
+            Markup::Open(23)
         );
     }
 

@@ -60,8 +60,7 @@ impl Media<'_> {
             Some("text" | "tool_use" | "tool_result" | "thinking" | "redacted_thinking") => {
                 Part::Block(block)
             }
-            _ if block.is_string() => Part::Words(block.as_str().unwrap_or_default().to_owned()),
-            _ => Part::Words(in_words(&block)),
+            _ => Part::Words(other_in_words(&block)),
         }
     }
 
@@ -69,31 +68,54 @@ impl Media<'_> {
         if self.pictures == Pictures::Untouched {
             return Part::Block(block);
         }
-        let source = &block["source"];
-        match source["type"].as_str() {
-            Some("base64") => {}
-            Some("url") => return Part::Words(not_fetched("a picture", &source["url"])),
-            _ => return Part::Words("[a picture that isn't on this machine]".into()),
-        }
-        let data = source["data"].as_str().unwrap_or_default();
-        let unreadable = |why| Part::Words(format!("[a picture that can't be read: {why}]"));
-        match self.pictures {
-            Pictures::Shown => match whole(data) {
+        match (self.pictures, data(&block)) {
+            (Pictures::Shown, Ok(data)) => match whole(data) {
                 Ok(source) => Part::Picture(json!({"type": "image", "source": source})),
-                Err(why) => unreadable(why),
+                Err(why) => Part::Words(unreadable(why)),
             },
-            _ => match Size::of_head(data) {
-                Ok(Size {
-                    format,
-                    width,
-                    height,
-                }) => Part::Words(format!(
-                    "[a picture of {width}×{height} pixels ({}) that this model can't see; `cclocal --vision` serves models that see pictures]",
-                    format.name
-                )),
-                Err(why) => unreadable(why),
-            },
+            _ => Part::Words(picture_in_words(&block)),
         }
+    }
+}
+
+/// The data of a picture in base64. Err: words for one that is elsewhere.
+fn data(picture: &Value) -> Result<&str, String> {
+    let source = &picture["source"];
+    match source["type"].as_str() {
+        Some("base64") => Ok(source["data"].as_str().unwrap_or_default()),
+        Some("url") => Err(not_fetched("a picture", &source["url"])),
+        _ => Err("[a picture that isn't on this machine]".into()),
+    }
+}
+
+fn unreadable(why: Why) -> String {
+    format!("[a picture that can't be read: {why}]")
+}
+
+/// A picture where none can be shown.
+pub fn picture_in_words(picture: &Value) -> String {
+    let data = match data(picture) {
+        Ok(data) => data,
+        Err(words) => return words,
+    };
+    match Size::of_head(data) {
+        Ok(Size {
+            format,
+            width,
+            height,
+        }) => format!(
+            "[a picture of {width}×{height} pixels ({}) that this model can't see; `cclocal --vision` serves models that see pictures]",
+            format.name
+        ),
+        Err(why) => unreadable(why),
+    }
+}
+
+/// A block that is neither text nor a picture nor a document.
+pub fn other_in_words(block: &Value) -> String {
+    match block.as_str() {
+        Some(text) => text.to_owned(),
+        None => in_words(block),
     }
 }
 

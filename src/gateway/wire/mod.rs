@@ -6,13 +6,9 @@
 //! - The engine puts every `system` message of a conversation in front of all others, so each new one changes the prompt's beginning, and it puts
 //!   the text of a user's turn before the tool results of the same turn. See [`mod@fold`].
 //! - On a terminal the client's system prompt names the folder, so that nothing of it could be used in another one. See [`mod@system`].
-//! - The engine streams no `input_tokens` and never `stop_reason: "max_tokens"`. Ours says both in its `message_delta` (`engine/usage.py`); for
-//!   others the prompt is counted before, and a reply as long as allowed was cut.
-//! - A tool call that was cut is dropped by some parsers, leaks as text from others, and becomes a call without input in `qwen3_coder`. It is
-//!   replaced by a sentence and `max_tokens`, on which the client lets the model try again. See [`mod@notice`].
-//! - Pictures and documents that the engine drops without a word become words, or stand where the model sees them. See [`mod@media`].
-//! - The engine refuses each request with a tool whose name is longer than 64 characters. See [`mod@names`].
-//! - A model that makes the same call for ever is told so, and stopped. See [`mod@repeats`].
+//! - The engine takes calls and thoughts out of its stream by guesses. Ours hands over what the model wrote, which is read here. See [`mod@generated`].
+//! - Engines that others run parse calls themselves. Their figures are completed, a call that was cut becomes a sentence and `max_tokens`, and arguments
+//!   are made to fit the declared schema. See [`mod@stream`] and [`mod@notice`].
 //! - A reply that breaks off is tried again by the client as long as it has not seen the end of a content block. See [`mod@stream`].
 
 use crate::catalog::Form;

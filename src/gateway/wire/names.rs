@@ -3,7 +3,7 @@
 //! The API takes names of up to 128 characters, and MCP servers use them; the engine (vllm-mlx 0.6.0) answers each request that has one of more than 64
 //! with 400. So such a tool has another name for the model, in its definition and in earlier calls, and its own again in replies.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -29,7 +29,7 @@ pub struct Names {
 pub fn pass_on(fields: &mut Map<String, Value>) -> Names {
     let mut names = Names::default();
     if let Some(Value::Array(tools)) = fields.get_mut("tools") {
-        let declared: Vec<String> = tools.iter().filter_map(name).collect();
+        let declared: HashSet<String> = tools.iter().filter_map(name).collect();
         tools.retain_mut(|tool| names.declare(tool, &declared));
         if tools.is_empty() {
             fields.remove("tools");
@@ -61,7 +61,7 @@ pub fn pass_on(fields: &mut Map<String, Value>) -> Names {
 
 impl Names {
     /// Gives a tool a name that the engine takes. False: it can't be passed on.
-    fn declare(&mut self, tool: &mut Value, declared: &[String]) -> bool {
+    fn declare(&mut self, tool: &mut Value, declared: &HashSet<String>) -> bool {
         let name = name(tool).unwrap_or_default();
         if is_taken(&name) {
             return true;

@@ -97,7 +97,8 @@ impl Span {
     fn count(&mut self, together: impl Iterator<Item = (Key, Key)>) -> HashMap<(Key, Key), u32> {
         let together: HashSet<_> = together.collect();
         if !together.is_subset(&self.seen) {
-            self.counts.clear();
+            // A new one: to clear a map takes as long as it was ever large.
+            self.counts = HashMap::new();
         }
         for key in &together {
             *self.counts.entry(*key).or_default() += 1;

@@ -68,7 +68,7 @@ fn repair_cut(message: &mut Value, request: &Request) {
 fn take_open_markup(blocks: &mut [Value]) -> Option<Option<String>> {
     blocks.iter_mut().find_map(|block| {
         let text = block["text"].as_str()?.to_owned();
-        let Markup::Open(start) = markup::look(&text) else {
+        let Markup::Open(start) = markup::look(&text, 0) else {
             return None;
         };
         block["text"] = json!(&text[..start]);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::documents::{PdfTexts, pdfs};
@@ -24,11 +25,15 @@ pub struct Request {
     /// Words at which the reply ends.
     pub stop_sequences: Vec<String>,
     /// What goes to the engine. `count_tokens` takes it as well.
-    pub body: Vec<u8>,
+    pub body: Bytes,
+    /// Where in the body the fields begin that never change. In front of them stand those that can: `max_tokens` and `stream`.
+    pub(super) fixed: usize,
+    /// The field `stream` as the engine gets it. None: it gets none.
+    pub(super) sent_stream: Option<bool>,
     /// True if the model is shown pictures: then the prompt can have more tokens than bytes.
     pub has_pictures: bool,
     /// Names of tools by those that the model knows them by, where the two differ.
-    pub aliases: HashMap<String, String>,
+    pub aliases: Arc<HashMap<String, String>>,
     /// Tools that can't be passed on.
     pub left_out: Vec<String>,
     /// A sentence for the user that ends the turn without the engine, as the model makes the same call for ever.
@@ -44,22 +49,49 @@ impl Request {
     /// Asks for a reply of no more than this, in tokens.
     pub fn limit_reply(&mut self, max_tokens: u64) {
         self.max_tokens = max_tokens;
-        self.set("max_tokens", json!(max_tokens));
+        self.begin_anew();
     }
 
     /// Asks the engine for a stream, whatever the client has asked for.
     pub fn ask_for_a_stream(&mut self) {
-        if !self.stream {
-            self.set("stream", json!(true));
+        if self.sent_stream != Some(true) {
+            self.sent_stream = Some(true);
+            self.begin_anew();
         }
     }
 
-    fn set(&mut self, field: &str, value: Value) {
-        // It is ours, so it can be read.
-        if let Ok(Value::Object(mut fields)) = json::read(&self.body) {
-            fields.insert(field.into(), value);
-            self.body = Value::Object(fields).to_string().into_bytes();
+    /// Writes the fields anew that can change.
+    fn begin_anew(&mut self) {
+        let fixed = self.body.slice(self.fixed..);
+        let mut body = self.beginning(fixed.len());
+        self.fixed = body.len();
+        body.extend_from_slice(&fixed);
+        self.body = body.into();
+    }
+
+    /// The beginning of a body, with room for this many bytes more.
+    fn beginning(&self, more: usize) -> Vec<u8> {
+        let mut beginning = format!(r#"{{"max_tokens":{}"#, self.max_tokens);
+        if let Some(stream) = self.sent_stream {
+            beginning += &format!(r#","stream":{stream}"#);
         }
+        let mut body = Vec::with_capacity(beginning.len() + more);
+        body.extend_from_slice(beginning.as_bytes());
+        body
+    }
+
+    /// Writes the body. `size`: about how long it becomes, in bytes.
+    fn write(&mut self, fields: Map<String, Value>, size: usize) {
+        let mut body = self.beginning(size);
+        self.fixed = body.len();
+        // To write to memory does not fail.
+        let _ = serde_json::to_writer(&mut body, &fields);
+        // Both are one object.
+        if let Some(brace) = body.get_mut(self.fixed) {
+            *brace = b',';
+        }
+        body.shrink_to_fit();
+        self.body = body.into();
     }
 }
 
@@ -88,25 +120,30 @@ pub fn messages(body: &[u8], served: &Served) -> Result<Request, ApiError> {
 
 /// A body that was read, of a request for a message or for a count.
 #[derive(Debug)]
-pub struct Draft(Map<String, Value>);
+pub struct Draft {
+    fields: Map<String, Value>,
+    /// How long it was, in bytes.
+    size: usize,
+}
 
 impl Draft {
     /// Errors: it is no such request.
     pub fn read(body: &[u8]) -> Result<Self, ApiError> {
         let fields = fields(body)?;
         validate(&fields)?;
-        Ok(Self(fields))
+        let size = body.len();
+        Ok(Self { fields, size })
     }
 
     /// The PDFs in it, in base64.
     pub fn pdfs(&self) -> Vec<&str> {
-        let messages = self.0.get("messages").and_then(Value::as_array);
+        let messages = self.fields.get("messages").and_then(Value::as_array);
         messages.map_or_else(Vec::new, |messages| pdfs(messages))
     }
 
     /// Makes it ready for the engine. Errors: it has no valid `max_tokens`.
     pub fn messages(self, served: &Served, texts: &PdfTexts) -> Result<Request, ApiError> {
-        let Self(mut fields) = self;
+        let Self { mut fields, size } = self;
         let asked = match fields.get("max_tokens") {
             None => return Err(ApiError::invalid("max_tokens: Field required")),
             Some(tokens) => tokens
@@ -116,20 +153,18 @@ impl Draft {
                     ApiError::invalid("max_tokens: Input should be a valid integer greater than 0")
                 })?,
         };
-        let max_tokens = asked.min(served.output_tokens.max(1));
-        fields.insert("max_tokens".into(), json!(max_tokens));
-        let request = ready(&mut fields, served, texts);
-        Ok(Request {
-            stream: fields.get("stream") == Some(&Value::Bool(true)),
-            max_tokens,
-            body: Value::Object(fields).to_string().into_bytes(),
-            ..request
-        })
+        let mut request = ready(&mut fields, served, texts);
+        request.max_tokens = asked.min(served.output_tokens.max(1));
+        request.sent_stream = fields.get("stream").and_then(Value::as_bool);
+        request.stream = request.sent_stream == Some(true);
+        fields.retain(|name, _| !matches!(name.as_str(), "max_tokens" | "stream"));
+        request.write(fields, size);
+        Ok(request)
     }
 
     /// Makes it ready for the engine's own count.
     pub fn count_tokens(self, served: &Served, texts: &PdfTexts) -> Vec<u8> {
-        let Self(mut fields) = self;
+        let Self { mut fields, .. } = self;
         ready(&mut fields, served, texts);
         Value::Object(fields).to_string().into_bytes()
     }
@@ -143,6 +178,14 @@ fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
             "the body is nested deeper than {} levels, at byte {at}",
             json::DEEPEST
         ))),
+        Err(Unreadable::TooMany(at)) => Err(ApiError::new(
+            413,
+            "request_too_large",
+            format!(
+                "the body has more than {} values, at byte {at}",
+                json::MOST_VALUES
+            ),
+        )),
         Err(Unreadable::Invalid(what)) => Err(ApiError::invalid(format!(
             "the body is not valid JSON: {what}"
         ))),
@@ -167,7 +210,7 @@ fn ready(fields: &mut Map<String, Value>, served: &Served, texts: &PdfTexts) -> 
     }
     system::settle(fields);
     let names = names::pass_on(fields);
-    request.aliases = names.aliases;
+    request.aliases = Arc::new(names.aliases);
     request.left_out = names.left_out;
     let list = |name: &str| fields.get(name).and_then(Value::as_array);
     request.tools = Arc::new(Tools::new(list("tools").map_or(&[], Vec::as_slice)));
@@ -240,7 +283,11 @@ fn validate(fields: &Map<String, Value>) -> Result<(), ApiError> {
         ("tool_choice", Value::is_object, "a valid object"),
         ("response_format", Value::is_object, "a valid object"),
         ("chat_template_kwargs", Value::is_object, "a valid object"),
-        ("stop_sequences", is_strings, "a list of strings"),
+        (
+            "stop_sequences",
+            are_stops,
+            "a list of at most 1000 strings",
+        ),
     ] {
         if !is_absent_or(name, check) {
             return wrong(name, what);
@@ -342,8 +389,11 @@ fn validate_tool(tool: &Value, path: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn is_strings(value: &Value) -> bool {
+/// Each of them is looked for in each piece of a reply.
+const MOST_STOPS: usize = 1000;
+
+fn are_stops(value: &Value) -> bool {
     value
         .as_array()
-        .is_some_and(|items| items.iter().all(Value::is_string))
+        .is_some_and(|items| items.len() <= MOST_STOPS && items.iter().all(Value::is_string))
 }

@@ -26,7 +26,7 @@ const MOST_HELD: usize = 64 << 20;
 pub struct Repair {
     reader: sse::Reader,
     asked_model: String,
-    aliases: HashMap<String, String>,
+    aliases: Arc<HashMap<String, String>>,
     max_tokens: u64,
     prompt_tokens: Option<u64>,
     usage: Usage,
@@ -36,6 +36,8 @@ pub struct Repair {
     held_bytes: usize,
     /// The text of what is held for its markup.
     suspect: String,
+    /// From where on `suspect` is looked at: what stands before was found to open nothing.
+    look_from: usize,
     is_markup_open: bool,
     calls: Vec<ParsedCall>,
     tools: Arc<Tools>,
@@ -100,6 +102,7 @@ impl Repair {
             held: Vec::new(),
             held_bytes: 0,
             suspect: String::new(),
+            look_from: 0,
             is_markup_open: false,
             calls: Vec::new(),
             next_index: 0,
@@ -169,8 +172,7 @@ impl Repair {
             return self.text(event, out);
         }
         if event.name == b"ping" {
-            out.extend_from_slice(event.raw);
-            return;
+            return self.ping(event, out);
         }
         let Ok(data) = serde_json::from_slice::<Value>(&event.data) else {
             return self.fail("the engine sent what is no event", out);
@@ -178,7 +180,7 @@ impl Repair {
         let kind = data["type"].as_str().unwrap_or_default();
         match (kind, self.stage) {
             ("error", _) => self.give_up(&ApiError::from_event(&data), out),
-            ("ping", _) => out.extend_from_slice(event.raw),
+            ("ping", _) => self.ping(event, out),
             ("message_start", Stage::Expected) => self.message_start(data),
             // After an error of its own that it could not put into words, this engine ends like this.
             ("message_stop", Stage::Expected | Stage::Running) => {
@@ -195,6 +197,13 @@ impl Repair {
             ("content_block_stop", _) => self.block_stop(event, &data),
             ("message_delta", _) => self.message_delta(event, data, out),
             _ => self.pass(event.raw, out),
+        }
+    }
+
+    /// Before the reply the client gets pings of our own, and these would only be held.
+    fn ping(&self, event: &Event, out: &mut Vec<u8>) {
+        if self.has_sent {
+            out.extend_from_slice(event.raw);
         }
     }
 
@@ -275,12 +284,14 @@ impl Repair {
         self.hold = Hold::Markup;
         self.keep(event.raw.to_vec(), Kind::Suspect(begins));
         // An open call is looked at again only when this could have closed it.
-        if !self.is_markup_open || text.contains('>') {
-            let markup = markup::look(&self.suspect);
-            self.is_markup_open = matches!(markup, Markup::Open(_));
-            if markup == Markup::None {
-                self.release(out);
-            }
+        if self.is_markup_open && !markup::closes(&self.suspect[self.look_from..], text.len()) {
+            return;
+        }
+        let markup = markup::look(&self.suspect, self.look_from);
+        self.is_markup_open = matches!(markup, Markup::Open(_));
+        match markup {
+            Markup::None => self.release(out),
+            Markup::Open(start) | Markup::Perhaps(start) => self.look_from = start,
         }
     }
 
@@ -306,17 +317,12 @@ impl Repair {
         if !is_truthful && self.usage.input_tokens > 0 {
             data["usage"]["input_tokens"] = self.usage.input_tokens.into();
         }
-        let told = data
-            .as_object_mut()
-            .and_then(|data| data.remove("cut_call"));
         let was_cut = data["delta"]["stop_reason"] == "max_tokens"
             || (!is_truthful && self.usage.output_tokens >= self.max_tokens);
-        let (open, leak) = match markup::look(&self.suspect) {
+        let (open, leak) = match markup::look(&self.suspect, 0) {
             Markup::Open(start) if was_cut => (Some(start), Some(start)),
             // Where a marker is several tokens, the engine sends it as text before it knows it for a call.
-            Markup::Perhaps(start) if !self.calls.is_empty() || told.is_some() => {
-                (None, Some(start))
-            }
+            Markup::Perhaps(start) if !self.calls.is_empty() => (None, Some(start)),
             Markup::Open(start)
                 if !self.calls.is_empty() && markup::is_bare(&self.suspect[start..]) =>
             {
@@ -324,19 +330,17 @@ impl Repair {
             }
             _ => (None, None),
         };
-        let whole = self.whole_calls(was_cut, is_truthful, told.as_ref());
+        let whole = self.whole_calls(was_cut, is_truthful);
         let dropped = self.calls.get(whole).map(|call| call.name.clone());
         let is_lost = was_cut && !is_truthful && self.calls.is_empty() && self.has_lost_text();
-        let notice =
-            if was_cut && (told.is_some() || open.is_some() || dropped.is_some() || is_lost) {
-                let told = told.as_ref().and_then(|told| told["name"].as_str());
-                let leaked = open.and_then(|start| markup::tool_name(&self.suspect[start..]));
-                let name = told.or(dropped.as_deref()).or(leaked);
-                let name = name.map(|name| self.aliases.get(name).map_or(name, String::as_str));
-                Some(notice::cut_call(name, self.max_tokens))
-            } else {
-                dropped.as_deref().map(notice::broken_call)
-            };
+        let notice = if was_cut && (open.is_some() || dropped.is_some() || is_lost) {
+            let leaked = open.and_then(|start| markup::tool_name(&self.suspect[start..]));
+            let name = dropped.as_deref().or(leaked);
+            let name = name.map(|name| self.aliases.get(name).map_or(name, String::as_str));
+            Some(notice::cut_call(name, self.max_tokens))
+        } else {
+            dropped.as_deref().map(notice::broken_call)
+        };
         if let Some(notice) = notice {
             self.release_without(whole, leak, out);
             out.extend(self.block(&notice));
@@ -356,16 +360,12 @@ impl Repair {
     }
 
     /// How many of the calls are whole. Those after it are not for the client.
-    fn whole_calls(&self, was_cut: bool, is_truthful: bool, told: Option<&Value>) -> usize {
+    fn whole_calls(&self, was_cut: bool, is_truthful: bool) -> usize {
         let whole = self
             .calls
             .iter()
             .position(|call| !call.is_whole())
             .unwrap_or(self.calls.len());
-        if let Some(told) = told {
-            let before = told["whole_calls"].as_u64().unwrap_or(0);
-            return whole.min(usize::try_from(before).unwrap_or(usize::MAX));
-        }
         if was_cut && !is_truthful {
             // Some parsers close what was cut, so the last call cannot be trusted.
             return whole.min(self.calls.len().saturating_sub(1));
@@ -449,6 +449,7 @@ impl Repair {
             .map_or(self.next_index, |call| call.index);
         self.held_bytes = 0;
         self.suspect.clear();
+        self.look_from = 0;
         self.is_markup_open = false;
         self.hold = Hold::No;
     }

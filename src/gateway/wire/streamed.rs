@@ -14,7 +14,7 @@ pub struct Streamed(State);
 enum State {
     /// Until the first event says which it is.
     Expected {
-        seen: Vec<u8>,
+        reader: sse::Reader,
         both: Option<Box<(Repair, Generated)>>,
         has_form: bool,
     },
@@ -27,7 +27,7 @@ impl Streamed {
     pub fn new(request: &Request, served: &Served, prompt_tokens: Option<u64>) -> Self {
         let repair = Repair::new(request, prompt_tokens);
         Self(State::Expected {
-            seen: Vec::new(),
+            reader: sse::Reader::default(),
             both: Some(Box::new((repair, Generated::new(request, served)))),
             has_form: served.form.is_some(),
         })
@@ -35,22 +35,36 @@ impl Streamed {
 
     /// Takes bytes of the engine's stream as they come, split anywhere, and returns the bytes that are ready for the client.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let State::Expected { seen, has_form, .. } = &mut self.0 else {
+        let State::Expected {
+            reader, has_form, ..
+        } = &mut self.0
+        else {
             return self.pass(bytes);
         };
-        seen.extend_from_slice(bytes);
-        let Some(is_generated) = is_generated(seen) else {
-            return Vec::new();
+        reader.push(bytes);
+        let (mut seen, is_generated) = loop {
+            match reader.next() {
+                // Nothing of the reply: the client gets pings of our own.
+                Ok(Some(event)) if event.name == b"ping" => {}
+                Ok(Some(event)) => {
+                    let data = serde_json::from_slice::<Value>(&event.data).unwrap_or_default();
+                    let is_generated = data[generated::FIELD].is_object() && *has_form;
+                    break (event.raw.to_vec(), is_generated);
+                }
+                Ok(None) => return Vec::new(),
+                // It is told by whatever reads on.
+                Err(sse::TooLarge) => break (Vec::new(), false),
+            }
         };
-        let is_generated = is_generated && *has_form;
-        self.decide(is_generated)
+        seen.extend_from_slice(reader.rest());
+        self.decide(is_generated, &seen)
     }
 
-    fn decide(&mut self, is_generated: bool) -> Vec<u8> {
-        let State::Expected { seen, both, .. } = &mut self.0 else {
+    /// `seen`: what was read to decide it, and what came with it.
+    fn decide(&mut self, is_generated: bool, seen: &[u8]) -> Vec<u8> {
+        let State::Expected { both, .. } = &mut self.0 else {
             return Vec::new();
         };
-        let seen = std::mem::take(seen);
         let Some(both) = both.take() else {
             return Vec::new();
         };
@@ -59,7 +73,7 @@ impl Streamed {
             true => State::Generated(Box::new(generated)),
             false => State::Repaired(Box::new(repair)),
         };
-        self.pass(&seen)
+        self.pass(seen)
     }
 
     fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
@@ -72,7 +86,11 @@ impl Streamed {
 
     /// The engine's stream has ended: what is left, and an `error` event if it ended before its time.
     pub fn finish(&mut self) -> Vec<u8> {
-        let mut out = self.decide(false);
+        let seen = match &self.0 {
+            State::Expected { reader, .. } => reader.rest().to_vec(),
+            _ => Vec::new(),
+        };
+        let mut out = self.decide(false, &seen);
         out.extend(match &mut self.0 {
             State::Expected { .. } => Vec::new(),
             State::Repaired(repair) => repair.finish(),
@@ -102,22 +120,5 @@ impl Streamed {
     /// Whether the engine goes on with what is not wanted any more.
     pub fn is_abandoned(&self) -> bool {
         matches!(&self.0, State::Generated(generated) if generated.is_abandoned())
-    }
-}
-
-/// Whether a stream that begins so is a text as it was generated. None: that is not known yet.
-fn is_generated(seen: &[u8]) -> Option<bool> {
-    let mut reader = sse::Reader::default();
-    reader.push(seen);
-    loop {
-        match reader.next() {
-            Ok(Some(event)) if event.name == b"ping" => {}
-            Ok(Some(event)) => {
-                let data = serde_json::from_slice::<Value>(&event.data).unwrap_or_default();
-                return Some(data[generated::FIELD].is_object());
-            }
-            Ok(None) => return None,
-            Err(sse::TooLarge) => return Some(false),
-        }
     }
 }

@@ -4,13 +4,11 @@
 //! - [`address`]: where the engine is, and what may be sent there, pure;
 //! - [`token`]: the key that it wants, and that Claude Code never sees;
 //! - [`ask`]: what it says of itself;
-//! - [`window`]: how long window and replies are, pure;
-//! - `watcher`: who ends Claude Code when this process is killed.
+//! - [`window`]: how long window and replies are, pure.
 
 pub mod address;
 pub mod ask;
 pub mod token;
-mod watcher;
 pub mod window;
 
 use tokio::net::TcpListener;
@@ -23,12 +21,10 @@ use super::together::{self, Endpoint, Keeper, Outcome, Session};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
 use crate::gateway::{self, Access, Caller, Engine, Figures, Settings, wire};
-use crate::host::Host;
 use crate::process::signals::{self, Signals};
 use crate::secret::Secret;
 use crate::ui;
 use address::Address;
-use watcher::Watcher;
 use window::Window;
 
 /// The number of the one lease that this gateway knows.
@@ -79,7 +75,7 @@ pub async fn run(
     for notice in &window.notices {
         ui.notice(notice);
     }
-    let mut gateway = Gateway::open(session.host, elsewhere, &model.id, &window).await?;
+    let mut gateway = Gateway::open(elsewhere, &model.id, &window).await?;
     let endpoint = Endpoint {
         port: gateway.port,
         token: gateway.token.clone(),
@@ -106,9 +102,7 @@ pub async fn run(
 }
 
 /// Our gateway to it.
-struct Gateway<'a> {
-    host: &'a Host,
-    watcher: Option<Watcher>,
+struct Gateway {
     port: u16,
     token: Secret,
     figures: Figures,
@@ -119,13 +113,8 @@ struct Gateway<'a> {
     _longest_prompt: watch::Sender<u64>,
 }
 
-impl<'a> Gateway<'a> {
-    async fn open(
-        host: &'a Host,
-        elsewhere: &Elsewhere<'_>,
-        model: &str,
-        window: &Window,
-    ) -> Result<Self> {
+impl Gateway {
+    async fn open(elsewhere: &Elsewhere<'_>, model: &str, window: &Window) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context(Exit::Other, "the gateway's port cannot be used")?;
@@ -169,8 +158,6 @@ impl<'a> Gateway<'a> {
             stop.clone().cancelled_owned(),
         ));
         Ok(Self {
-            host,
-            watcher: None,
             port,
             token,
             figures,
@@ -191,14 +178,10 @@ impl<'a> Gateway<'a> {
     }
 }
 
-impl Keeper for Gateway<'_> {
-    async fn client_started(&mut self, pid: i32) {
-        self.watcher = Watcher::start(self.host, pid);
-    }
+impl Keeper for Gateway {
+    async fn client_started(&mut self, _pid: i32) {}
 
-    async fn client_ended(&mut self) {
-        self.watcher = None;
-    }
+    async fn client_ended(&mut self) {}
 
     async fn lost(&mut self) -> Error {
         match (&mut self.serving).await {

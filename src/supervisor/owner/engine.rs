@@ -43,6 +43,9 @@ impl Owner<'_> {
             format!("{} cannot be made", self.host.tilde(&folder)),
         )?;
         let mut env = env_vars::engine_env(self.host);
+        for (name, token) in &self.spec.hub_tokens {
+            env.insert(name.into(), token.expose().into());
+        }
         if self.spec.complete {
             // The token is for downloads, and there is nothing left to download.
             env.retain(|name, _| !name.to_str().is_some_and(env_vars::is_hub_token));
@@ -105,6 +108,11 @@ impl Owner<'_> {
             self.failure = Some(error);
             self.on(Event::Stalled);
             return;
+        }
+        if let Source::Hub(id) = &self.spec.model.source
+            && matches!(hub::cached(&self.paths.hub, id), Cached::Complete { .. })
+        {
+            self.spec.downloaded();
         }
         self.took =
             (self.startup.take()).map_or_else(String::new, |startup| startup.took(Instant::now()));

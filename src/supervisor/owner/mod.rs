@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::memory::Memory;
 use self::sessions::{CLIENT_GRACE, Lease};
+use self::status::Resident;
 use super::connection::{self, Message, Teller};
 use super::process::{Begun, engine_log};
 use super::protocol::{Failure, Tell};
@@ -94,6 +95,9 @@ pub(super) struct Owner<'a> {
     pause_over: Option<tokio::time::Instant>,
     linger_over: Option<tokio::time::Instant>,
     grace_over: Option<tokio::time::Instant>,
+    /// When a starting engine is looked at next.
+    look_at: tokio::time::Instant,
+    resident: Resident,
     signals: Signals,
     /// The raised GPU limit, if there is one: should every session be killed, it is put back here, where that takes no password.
     limit: Option<Raised>,
@@ -210,6 +214,8 @@ impl<'a> Owner<'a> {
             pause_over: None,
             linger_over: Some(tokio::time::Instant::now() + state::UNCLAIMED),
             grace_over: None,
+            look_at: tokio::time::Instant::now(),
+            resident: Resident::default(),
             signals,
             limit,
             done: false,
@@ -221,7 +227,7 @@ impl<'a> Owner<'a> {
         while !self.done {
             let woken = self.wait().await;
             match woken {
-                Woken::Message(message) => self.hear(message).await,
+                Woken::Message(message) => self.hear(message),
                 Woken::Healthy => self.healthy(),
                 Woken::Gone => self.gone().await,
                 Woken::GatewayGone(error) => {
@@ -230,7 +236,10 @@ impl<'a> Owner<'a> {
                     self.on(Event::Stop);
                 }
                 Woken::Noticed(noticed) => self.memory.notice(noticed),
-                Woken::Tick => self.look().await,
+                Woken::Tick => {
+                    self.look().await;
+                    self.look_at = tokio::time::Instant::now() + TICK;
+                }
                 Woken::PauseOver => {
                     self.pause_over = None;
                     self.on(Event::PauseOver);
@@ -269,9 +278,10 @@ impl<'a> Owner<'a> {
             }
         };
         tokio::select! {
-            // In this order: who comes while the last leaves is heard first.
+            // In this order: nothing that is asked, however often, keeps it from what has to be done, and who comes while the last leaves is heard
+            // before the time is over.
             biased;
-            Some(message) = self.inbox.recv() => Woken::Message(message),
+            signal = self.signals.next() => Woken::Signal(signal),
             woken = engine => woken,
             ended = &mut self.gateway, if !self.gateway_ended => Woken::GatewayGone(
                 match ended {
@@ -279,12 +289,12 @@ impl<'a> Owner<'a> {
                     _ => Error::other("the gateway ended by itself"),
                 },
             ),
-            signal = self.signals.next() => Woken::Signal(signal),
-            Some(noticed) = self.memory.next() => Woken::Noticed(noticed),
             () = at(self.grace_over) => Woken::GraceOver,
+            () = tokio::time::sleep_until(self.look_at), if starting => Woken::Tick,
+            Some(message) = self.inbox.recv() => Woken::Message(message),
+            Some(noticed) = self.memory.next() => Woken::Noticed(noticed),
             () = at(self.pause_over) => Woken::PauseOver,
             () = at(self.linger_over) => Woken::LingerOver,
-            () = tokio::time::sleep(TICK), if starting => Woken::Tick,
         }
     }
 
@@ -335,7 +345,8 @@ impl<'a> Owner<'a> {
             Action::SayEnding => self.tell_all(&Tell::Ending),
             Action::Pause(pause) => self.pause_over = Some(tokio::time::Instant::now() + pause),
             Action::Linger(linger) => {
-                self.linger_over = Some(tokio::time::Instant::now() + linger);
+                let until = tokio::time::Instant::now().checked_add(linger);
+                self.linger_over = until;
             }
             Action::Exit => self.done = true,
         }

@@ -8,9 +8,10 @@ use nix::unistd::Pid;
 
 use super::Owner;
 use crate::gateway::access::Caller;
+use crate::machine::network;
 use crate::supervisor::connection::{Message, Teller};
 use crate::supervisor::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
-use crate::supervisor::state::{Action, Event, Phase};
+use crate::supervisor::state::{Action, Event, LONGEST_LINGER, Phase};
 
 /// How long Claude Code may take to end that lost its session.
 pub(super) const CLIENT_GRACE: Duration = Duration::from_secs(3);
@@ -32,12 +33,10 @@ pub(super) struct Lease {
 }
 
 impl Owner<'_> {
-    pub(super) async fn hear(&mut self, message: Message) {
+    pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::Came { id, ask, tell } => match ask {
-                Ask::Status => {
-                    tell.tell(Tell::Status(Box::new(self.status().await)));
-                }
+                Ask::Status => self.tell_status(tell),
                 // It is answered where it is heard.
                 Ask::Port => {}
                 Ask::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),
@@ -119,8 +118,10 @@ impl Owner<'_> {
             version: env!("CARGO_PKG_VERSION").into(),
             fronts: self.spec.kept_prefixes().map(PathBuf::from),
             web_search: searches,
+            network: network::own(),
         }));
         self.linger_over = None;
+        let linger = linger.min(LONGEST_LINGER);
         self.leases.insert(
             id,
             Lease {
@@ -145,6 +146,7 @@ impl Owner<'_> {
             Say::Client { pid, group } => lease.client = Some((pid, group)),
             Say::ClientEnded => lease.client = None,
             Say::Leave { linger } => {
+                let linger = linger.min(LONGEST_LINGER);
                 let Some(lease) = self.leases.remove(&id) else {
                     return;
                 };

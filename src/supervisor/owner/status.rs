@@ -1,13 +1,63 @@
 //! What is said of the engine to whoever asks.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
 use super::Owner;
-use crate::engine::server::Server;
+use crate::engine::server::{self, Server};
+use crate::machine::network;
+use crate::supervisor::connection::Teller;
 use crate::supervisor::process::engine_log;
-use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status};
+use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status, Tell};
 use crate::supervisor::state::Phase;
 
+/// How long a figure is told again that another program was asked for.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The resident memory of an engine's process, as it was told last. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Resident(Arc<Mutex<Option<Told>>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    at: Instant,
+    pid: i32,
+    bytes: Option<u64>,
+}
+
+impl Resident {
+    /// In bytes. All who ask at the same time are told the same, for which one program is run at most.
+    async fn of(&self, pid: i32) -> Option<u64> {
+        let mut told = self.0.lock().await;
+        if let Some(told) = *told
+            && told.pid == pid
+            && told.at.elapsed() < FRESH
+        {
+            return told.bytes;
+        }
+        let bytes = server::resident(pid).await.map(|kib| kib << 10);
+        let at = Instant::now();
+        *told = Some(Told { at, pid, bytes });
+        bytes
+    }
+}
+
 impl Owner<'_> {
-    pub(super) async fn status(&self) -> Status {
+    /// Tells how things are now. The owner itself waits for nothing here.
+    pub(super) fn tell_status(&self, tell: Teller) {
+        let mut status = Box::new(self.status());
+        let resident = self.resident.clone();
+        tokio::spawn(async move {
+            if let Some(pid) = status.engine_pid {
+                status.resident = resident.of(pid).await;
+            }
+            tell.tell(Tell::Status(status));
+        });
+    }
+
+    fn status(&self) -> Status {
         let phase = match self.state.phase {
             Phase::Starting { before: true } | Phase::Waiting => PhaseName::Restarting,
             Phase::Unclaimed | Phase::Starting { before: false } => match self.progress() {
@@ -16,10 +66,6 @@ impl Owner<'_> {
             },
             Phase::Ready => PhaseName::Ready,
             Phase::Ending | Phase::Ended => PhaseName::Ending,
-        };
-        let resident = match &self.engine {
-            Some(engine) => engine.pulse().await.map(|(kib, _)| kib << 10),
-            None => None,
         };
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -39,7 +85,7 @@ impl Owner<'_> {
             output_tokens: self.spec.output_tokens,
             weights: self.spec.weights,
             claim: self.spec.claim,
-            resident,
+            resident: None,
             memory: self.memory.known(),
             engine_pid: self.engine.as_ref().map(Server::pid),
             sessions: self.leases.values().map(|lease| lease.pid).collect(),
@@ -54,6 +100,7 @@ impl Owner<'_> {
             figures: self.figures.total(),
             log: (self.spec.log.clone())
                 .unwrap_or_else(|| engine_log(self.paths, self.reservation.port)),
+            network: network::own(),
         }
     }
 }

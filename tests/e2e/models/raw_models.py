@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tiny_models import END, MEDIA, Chain, gemma4, text_model
 
 CALL, CALL_END, CALLED = "<tool_call>", "</tool_call>", "<|call|>"
+ENDLESS = "endless"
 
 # Each reply as its tokens. Bytes are tokens of their own, and so are real markers; whatever else is written is text alone, be it a marker's letters.
 REPLIES = {
@@ -27,6 +28,8 @@ REPLIES = {
     "one": ["Yes", END],
     "none": [END],
     "called": ["analysis", " done", CALLED],
+    # Over and over.
+    ENDLESS: ["round", " and "],
     "spaces": ["  in", "dented\n", "\tand", " no end ", "\n\n", END],
 }
 
@@ -53,7 +56,8 @@ def tokenizer():
     chains = []
     for name, reply in REPLIES.items():
         pieces = [piece if piece in special else spelled(piece) for piece in reply]
-        chains.append([tok.token_to_id(piece) for piece in (f"<|ask-{name}|>", *pieces)])
+        again = pieces[:1] if name == ENDLESS else []
+        chains.append([tok.token_to_id(piece) for piece in (f"<|ask-{name}|>", *pieces, *again)])
     return tok, chains
 
 

@@ -1,0 +1,134 @@
+//! The end of a reply: text and calls in what was kept.
+
+use super::code::Code;
+use super::marked::{Part, Reply};
+use super::reader::{Marked, State};
+use super::{Ending, Piece, Wrong, evidence, llama, markers, prose, thoughts};
+use crate::catalog::Form;
+
+impl Marked {
+    pub(super) fn finish(mut self, ending: &Ending) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        match self.state {
+            State::Thought {
+                pair,
+                is_first: true,
+                ..
+            } => return self.unfinished_thought(pair, ending),
+            State::Begin(most) => {
+                let is_preamble = thoughts::preamble(self.rest()) == Some(true);
+                if is_preamble && *ending == Ending::Limit {
+                    return self.unfinished_thought(None, ending);
+                }
+                self.rest_of_reply(most > 0 || is_preamble, ending, &mut pieces);
+            }
+            State::Kept { is_doubtful } => self.rest_of_reply(is_doubtful, ending, &mut pieces),
+            // Whether the answer names the marker of a thought in the middle is clear only now.
+            State::Text | State::Last { .. } | State::Thought { .. } => {
+                self.rest_of_reply(false, ending, &mut pieces);
+            }
+        }
+        pieces
+    }
+
+    /// Text and calls in what is left.
+    fn rest_of_reply(&mut self, is_doubtful: bool, ending: &Ending, pieces: &mut Vec<Piece>) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let real: Vec<_> = self
+            .real
+            .iter()
+            .filter(|mark| mark.start >= self.at)
+            .map(|mark| mark.start - self.at..mark.end - self.at)
+            .collect();
+        buffer.drain(..self.at);
+        let mut text = buffer.as_str();
+        let is_real = |at: usize| real.iter().any(|mark| mark.start == at);
+        let end = markers::without_turn_ends(self.form, &self.space, text, is_real);
+        text = &text[..end];
+        if self.form == Form::Llama3
+            && !self.has_answer
+            && self.is_whole_reply(text, ending, pieces)
+        {
+            return;
+        }
+        let mut reply = Reply {
+            form: self.form,
+            text,
+            tools: &self.tools,
+            code: self.code.clone(),
+            ending,
+            is_doubtful,
+            real: &real,
+        };
+        text = &text[..evidence::turn_end(&reply)];
+        reply.text = text;
+        let parts = evidence::parts(&reply);
+        let is_text = parts.iter().all(|part| matches!(part, Part::Text(_)));
+        if is_text
+            && self.prose_calls
+            && !self.has_example
+            && *ending != Ending::Limit
+            && let Some((end, call)) = prose::read(text, &self.tools)
+            && !code_at(&self.code, &text[..end]).is_fenced()
+        {
+            self.send(&text[..end], pieces);
+            return pieces.push(Piece::Call(call));
+        }
+        for part in parts {
+            self.part(part, text, pieces);
+        }
+    }
+
+    fn part(&mut self, part: Part, text: &str, pieces: &mut Vec<Piece>) {
+        match part {
+            Part::Text(range) => self.send(&text[range], pieces),
+            Part::Thought(range) => {
+                let thought = text[range].trim();
+                if !thought.is_empty() {
+                    pieces.push(Piece::Thought(thought.to_owned()));
+                }
+                if !self.has_answer {
+                    self.has_text = false;
+                    self.space.clear();
+                }
+            }
+            Part::Calls(_, calls) => {
+                self.has_answer |= !calls.is_empty();
+                pieces.extend(calls.into_iter().map(Piece::Call));
+                self.space.clear();
+                self.has_text = false;
+            }
+            Part::Wrong(Wrong::OnlyThought) if self.has_answer => {}
+            Part::Wrong(wrong) => pieces.push(Piece::Wrong(wrong)),
+        }
+    }
+
+    /// Whether a reply of Llama is nothing but JSON that calls declared tools, or the beginning of it.
+    fn is_whole_reply(&self, text: &str, ending: &Ending, pieces: &mut Vec<Piece>) -> bool {
+        match llama::whole(text, &self.tools) {
+            Some(found) if found.lacks_end && *ending == Ending::Limit => {
+                let tool = found.calls.into_iter().next_back().map(|call| call.name);
+                pieces.push(Piece::Wrong(Wrong::Cut { tool }));
+                true
+            }
+            Some(found) => {
+                pieces.extend(found.calls.into_iter().map(Piece::Call));
+                true
+            }
+            None => {
+                let Some((calls, wrong)) = llama::broken(text, &self.tools, ending) else {
+                    return false;
+                };
+                pieces.extend(calls.into_iter().map(Piece::Call));
+                pieces.push(Piece::Wrong(wrong));
+                true
+            }
+        }
+    }
+}
+
+fn code_at(code: &Code, text: &str) -> Code {
+    let mut code = code.clone();
+    code.feed(text);
+    code
+}

@@ -1,0 +1,195 @@
+//! The markers of each form, and where they stand in a text.
+
+use super::{gemma, llama, mistral, tags, thoughts};
+use crate::catalog::Form;
+
+/// A marker in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marker {
+    pub at: usize,
+    pub text: &'static str,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Opens a call.
+    Call,
+    /// Opens a thought: the number of its pair in [`thoughts::markers`].
+    Thought(usize),
+    /// Closes a thought.
+    ThoughtEnd,
+    /// Ends the model's turn.
+    TurnEnd,
+}
+
+/// The text that a model writes behind its turn if nothing stops it. At the end of a reply it belongs to nobody.
+const TURN_ENDS: [&str; 18] = [
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|start_header_id|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|observation|>",
+    "<|tool_response>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<|turn>",
+    "<turn|>",
+    "<eos>",
+    "</s>",
+    "[INST]",
+];
+
+/// The longest marker, in bytes.
+pub const LONGEST: usize = 20;
+
+impl Marker {
+    pub fn end(&self) -> usize {
+        self.at + self.text.len()
+    }
+}
+
+/// The markers that open a call.
+pub fn openings(form: Form) -> &'static [&'static str] {
+    match form {
+        Form::Gemma4 => &[gemma::OPEN],
+        Form::Hermes | Form::Glm47 => &[tags::OPEN],
+        Form::Qwen3Coder => &[tags::OPEN, tags::FUNCTION],
+        Form::Llama3 => &[llama::TAG, llama::FUNCTION],
+        Form::Mistral => &[mistral::OPEN],
+        Form::Harmony => &[],
+    }
+}
+
+/// The marker that closes a call, if the form has one.
+pub fn closing(form: Form) -> Option<&'static str> {
+    match form {
+        Form::Gemma4 => Some(gemma::CLOSE),
+        Form::Hermes | Form::Glm47 | Form::Qwen3Coder => Some(tags::CLOSE),
+        Form::Llama3 | Form::Mistral | Form::Harmony => None,
+    }
+}
+
+/// The first marker of a text from `from` on.
+pub fn next(form: Form, text: &str, from: usize) -> Option<Marker> {
+    let mut at = from;
+    loop {
+        let rest = &text[at..];
+        at += match form {
+            Form::Mistral => rest.find(['<', '['])?,
+            _ => rest.find('<')?,
+        };
+        if let Some((text, kind)) = here(form, &text[at..]) {
+            return Some(Marker { at, text, kind });
+        }
+        at += 1;
+    }
+}
+
+/// The marker at the beginning of a text.
+fn here(form: Form, text: &str) -> Option<(&'static str, Kind)> {
+    // Most angle brackets begin no marker, and this is asked of each.
+    if !matches!(text.as_bytes().get(1)?, b'|' | b'/' | b'a'..=b'z' | b'A'..=b'Z') {
+        return None;
+    }
+    all(form).find(|(marker, _)| text.starts_with(marker))
+}
+
+fn all(form: Form) -> impl Iterator<Item = (&'static str, Kind)> {
+    let thoughts = thoughts::markers(form).iter().enumerate();
+    let thoughts = thoughts.flat_map(|(pair, (open, close))| {
+        [(*open, Kind::Thought(pair)), (*close, Kind::ThoughtEnd)]
+    });
+    let calls = openings(form).iter().map(|open| (*open, Kind::Call));
+    let ends = turn_ends(form).map(|end| (end, Kind::TurnEnd));
+    calls.chain(thoughts).chain(ends)
+}
+
+/// `</s>` is HTML as well, and so an end for those models alone that have it.
+fn turn_ends(form: Form) -> impl Iterator<Item = &'static str> {
+    let has_short = form == Form::Mistral;
+    TURN_ENDS
+        .into_iter()
+        .filter(move |end| has_short || !matches!(*end, "</s>" | "[INST]"))
+}
+
+/// How much of `text` at its end could be the beginning of a marker.
+pub fn partial(form: Form, text: &str) -> usize {
+    partial_of(text, all(form).map(|(marker, _)| marker))
+}
+
+/// How much of `text` at its end could be the beginning of a marker that opens a call.
+pub fn partial_call(form: Form, text: &str) -> usize {
+    partial_of(text, openings(form).iter().copied())
+}
+
+fn partial_of(text: &str, mut markers: impl Iterator<Item = &'static str>) -> usize {
+    let from = text.len().saturating_sub(LONGEST);
+    let Some(at) = text.as_bytes()[from..]
+        .iter()
+        .rposition(|byte| matches!(byte, b'<' | b'['))
+    else {
+        return 0;
+    };
+    // An ASCII letter, so a character's beginning.
+    let tail = &text[from + at..];
+    if markers.any(|marker| marker.len() > tail.len() && marker.starts_with(tail)) {
+        tail.len()
+    } else {
+        0
+    }
+}
+
+/// Whether a text is nothing but ends of a turn and white space, or could become that.
+pub fn are_turn_ends(form: Form, text: &str) -> bool {
+    let mut rest = text.trim_start();
+    while let Some((marker, Kind::TurnEnd)) = here(form, rest) {
+        rest = rest[marker.len()..].trim_start();
+    }
+    rest.is_empty() || partial(form, rest) == rest.len()
+}
+
+/// Where the ends of a turn begin that a text ends in. One that a word and a space stand in front of is named, not meant.
+///
+/// `before`: the text in front. `is_real`: whether a real token stands at a place.
+pub fn without_turn_ends(
+    form: Form,
+    before: &str,
+    text: &str,
+    is_real: impl Fn(usize) -> bool,
+) -> usize {
+    let mut end = text.trim_end().len();
+    loop {
+        let left = &text[..end];
+        let Some(marker) = turn_ends(form).find(|marker| left.ends_with(marker)) else {
+            return end;
+        };
+        let at = end - marker.len();
+        let front = if at == 0 { before } else { &text[..at] };
+        let words = front.trim_end_matches(' ');
+        let is_named = words.len() < front.len() && !words.ends_with('\n');
+        if is_named && !is_real(at) {
+            return end;
+        }
+        end = text[..at].trim_end().len();
+        if end == 0 {
+            return 0;
+        }
+    }
+}
+
+/// Whether the closing marker of a thought is named in a sentence, by what stands around it. None: that is not known yet.
+pub fn is_named(text: &str, marker: &Marker) -> Option<bool> {
+    let before = text[..marker.at].chars().next_back();
+    let is_apart = |letter: char| letter == ' ' || "\"'“„‘«`(".contains(letter);
+    if !before.is_some_and(is_apart) {
+        return Some(false);
+    }
+    let next = text[marker.end()..].chars().next()?;
+    Some(next == ' ' || next.is_ascii_punctuation() || "”’»".contains(next))
+}
