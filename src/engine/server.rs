@@ -94,10 +94,9 @@ impl Server {
         match fs_err::remove_file(&launch.socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(%error, "an engine's socket is left");
-                return Err(
-                    Error::new(Exit::Engine, failed("its socket cannot be made"))
-                        .cause(format!("{} cannot be removed", launch.socket.display())),
-                );
+                let what = "the engine's socket cannot be made";
+                let left = format!("{} cannot be removed", launch.socket.display());
+                return Err(Error::new(Exit::Engine, what).cause(left));
             }
             _ => {}
         }

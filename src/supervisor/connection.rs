@@ -1,7 +1,7 @@
 //! One connection to the supervisor's socket: lines in, lines out. It decides nothing.
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::Weak;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -51,7 +51,7 @@ impl Teller {
 pub async fn run(
     id: u64,
     stream: UnixStream,
-    gateway: Arc<TcpListener>,
+    gateway: Weak<TcpListener>,
     to: mpsc::UnboundedSender<Message>,
 ) {
     // The folder is this user's alone; this is for the day on which it is not.
@@ -64,7 +64,10 @@ pub async fn run(
         return;
     };
     if ask == Ask::Port {
-        let _ = handed::give(write.as_ref(), &gateway).await;
+        // One that is ending has closed it.
+        if let Some(gateway) = gateway.upgrade() {
+            let _ = handed::give(write.as_ref(), &gateway).await;
+        }
         return;
     }
     let (tell, told) = mpsc::unbounded_channel();

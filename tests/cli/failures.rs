@@ -197,7 +197,7 @@ fn folders_of_ours_that_are_none() {
     let ran = stage.run(&["--model", "../model", "--port", &port]);
     assert_eq!(ran.status, 14);
     insta::assert_snapshot!(said(&stage, &ran), @"
-    error: the engine cannot be started: its socket cannot be made
+    error: the engine's socket cannot be made
       cause: [STAGE]/cclocal/state/run/[…]/engine cannot be removed
     ");
 }

@@ -13,7 +13,7 @@ mod sessions;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -87,6 +87,8 @@ pub(super) struct Owner<'a> {
     /// The form of the model's tool calls, if it was found after the start.
     form: Arc<OnceLock<Form>>,
     memory: Memory,
+    /// The gateway's listening socket, as sessions are handed it.
+    handed: Arc<std::net::TcpListener>,
     gateway: JoinHandle<Result<()>>,
     gateway_stop: CancellationToken,
     /// It has ended, and must not be waited for again.
@@ -130,7 +132,7 @@ impl<'a> Owner<'a> {
             stall_limit,
         } = begun;
         let failed = |what: &str| format!("the supervisor cannot start: {what}");
-        let held = Arc::new(
+        let handed = Arc::new(
             gateway
                 .try_clone()
                 .context(Exit::Other, failed("the gateway's port"))?,
@@ -202,12 +204,13 @@ impl<'a> Owner<'a> {
             departing: Vec::new(),
             inbox,
             connections: JoinSet::new(),
-            accepting: tokio::spawn(accept(socket, held, to_owner)),
+            accepting: tokio::spawn(accept(socket, Arc::downgrade(&handed), to_owner)),
             access,
             figures,
             tell_gateway,
             form,
             memory,
+            handed,
             gateway,
             gateway_stop,
             gateway_ended: false,
@@ -370,6 +373,7 @@ impl<'a> Owner<'a> {
         }
         tracing::info!("ended");
         // Last, so that whoever sees the connections closed finds the port free and nothing of ours left.
+        drop(self.handed);
         drop(self.reservation);
         finish(self.departing).await;
         self.accepting.abort();
@@ -389,7 +393,7 @@ async fn finish(told: Vec<Teller>) {
 /// Takes connections for as long as somebody listens to them.
 async fn accept(
     socket: UnixListener,
-    gateway: Arc<std::net::TcpListener>,
+    gateway: Weak<std::net::TcpListener>,
     to: mpsc::UnboundedSender<Message>,
 ) {
     let mut connections = JoinSet::new();
