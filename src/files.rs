@@ -6,7 +6,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -125,6 +125,39 @@ pub fn private_folder(path: &Path) -> Result<()> {
         .create(path)
 }
 
+/// Makes a folder for this user alone (0700), also of one that exists. Errors: it is a link, or somebody else's.
+pub fn own_folder(path: &Path) -> Result<()> {
+    private_folder(path)?;
+    if owned(path)? & 0o777 != 0o700 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Errors: it is no folder, a link, somebody else's, or one that others may write to.
+pub fn check_own_folder(path: &Path) -> Result<()> {
+    match owned(path)? & 0o022 {
+        0 => Ok(()),
+        _ => Err(named(
+            path,
+            ErrorKind::PermissionDenied,
+            &"others may write to it",
+        )),
+    }
+}
+
+/// The mode of a folder that is this user's own.
+fn owned(path: &Path) -> Result<u32> {
+    let data = std::fs::symlink_metadata(path)?;
+    match data.is_dir() && data.uid() == nix::unistd::getuid().as_raw() {
+        true => Ok(data.mode()),
+        false => {
+            let what = "it is not a folder of this user's";
+            Err(named(path, ErrorKind::PermissionDenied, &what))
+        }
+    }
+}
+
 /// Replaces a file in one step, for this user alone (0600). Makes its folder if needed.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -152,10 +185,40 @@ pub fn names(folder: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn a_folder_is_ours_alone_or_is_not_used() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let folder = scratch.path().join("one/two");
+        own_folder(&folder).expect("made");
+        for mode in [0o777, 0o770, 0o702] {
+            std::fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("set");
+            check_own_folder(&folder).expect_err("others may write to it");
+            own_folder(&folder).expect("taken back");
+            check_own_folder(&folder).expect("ours");
+            let data = std::fs::metadata(&folder).expect("there");
+            assert_eq!(data.permissions().mode() & 0o777, 0o700);
+        }
+        let link = scratch.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).expect("linked");
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        for other in [&link, &file] {
+            own_folder(other).expect_err("no folder");
+            check_own_folder(other).expect_err("no folder");
+        }
+        // Only root can give a folder away.
+        if nix::unistd::geteuid().is_root() {
+            nix::unistd::chown(&folder, Some(12_345.into()), None).expect("given");
+            own_folder(&folder).expect_err("somebody else's");
+            check_own_folder(&folder).expect_err("somebody else's");
+        }
+    }
 
     fn kind_of(read: Result<Vec<u8>>) -> ErrorKind {
         read.expect_err("not read").kind()

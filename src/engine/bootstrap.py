@@ -1,10 +1,11 @@
 """Starts the engine so that it cannot outlive cclocal, and so that its key is on nobody's command line.
 
-Run as `python -c <this> SCRIPT ARGS...`, with a pipe from cclocal as standard input. The first line of the pipe is the key (empty:
-none). The pipe then stays open for as long as cclocal lives: its end means that cclocal is gone, however it went, and the engine's
+Run as `python -c <this> SCRIPT ARGS...`, with a pipe from cclocal as standard input. The first line of the pipe is JSON: `key`, which requests
+have to carry (empty: none), `socket`, where the engine is to serve, and `proof_key` (see `listen.py`). The pipe then stays open for as long as cclocal lives: its end means that cclocal is gone, however it went, and the engine's
 whole process group is killed. There is no signal for a parent's death on macOS; a pipe works everywhere.
 """
 
+import json
 import os
 import runpy
 import signal
@@ -23,20 +24,21 @@ def main():
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    key = b""
-    while not key.endswith(b"\n"):
+    line = b""
+    while not line.endswith(b"\n"):
         byte = os.read(pipe, 1)
         if not byte:
             sys.exit("cclocal ended before the engine started")
-        key += byte
+        line += byte
     threading.Thread(target=watch, args=(pipe,), daemon=True).start()
 
     script, *arguments = sys.argv[1:]
-    key = key.strip().decode()
-    if key:
-        arguments += ["--api-key", key]
+    told = json.loads(line)
+    if told["key"]:
+        arguments += ["--api-key", told["key"]]
     sys.argv = [script, *arguments]
 
+    serve_on_socket(told["socket"], told["proof_key"])
     resume_downloads()
     # Before those that read what was downloaded.
     check_model_files()

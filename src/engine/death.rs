@@ -111,11 +111,17 @@ const REASONS: &[Reason] = &[
         cause: "the download failed: the hub could not be reached",
         hint: "check the network and run it again; what was downloaded is kept",
     },
+    // It is told the gateway's port as its own, which is taken: so one that insists on a port ends.
     Reason {
-        marks: &["address already in use", "errno 48", "errno 98"],
-        exit: Exit::PortInUse,
-        cause: "another program took the port while the model was loading",
-        hint: "choose another with --port",
+        marks: &[
+            "patch listen: not applied",
+            "address already in use",
+            "errno 48",
+            "errno 98",
+        ],
+        exit: Exit::Engine,
+        cause: "it does not serve on the socket that cclocal gave it",
+        hint: "run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE",
     },
     Reason {
         marks: &["model type … not supported"],
@@ -180,7 +186,7 @@ pub fn is_out_of_memory(end: End, tail: &[String]) -> bool {
 }
 
 /// The error for an engine that ended by itself.
-pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
+pub fn explain(end: End, tail: &[String], log: &Path) -> Error {
     let (what, ended) = match end {
         End::FailedToStart(ended) => ("the engine did not start", ended),
         End::Died(ended) => ("the engine died", ended),
@@ -213,14 +219,23 @@ pub fn explain(end: End, tail: &[String], log: &Path, port: u16) -> Error {
         ),
     };
     let what = match exit {
-        Exit::PortInUse => format!("port {port} is in use"),
-        Exit::Download => "the model could not be downloaded".into(),
-        _ => what.into(),
+        Exit::Download => "the model could not be downloaded",
+        _ => what,
     };
     Error::new(exit, what)
         .cause(cause)
         .hint(hint)
         .detail(detail)
+}
+
+/// The error for an engine in whose place something else answers.
+pub fn impersonated(socket: &Path) -> Error {
+    Error::new(Exit::Engine, "the engine cannot be trusted")
+        .cause(format!(
+            "what answers on {} does not know the key that the engine was given; nothing was sent there",
+            socket.display()
+        ))
+        .hint("end the program that took the engine's socket; if it is the engine itself, unset CCLOCAL_ENGINE or run `cclocal setup --force`")
 }
 
 /// What a log says that may tell why the engine ended, in lower case.
@@ -283,7 +298,7 @@ mod tests {
 
     fn explained(end: End, log: &str) -> Error {
         let tail: Vec<String> = log.lines().map(str::to_owned).collect();
-        explain(end, &tail, Path::new("/state/server.log"), 8000)
+        explain(end, &tail, Path::new("/state/server.log"))
     }
 
     #[test]
@@ -325,8 +340,13 @@ mod tests {
             ),
             (
                 "[Errno 98] error while attempting to bind on address: address already in use",
-                Exit::PortInUse,
-                "took the port",
+                Exit::Engine,
+                "does not serve on the socket",
+            ),
+            (
+                "[cclocal] patch listen: not applied (No module named 'uvicorn')",
+                Exit::Engine,
+                "does not serve on the socket",
             ),
             (
                 "ValueError: Model type foo not supported.",
@@ -387,9 +407,9 @@ mod tests {
         error: the model could not be downloaded
           cause: the download failed: the hub could not be reached
           hint: check the network and run it again; what was downloaded is kept
-        error: port 8000 is in use
-          cause: another program took the port while the model was loading
-          hint: choose another with --port
+        error: the engine did not start
+          cause: it does not serve on the socket that cclocal gave it
+          hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
         error: the engine did not start
           cause: the engine does not know this model's architecture
           hint: take a model of the catalogue (cclocal --help lists them)

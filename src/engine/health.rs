@@ -1,9 +1,14 @@
-//! Whether the engine answers: `GET /health`.
+//! Whether the engine answers on its socket: `GET /health`, once it has proved that it is ours.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Client;
 use serde::Deserialize;
+
+use super::proof::{self, Question};
+use super::server::BASE_URL;
+use crate::secret::Secret;
 
 /// How often a starting engine is asked. A refused connection costs some 50 µs, and half of this is what a session waits longer than it must.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -19,33 +24,75 @@ struct Health {
     model_name: Option<String>,
 }
 
-/// What asks. Loopback only: a proxy from the environment must never see it, and no certificates are read for it. None: it cannot be made.
-pub fn client() -> Option<Client> {
-    Client::builder()
-        .no_proxy()
-        .tls_built_in_root_certs(false)
-        .timeout(ANSWER_DEADLINE)
-        .build()
-        .ok()
+/// What answers is not the engine that was started.
+pub struct NotOurs;
+
+/// Asks a starting engine.
+#[derive(Debug)]
+pub struct Asks {
+    /// None: it cannot be made.
+    client: Option<Client>,
+    proof_key: Secret,
 }
 
-/// Waits until the engine says that this model is loaded. The port opens only after that, so until then connections are refused; whoever
-/// waits here also watches the process.
-pub async fn until_ready(client: Option<&Client>, port: u16, served_name: &str) {
-    let Some(client) = client else {
-        return std::future::pending().await;
-    };
-    let url = format!("http://127.0.0.1:{port}/health");
-    loop {
-        if let Ok(response) = client.get(&url).send().await
-            && let Ok(health) = response.json::<Health>().await
-            && health.status == "healthy"
-            && health.model_loaded
-            // Somebody else's engine on our port is not ours, however healthy.
-            && health.model_name.is_none_or(|name| name == served_name)
-        {
-            return;
+impl Asks {
+    /// Over this socket alone, so no certificates are read for it.
+    pub fn on(socket: &Path, proof_key: Secret) -> Self {
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_built_in_root_certs(false)
+            .timeout(ANSWER_DEADLINE)
+            .unix_socket(socket)
+            .build();
+        Self {
+            client: client.ok(),
+            proof_key,
         }
-        tokio::time::sleep(INTERVAL).await;
     }
+
+    /// Waits until the engine says that this model is loaded. Its socket opens only after that, so until then connections are refused; whoever
+    /// waits here also watches the process. Errors: something answers that cannot prove to be the engine.
+    pub async fn until_ready(&self, served_name: &str) -> Result<(), NotOurs> {
+        let Some(client) = &self.client else {
+            return std::future::pending().await;
+        };
+        loop {
+            if self.proves_itself(client).await? && is_healthy(client, served_name).await {
+                return Ok(());
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// False: nothing answers yet.
+    async fn proves_itself(&self, client: &Client) -> Result<bool, NotOurs> {
+        let Ok(question) = Question::new(&self.proof_key) else {
+            return Ok(false);
+        };
+        let url = format!("{BASE_URL}{}", question.target());
+        let Ok(answer) = client.get(url).send().await else {
+            return Ok(false);
+        };
+        // One that goes on for ever is not read.
+        if answer.content_length() != Some(proof::LENGTH) {
+            return Err(NotOurs);
+        }
+        match answer.bytes().await {
+            Ok(answer) if question.is_answered_by(&answer) => Ok(true),
+            Ok(_) => Err(NotOurs),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+async fn is_healthy(client: &Client, served_name: &str) -> bool {
+    let Ok(response) = client.get(format!("{BASE_URL}/health")).send().await else {
+        return false;
+    };
+    response.json::<Health>().await.is_ok_and(|health| {
+        health.status == "healthy"
+            && health.model_loaded
+            && health.model_name.is_none_or(|name| name == served_name)
+    })
 }

@@ -10,4 +10,5 @@ pub mod install;
 pub mod lifecycle;
 pub mod log;
 pub mod patches;
+pub mod proof;
 pub mod server;

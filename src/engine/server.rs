@@ -10,19 +10,21 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::executable::Executable;
+use super::health::{Asks, NotOurs};
 use super::lifecycle::{Action, End, Event, State};
-use super::{death, health, install, log};
-use crate::error::{Context, Exit, Result};
+use super::{death, install, log};
+use crate::error::{Context, Error, Exit, Result};
 use crate::machine::disk;
 use crate::process::Child;
 use crate::secret::Secret;
 
-/// The Python that starts the engine. It ties the engine's life to ours, lets downloads be resumed, streams replies exactly as they were generated,
-/// counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it from computing again what it, or an
-/// engine before it, has computed, and lets it read nothing but files.
+/// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
+/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
+/// from computing again what it, or an engine before it, has computed, and lets it read nothing but files.
 const BOOTSTRAP: &str = concat!(
     include_str!("patches.py"),
     include_str!("files.py"),
+    include_str!("listen.py"),
     include_str!("resume.py"),
     include_str!("raw.py"),
     include_str!("history.py"),
@@ -45,6 +47,9 @@ const FULL: u64 = 16 * 1024;
 /// Far more than `ps` takes.
 const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// What requests on an engine's socket are sent to. The host is for form's sake: the way is the socket.
+pub const BASE_URL: &str = "http://localhost";
+
 /// All that starting an engine needs.
 pub struct Launch<'a> {
     pub executable: &'a Executable,
@@ -57,7 +62,8 @@ pub struct Launch<'a> {
     /// A folder with nothing in it that a hub id could be mistaken for.
     pub folder: &'a Path,
     pub log: PathBuf,
-    pub port: u16,
+    /// The Unix socket that it is to serve on, in a folder of this user alone. Its path is UTF-8, and short enough for one.
+    pub socket: PathBuf,
     pub served_name: String,
 }
 
@@ -69,10 +75,11 @@ pub struct Server {
     /// The engine lives for as long as this pipe is open.
     lifeline: Option<ChildStdin>,
     log: PathBuf,
-    port: u16,
+    socket: PathBuf,
     served_name: String,
-    /// What asks whether it is ready.
-    asks: Option<reqwest::Client>,
+    asks: Asks,
+    /// Something answered on its socket that is not the engine.
+    impersonated: bool,
     /// An engine that runs keeps its installation from being replaced under it.
     _hold: Option<install::Hold>,
 }
@@ -83,6 +90,22 @@ impl Server {
         let failed = |what: &str| format!("the engine cannot be started: {what}");
         let log =
             log::start(&launch.log).context(Exit::Engine, failed("its log cannot be written"))?;
+        // Of an engine before it. What takes the path from here on is not removed.
+        match fs_err::remove_file(&launch.socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "an engine's socket is left");
+                let what = "the engine's socket cannot be made";
+                let left = format!("{} cannot be removed", launch.socket.display());
+                return Err(Error::new(Exit::Engine, what).cause(left));
+            }
+            _ => {}
+        }
+        let proof_key = Secret::random()?;
+        let told = serde_json::json!({
+            "key": launch.key.map_or("", Secret::expose),
+            "socket": launch.socket.to_string_lossy(),
+            "proof_key": proof_key.expose(),
+        });
         let errors = log
             .try_clone()
             .context(Exit::Engine, failed("its log cannot be written"))?;
@@ -107,15 +130,15 @@ impl Server {
             state: State::Starting,
             lifeline: stdin,
             log: launch.log,
-            port: launch.port,
+            asks: Asks::on(&launch.socket, proof_key),
+            socket: launch.socket,
             served_name: launch.served_name,
-            asks: health::client(),
+            impersonated: false,
             _hold: install::hold(&launch.executable.script),
         };
         if let Some(pipe) = &mut server.lifeline {
-            let key = launch.key.map_or("", Secret::expose);
             // If it is gone already, its end says why; the pipe does not.
-            let _ = writeln!(pipe, "{key}");
+            let _ = writeln!(pipe, "{told}");
         }
         Ok(server)
     }
@@ -124,9 +147,9 @@ impl Server {
         self.child.pid()
     }
 
-    /// Its own port, behind the gateway.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// The Unix socket that it serves on, behind the gateway.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// A sign of life that an engine gives while it loads: its resident memory in KiB as `ps` tells it, and the length of its log in bytes.
@@ -142,11 +165,20 @@ impl Server {
         &self.log
     }
 
-    /// Waits until the engine answers for its model. An engine that ends before is an error that says why. Can be cancelled and called again.
+    /// Waits until the engine answers for its model, having proved that it is the one that was started. An engine that ends before is an error that says
+    /// why; where something else answers in its place, it is ended. Can be cancelled and called again.
     pub async fn ready(&mut self) -> Result<()> {
-        let event = tokio::select! {
-            ended = self.child.ended() => Event::Exited(ended),
-            () = health::until_ready(self.asks.as_ref(), self.port, &self.served_name) => Event::Healthy,
+        let event = loop {
+            tokio::select! {
+                ended = self.child.ended() => break Event::Exited(ended),
+                found = self.asks.until_ready(&self.served_name), if !self.impersonated => match found {
+                    Ok(()) => break Event::Healthy,
+                    Err(NotOurs) => {
+                        self.impersonated = true;
+                        self.child.signal_group(Signal::SIGKILL);
+                    }
+                },
+            }
         };
         self.apply(event);
         match self.state {
@@ -167,8 +199,11 @@ impl Server {
     }
 
     /// Why the engine ended, for people.
-    pub fn explain(&self, end: End) -> crate::error::Error {
-        let error = death::explain(end, &log::tail(&self.log), &self.log, self.port);
+    pub fn explain(&self, end: End) -> Error {
+        if self.impersonated {
+            return death::impersonated(&self.socket).detail(death::last_words(&self.log));
+        }
+        let error = death::explain(end, &log::tail(&self.log), &self.log);
         // One that cannot write its log ends, and has no place to say why.
         if disk::free(&self.log).is_some_and(|free| free < FULL) {
             return death::disk_full(error);

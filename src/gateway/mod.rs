@@ -33,7 +33,7 @@ pub use fronts::FILE as FRONTS;
 pub use limits::Limits;
 pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
 pub use server::serve;
-pub use upstream::{client, client_here, words};
+pub use upstream::{client, client_here, client_on, words};
 
 use crate::catalog::Form;
 use crate::secret::Secret;
@@ -45,7 +45,7 @@ pub enum Engine {
     Starting,
     /// It answers.
     Ready {
-        /// Such as `http://127.0.0.1:49152`, without a slash at its end.
+        /// Such as `http://mac.example:8080`, without a slash at its end.
         base_url: String,
         /// Sent as `Authorization: Bearer`. None for an engine that takes none.
         key: Option<Secret>,
@@ -62,6 +62,8 @@ pub struct Settings {
     /// The form of tool calls that the chat template shows, put in when it is read: it can be only when the model is on this disk. It counts before what `served` says.
     pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
+    /// The Unix socket on which each engine serves, whatever host its URL names. None: they are where their URLs say.
+    pub socket: Option<PathBuf>,
     /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
     pub window: watch::Receiver<u64>,
     /// Whether the window holds the reply, too: it gets what the prompt leaves. False where the window is the longest prompt.
@@ -94,6 +96,7 @@ impl Settings {
             served,
             form: Arc::default(),
             engine,
+            socket: None,
             window,
             window_holds_reply: true,
             access,

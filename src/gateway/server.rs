@@ -87,9 +87,10 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     // An engine that is ours alone is on this machine.
-    let upstream = match settings.exclusive {
-        true => Upstream::here(),
-        false => Upstream::anywhere(),
+    let upstream = match (&settings.socket, settings.exclusive) {
+        (Some(socket), _) => Upstream::on(socket),
+        (None, true) => Upstream::here(),
+        (None, false) => Upstream::anywhere(),
     }
     .context(
         Exit::Other,

@@ -62,6 +62,14 @@ pub fn client_here() -> Result<reqwest::Client, reqwest::Error> {
     builder().tls_built_in_root_certs(false).build()
 }
 
+/// The same for engines on one Unix socket, and for nothing else.
+pub fn client_on(socket: &Path) -> Result<reqwest::Client, reqwest::Error> {
+    builder()
+        .tls_built_in_root_certs(false)
+        .unix_socket(socket)
+        .build()
+}
+
 fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()
@@ -76,6 +84,11 @@ fn builder() -> reqwest::ClientBuilder {
 pub struct Upstream(reqwest::Client);
 
 impl Upstream {
+    /// To engines on a Unix socket.
+    pub fn on(socket: &Path) -> Result<Self, reqwest::Error> {
+        client_on(socket).map(Self)
+    }
+
     /// To engines on this machine.
     pub fn here() -> Result<Self, reqwest::Error> {
         client_here().map(Self)

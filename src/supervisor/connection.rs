@@ -1,11 +1,15 @@
 //! One connection to the supervisor's socket: lines in, lines out. It decides nothing.
 
+use std::net::TcpListener;
+use std::sync::Weak;
+
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::protocol::{Ask, LONGEST_LINE, Say, Tell};
+use super::{handed, socket};
 
 /// What a connection has to say to the supervisor's one task.
 #[derive(Debug)]
@@ -43,11 +47,15 @@ impl Teller {
     }
 }
 
-/// Reads a connection until its end, and writes what it is told until nobody tells any more.
-pub async fn run(id: u64, stream: UnixStream, to: mpsc::UnboundedSender<Message>) {
+/// Reads a connection until its end, and writes what it is told until nobody tells any more. `gateway`: handed to who asks for the port.
+pub async fn run(
+    id: u64,
+    stream: UnixStream,
+    gateway: Weak<TcpListener>,
+    to: mpsc::UnboundedSender<Message>,
+) {
     // The folder is this user's alone; this is for the day on which it is not.
-    let ours = nix::unistd::getuid().as_raw();
-    if stream.peer_cred().is_ok_and(|peer| peer.uid() != ours) {
+    if !socket::is_ours(&stream) {
         return;
     }
     let (read, write) = stream.into_split();
@@ -55,6 +63,13 @@ pub async fn run(id: u64, stream: UnixStream, to: mpsc::UnboundedSender<Message>
     let Some(ask) = line(&mut lines).await else {
         return;
     };
+    if ask == Ask::Port {
+        // One that is ending has closed it.
+        if let Some(gateway) = gateway.upgrade() {
+            let _ = handed::give(write.as_ref(), &gateway).await;
+        }
+        return;
+    }
     let (tell, told) = mpsc::unbounded_channel();
     if to
         .send(Message::Came {

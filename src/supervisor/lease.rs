@@ -1,5 +1,8 @@
 //! A session's hold on an engine: an open connection to its supervisor.
 
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -7,7 +10,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
-use super::{record, socket};
+use super::{handed, record, socket};
 use crate::error::{Error, Exit, Result};
 use crate::paths::Paths;
 
@@ -18,6 +21,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Lease {
     pub granted: Granted,
+    /// The gateway's port stays this user's while this is open, whatever happens to the supervisor.
+    _port: OwnedFd,
     told: Lines<BufReader<OwnedReadHalf>>,
     say: OwnedWriteHalf,
 }
@@ -31,7 +36,15 @@ impl Lease {
         web_search: Option<WebSearch>,
     ) -> Result<Option<Self>> {
         let path = socket::path(&record::folder(paths, port));
-        let Ok(stream) = UnixStream::connect(&path).await else {
+        // First: with the lease the engine is started, and a supervisor whose engine fails at once is gone at once.
+        let held = match handed::take(&path) {
+            Ok(held) => held,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(silent(port));
+            }
+            Err(_) => return Ok(None),
+        };
+        let Some(stream) = connect(&path) else {
             return Ok(None);
         };
         let (read, mut say) = stream.into_split();
@@ -47,14 +60,14 @@ impl Lease {
         }
         let answer = tokio::time::timeout(ANSWER_DEADLINE, next(&mut told)).await;
         match answer {
-            Ok(Some(Tell::Granted(granted))) => Ok(Some(Self { granted, told, say })),
+            Ok(Some(Tell::Granted(granted))) => Ok(Some(Self {
+                granted,
+                _port: held,
+                told,
+                say,
+            })),
             Ok(_) => Ok(None),
-            Err(_) => Err(Error::new(
-                Exit::Engine,
-                format!("the supervisor on port {port} does not answer"),
-            )
-            .cause(format!("nothing within {} s", ANSWER_DEADLINE.as_secs()))
-            .hint("it may be stopped (kill -CONT), or hang: cclocal status names its process")),
+            Err(_) => Err(silent(port)),
         }
     }
 
@@ -83,6 +96,21 @@ impl Lease {
     pub async fn gone(&mut self) {
         while self.told().await.is_some() {}
     }
+}
+
+fn silent(port: u16) -> Error {
+    Error::new(
+        Exit::Engine,
+        format!("the supervisor on port {port} does not answer"),
+    )
+    .cause(format!("nothing within {} s", ANSWER_DEADLINE.as_secs()))
+    .hint("it may be stopped (kill -CONT), or hang: cclocal status names its process")
+}
+
+fn connect(path: &Path) -> Option<UnixStream> {
+    let stream = socket::connect(path).ok()?;
+    stream.set_nonblocking(true).ok()?;
+    UnixStream::from_std(stream).ok()
 }
 
 async fn send(say: &mut OwnedWriteHalf, line: &impl serde::Serialize) -> bool {

@@ -6,12 +6,14 @@
 //! - `owner`: its one task, which owns the engine; all else sends it messages;
 //! - [`memory_watch`], [`watcher`]: what is done when memory runs short, pure, and the task that looks;
 //! - [`protocol`], [`socket`]: what sessions and supervisor say to each other, and where;
+//! - `handed`: the listening socket of the gateway, handed to sessions;
 //! - [`record`]: the port, held for as long as the supervisor lives, and who runs where;
 //! - [`holder`]: who holds a port, as the kernel tells, and the end of one that does not answer;
 //! - [`lease`], [`find`], [`start`]: a session's hold on an engine, finding one, starting one.
 
 mod connection;
 pub mod find;
+mod handed;
 pub mod holder;
 pub mod lease;
 pub mod memory_watch;

@@ -13,7 +13,7 @@ use crate::gateway::web_search::Backend;
 use crate::hub::watch::Standing;
 
 /// Changes when an older supervisor could no longer be used by a newer session, or the other way round.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The longest line that is read, in bytes.
 pub const LONGEST_LINE: usize = 64 * 1024;
@@ -32,6 +32,8 @@ pub enum Ask {
         #[serde(default)]
         web_search: Option<WebSearch>,
     },
+    /// A session wants to hold the gateway's port. Answered by one byte that carries the listening socket, and the end of the connection.
+    Port,
     /// How things are. Answered by one [`Tell::Status`].
     Status,
     /// End the engine. Answered by [`Tell::Ending`] and the end of the connection, or by [`Tell::Refused`].

@@ -159,10 +159,14 @@ impl Reservation {
 
     fn exactly(host: &Host, paths: &Paths, port: u16) -> Result<(Self, TcpListener)> {
         let folder = folder(paths, port);
-        let lock = lock(&folder).context(
-            Exit::Other,
-            format!("the run folder {} cannot be used", host.tilde(&folder)),
-        )?;
+        let lock = lock(&folder)
+            .context(
+                Exit::Other,
+                format!("the run folder {} cannot be used", host.tilde(&folder)),
+            )
+            .map_err(|error| {
+                error.hint("if it is a link or somebody else's, move it away; it must be a folder that belongs to you")
+            })?;
         let Some(lock) = lock else {
             return Err(ours(paths, port));
         };
@@ -186,6 +190,11 @@ impl Reservation {
     /// Where the supervisor's socket is to be.
     pub fn socket(&self) -> PathBuf {
         socket::path(&self.folder)
+    }
+
+    /// Where the engine's socket is to be.
+    pub fn engine_socket(&self) -> PathBuf {
+        socket::of_engine(&self.folder)
     }
 
     /// Writes what others may read: who runs here, and the key to the engine.
@@ -217,6 +226,7 @@ impl Drop for Reservation {
 /// Removes the files of a run folder, by name, and the folder. The lock must be held.
 fn clear(folder: &Path) {
     let _ = std::fs::remove_file(socket::path(folder));
+    let _ = std::fs::remove_file(socket::of_engine(folder));
     let _ = std::fs::remove_file(folder.join(RECORD));
     let _ = std::fs::remove_file(folder.join(KEY));
     let _ = std::fs::remove_file(folder.join(OWNER));
@@ -235,12 +245,24 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind(address)
 }
 
+/// Whose a run folder is decides who could take the place of a supervisor in it, or of its engine.
+fn own(folder: &Path) -> std::io::Result<()> {
+    if let Some(all) = folder.parent() {
+        files::own_folder(all)?;
+    }
+    files::own_folder(folder)
+}
+
 fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
     let path = folder.join(LOCK);
     let since = Instant::now();
     let mut tries = 0..LOCK_TRIES;
     while tries.next().is_some() {
-        files::private_folder(folder)?;
+        match own(folder) {
+            // The one before was just removing it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            made => made?,
+        }
         let file = match files::open_lock(&path, LOCK_MODE) {
             // The one before was just removing its folder.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -372,7 +394,7 @@ mod tests {
         sweep(&paths, port);
         assert!(folder(&paths, port).join(LOCK).exists());
         drop(running);
-        for name in [LOCK, OWNER, KEY, RECORD, "socket"] {
+        for name in [LOCK, OWNER, KEY, RECORD, "socket", "engine"] {
             files::write_private(&folder(&paths, port).join(name), b"").expect("written");
         }
         sweep(&paths, port);

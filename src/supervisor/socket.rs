@@ -1,9 +1,7 @@
 //! The supervisor's Unix socket: where it is, and one question asked of it.
 
-use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,10 +18,19 @@ const LONGEST_PATH: usize = 103;
 /// How long an answer may take. The supervisor has one task that does nothing slow.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Where the socket of this run folder is: in it, or, where that path would be too long, in a folder of this user's below `/tmp`.
+/// Where the supervisor's socket of this run folder is: in it, or, where that path would be too long, in a folder of this user's below `/tmp`.
 pub fn path(run_folder: &Path) -> PathBuf {
-    let usual = run_folder.join("socket");
-    if usual.as_os_str().len() <= LONGEST_PATH {
+    placed(run_folder, "socket", "")
+}
+
+/// Where its engine's is, in the same folder.
+pub fn of_engine(run_folder: &Path) -> PathBuf {
+    placed(run_folder, "engine", "-engine")
+}
+
+fn placed(run_folder: &Path, name: &str, ending: &str) -> PathBuf {
+    let usual = run_folder.join(name);
+    if usual.as_os_str().len() <= LONGEST_PATH && usual.to_str().is_some() {
         return usual;
     }
     let digest = Sha256::digest(run_folder.as_os_str().as_encoded_bytes());
@@ -31,7 +38,7 @@ pub fn path(run_folder: &Path) -> PathBuf {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    short_folder().join(name)
+    short_folder().join(name + ending)
 }
 
 fn short_folder() -> PathBuf {
@@ -41,15 +48,33 @@ fn short_folder() -> PathBuf {
 /// Makes the folder of a socket, for this user alone. One below `/tmp` that is somebody else's is an error.
 pub fn prepare(socket: &Path) -> std::io::Result<()> {
     let folder = socket.parent().unwrap_or(Path::new("/"));
-    files::private_folder(folder)?;
-    let data = std::fs::symlink_metadata(folder)?;
-    if !data.is_dir() || data.uid() != nix::unistd::getuid().as_raw() {
-        return Err(std::io::Error::other(format!(
-            "{} is not a folder of this user's",
-            folder.display()
-        )));
+    files::own_folder(folder)
+}
+
+/// Connects to the supervisor on this socket. Errors: nobody listens there, or its folder or whoever listens is not this user's.
+pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    files::check_own_folder(socket.parent().unwrap_or(Path::new("/")))?;
+    let stream = at_once(socket)?;
+    match is_ours(&stream) {
+        true => Ok(stream),
+        false => Err(std::io::ErrorKind::PermissionDenied.into()),
     }
-    std::fs::set_permissions(folder, Permissions::from_mode(0o700))
+}
+
+/// Whether the other end is this user's.
+pub fn is_ours(stream: &impl AsFd) -> bool {
+    peer(stream).is_ok_and(|uid| uid == nix::unistd::getuid().as_raw())
+}
+
+#[cfg(target_os = "linux")]
+fn peer(stream: &impl AsFd) -> nix::Result<u32> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    getsockopt(stream, PeerCredentials).map(|peer| peer.uid())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn peer(stream: &impl AsFd) -> nix::Result<u32> {
+    nix::unistd::getpeereid(stream).map(|(uid, _)| uid.as_raw())
 }
 
 /// Asks one thing and returns the first line of the answer. Errors: nobody listens there, or no answer comes in time.
@@ -68,7 +93,7 @@ pub fn ask(socket: &Path, ask: &Ask) -> std::io::Result<String> {
 }
 
 /// Connects without waiting: one that is stopped takes nobody in, and where enough wait for it already, a connection would wait for ever.
-fn connect(path: &Path) -> std::io::Result<UnixStream> {
+fn at_once(path: &Path) -> std::io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let socket: OwnedFd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
@@ -91,5 +116,9 @@ mod tests {
         let long = path(&deep);
         assert!(long.as_os_str().len() <= LONGEST_PATH);
         assert_ne!(long, path(&deep.with_file_name("8001")));
+        let engine = of_engine(&deep);
+        assert!(engine.as_os_str().len() <= LONGEST_PATH);
+        assert_eq!(engine.parent(), long.parent());
+        assert_ne!(engine, long);
     }
 }

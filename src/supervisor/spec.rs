@@ -88,7 +88,7 @@ impl Spec {
         }
     }
 
-    /// The command line for an engine on this port.
+    /// The command line for an engine that is told this port.
     pub fn argv_on(&self, port: u16) -> Vec<String> {
         let mut argv = self.argv.clone();
         if let Some(value) = value_of(&mut argv, "--port") {

@@ -1,11 +1,13 @@
 //! Looks at the memory of an engine while it works, and acts on what it sees. An engine that has nothing to do is not asked.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::memory_watch::{Decision, MemoryWatch, Sample};
+use crate::engine::server::BASE_URL;
 use crate::gateway::{self, Figures};
 use crate::secret::Secret;
 
@@ -53,7 +55,8 @@ enum Silence {
 
 /// An engine that is watched.
 pub(super) struct Watched {
-    pub base_url: String,
+    /// The engine's Unix socket.
+    pub socket: PathBuf,
     pub key: Option<Secret>,
     pub watch: MemoryWatch,
     pub figures: Figures,
@@ -63,7 +66,7 @@ pub(super) struct Watched {
 impl Watched {
     /// Watches until it is dropped. An engine that does not tell is left alone.
     pub async fn run(mut self) {
-        let Ok(client) = gateway::client_here() else {
+        let Ok(client) = gateway::client_on(&self.socket) else {
             return;
         };
         loop {
@@ -99,7 +102,7 @@ impl Watched {
     }
 
     async fn sample(&self, client: &reqwest::Client) -> Result<Sample, Silence> {
-        let mut answer = self.send(client.get(self.url("/cclocal/memory"))).await?;
+        let mut answer = self.send(client.get(url("/cclocal/memory"))).await?;
         let mut text = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(|_| Silence::Now)? {
             text.extend_from_slice(&piece);
@@ -111,7 +114,7 @@ impl Watched {
     }
 
     async fn clear(&self, client: &reqwest::Client) {
-        let _ = self.send(client.delete(self.url("/v1/cache/prefix"))).await;
+        let _ = self.send(client.delete(url("/v1/cache/prefix"))).await;
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Silence> {
@@ -123,8 +126,8 @@ impl Watched {
         let answer = answer.map_err(|_| Silence::Now)?;
         answer.error_for_status().map_err(|_| Silence::Always)
     }
+}
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base_url)
-    }
+fn url(path: &str) -> String {
+    format!("{BASE_URL}{path}")
 }

@@ -187,7 +187,18 @@ fn folders_of_ours_that_are_none() {
     assert_eq!(ran.status, 1);
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: the run folder [STAGE]/cclocal/state/run/[…] cannot be used
-      cause: Not a directory (os error […])
+      cause: File exists (os error […])
+      hint: if it is a link or somebody else's, move it away; it must be a folder that belongs to you
+    ");
+    let stage = fakes::stage();
+    let port = free_port();
+    let in_the_way = stage.path(format!("cclocal/state/run/{port}/engine"));
+    std::fs::create_dir_all(in_the_way).expect("made");
+    let ran = stage.run(&["--model", "../model", "--port", &port]);
+    assert_eq!(ran.status, 14);
+    insta::assert_snapshot!(said(&stage, &ran), @"
+    error: the engine's socket cannot be made
+      cause: [STAGE]/cclocal/state/run/[…]/engine cannot be removed
     ");
 }
 

@@ -4,12 +4,15 @@
 //! ignored test [`engine_process`] then plays the engine. What the engine does is told by files in the stage's `engine` folder:
 //! `says` (what it writes into its log first), `die-before` (its text is the log's last line, and its status is 1), `slow` (it does not get ready while that is there), `stubborn` (it ignores SIGTERM),
 //! `memory` (what it says of its memory, and `memory-cleared` what it says once its prefix cache was cleared; `cleared` counts that),
-//! `prompt-tokens` (how long it counts every prompt to be), `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
+//! `liar` (it does not know the key by which it has to prove itself), `insists` (it serves on its port), `prompt-tokens` (how long it counts every prompt to be), `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
 
 use std::io::{BufRead, Read, Write};
-use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use cclocal::engine::proof;
+use serde_json::Value;
 
 use crate::support::Stage;
 
@@ -223,15 +226,20 @@ fn engine_process() {
         }
         .expect("ignored");
     }
-    let mut key = String::new();
-    std::io::stdin().lock().read_line(&mut key).expect("a key");
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .expect("a line");
+    let told: Value = serde_json::from_str(&line).expect("JSON");
+    let told = |name: &str| told[name].as_str().expect("a word").to_owned();
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(9);
     });
     let note = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("written");
     note("args", &args.join("\n"));
-    note("key", key.trim());
+    note("key", &told("key"));
     let env: String = std::env::vars()
         .map(|(name, value)| format!("{name}={value}\n"))
         .collect();
@@ -266,20 +274,34 @@ fn engine_process() {
             std::process::abort();
         });
     }
-    serve(&value("--port"), &value("--served-model-name"), &folder);
+    if has("insists") {
+        let address = format!("127.0.0.1:{}", value("--port"));
+        let listener = std::net::TcpListener::bind(address);
+        let error = listener.expect_err("the port is not to be had");
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        eprintln!("ERROR:    address already in use");
+        std::process::exit(3);
+    }
+    let proof_key = match has("liar") {
+        true => "another".into(),
+        false => told("proof_key"),
+    };
+    let model = value("--served-model-name");
+    serve(&told("socket"), &model, &proof_key, &folder);
 }
 
-fn serve(port: &str, model: &str, folder: &Path) -> ! {
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).expect("bound");
-    std::fs::write(folder.join("serving"), port).expect("written");
+fn serve(socket: &str, model: &str, proof_key: &str, folder: &Path) -> ! {
+    let listener = UnixListener::bind(socket).expect("bound");
+    std::fs::write(folder.join("serving"), socket).expect("written");
     loop {
         let (stream, _) = listener.accept().expect("accepted");
         let (model, folder) = (model.to_owned(), folder.to_owned());
-        std::thread::spawn(move || answer(stream, &model, &folder));
+        let proof_key = proof_key.to_owned();
+        std::thread::spawn(move || answer(stream, &model, &proof_key, &folder));
     }
 }
 
-fn answer(mut stream: std::net::TcpStream, model: &str, folder: &Path) {
+fn answer(mut stream: UnixStream, model: &str, proof_key: &str, folder: &Path) {
     let mut request = vec![0; 64 * 1024];
     let read = stream.read(&mut request).unwrap_or(0);
     let request = String::from_utf8_lossy(&request[..read]).into_owned();
@@ -294,6 +316,8 @@ fn answer(mut stream: std::net::TcpStream, model: &str, folder: &Path) {
     let body = if request.starts_with("POST /v1/messages/count_tokens") {
         let tokens = told("prompt-tokens").unwrap_or_else(|| "10".into());
         format!(r#"{{"input_tokens":{tokens}}}"#)
+    } else if let Some(rest) = request.strip_prefix("GET /cclocal/proof?") {
+        proof::answer(proof_key, rest.split(' ').next().unwrap_or_default())
     } else if request.starts_with("GET /cclocal/memory") {
         told("memory").unwrap_or_default()
     } else {
@@ -317,7 +341,7 @@ fn note_clearing(folder: &Path) {
 }
 
 /// An answer that does not end before the one who asked has gone, or the file `finish` appears.
-fn stream_for_ever(mut stream: std::net::TcpStream, folder: &Path) -> std::io::Result<()> {
+fn stream_for_ever(mut stream: UnixStream, folder: &Path) -> std::io::Result<()> {
     write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"

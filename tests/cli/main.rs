@@ -11,6 +11,7 @@ mod failures;
 mod fakes;
 mod faults;
 mod hung;
+mod impostors;
 mod launch;
 mod meanwhile;
 mod memory;

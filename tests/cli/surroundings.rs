@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use cclocal::supervisor::protocol::PROTOCOL;
 use serde_json::Value;
 
 use crate::fakes;
@@ -60,7 +61,7 @@ fn a_time_to_linger_that_nobody_lives_to_see() {
     let running = Running::start(fakes::stage(), &["--model", "../model"]);
     let socket = format!("cclocal/state/run/{}/socket", running.port);
     let endless = r#"{"secs":18446744073709551615,"nanos":999999999}"#;
-    let ask = format!(r#"{{"ask":"lease","protocol":2,"pid":1,"linger":{endless}}}"#);
+    let ask = format!(r#"{{"ask":"lease","protocol":{PROTOCOL},"pid":1,"linger":{endless}}}"#);
     for farewell in ["", &format!(r#"{{"say":"leave","linger":{endless}}}"#)] {
         let mut stream = UnixStream::connect(running.stage.path(&socket)).expect("there");
         writeln!(stream, "{ask}").expect("asked");

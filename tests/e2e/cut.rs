@@ -124,10 +124,6 @@ fn conversation(server: &ScriptedServer, number: usize) -> String {
     with_tools[number]["messages"].to_string()
 }
 
-#[expect(
-    clippy::field_reassign_with_default,
-    reason = "the rest of a request is not for others to fill in"
-)]
 fn repaired(stream: &[u8]) -> Vec<u8> {
     let mut request = Request::default();
     request.asked_model = "asked".into();

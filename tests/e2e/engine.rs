@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cclocal::engine::server::{GRACE, Launch, Server};
+use cclocal::engine::server::{BASE_URL, GRACE, Launch, Server};
+use cclocal::gateway;
 use serde_json::Value;
 
-use crate::real::free_port;
 use crate::support::Stage;
 use crate::turns;
 
@@ -21,7 +21,6 @@ pub const BATCHED: &[&str] = &[
 
 pub struct Engine {
     server: Server,
-    base: String,
     http: reqwest::Client,
     /// How much of the log was read.
     seen: usize,
@@ -32,8 +31,7 @@ impl Engine {
     pub async fn start(stage: &Stage, model: &Path, flags: &[&str]) -> Self {
         let executable = turns::engine(stage);
         let model = model.display().to_string();
-        let port = free_port();
-        let mut argv = vec!["serve", &model, "--host", "127.0.0.1", "--port", &port];
+        let mut argv = vec!["serve", &model, "--host", "127.0.0.1", "--port", "0"];
         argv.extend(["--served-model-name", "served", "--max-tokens", "8192"]);
         argv.extend(["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]);
         argv.extend(flags);
@@ -51,15 +49,14 @@ impl Engine {
             key: None,
             folder: &stage.path("work"),
             log: stage.path("engine.log"),
-            port: port.parse().expect("a port"),
+            socket: stage.path("engine.sock"),
             served_name: "served".into(),
         })
         .expect("the engine starts");
         server.ready().await.expect("the engine is ready");
         Self {
+            http: gateway::client_on(server.socket()).expect("a client"),
             server,
-            base: format!("http://127.0.0.1:{port}"),
-            http: reqwest::Client::new(),
             seen: 0,
         }
     }
@@ -83,7 +80,7 @@ impl Engine {
     async fn send(&self, path: &str, body: &[u8]) -> reqwest::Response {
         let answer = self
             .http
-            .post(format!("{}{path}", self.base))
+            .post(format!("{BASE_URL}{path}"))
             .header("content-type", "application/json")
             .body(body.to_vec())
             .send()

@@ -365,7 +365,10 @@ fn two_terminals_share_one_engine() {
     // The first one goes on.
     screen.line("Hello again");
     screen.wait_for("And again.");
-    assert_eq!(engine_log(&stage).matches("Uvicorn running").count(), 1);
+    assert_eq!(
+        engine_log(&stage).matches("Started server process").count(),
+        1
+    );
     assert!(
         !stage
             .path(format!("cclocal/state/server-{port}.log.1"))

@@ -15,6 +15,7 @@ mod first_request;
 mod gateway;
 mod history;
 mod hooks;
+mod impostors;
 mod interactive;
 mod kept;
 mod memory;

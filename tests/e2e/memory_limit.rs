@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use cclocal::catalog::{Choice, ModelArgument, resolve};
+use cclocal::engine::server::BASE_URL;
 use cclocal::host::Host;
 use cclocal::memory::{WIDE_WINDOW, smallest_window};
 use cclocal::paths::Paths;
@@ -175,12 +176,9 @@ fn run(stage: &Stage, limit: Option<u64>, conversations: usize) -> Taken {
     let key = Secret::random().expect("a key");
     let limit = limit.map(|bytes| ("CCLOCAL_MEMORY_LIMIT", bytes.to_string()));
     let mut server = turns::serve(stage, &runtime, &key, MODEL, FLAGS, limit.as_slice());
-    let url = format!("http://127.0.0.1:{}", server.port());
+    let client = cclocal::gateway::client_on(server.socket()).expect("a client");
     let ask = || -> Value {
-        let client = reqwest::Client::builder().no_proxy().build();
-        let request = client
-            .expect("a client")
-            .get(format!("{url}/cclocal/memory"));
+        let request = client.get(format!("{BASE_URL}/cclocal/memory"));
         runtime.block_on(async {
             let answer = request.bearer_auth(key.expose()).send().await;
             let answer = answer.expect("an answer").error_for_status();
@@ -189,7 +187,7 @@ fn run(stage: &Stage, limit: Option<u64>, conversations: usize) -> Taken {
     };
     let (mut peak, mut turns) = (0, Vec::new());
     for conversation in 0..conversations {
-        let mut grows = ToolLoop::new(&url, key.expose(), MODEL);
+        let mut grows = ToolLoop::on(&server, key.expose(), MODEL);
         grows.change(|request| {
             let said = format!("{conversation} is the number of this conversation.");
             request["messages"][0]["content"][0]["text"] = said.into();

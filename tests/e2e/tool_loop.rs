@@ -1,7 +1,9 @@
 //! A tool loop of the shape that Claude Code sends, and what each of its turns cost the engine.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use cclocal::engine::server::{BASE_URL, Server};
 use serde_json::{Value, json};
 
 /// How long a turn may take. Far more than any does.
@@ -25,6 +27,8 @@ pub struct Turn {
 pub struct ToolLoop {
     url: String,
     key: String,
+    /// The engine's Unix socket, if it is asked there.
+    socket: Option<PathBuf>,
     request: Value,
     /// How it names itself.
     pub client: &'static str,
@@ -32,11 +36,20 @@ pub struct ToolLoop {
 }
 
 impl ToolLoop {
-    /// `base_url`: of the gateway, or of an engine.
+    /// An engine asked directly.
+    pub fn on(server: &Server, key: &str, model: &str) -> Self {
+        Self {
+            socket: Some(server.socket().to_owned()),
+            ..Self::new(BASE_URL, key, model)
+        }
+    }
+
+    /// `base_url`: of the gateway.
     pub fn new(base_url: &str, key: &str, model: &str) -> Self {
         Self {
             url: format!("{base_url}/v1/messages?beta=true"),
             key: key.to_owned(),
+            socket: None,
             request: first_request(model),
             client: "tool-loop",
             turns: Vec::new(),
@@ -54,7 +67,7 @@ impl ToolLoop {
             .enable_all()
             .build()
             .expect("a runtime");
-        runtime.block_on(ask(&self.url, &self.key, self.client, &self.request))
+        runtime.block_on(self.ask())
     }
 
     /// Runs this many turns. Every sixth result comes with a reminder; `questions` are the turns after which the user asks something.
@@ -64,11 +77,21 @@ impl ToolLoop {
             .build()
             .expect("a runtime");
         for _ in 0..turns {
-            let turn = runtime.block_on(ask(&self.url, &self.key, self.client, &self.request));
+            let turn = runtime.block_on(self.ask());
             let number = self.turns.len();
             self.go_on(number, &turn.content, questions.contains(&number));
             self.turns.push(turn);
         }
+    }
+
+    async fn ask(&self) -> Turn {
+        let client = reqwest::Client::builder().timeout(TURN_DEADLINE).no_proxy();
+        let client = match &self.socket {
+            Some(socket) => client.unix_socket(socket.as_path()),
+            None => client,
+        };
+        let client = client.build().expect("a client");
+        ask(&client, &self.url, &self.key, self.client, &self.request).await
     }
 
     fn go_on(&mut self, number: usize, content: &Value, question: bool) {
@@ -136,12 +159,13 @@ pub fn reminds(turn: usize) -> bool {
     turn % 6 == 5
 }
 
-async fn ask(url: &str, key: &str, client_name: &str, request: &Value) -> Turn {
-    let client = reqwest::Client::builder()
-        .timeout(TURN_DEADLINE)
-        .no_proxy()
-        .build()
-        .expect("a client");
+async fn ask(
+    client: &reqwest::Client,
+    url: &str,
+    key: &str,
+    client_name: &str,
+    request: &Value,
+) -> Turn {
     let started = Instant::now();
     let mut answer = client
         .post(url)

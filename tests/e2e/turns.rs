@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{Launch, Server};
 use cclocal::host::Host;
-use cclocal::machine::port;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::cache::Stored;
 use cclocal::paths::Paths;
@@ -150,9 +149,8 @@ pub fn serve(
     flags: &str,
     variables: &[(&str, String)],
 ) -> Server {
-    let port = port::any_free().expect("a port");
     let model = stage.path("models").join(name).display().to_string();
-    let words = format!("--host 127.0.0.1 --port {port} --served-model-name {name} {flags}");
+    let words = format!("--host 127.0.0.1 --port 0 --served-model-name {name} {flags}");
     let mut argv = vec!["serve".to_owned(), model];
     argv.extend(words.split(' ').map(str::to_owned));
     let mut env: BTreeMap<_, _> = stage
@@ -174,7 +172,7 @@ pub fn serve(
             key: Some(key),
             folder: &stage.path("tmp"),
             log: stage.path("engine.log"),
-            port,
+            socket: stage.path("engine.sock"),
             served_name: name.into(),
         })
         .expect("started");
@@ -191,8 +189,7 @@ fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize, questions: &[us
         .expect("a runtime");
     let key = Secret::random().expect("a key");
     let mut server = serve(stage, &runtime, &key, name, SCRIPTS_FLAGS, &[]);
-    let url = format!("http://127.0.0.1:{}", server.port());
-    let mut ran = ToolLoop::new(&url, key.expose(), name);
+    let mut ran = ToolLoop::on(&server, key.expose(), name);
     ran.run(turns, questions);
     runtime.block_on(async {
         server.ask_to_end();

@@ -3,6 +3,7 @@
 // Each test crate uses a part of it.
 #![allow(dead_code)]
 
+pub mod impostor;
 pub mod pdf;
 pub mod terminal;
 

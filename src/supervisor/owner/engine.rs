@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use super::Owner;
 use crate::catalog::Source;
 use crate::catalog::servable::check_template;
-use crate::engine::server::{self, Launch, Server};
+use crate::engine::server::{self, BASE_URL, Launch, Server};
 use crate::engine::{death, log, patches};
 use crate::env_vars;
 use crate::error::{Context, Exit, Result};
 use crate::files;
 use crate::gateway::Engine;
 use crate::hub::{self, Cached};
-use crate::machine::port;
 use crate::supervisor::memory_watch::MemoryWatch;
 use crate::supervisor::process::engine_log;
 use crate::supervisor::protocol::{Progress, Tell};
@@ -58,7 +57,6 @@ impl Owner<'_> {
         if let Some(limit) = self.spec.memory_limit {
             env.insert(env_vars::MEMORY_LIMIT.into(), limit.to_string().into());
         }
-        let port = port::any_free().context(Exit::Other, "no port is free")?;
         let log = (self.spec.log.clone())
             .unwrap_or_else(|| engine_log(self.paths, self.reservation.port));
         self.startup = Some(Startup::new(
@@ -69,12 +67,13 @@ impl Owner<'_> {
         ));
         Server::start(Launch {
             executable: &self.spec.engine,
-            argv: &self.spec.argv_on(port),
+            // It serves on its socket. On this port the gateway listens: one that would serve there cannot, and ends.
+            argv: &self.spec.argv_on(self.reservation.port),
             env,
             key: self.spec.takes_key.then_some(&self.engine_key),
             folder: &folder,
             log,
-            port,
+            socket: self.reservation.engine_socket(),
             served_name: self.spec.model.served_name.clone(),
         })
     }
@@ -120,7 +119,7 @@ impl Owner<'_> {
         if let Some(engine) = &self.engine {
             self.lacking = patches::lacking(engine.log());
             let _ = self.tell_gateway.send(Engine::Ready {
-                base_url: format!("http://127.0.0.1:{}", engine.port()),
+                base_url: BASE_URL.into(),
                 key: self.spec.takes_key.then(|| self.engine_key.clone()),
             });
         }
@@ -159,7 +158,7 @@ impl Owner<'_> {
             return;
         };
         self.memory.begin(limit, |tell| Watched {
-            base_url: format!("http://127.0.0.1:{}", engine.port()),
+            socket: engine.socket().to_owned(),
             key: self.spec.takes_key.then(|| self.engine_key.clone()),
             watch: MemoryWatch::new(limit, self.spec.context_window, self.spec.output_tokens),
             figures: self.figures.clone(),

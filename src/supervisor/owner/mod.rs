@@ -13,7 +13,7 @@ mod sessions;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -87,6 +87,8 @@ pub(super) struct Owner<'a> {
     /// The form of the model's tool calls, if it was found after the start.
     form: Arc<OnceLock<Form>>,
     memory: Memory,
+    /// The gateway's listening socket, as sessions are handed it.
+    handed: Arc<std::net::TcpListener>,
     gateway: JoinHandle<Result<()>>,
     gateway_stop: CancellationToken,
     /// It has ended, and must not be waited for again.
@@ -130,6 +132,11 @@ impl<'a> Owner<'a> {
             stall_limit,
         } = begun;
         let failed = |what: &str| format!("the supervisor cannot start: {what}");
+        let handed = Arc::new(
+            gateway
+                .try_clone()
+                .context(Exit::Other, failed("the gateway's port"))?,
+        );
         let signals = Signals::listen()?;
         let socket = UnixListener::from_std(socket).context(Exit::Other, failed("its socket"))?;
         let listener = tokio::net::TcpListener::from_std(gateway)
@@ -154,6 +161,7 @@ impl<'a> Owner<'a> {
             },
             form: Arc::clone(&form),
             engine,
+            socket: Some(reservation.engine_socket()),
             window: memory.follow_window(),
             window_holds_reply: true,
             access: access.clone(),
@@ -196,12 +204,13 @@ impl<'a> Owner<'a> {
             departing: Vec::new(),
             inbox,
             connections: JoinSet::new(),
-            accepting: tokio::spawn(accept(socket, to_owner)),
+            accepting: tokio::spawn(accept(socket, Arc::downgrade(&handed), to_owner)),
             access,
             figures,
             tell_gateway,
             form,
             memory,
+            handed,
             gateway,
             gateway_stop,
             gateway_ended: false,
@@ -364,6 +373,7 @@ impl<'a> Owner<'a> {
         }
         tracing::info!("ended");
         // Last, so that whoever sees the connections closed finds the port free and nothing of ours left.
+        drop(self.handed);
         drop(self.reservation);
         finish(self.departing).await;
         self.accepting.abort();
@@ -381,7 +391,11 @@ async fn finish(told: Vec<Teller>) {
 }
 
 /// Takes connections for as long as somebody listens to them.
-async fn accept(socket: UnixListener, to: mpsc::UnboundedSender<Message>) {
+async fn accept(
+    socket: UnixListener,
+    gateway: Weak<std::net::TcpListener>,
+    to: mpsc::UnboundedSender<Message>,
+) {
     let mut connections = JoinSet::new();
     let mut id = 0;
     loop {
@@ -389,7 +403,7 @@ async fn accept(socket: UnixListener, to: mpsc::UnboundedSender<Message>) {
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => {
                     id += 1;
-                    connections.spawn(connection::run(id, stream, to.clone()));
+                    connections.spawn(connection::run(id, stream, gateway.clone(), to.clone()));
                 }
                 // Too many open files, for instance: it may be better in a moment.
                 Err(_) => tokio::time::sleep(TICK).await,

@@ -37,6 +37,8 @@ impl Owner<'_> {
         match message {
             Message::Came { id, ask, tell } => match ask {
                 Ask::Status => self.tell_status(tell),
+                // It is answered where it is heard.
+                Ask::Port => {}
                 Ask::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),
                 Ask::Lease {
                     protocol,
