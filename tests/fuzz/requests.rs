@@ -115,7 +115,7 @@ fn check(body: &[u8]) -> Result<(), TestCaseError> {
                 prop_assert!(request.max_tokens > 0 && request.max_tokens <= 8192);
                 request.limit_reply(7);
                 request.ask_for_a_stream();
-                ready.push(request.body);
+                ready.push(request.body.to_vec());
             }
             Err(error) => prop_assert!(!error.message.is_empty()),
         }
