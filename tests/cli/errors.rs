@@ -29,7 +29,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     // A file or folder of ours that was good a moment before is not any more.
     "a folder for Claude Code's settings cannot be made",
     "Claude Code's settings cannot be written to {}",
-    "your hooks cannot be written to {}",
     "what is known of the GPU limit cannot be read or written down in cclocal's state folder",
     "the engine's record cannot be removed",
     "its log cannot be written",
