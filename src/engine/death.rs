@@ -114,7 +114,7 @@ const REASONS: &[Reason] = &[
     // It is told the gateway's port as its own, which is taken: so one that insists on a port ends.
     Reason {
         marks: &[
-            "patch listen: not applied",
+            "does not serve on cclocal's socket",
             "address already in use",
             "errno 48",
             "errno 98",
@@ -344,7 +344,7 @@ mod tests {
                 "does not serve on the socket",
             ),
             (
-                "[cclocal] patch listen: not applied (No module named 'uvicorn')",
+                "[cclocal] patch listen: not applied (No module named 'uvicorn')\n[cclocal] the engine does not serve on cclocal's socket",
                 Exit::Engine,
                 "does not serve on the socket",
             ),
