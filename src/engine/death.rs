@@ -114,7 +114,7 @@ const REASONS: &[Reason] = &[
     // It is told the gateway's port as its own, which is taken: so one that insists on a port ends.
     Reason {
         marks: &[
-            NOT_LISTENING,
+            "does not serve on cclocal's socket",
             "address already in use",
             "errno 48",
             "errno 98",
@@ -173,9 +173,6 @@ const REASONS: &[Reason] = &[
         hint: "run `cclocal setup --force` to install it anew",
     },
 ];
-
-/// The one patch without which an engine ends: it would not serve on the socket that it was handed. Source: `engine/listen.py`.
-const NOT_LISTENING: &str = "patch listen: not applied";
 
 /// Marks of lines that tell what an engine was asked, in the user's words, or what it survived: whatever else stands in them, it did not end of it.
 /// Sources: vllm-mlx 0.6.0's log of requests; `engine/kept.py`, `engine/patches.py`.
@@ -243,9 +240,7 @@ pub fn impersonated(socket: &Path) -> Error {
 
 /// What a log says that may tell why the engine ended, in lower case.
 fn telling(tail: &[String]) -> String {
-    let tells = |line: &&String| {
-        line.contains(NOT_LISTENING) || !NO_REASONS.iter().any(|mark| line.contains(mark))
-    };
+    let tells = |line: &&String| !NO_REASONS.iter().any(|mark| line.contains(mark));
     let lines: Vec<&str> = tail.iter().filter(tells).map(String::as_str).collect();
     lines.join("\n").to_lowercase()
 }
@@ -349,7 +344,7 @@ mod tests {
                 "does not serve on the socket",
             ),
             (
-                "[cclocal] patch listen: not applied (No module named 'uvicorn')",
+                "[cclocal] patch listen: not applied (No module named 'uvicorn')\n[cclocal] the engine does not serve on cclocal's socket",
                 Exit::Engine,
                 "does not serve on the socket",
             ),

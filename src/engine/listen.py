@@ -38,7 +38,8 @@ def serve_on_socket(path, proof_key):
 def refuse(reason):
     """Never on a port instead."""
     not_applied("listen", reason)
-    raise SystemExit(1)
+    # Read by `death.rs`.
+    raise SystemExit("[cclocal] the engine does not serve on cclocal's socket")
 
 
 def bound(path):

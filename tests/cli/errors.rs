@@ -32,7 +32,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "what is known of the GPU limit cannot be read or written down in cclocal's state folder",
     "the engine's record cannot be removed",
     "its log cannot be written",
-    "{} cannot be made",
     "{} cannot be started",
     // An installation that went well and yet is none.
     "there is no Python to install the engine with",
