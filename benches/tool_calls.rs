@@ -1,6 +1,6 @@
 //! What the reading of a reply costs: `cargo bench --bench tool_calls`.
 //!
-//! For each form, a call that writes a file of ordinary code, and of what is hard to read: the form's own markers, quotes, brackets, white space; the
+//! Two words after it choose a form and a content. For each form, a call that writes a file of ordinary code, and of what is hard to read: the form's own markers, quotes, brackets, white space; the
 //! same without a call around it; and JSON that is nested deeply. Whole and in pieces of 4 bytes, as tokens come. Nothing is bounded: the sizes show
 //! whether the time grows as the text does.
 
@@ -57,7 +57,14 @@ fn main() {
         "{:12} {:24} {:>24} {:>24}",
         "form", "content", "whole, ms", "by 4 bytes, ms"
     );
-    let only = std::env::args().nth(1).unwrap_or_default();
+    let only: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|only| !only.starts_with("--"))
+        .collect();
+    let is_asked = |number: usize, name: &str| {
+        only.get(number)
+            .is_none_or(|only| name.contains(only.as_str()))
+    };
     for (form, name) in [
         (Form::Gemma4, "Gemma 4"),
         (Form::Hermes, "Hermes"),
@@ -67,10 +74,11 @@ fn main() {
         (Form::Mistral, "Mistral"),
         (Form::Harmony, "harmony"),
     ] {
-        if !only.starts_with("--") && !name.contains(&only) {
+        if !is_asked(0, name) {
             continue;
         }
-        for (called, part) in CONTENTS {
+        let contents = CONTENTS.into_iter();
+        for (called, part) in contents.filter(|(called, _)| is_asked(1, called)) {
             let content = |size: usize| part.repeat(size / part.len());
             row(form, name, called, &tools, |size| {
                 call(
@@ -89,6 +97,9 @@ fn main() {
             row(form, name, &format!("{called}, thought"), &tools, |size| {
                 format!("<think>\n{}\n</think>\nyes", content(size))
             });
+        }
+        if !is_asked(1, "others") {
+            continue;
         }
         row(form, name, "nested", &tools, |size| {
             let deep = format!("{}{}", "[".repeat(400), "]".repeat(400));

@@ -96,9 +96,20 @@ fn of_fields(mut fields: Vec<Argument<'_>>, tools: &Tools, is_outer: bool) -> Op
         return Some(Call::new(&name, fields, tools));
     };
     match fields.swap_remove(at).written {
-        Written::Value(Value::Object(_), source) => {
-            let inner = value::object(source, 0, Reading::PLAIN).ok()?;
-            Some(Call::new(&name, inner.fields, tools))
+        Written::Value(Value::Object(input), source) => {
+            // The source tells how a number was written that is to be a string.
+            if tools
+                .get(&name)
+                .is_some_and(|tool| tool.wants_source(&input))
+            {
+                let inner = value::object(source, 0, Reading::PLAIN).ok()?;
+                return Some(Call::new(&name, inner.fields, tools));
+            }
+            let arguments = input.into_iter().map(|(key, value)| Argument {
+                key,
+                written: Written::Value(value, ""),
+            });
+            Some(Call::new(&name, arguments.collect(), tools))
         }
         Written::Value(Value::Null, _) => Some(Call::new(&name, Vec::new(), tools)),
         Written::Value(Value::String(text), _) if text.trim().is_empty() => {

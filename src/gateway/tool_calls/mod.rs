@@ -7,12 +7,16 @@
 //! its end, as only that tells which end marker is the call's own (see [`segments`]): Claude Code carries no call out before the reply has ended, so
 //! nothing is late for it. Arguments are read by the tool's schema (see [`schema`]).
 //!
+//! The engine also tells where a real marker token stands. Letters count as markers as long as their meaning is clear; where it isn't, real tokens
+//! decide (see [`evidence`]). A real token that ends the model's turn ends the reply, as the model talks to itself behind it.
+//!
 //! A call that can't be read is never dropped silently: it becomes a [`Wrong`], which the model is told of.
 
 mod body;
 mod code;
 mod ending;
 mod evidence;
+mod follows;
 mod gemma;
 mod harmony;
 mod json;

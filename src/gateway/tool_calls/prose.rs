@@ -9,6 +9,9 @@ use super::{Call, json};
 /// What the block of a fence may be called.
 const FENCES: [&str; 6] = ["", "json", "xml", "tool_call", "tool", "html"];
 
+/// The longest run of backticks that begins a block.
+const LONGEST_FENCE: usize = 16;
+
 /// As many lines are looked at for the beginning of a call that the reply ends in.
 const MOST_LINES: usize = 2000;
 
@@ -22,7 +25,11 @@ pub fn begins(line: &str, tools: &Tools) -> Option<bool> {
         None => None,
         Some('{') => Some(true),
         Some('`') => {
-            let run = line.len() - line.trim_start_matches('`').len();
+            let run = line.bytes().take(LONGEST_FENCE + 1);
+            let run = run.take_while(|byte| *byte == b'`').count();
+            if run > LONGEST_FENCE {
+                return Some(false);
+            }
             let info = &line[run..];
             match info.find('\n') {
                 Some(end) => Some(run >= 3 && FENCES.contains(&info[..end].trim())),

@@ -154,6 +154,16 @@ impl Tool {
             })
     }
 
+    /// Whether an argument that isn't a string is to be one.
+    pub fn wants_source(&self, input: &Map<String, Value>) -> bool {
+        input.iter().any(|(key, value)| {
+            let kinds = self.kinds_of(key);
+            !value.is_string()
+                && kinds
+                    .is_some_and(|kinds| kinds.has(Kinds::STRING) && !kinds.has(Kinds::of(value)))
+        })
+    }
+
     /// The arguments as the schema wants them.
     pub fn fit(&self, arguments: Vec<Argument<'_>>) -> Map<String, Value> {
         let fitted = arguments.into_iter().map(|argument| {

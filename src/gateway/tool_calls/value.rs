@@ -118,26 +118,26 @@ pub fn object<'a>(text: &'a str, at: usize, reading: Reading<'a>) -> Result<Fiel
 
 /// What a string or a bare word stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Inside {
+pub(super) enum Inside {
     Nothing,
     /// An object with this closing bracket.
     Object(u8),
     Array,
 }
 
-struct Parser<'a> {
-    text: &'a str,
+pub(super) struct Parser<'a> {
+    pub(super) text: &'a str,
     at: usize,
-    reading: Reading<'a>,
+    pub(super) reading: Reading<'a>,
     /// The keys of the outermost object so far.
-    seen: HashSet<String>,
+    pub(super) seen: HashSet<String>,
     lacks_end: bool,
     /// From here on the text holds nothing but white space and closing brackets.
-    tail: OnceCell<usize>,
+    pub(super) tail: OnceCell<usize>,
 }
 
 impl<'a> Parser<'a> {
-    fn new(text: &'a str, at: usize, reading: Reading<'a>) -> Self {
+    pub(super) fn new(text: &'a str, at: usize, reading: Reading<'a>) -> Self {
         Self {
             text,
             at,
@@ -197,7 +197,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn key(&mut self) -> Result<String, Fault> {
+    pub(super) fn key(&mut self) -> Result<String, Fault> {
         let key = match self.peek() {
             Some(quote @ (b'"' | b'\'')) => {
                 self.at += 1;
@@ -265,7 +265,8 @@ impl<'a> Parser<'a> {
             }
             b'[' => {
                 self.at += 1;
-                let mut items = Vec::new();
+                // Most lists inside of lists are short.
+                let mut items = Vec::with_capacity(1);
                 self.each(b']', |parser| {
                     items.push(parser.value(level + 1, Inside::Array)?);
                     Ok(())
@@ -369,99 +370,6 @@ impl<'a> Parser<'a> {
         parts.get(index).filter(|part| part.start <= at)
     }
 
-    /// Whether the object goes on here as it does behind a value.
-    fn goes_on(&self, at: usize, level: usize, inside: Inside) -> bool {
-        let rest = self.text[at..].trim_start();
-        let Some(next) = rest.bytes().next() else {
-            return true;
-        };
-        // Nothing but a comma or a bracket goes on.
-        let Some(behind) = rest.get(1..).map(str::trim_start) else {
-            return false;
-        };
-        match inside {
-            Inside::Nothing => false,
-            Inside::Array => next == b']' || next == b',' && self.is_item(at, behind),
-            Inside::Object(close) if next == close => {
-                level > 1 || self.is_end(self.text.len() - behind.len())
-            }
-            Inside::Object(_) => {
-                let is_quoted = self.text[..at].ends_with(GEMMA_QUOTE);
-                next == b','
-                    && (self.is_key(behind, level, is_quoted)
-                        || self.is_last_comma(behind, inside, level))
-            }
-        }
-    }
-
-    /// Whether an item of a list stands at the beginning of `text`. Behind a string in Gemma's quotes none is bare.
-    fn is_item(&self, at: usize, text: &str) -> bool {
-        if !self.text[..at].ends_with(GEMMA_QUOTE) {
-            return text.starts_with(|letter: char| {
-                matches!(letter, '"' | '\'' | '{' | '[' | ']' | '<' | '-')
-                    || letter.is_ascii_alphanumeric()
-            });
-        }
-        let is_plain = |letter: char| matches!(letter, '{' | '[' | ']' | '-' | '0'..='9');
-        let words = [
-            GEMMA_QUOTE,
-            "true",
-            "false",
-            "True",
-            "False",
-            "null",
-            "None",
-        ];
-        text.starts_with(is_plain) || words.iter().any(|word| text.starts_with(word))
-    }
-
-    /// Whether the comma in front of this is one too many.
-    fn is_last_comma(&self, behind: &str, inside: Inside, level: usize) -> bool {
-        let Inside::Object(close) = inside else {
-            return false;
-        };
-        let at = self.text.len() - behind.len();
-        behind.as_bytes().first() == Some(&close) && (level > 1 || self.is_end(at + 1))
-    }
-
-    /// Whether nothing but the end of a call follows: closing brackets, or the tool's name behind its arguments.
-    fn is_end(&self, at: usize) -> bool {
-        let tail = self.tail.get_or_init(|| {
-            let is_closing = |letter: char| letter.is_whitespace() || "}])".contains(letter);
-            self.text.trim_end_matches(is_closing).len()
-        });
-        if at >= *tail {
-            return true;
-        }
-        let named = self.text[at..]
-            .trim_start()
-            .strip_prefix(',')
-            .map(|rest| rest.trim_start())
-            .and_then(|rest| rest.strip_prefix("\"name\""));
-        named.is_some_and(|rest| rest.len() < 200 && !rest.contains(','))
-    }
-
-    /// Whether a key stands at the beginning of `text`, and in the outermost object one that may come now. `is_quoted`: it follows Gemma's own quote.
-    fn is_key(&self, text: &str, level: usize, is_quoted: bool) -> bool {
-        // Far longer than a key.
-        const LONGEST: usize = 200;
-        let end = text
-            .char_indices()
-            .map(|(at, _)| at)
-            .find(|at| *at >= LONGEST)
-            .unwrap_or(text.len());
-        let Ok(key) = Parser::new(&text[..end], 0, self.reading).key() else {
-            return false;
-        };
-        if level > 1 {
-            return true;
-        }
-        let declared = self.reading.tool.and_then(|tool| tool.declares(&key));
-        // Gemma's own quotes are rare in a string, so that a key of no argument is one that the model made up: the client refuses it.
-        let is_made_up = || is_quoted && is_plain(&key);
-        (declared.unwrap_or(true) || is_made_up()) && !self.seen.contains(&key)
-    }
-
     /// The rest of a string with escapes, whose opening quote was taken.
     fn escaped(
         &mut self,
@@ -553,10 +461,4 @@ impl<'a> Parser<'a> {
         // Half a character is none.
         Some(char::from_u32(first).unwrap_or('\u{fffd}'))
     }
-}
-
-/// Whether a key is one as in a program.
-fn is_plain(key: &str) -> bool {
-    let is_letter = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-');
-    !key.is_empty() && key.chars().all(is_letter)
 }

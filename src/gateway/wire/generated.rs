@@ -374,3 +374,24 @@ fn event(data: &Value) -> Vec<u8> {
     let name = data["type"].as_str().unwrap_or_default();
     format!("event: {name}\ndata: {data}\n\n").into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found_by_their_code_points() {
+        let text = "é😀<tool_call>x</tool_call>";
+        let told = json!([[2, "<tool_call>"], [14, "</tool_call>"]]);
+        let want = [(6, "<tool_call>"), (18, "</tool_call>")];
+        assert_eq!(marks(text, &told), want);
+        for odd in [
+            json!(null),
+            json!([[99, "<tool_call>"]]),
+            json!([["a", 1], [], 3]),
+            json!("x"),
+        ] {
+            assert_eq!(marks(text, &odd), []);
+        }
+    }
+}
