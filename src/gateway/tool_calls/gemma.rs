@@ -3,10 +3,12 @@
 //! Keys are bare, strings stand between `<|"|>` without escapes. Models also write JSON, or a function's arguments as in Python, between the markers,
 //! leave the end marker out, and put several calls between one pair of markers. These are read if the form itself gives no call.
 
-use super::schema::Tools;
+use serde_json::Value;
+
+use super::schema::{Argument, Tools, Written};
 use super::segments::{End, Mark, Marks, space};
 use super::tags::Probe;
-use super::value::{self, Quotes, Reading};
+use super::value::{self, GEMMA_QUOTE, Quotes, Reading};
 use super::{Call, Found, Wrong, json, tags};
 
 pub const OPEN: &str = "<|tool_call>";
@@ -140,6 +142,15 @@ impl<'a> Reader<'a> {
         if fields.lacks_end && is_guess {
             return Err(unreadable());
         }
+        // So it is if there are too many, and quotes in the strings.
+        let has_more = !text[fields.end..end.start].trim().is_empty();
+        let has_quotes = |field: &Argument| match &field.written {
+            Written::Value(value, _) => holds_quotes(value),
+            Written::Text(_) => false,
+        };
+        if has_more && fields.fields.iter().any(has_quotes) {
+            return Err(unreadable());
+        }
         let is_all = are_brackets(&text[fields.end..end.start]);
         // Without an end marker, the answer goes on behind the closing bracket.
         let end = match (is_all, lacks_marker) {
@@ -240,6 +251,16 @@ impl<'a> Reader<'a> {
 fn name<'a>(header: &'a str, tools: &Tools) -> &'a str {
     let header = header.trim();
     tools.name(header.strip_prefix(CALL).unwrap_or(header))
+}
+
+/// Whether a string in a value holds Gemma's own quotes.
+fn holds_quotes(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(GEMMA_QUOTE),
+        Value::Array(items) => items.iter().any(holds_quotes),
+        Value::Object(fields) => fields.values().any(holds_quotes),
+        _ => false,
+    }
 }
 
 fn is_between(letter: char) -> bool {

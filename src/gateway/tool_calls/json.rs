@@ -34,6 +34,11 @@ pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Read, Wrong> {
 /// Reads a call with quotes in its strings that aren't escaped. `text` is the whole of it, and holds nothing else.
 pub fn call_with_quotes(text: &str, tools: &Tools) -> Result<Call, Wrong> {
     let wrong = || unreadable(text);
+    let first =
+        text.trim_start_matches(|letter: char| letter.is_whitespace() || "[{".contains(letter));
+    if !first.starts_with(['"', '\'']) {
+        return Err(wrong());
+    }
     let name = name(text).ok_or_else(wrong)?;
     let name = tools.name(name);
     let (at, _) = ARGUMENTS

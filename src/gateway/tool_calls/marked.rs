@@ -159,6 +159,9 @@ impl<'a> Cutter<'a, '_> {
 
     fn finish(mut self) -> Vec<Part> {
         let text = self.reply.text;
+        if self.is_torn(text.len()) {
+            return self.parts;
+        }
         self.pass(text.len());
         let partial = markers::partial_call(self.reply.form, text);
         let begin = text.len() - partial;
@@ -236,7 +239,7 @@ impl<'a> Cutter<'a, '_> {
         let is_real = self.is_real(marker.at);
         let is_named = self.code.is_quoted()
             || self.code.is_fenced() && !self.code.is_line_start()
-            || markers::is_named(text, marker).unwrap_or(false);
+            || markers::is_named(text, 0, marker).unwrap_or(false);
         if is_named && !is_real {
             self.pass(marker.end());
             return true;
@@ -276,6 +279,9 @@ impl<'a> Cutter<'a, '_> {
                 true
             }
             Outcome::Calls(found) => {
+                if self.is_torn(marker.at) {
+                    return false;
+                }
                 self.text_up_to(marker.at);
                 self.parts.push(Part::Calls(found.calls));
                 self.has_calls = true;
@@ -367,6 +373,32 @@ impl<'a> Cutter<'a, '_> {
         let quote = self.code.closing_quote()?;
         let is_closed = found.is_ok() && text[end..].trim_start().starts_with(quote);
         is_closed.then_some(end)
+    }
+
+    /// Whether the text behind a call, up to `end`, holds markers that stand inside of calls: then the call may go on there, and isn't made.
+    fn is_torn(&mut self, end: usize) -> bool {
+        let Some(Part::Calls(calls)) = self.parts.last_mut() else {
+            return false;
+        };
+        let text = &self.reply.text[self.start..end];
+        let is_plain = |at: usize, marker: &str| {
+            !text[..at].ends_with(['`', '"', '\'', '“'])
+                && !text[at + marker.len()..].starts_with(['`', '"', '\'', '”'])
+        };
+        let has_inner = markers::inner(self.reply.form).iter().any(|marker| {
+            let mut found = text.match_indices(marker);
+            found.any(|(at, _)| is_plain(at, marker))
+        });
+        if !has_inner {
+            return false;
+        }
+        let torn = calls.pop().map(|call| call.name);
+        if calls.is_empty() {
+            self.parts.pop();
+        }
+        let tool = torn.unwrap_or_default();
+        self.parts.push(Part::Wrong(Wrong::Ambiguous { tool }));
+        true
     }
 
     fn read(&mut self, at: usize) -> Result<Found, Wrong> {

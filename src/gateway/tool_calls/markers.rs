@@ -75,6 +75,16 @@ pub fn closing(form: Form) -> Option<&'static str> {
     }
 }
 
+/// Markers that stand inside of calls alone, of the forms that don't escape a call's strings.
+pub fn inner(form: Form) -> &'static [&'static str] {
+    match form {
+        Form::Gemma4 => &["<|\"|>"],
+        Form::Qwen3Coder => &["</parameter>", "<parameter="],
+        Form::Glm47 => &["</arg_value>", "<arg_value>"],
+        Form::Hermes | Form::Llama3 | Form::Mistral | Form::Harmony => &[],
+    }
+}
+
 /// The first marker of a text from `from` on.
 pub fn next(form: Form, text: &str, from: usize) -> Option<Marker> {
     let mut at = from;
@@ -184,8 +194,10 @@ pub fn without_turn_ends(
 }
 
 /// Whether the closing marker of a thought is named in a sentence, by what stands around it. None: that is not known yet.
-pub fn is_named(text: &str, marker: &Marker) -> Option<bool> {
-    let before = text[..marker.at].chars().next_back();
+///
+/// `from`: the beginning of the answer.
+pub fn is_named(text: &str, from: usize, marker: &Marker) -> Option<bool> {
+    let before = text[from..marker.at].chars().next_back();
     let is_apart = |letter: char| letter == ' ' || "\"'“„‘«`(".contains(letter);
     if !before.is_some_and(is_apart) {
         return Some(false);

@@ -256,16 +256,18 @@ impl Marked {
             let rest = &self.buffer[marker.at..];
             let is_code = self.ahead.is_quoted() && !self.is_real(marker.at);
             match marker.kind {
-                Kind::ThoughtEnd if !is_code => match markers::is_named(&self.buffer, &marker) {
-                    Some(true) if !self.is_real(marker.at) => {}
-                    None if !self.is_real(marker.at) => return false,
-                    _ => {
-                        let thought = self.buffer[self.at..marker.at].trim().to_owned();
-                        self.at = marker.end();
-                        self.end_thought(thought, true, pieces);
-                        return true;
+                Kind::ThoughtEnd if !is_code => {
+                    match markers::is_named(&self.buffer, self.at, &marker) {
+                        Some(true) if !self.is_real(marker.at) => {}
+                        None if !self.is_real(marker.at) => return false,
+                        _ => {
+                            let thought = self.buffer[self.at..marker.at].trim().to_owned();
+                            self.at = marker.end();
+                            self.end_thought(thought, true, pieces);
+                            return true;
+                        }
                     }
-                },
+                }
                 Kind::Call if !is_code => match marked::probe(self.form, rest) {
                     Probe::Call(_) => {
                         self.state = State::Kept { is_doubtful: true };

