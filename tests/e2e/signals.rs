@@ -97,7 +97,7 @@ fn an_engine_that_the_system_kills_while_it_loads() {
     let engine = loop {
         // By the first words of what its Python runs; the engine is asked for its flags before, by other words.
         let found = stage.survivors().into_iter().find_map(|process| {
-            let engine = process.contains("Downloads that go on where they stopped");
+            let engine = process.contains("Whether each start-up patch applied");
             let pid = process.split(':').next()?.parse::<i32>().ok()?;
             engine.then_some(pid)
         });
