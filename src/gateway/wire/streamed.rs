@@ -16,7 +16,6 @@ enum State {
     Expected {
         reader: sse::Reader,
         both: Option<Box<(Repair, Generated)>>,
-        has_form: bool,
     },
     Repaired(Box<Repair>),
     Generated(Box<Generated>),
@@ -29,7 +28,6 @@ impl Streamed {
         Self(State::Expected {
             reader: sse::Reader::default(),
             both: Some(Box::new((repair, Generated::new(request, served)))),
-            has_form: served.form.is_some(),
         })
     }
 
