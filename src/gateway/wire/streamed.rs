@@ -33,10 +33,7 @@ impl Streamed {
 
     /// Takes bytes of the engine's stream as they come, split anywhere, and returns the bytes that are ready for the client.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let State::Expected {
-            reader, has_form, ..
-        } = &mut self.0
-        else {
+        let State::Expected { reader, .. } = &mut self.0 else {
             return self.pass(bytes);
         };
         reader.push(bytes);
@@ -46,7 +43,7 @@ impl Streamed {
                 Ok(Some(event)) if event.name == b"ping" => {}
                 Ok(Some(event)) => {
                     let data = serde_json::from_slice::<Value>(&event.data).unwrap_or_default();
-                    let is_generated = data[generated::FIELD].is_object() && *has_form;
+                    let is_generated = data[generated::FIELD].is_object();
                     break (event.raw.to_vec(), is_generated);
                 }
                 Ok(None) => return Vec::new(),
