@@ -291,7 +291,7 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
         model.engine_profile.words(),
         match model.form {
             Some(form) => format!("the form of {}", form.name()),
-            None => "a form that the engine guesses".into(),
+            None => "an unknown form, read as <tool_call> tags".into(),
         },
         match model.thinking {
             true => "it thinks before it answers",

@@ -54,10 +54,10 @@ impl Request {
                 "{name}: its chat template has no tools: it can chat, but not read or write files"
             )),
             (None, None, Source::Hub(_)) => Some(format!(
-                "{name}: its tool-call format is not known before it is on this disk. If it is none that cclocal reads, the engine's own guess is used, and calls may show up as text"
+                "{name}: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
             )),
             (None, ..) => Some(format!(
-                "{name}: unknown tool-call format: the engine's own guess is used. If calls show up as text, this model will not work"
+                "{name}: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work"
             )),
             (Some(_), ..) => None,
         };
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(
             said(Some(unknown), true),
             [
-                "org/name: unknown tool-call format: the engine's own guess is used. If calls show up as text, this model will not work",
+                "org/name: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work",
                 "org/name has no thoughts that could be turned on: --think changes nothing"
             ]
         );
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(
             said(None, false),
             [
-                "org/name: its tool-call format is not known before it is on this disk. If it is none that cclocal reads, the engine's own guess is used, and calls may show up as text"
+                "org/name: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
             ]
         );
     }

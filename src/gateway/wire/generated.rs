@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::sse;
 use super::stop_sequences::StopSequences;
 use super::{ApiError, Request, Served, Usage, notice};
+use crate::catalog::Form;
 use crate::gateway::tool_calls::schema::Tools;
 use crate::gateway::tool_calls::{Call, Ending, Options, Piece, Reader, Start, Wrong};
 
@@ -173,8 +174,7 @@ impl Generated {
         self.reader.get_or_insert_with(|| {
             let start = Start::of(prompt_tail, self.knows_thought_end, self.served.may_think);
             let options = Options {
-                // Without a form there is no such reply.
-                form: self.served.form.unwrap_or(crate::catalog::Form::Hermes),
+                form: self.served.form.unwrap_or(Form::UNKNOWN),
                 prose_calls: self.served.prose_calls,
                 start,
             };

@@ -51,7 +51,7 @@ pub struct Served {
     pub name: String,
     /// The longest reply, in tokens. A request for more is cut down to it.
     pub output_tokens: u64,
-    /// How the model writes tool calls. None: not known, so the engine's own parser is relied on.
+    /// How the model writes tool calls. None: not known. Text as it was generated is then read as [`Form::UNKNOWN`]; else the engine's own parser is relied on.
     pub form: Option<Form>,
     /// Whether thoughts are shown, as thinking blocks. Else they are left out.
     pub shows_thoughts: bool,
