@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use crate::host::Host;
-use crate::paths::{self, Paths};
-use crate::secret::Secret;
+use crate::sys::environment::Host;
+use crate::sys::paths::{self, Paths};
+use crate::sys::secret::Secret;
 
 /// What a variable is about. Names in one class are treated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

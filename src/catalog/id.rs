@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::servable;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::host::Host;
+use crate::sys::environment::Host;
+use crate::sys::files;
 
 /// `--model`, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]

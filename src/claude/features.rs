@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::claude::command::Features;
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::plan::claude::Features;
-use crate::probe;
+use crate::sys::capabilities;
+use crate::sys::environment::Host;
 
 const TOPIC: &str = "client-features";
 
@@ -43,19 +43,19 @@ fn ask(
         .env("CLAUDE_CONFIG_DIR", profile)
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
         .env("DISABLE_AUTOUPDATER", "1");
-    let help = probe::ask_unless(stopped, &mut command, HELP_DEADLINE).map_err(|error| {
+    let help = capabilities::ask_unless(stopped, &mut command, HELP_DEADLINE).map_err(|error| {
         Error::new(Exit::ClaudeMissing, "Claude Code does not answer `--help`")
             .cause(error)
             .hint(format!("run `{} --help` to see why", host.tilde(claude)))
     })?;
     let features = Features::from_help(&help);
-    probe::remember(cache, TOPIC, claude, &features);
+    capabilities::remember(cache, TOPIC, claude, &features);
     Ok(features)
 }
 
 /// What Claude Code answered before, without asking it.
 pub fn remembered(cache: &Path, claude: &Path) -> Option<Features> {
-    probe::remembered(cache, TOPIC, claude)
+    capabilities::remembered(cache, TOPIC, claude)
 }
 
 /// The question, asked while other things go on. Dropping it ends a client that has not answered.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::paths::Paths;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
 
 /// Finds Claude Code: `CCLOCAL_CLAUDE`, then PATH, then where its installers put it, then our own folder. None if it is not installed.
 /// `CCLOCAL_CLAUDE` that names nothing is an error, never passed over.

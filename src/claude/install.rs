@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use crate::engine::log;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
+use crate::sys::environment::Host;
+use crate::sys::files;
+use crate::sys::paths::Paths;
 
 /// How many of npm's last lines are shown when it fails.
 const SHOWN_LINES: usize = 8;

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::settings_files::{self, SettingsFile};
 use super::{json, merge};
+use crate::claude::setting_keys;
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::plan::setting_keys;
+use crate::sys::environment::Host;
+use crate::sys::files;
 
 /// What of the user's own is linked. Reading goes to the user's files; writing too, when the user asks the session for it.
 const LINKED: &[&str] = &[

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::json;
 use crate::error::{Error, Result};
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::process;
 
 /// Whose file it is. Later ones stand above earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +133,7 @@ fn project_folders(host: &Host) -> Vec<PathBuf> {
 
 /// In a worktree `.git` is a file that says `gitdir: MAIN/.git/worktrees/NAME`.
 fn main_worktree(git: &Path) -> Option<PathBuf> {
-    let text = crate::files::read_text(git, crate::files::ONE_LINE).ok()?;
+    let text = crate::sys::files::read_text(git, crate::sys::files::ONE_LINE).ok()?;
     let folder = git
         .parent()?
         .join(text.trim().strip_prefix("gitdir:")?.trim());
@@ -160,7 +160,7 @@ fn drop_ins(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn read_file(host: &Host, source: Source, path: PathBuf) -> Option<SettingsFile> {
-    let content = match crate::files::read(&path, crate::files::SETTINGS) {
+    let content = match crate::sys::files::read(&path, crate::sys::files::SETTINGS) {
         Ok(bytes) => parse(&bytes),
         // A missing folder, or a file in a folder's place, is a settings file that does not exist.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

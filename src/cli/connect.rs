@@ -5,12 +5,12 @@ use super::{launch, setup, web_search};
 use crate::claude::features::Asked;
 use crate::error::{Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
-use crate::machine::platform::Platform;
-use crate::paths::Paths;
-use crate::process::signals::Signals;
-use crate::session::{self, Session, connect, leave};
+use crate::session::{self, Session, connect, release};
 use crate::supervisor::Lease;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Platform;
+use crate::sys::process::signals::Signals;
 use crate::ui::Ui;
 
 pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
@@ -23,7 +23,7 @@ pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs, searches: Option<&Backend>)
     let found = connect::find(&paths, args.port)?;
     let claude = setup::client(host, &paths, ui, false)?;
     let linger = launch::linger(host, args.linger)?;
-    let linger = linger.map_or(leave::LINGER, std::time::Duration::from_secs);
+    let linger = linger.map_or(release::LINGER, std::time::Duration::from_secs);
     let session = Session {
         host,
         paths: &paths,

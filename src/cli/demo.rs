@@ -7,9 +7,9 @@ use super::args::DemoArgs;
 use super::{launch, setup};
 use crate::demo::chain::Demo;
 use crate::error::{Context, Exit, Result};
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process::signals::Signals;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::process::signals::Signals;
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {

@@ -10,28 +10,28 @@ use super::args::LaunchArgs;
 use super::{launch, web_search};
 use crate::catalog::Source;
 use crate::claude;
+use crate::claude::command::ClaudePlan;
 use crate::engine::executable::{self, Found};
 use crate::env_vars;
 use crate::error::Result;
+use crate::escape::visible;
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
 use crate::hub::Cached;
-use crate::machine::platform::Platform;
 use crate::memory::choices::Choices;
 use crate::memory::preflight::Checking;
 use crate::memory::working::Device;
 use crate::memory::{Figures, Fit};
-use crate::paths::Paths;
-use crate::plan::claude::ClaudePlan;
-use crate::secret::Secret;
-use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client, Prepared, Probing};
+use crate::session::session_dir::Folder;
 use crate::session::window::{self, Instead};
 use crate::session::{choose, preflight};
-use crate::supervisor::find::{self, Running, Wanted};
-use crate::supervisor::record::USUAL_PORT;
+use crate::supervisor::registry::{self, Running, Wanted};
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Platform;
+use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
-use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
     let choice = args.model.choice(host)?;
@@ -108,7 +108,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
         output_tokens: request.output_tokens,
         port: request.port,
     };
-    for running in find::running(&paths) {
+    for running in registry::running(&paths) {
         match running {
             Running::Known(status) if wanted.is(&status) => prepared.notices.push(format!(
                 "an engine for it runs already: a launch would use it on port {}",

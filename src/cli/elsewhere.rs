@@ -8,20 +8,20 @@ use super::args::{ElsewhereArgs, LaunchArgs, Window};
 use super::{dry_run, launch, setup, web_search};
 use crate::claude::{self, features::Asked};
 use crate::error::Result;
+use crate::escape::visible;
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
-use crate::machine::platform::Platform;
 use crate::memory::NARROW_WINDOW;
-use crate::paths::Paths;
-use crate::process::signals::Signals;
-use crate::secret::Secret;
 use crate::session::Session;
-use crate::session::elsewhere::address::Address;
-use crate::session::elsewhere::{self, Elsewhere, token, window};
-use crate::session::folder::Folder;
 use crate::session::prepare::{self, Client};
+use crate::session::remote::address::Address;
+use crate::session::remote::{self, Elsewhere, token, window};
+use crate::session::session_dir::Folder;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Platform;
+use crate::sys::process::signals::Signals;
+use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
-use crate::visible::visible;
 
 /// Returns the status to exit with.
 pub fn run(
@@ -79,7 +79,7 @@ pub fn run(
     }
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        elsewhere::run(&session, &elsewhere, &mut signals).await
+        remote::run(&session, &elsewhere, &mut signals).await
     })
 }
 

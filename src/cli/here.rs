@@ -5,18 +5,18 @@ use serde_json::Value;
 use crate::catalog::{Choice, ModelArgument, catalog, resolve};
 use crate::engine::device;
 use crate::engine::executable::{self, Found};
-use crate::host::Host;
 use crate::hub;
-use crate::machine::memory::{self as machine_memory, Memory};
-use crate::machine::platform::{Os, Platform};
 use crate::memory::WeightsSource;
+use crate::memory::budget::{self as machine_memory, Memory};
 use crate::memory::plan::Asked;
 use crate::memory::planner::Planner;
 use crate::memory::preflight::Limit;
 use crate::memory::room::Room;
 use crate::memory::working::Device;
-use crate::paths::Paths;
 use crate::session::preflight;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::{Os, Platform};
 
 /// This machine, as far as it decides what context fits.
 pub struct Here<'a> {

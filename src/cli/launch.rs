@@ -8,22 +8,22 @@ use crate::claude::features::Asked;
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
-use crate::machine::gpu_limit::{Asking, Raised};
-use crate::machine::platform::Platform;
 use crate::memory::WIDE_WINDOW;
+use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::preflight::Checking;
-use crate::paths::Paths;
-use crate::process;
-use crate::process::signals::{self, Signals};
-use crate::secret::Secret;
-use crate::session::folder::Folder;
+use crate::session::acquire::{self, Reach, Reached};
 use crate::session::prepare::{self, Client, Request};
-use crate::session::reach::{self, Reach, Reached};
-use crate::session::{self, Session, leave, preflight};
+use crate::session::session_dir::Folder;
+use crate::session::{self, Session, preflight, release};
 use crate::supervisor::Lease;
-use crate::supervisor::find;
-use crate::supervisor::record::USUAL_PORT;
+use crate::supervisor::registry;
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Platform;
+use crate::sys::process;
+use crate::sys::process::signals::{self, Signals};
+use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
 
 /// How often it is tried to get hold of an engine that is just ending.
@@ -137,11 +137,11 @@ impl Launch<'_> {
         let runtime = runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
         for _ in 0..TRIES {
-            let port = match reach::reach(&reach, limit)? {
+            let port = match acquire::reach(&reach, limit)? {
                 Reached::Port(port) => port,
                 Reached::Signalled(signal) => return Ok(signals::status(signal)),
             };
-            let linger = reach::linger(linger, limit.as_ref());
+            let linger = acquire::linger(linger, limit.as_ref());
             let status = runtime.block_on(async {
                 let mut signals = Signals::listen()?;
                 let signals = &mut signals;
@@ -195,7 +195,7 @@ pub fn linger(host: &Host, asked: Option<u64>) -> Result<Option<u64>> {
         _ => Err(
             Error::usage(format!("CCLOCAL_LINGER={set} is not a number of seconds")).hint(format!(
                 "set it to a whole number from 0 to {LONGEST_LINGER}, or unset it for {}",
-                leave::LINGER.as_secs()
+                release::LINGER.as_secs()
             )),
         ),
     }
@@ -239,11 +239,11 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
 
 /// Engines that run are not ended for it, and go on as they were started.
 fn say_who_keeps(paths: &Paths, ui: &Ui) {
-    for status in find::statuses(paths) {
-        if status.keeps_prefix && find::is_usable(&status) {
+    for status in registry::statuses(paths) {
+        if status.keeps_prefix && registry::is_usable(&status) {
             ui.notice(&format!(
                 "{} goes on keeping system prompts on the disk, as it was started; `cclocal stop --port {}` ends it",
-                reach::words(&status),
+                acquire::words(&status),
                 status.port
             ));
         }

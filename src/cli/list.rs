@@ -6,18 +6,18 @@ use super::args::ListArgs;
 use super::here::Here;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
-use crate::host::Host;
+use crate::escape::visible;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
-use crate::paths::Paths;
-use crate::supervisor::find::{self, Running};
+use crate::supervisor::registry::{self, Running};
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
 use crate::ui::{self, Ui};
-use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
     let models = models(host, &paths)?;
-    let running = find::running(&paths);
+    let running = registry::running(&paths);
     let here = Here::find(host, &paths);
     if args.json {
         ui.json(&json(&paths, &models, &running, &here));

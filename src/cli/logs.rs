@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::args::LogsArgs;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::supervisor::find;
 use crate::supervisor::process::engine_log;
-use crate::supervisor::record::USUAL_PORT;
+use crate::supervisor::registry;
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::sys::environment::Host;
+use crate::sys::files;
+use crate::sys::paths::Paths;
 use crate::ui::Ui;
 
 /// How often a log that is followed is looked at.
@@ -22,7 +22,7 @@ const BLOCK: usize = 64 * 1024;
 
 pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
     let paths = Paths::of(host);
-    let running = find::statuses(&paths);
+    let running = registry::statuses(&paths);
     let status = match args.port {
         Some(port) => running.iter().find(|status| status.port == port),
         None => running

@@ -23,9 +23,9 @@ use std::ffi::OsString;
 use clap::Parser;
 
 use crate::error::Error;
-use crate::host::Host;
+use crate::escape::visible_lines;
+use crate::sys::environment::Host;
 use crate::ui::Ui;
-use crate::visible::visible_lines;
 use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
@@ -76,7 +76,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Stop(args)) => stop::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Logs(args)) => logs::run(&host, &ui, args).map(|()| 0),
         Some(CliCommand::Supervisor) => {
-            return crate::supervisor::process::run(&host, &crate::paths::Paths::of(&host));
+            return crate::supervisor::process::run(&host, &crate::sys::paths::Paths::of(&host));
         }
         Some(CliCommand::ReadPdf) | None => match &cli.elsewhere.connect {
             Some(url) => elsewhere::run(

@@ -4,14 +4,14 @@ use super::args::RmArgs;
 use super::{cache_screen, list};
 use crate::catalog::catalog;
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
+use crate::escape::visible;
 use crate::hub::remove;
 use crate::hub::scan::{self, Model};
-use crate::paths::Paths;
-use crate::session::reach;
-use crate::supervisor::find::{self, Running};
+use crate::session::acquire;
+use crate::supervisor::registry::{self, Running};
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
 use crate::ui::{self, Ui};
-use crate::visible::visible;
 
 /// Returns the status to exit with.
 pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
@@ -26,7 +26,7 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
     }
     let models = list::models(host, &paths)?;
     let chosen = select(&models, &args.models)?;
-    let running = find::running(&paths);
+    let running = registry::running(&paths);
     for model in &chosen {
         if let Some(why) = held(&paths, model, &running) {
             return Err(Error::other(format!("{} was not removed", model.id))
@@ -116,7 +116,7 @@ pub fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
     if let Some(user) = list::user(model, running) {
         let (cause, idle) = match user {
             Running::Known(status) => (
-                format!("it is loaded: {}", reach::words(status)),
+                format!("it is loaded: {}", acquire::words(status)),
                 status.is_idle(),
             ),
             Running::Foreign { version, used, .. } => (

@@ -8,9 +8,9 @@ use crate::engine::executable::Executable;
 use crate::engine::flags;
 use crate::engine::install::{self, Event, Status};
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::machine::platform::Platform;
-use crate::paths::Paths;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Platform;
 use crate::ui::{self, Ui};
 
 pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {

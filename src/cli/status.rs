@@ -6,16 +6,16 @@ use serde_json::json;
 
 use super::args::StatusArgs;
 use crate::error::Result;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::session::leave;
-use crate::supervisor::find::{self, Running};
+use crate::escape::visible;
+use crate::session::release;
 use crate::supervisor::protocol::Status;
+use crate::supervisor::registry::{self, Running};
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
 use crate::ui::{self, Ui};
-use crate::visible::visible;
 
 pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
-    let running = find::running(&Paths::of(host));
+    let running = registry::running(&Paths::of(host));
     if args.json {
         let all: Vec<_> = running
             .iter()
@@ -109,7 +109,7 @@ fn text(host: &Host, status: &Status) -> String {
         lines.push(format!("  requests  {} at work or waiting", status.busy));
     }
     if status.figures.turns > 0 {
-        lines.push(format!("  served    {}", leave::tokens(&status.figures)));
+        lines.push(format!("  served    {}", release::tokens(&status.figures)));
     }
     if let Some(milliseconds) = status.figures.first_token_ms {
         let median = ui::seconds(Duration::from_millis(milliseconds));

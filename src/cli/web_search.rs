@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::args::{Cli, CliCommand};
 use crate::error::{Error, Result};
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
-use crate::session::elsewhere::token;
+use crate::session::remote::token;
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::WebSearch;
+use crate::sys::environment::Host;
 use crate::ui::Ui;
 
 /// The service that was named, if one was. Its key is taken out of the host, so that nothing that is started gets it.

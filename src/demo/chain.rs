@@ -13,23 +13,23 @@ use crate::claude::features;
 use crate::claude::foreground::{self, Foreground};
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
 use crate::hub;
-use crate::machine::platform::Platform;
-use crate::machine::port;
 use crate::memory::WIDE_WINDOW;
-use crate::paths::Paths;
-use crate::process::Ended;
-use crate::process::signals::{self, Signals};
-use crate::secret::Secret;
-use crate::session::folder::Folder;
-use crate::session::follow::{self, Followed};
 use crate::session::prepare::{self, Client, Probing, Request};
-use crate::session::{self, Output, client_command, leave};
+use crate::session::session_dir::Folder;
+use crate::session::wait_ready::{self, Followed};
+use crate::session::{self, Output, client_command, release};
 use crate::supervisor::protocol::Say;
 use crate::supervisor::spec::Port;
-use crate::supervisor::{Lease, start};
+use crate::supervisor::{Lease, spawn};
+use crate::sys::environment::Host;
+use crate::sys::files;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Platform;
+use crate::sys::port;
+use crate::sys::process::Ended;
+use crate::sys::process::signals::{self, Signals};
+use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
 
 /// What the file holds in the end.
@@ -73,13 +73,13 @@ impl Demo<'_> {
                 .cause("its supervisor ended at once")
                 .hint("run it again")
         })?;
-        let followed = follow::until_ready(self.paths, self.ui, &mut lease, signals).await;
+        let followed = wait_ready::until_ready(self.paths, self.ui, &mut lease, signals).await;
         match link("starting the engine", followed)? {
             Followed::Ready { took } => self
                 .ui
                 .done(&format!("engine: serving it on 127.0.0.1:{port} ({took})")),
             Followed::Interrupted(signal) => {
-                leave::leave(self.paths, self.ui, &mut lease, signals, Duration::ZERO).await;
+                release::leave(self.paths, self.ui, &mut lease, signals, Duration::ZERO).await;
                 return Ok(signals::status(signal));
             }
         }
@@ -117,7 +117,7 @@ impl Demo<'_> {
         let prepared = prepare::prepare(host, paths, &request, measured, engine, Probing::Ask)?;
         let mut spec = prepared.spec(self.engine, Port::Exactly(free));
         spec.log = Some(self.scratch.join("server.log"));
-        start::start(host, &spec)
+        spawn::start(host, &spec)
     }
 
     /// Claude Code's two turns. Some signal if one came first.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
+use crate::sys::environment::Host;
+use crate::sys::files;
+use crate::sys::paths::Paths;
 
 /// How much of a script is read, in bytes: its first lines name its interpreter.
 const START: u64 = 4096;

@@ -12,11 +12,11 @@ use nix::sys::signal::Signal;
 use super::executable::Executable;
 use super::health::{Asks, NotOurs};
 use super::lifecycle::{Action, End, Event, State};
-use super::{death, install, log};
+use super::{exit_reason, install, log};
 use crate::error::{Context, Error, Exit, Result};
-use crate::machine::disk;
-use crate::process::Child;
-use crate::secret::Secret;
+use crate::sys::disk;
+use crate::sys::process::Child;
+use crate::sys::secret::Secret;
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
 /// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
@@ -201,12 +201,13 @@ impl Server {
     /// Why the engine ended, for people.
     pub fn explain(&self, end: End) -> Error {
         if self.impersonated {
-            return death::impersonated(&self.socket).detail(death::last_words(&self.log));
+            return exit_reason::impersonated(&self.socket)
+                .detail(exit_reason::last_words(&self.log));
         }
-        let error = death::explain(end, &log::tail(&self.log), &self.log);
+        let error = exit_reason::explain(end, &log::tail(&self.log), &self.log);
         // One that cannot write its log ends, and has no place to say why.
         if disk::free(&self.log).is_some_and(|free| free < FULL) {
-            return death::disk_full(error);
+            return exit_reason::disk_full(error);
         }
         error
     }

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::claude::command::ClaudePlan;
 use crate::claude::{hooks_plugin, node_options, profile};
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::plan::claude::ClaudePlan;
+use crate::sys::environment::Host;
+use crate::sys::files;
 
 /// Where Claude Code's output goes.
 pub enum Output {

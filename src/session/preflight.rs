@@ -4,15 +4,15 @@ use nix::sys::signal::Signal;
 
 use super::choose;
 use crate::error::{Context, Error, Exit, Result};
-use crate::host::Host;
-use crate::machine::gpu_limit::{self, Asking, Found, Raised};
-use crate::machine::memory::{BudgetSource, Memory, wired_limit};
-use crate::machine::platform::Os;
+use crate::memory::budget::{BudgetSource, Memory, wired_limit};
 use crate::memory::choices::Choices;
+use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::memory::preflight::{Answer, Checking, Limit, Question, answered};
 use crate::memory::{Figures, Fit};
-use crate::paths::Paths;
-use crate::sys;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Os;
+use crate::sys::syscalls;
 use crate::ui::{self, Ui};
 
 /// What the preflight found wrong at the files of the raised limit.
@@ -52,7 +52,7 @@ pub fn take_over_limit(host: &Host, paths: &Paths, os: Os, ui: &Ui) -> Result<Op
 /// Puts the limit back if this session was the last that used it. If that does not work, the next start offers it again.
 pub fn put_back(host: &Host, ui: &Ui, raised: Raised, asking: Asking) {
     let record = raised.record;
-    let caught = sys::catch();
+    let caught = syscalls::catch();
     let done = raised.put_back(host, asking);
     drop(caught);
     if !done {
@@ -309,7 +309,7 @@ pub(super) fn raise(
     let &Check {
         host, paths, ui, ..
     } = check;
-    let caught = sys::catch();
+    let caught = syscalls::catch();
     let raised = gpu_limit::raise(host, paths, to).context(Exit::Other, NOT_WRITTEN)?;
     match (caught.signal(), raised) {
         (None, Some(raised)) => {

@@ -13,16 +13,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{self, Output};
-use super::folder::Folder;
 use super::prepare;
+use super::session_dir::Folder;
 use super::together::{Endpoint, Session};
-use crate::claude::hidden::Hidden;
+use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::profile;
+use crate::claude::pty::Hidden;
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::plan::claude::{ClaudePlan, Features};
-use crate::secret::Secret;
-use crate::{gateway, probe};
+use crate::gateway;
+use crate::sys::capabilities;
+use crate::sys::files;
+use crate::sys::secret::Secret;
 
 const TOPIC: &str = "rehearsal";
 
@@ -55,7 +56,7 @@ impl Rehearsal {
         let fronts = fronts?.to_owned();
         let typed =
             session.host.stdin_tty && session.host.stdout_tty && prepare::is_interactive(plan);
-        if !typed || probe::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
+        if !typed || capabilities::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
             return None;
         }
         let (folder, command) = command(session, endpoint, features)
@@ -74,7 +75,7 @@ impl Rehearsal {
             tracing::debug!(?seen, "the rehearsal is over");
             // One that fails would fail again, and each time take a minute.
             if let Some(seen) = seen {
-                probe::remember(&fronts, TOPIC, &claude, &seen);
+                capabilities::remember(&fronts, TOPIC, &claude, &seen);
             }
             drop(folder);
         });

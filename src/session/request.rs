@@ -5,10 +5,10 @@ use serde_json::Value;
 use crate::catalog::template::Traits;
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve, servable};
 use crate::error::{Context, Error, Exit, Result};
-use crate::hub::remote::Told;
+use crate::hub::api::Told;
 use crate::hub::{self, Cached};
 use crate::memory::plan::OUTPUTS;
-use crate::paths::Paths;
+use crate::sys::paths::Paths;
 
 /// The output budget where none is asked for and no plan says another, in tokens: a whole file body has to fit in one tool call.
 pub const DEFAULT_OUTPUT_TOKENS: u64 = OUTPUTS[0];
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::catalog::Form;
     use crate::error::Exit;
-    use crate::host::Host;
+    use crate::sys::environment::Host;
 
     /// A home, and a request for this model of the hub.
     fn request(paths: &Paths, id: &str) -> Request {

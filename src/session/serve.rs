@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::follow::{self, Followed};
-use super::leave;
+use super::release;
 use super::run::{over, say_ready};
 use crate::error::Result;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process::signals::{self, Signals};
+use crate::session::wait_ready::{self, Followed};
 use crate::supervisor::protocol::Tell;
-use crate::supervisor::{Lease, find, record};
+use crate::supervisor::{Lease, registry, reservation};
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::process::signals::{self, Signals};
 use crate::ui::Ui;
 
 /// What decides where a cclocal finds its folders and programs: in another terminal these have to be the same.
@@ -34,10 +34,10 @@ pub async fn serve(
     web_search: Option<&str>,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
+    let took = match wait_ready::until_ready(paths, ui, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
@@ -48,7 +48,7 @@ pub async fn serve(
     ui.say(&format!(
         "\nOther programs: the Anthropic Messages API at http://127.0.0.1:{port}, model {}, with the key in\n{}\n\nCtrl-C ends the server.",
         lease.granted.served_name,
-        host.tilde(&record::key_file(paths, port))
+        host.tilde(&reservation::key_file(paths, port))
     ));
     let signal = loop {
         tokio::select! {
@@ -58,7 +58,7 @@ pub async fn serve(
                 }
                 Some(Tell::Ready { took, .. }) => ui.done(&format!("ready again in {took}")),
                 tell => if let Some(error) = over(tell) {
-                    record::sweep_after(paths, port);
+                    reservation::sweep_after(paths, port);
                     return Err(error);
                 },
             },
@@ -68,10 +68,10 @@ pub async fn serve(
     if signal == Signal::SIGINT
         && let Some(more) = wait_for_others(paths, ui, port, signals).await
     {
-        leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+        release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
         return Ok(signals::status(more));
     }
-    leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+    release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
     match signal {
         Signal::SIGINT => {
             ui.done("the server has ended");
@@ -88,8 +88,8 @@ async fn wait_for_others(
     port: u16,
     signals: &mut Signals,
 ) -> Option<Signal> {
-    let others = || match find::at(paths, port) {
-        Some(find::Running::Known(status)) => status.sessions.len().saturating_sub(1),
+    let others = || match registry::at(paths, port) {
+        Some(registry::Running::Known(status)) => status.sessions.len().saturating_sub(1),
         _ => 0,
     };
     let mut said = false;
@@ -116,7 +116,7 @@ async fn wait_for_others(
             signal = signals.next() => match signal {
                 Signal::SIGINT => {
                     let _progress = ui.progress("stopping the engine");
-                    let _ = find::stop(paths, port, true);
+                    let _ = registry::stop(paths, port, true);
                     return None;
                 }
                 signal => return Some(signal),
@@ -134,7 +134,7 @@ fn command(host: &Host, port: u16, web_search: Option<&str>) -> String {
         .collect();
     words.push(quoted(&this_program(host)));
     words.push("connect".into());
-    if port != record::USUAL_PORT {
+    if port != reservation::USUAL_PORT {
         words.extend(["--port".into(), port.to_string()]);
     }
     if let Some(word) = web_search {

@@ -7,20 +7,20 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use super::client::{self, Output};
-use super::folder::Folder;
+use super::orphan_guard::Watcher;
 use super::prepare::{self, Client};
 use super::rehearsal::Rehearsal;
-use super::watcher::Watcher;
+use super::session_dir::Folder;
+use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::error::{Context, Error, Exit, Result};
-use crate::host::Host;
-use crate::machine::platform::Os;
-use crate::paths::Paths;
-use crate::plan::claude::{ClaudePlan, Features};
-use crate::process::Ended;
-use crate::process::signals::Signals;
-use crate::secret::Secret;
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::platform::Os;
+use crate::sys::process::Ended;
+use crate::sys::process::signals::Signals;
+use crate::sys::secret::Secret;
 use crate::ui::Ui;
 
 /// What a session runs with.

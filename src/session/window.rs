@@ -1,7 +1,7 @@
 //! The window in words: why there is none, and what helps.
 
 use crate::error::{Error, Exit};
-use crate::machine::gpu_limit;
+use crate::memory::gpu_limit;
 use crate::memory::offer;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;

@@ -5,19 +5,19 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::owner::Owner;
+use super::actor::Owner;
 use super::protocol::Failure;
-use super::record::{self, Reservation};
 use super::socket;
+use super::spawn::Started;
 use super::spec::Spec;
-use super::start::Started;
 use super::startup;
 use crate::engine::log;
 use crate::error::{Context, Exit, Result};
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process;
-use crate::secret::Secret;
+use crate::supervisor::reservation::{self, Reservation};
+use crate::sys::environment::Host;
+use crate::sys::paths::Paths;
+use crate::sys::process;
+use crate::sys::secret::Secret;
 
 /// The largest specification that is read, in bytes.
 const LARGEST_SPEC: u64 = 1 << 20;
@@ -93,7 +93,7 @@ fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
         .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
         .context(Exit::Other, unusable())?;
     let key = Secret::random()?;
-    let served = record::Served {
+    let served = reservation::Served {
         served_name: &spec.model.served_name,
         name: &spec.model.name,
         source: &spec.model.source,
@@ -127,7 +127,7 @@ fn redirect_errors(paths: &Paths, spec: &Spec, port: u16) {
 /// The log of the supervisor on this port.
 fn supervisor_log(paths: &Paths, port: u16) -> PathBuf {
     paths.state.join(match port {
-        record::USUAL_PORT => "supervisor.log".to_owned(),
+        reservation::USUAL_PORT => "supervisor.log".to_owned(),
         port => format!("supervisor-{port}.log"),
     })
 }
@@ -135,7 +135,7 @@ fn supervisor_log(paths: &Paths, port: u16) -> PathBuf {
 /// The log of the engine behind this port. The usual port has the usual name.
 pub fn engine_log(paths: &Paths, port: u16) -> PathBuf {
     match port {
-        record::USUAL_PORT => paths.server_log(),
+        reservation::USUAL_PORT => paths.server_log(),
         port => paths.state.join(format!("server-{port}.log")),
     }
 }

@@ -8,9 +8,9 @@ use super::spec::Spec;
 use crate::catalog::{Model, Source};
 use crate::engine::server::Server;
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::hub::watch::{Download, Standing};
+use crate::hub::download_progress::{Download, Standing};
 use crate::hub::{self, Cached};
+use crate::sys::environment::Host;
 use crate::ui;
 
 /// How long nothing may happen. Source: the scripts' README, problem 16.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use console::{Style, Term};
 
 use crate::error::Error;
-use crate::host::Host;
-use crate::visible::{visible, visible_json, visible_lines};
+use crate::escape::{visible, visible_json, visible_lines};
+use crate::sys::environment::Host;
 
 pub use progress::Progress;
 

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use cclocal::catalog::{Choice, ModelArgument, resolve};
 use cclocal::engine::server::BASE_URL;
-use cclocal::host::Host;
 use cclocal::memory::{WIDE_WINDOW, smallest_window};
-use cclocal::paths::Paths;
-use cclocal::secret::Secret;
 use cclocal::supervisor::Lease;
 use cclocal::supervisor::spec::{Port, Spec};
+use cclocal::sys::environment::Host;
+use cclocal::sys::paths::Paths;
+use cclocal::sys::secret::Secret;
 use serde_json::Value;
 
 use crate::real::free_port;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use cclocal::demo::model;
 use cclocal::engine::install::{self, Status};
-use cclocal::host::Host;
-use cclocal::paths::Paths;
+use cclocal::sys::environment::Host;
+use cclocal::sys::paths::Paths;
 
 use crate::support::Stage;
 pub use crate::support::free_port;

@@ -8,12 +8,12 @@ use std::process::{Child, Command, Stdio};
 
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{Launch, Server};
-use cclocal::host::Host;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::cache::Stored;
-use cclocal::paths::Paths;
-use cclocal::secret::Secret;
-use cclocal::supervisor::record;
+use cclocal::supervisor::reservation;
+use cclocal::sys::environment::Host;
+use cclocal::sys::paths::Paths;
+use cclocal::sys::secret::Secret;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -87,7 +87,8 @@ impl Gateway {
             .expect("started");
         stage.wait_for(&name);
         let port: u16 = port.parse().expect("a port");
-        let key = std::fs::read_to_string(record::key_file(&paths(stage), port)).expect("the key");
+        let key =
+            std::fs::read_to_string(reservation::key_file(&paths(stage), port)).expect("the key");
         Self {
             child,
             url: format!("http://127.0.0.1:{port}"),

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use cclocal::claude::command::{self as plan, Features, Inputs};
 use cclocal::claude::settings_files::{Content, SettingsFile, Source};
 use cclocal::claude::{hooks_plugin, profile, settings_files};
-use cclocal::host::Host;
-use cclocal::plan::claude::{self as plan, Features, Inputs};
-use cclocal::secret::Secret;
+use cclocal::sys::environment::Host;
+use cclocal::sys::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::real;

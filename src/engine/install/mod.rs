@@ -21,10 +21,10 @@ pub use platform::supported;
 pub use record::{Hold, hold};
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::machine::platform::{Os, Platform};
-use crate::paths::Paths;
+use crate::sys::environment::Host;
+use crate::sys::files;
+use crate::sys::paths::Paths;
+use crate::sys::platform::{Os, Platform};
 use python::Python;
 use record::Record;
 use tool::Tools;

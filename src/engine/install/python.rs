@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::tool::Tools;
-use crate::host::Host;
-use crate::process;
+use crate::sys::environment::Host;
+use crate::sys::process;
 
 /// The supported minor versions of Python 3, in order of preference.
 pub const MINORS: [u32; 3] = [12, 13, 11];

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Installed, Status, lock};
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::paths::Paths;
+use crate::sys::files;
+use crate::sys::paths::Paths;
 
 /// The name of the file whose lock says that an environment is in use.
 const IN_USE: &str = ".in-use";
@@ -190,7 +190,7 @@ fn open_lock(path: &Path) -> std::io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Host;
+    use crate::sys::environment::Host;
 
     fn made(folder: &Path) -> (Paths, Record) {
         let paths = Paths::of(&Host::for_tests(folder, &[]));

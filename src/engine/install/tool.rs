@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use super::{Event, failure};
 use crate::env_vars;
 use crate::error::{Context, Error, Exit, Result};
-use crate::host::Host;
+use crate::sys::environment::Host;
 
 /// How long a tool may say nothing. One large package on a slow connection is one silent step to pip.
 const SILENCE: Duration = Duration::from_secs(600);

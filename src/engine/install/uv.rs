@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::lock::sha256;
 use super::tool::Tools;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process;
+use crate::sys::environment::Host;
+use crate::sys::files;
+use crate::sys::paths::Paths;
+use crate::sys::process;
 
 /// The version that is fetched when there is none.
 const VERSION: &str = "0.13.9";
@@ -104,7 +104,7 @@ pub fn fetch(paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf> {
     let wheel = std::thread::scope(|scope| {
         scope
             .spawn(|| {
-                crate::process::runtime()
+                crate::sys::process::runtime()
                     .map_err(|error| error.to_string())?
                     .block_on(download(&index, certificate.as_deref()))
             })
