@@ -22,20 +22,20 @@ use crate::sys::secret::Secret;
 /// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
 /// from computing again what it, or an engine before it, has computed, and lets it read nothing but files.
 const BOOTSTRAP: &str = concat!(
-    include_str!("patches.py"),
-    include_str!("files.py"),
-    include_str!("listen.py"),
-    include_str!("resume.py"),
-    include_str!("raw.py"),
-    include_str!("history.py"),
-    include_str!("count.py"),
-    include_str!("entries.py"),
-    include_str!("pauses.py"),
-    include_str!("memory.py"),
-    include_str!("text_route.py"),
-    include_str!("kept.py"),
-    include_str!("snapshots.py"),
-    include_str!("bootstrap.py")
+    include_str!("patches/patches.py"),
+    include_str!("patches/files.py"),
+    include_str!("patches/listen.py"),
+    include_str!("patches/resume.py"),
+    include_str!("patches/raw.py"),
+    include_str!("patches/history.py"),
+    include_str!("patches/count.py"),
+    include_str!("patches/entries.py"),
+    include_str!("patches/pauses.py"),
+    include_str!("patches/memory.py"),
+    include_str!("patches/text_route.py"),
+    include_str!("patches/kept.py"),
+    include_str!("patches/snapshots.py"),
+    include_str!("patches/bootstrap.py")
 );
 
 /// How long an engine may take to end when asked. It has nothing to save (see `bootstrap.py`), and waits only for open streams.

@@ -319,7 +319,7 @@ fn turns_routes_agree_token_by_token() {
             &[
                 stage.path("models").join(name),
                 stage.path(format!("compared-{name}")),
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/text_route.py"),
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/patches/text_route.py"),
             ],
         );
         let compared: Value = serde_json::from_str(compared.trim()).expect("figures");
@@ -470,7 +470,7 @@ fn table(ran: &ToolLoop) -> String {
         .collect()
 }
 
-/// Not a test: the table of `docs/performance.md`. Run by `scripts/bench-turns.sh`.
+/// Not a test: the table of `docs/performance.md`. Run by `benches/bench-turns.sh`.
 #[test]
 #[ignore = "a measurement, of minutes"]
 fn bench_turns() {

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-/// The lock of the system that this program was built for. The files are written by `scripts/lock-engine.sh`.
+/// The lock of the system that this program was built for. The files are written by `.ci/lock-engine.sh`.
 pub const LOCK: &str = if cfg!(target_os = "macos") {
-    include_str!("../../../engine/macos-arm64.lock")
+    include_str!("../locks/macos-arm64.lock")
 } else if cfg!(target_arch = "aarch64") {
-    include_str!("../../../engine/linux-aarch64.lock")
+    include_str!("../locks/linux-aarch64.lock")
 } else {
-    include_str!("../../../engine/linux-x86_64.lock")
+    include_str!("../locks/linux-x86_64.lock")
 };
 
 /// The lock's SHA-256 in hexadecimal: the identity of what is to be installed.
@@ -55,15 +55,15 @@ mod tests {
         for (name, lock) in [
             (
                 "macos-arm64",
-                include_str!("../../../engine/macos-arm64.lock"),
+                include_str!("../locks/macos-arm64.lock"),
             ),
             (
                 "linux-x86_64",
-                include_str!("../../../engine/linux-x86_64.lock"),
+                include_str!("../locks/linux-x86_64.lock"),
             ),
             (
                 "linux-aarch64",
-                include_str!("../../../engine/linux-aarch64.lock"),
+                include_str!("../locks/linux-aarch64.lock"),
             ),
         ] {
             let entries: Vec<String> = lock

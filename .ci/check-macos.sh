@@ -7,7 +7,7 @@
 #   3. `rustup target add`, on systems without those packages.
 # C and assembly in dependencies (ring) are compiled by `zig cc` from PyPI, which brings the macOS headers.
 #
-# Usage: scripts/check-macos.sh [ARGUMENTS FOR CARGO CHECK…]    without any: --all-targets --all-features
+# Usage: .ci/check-macos.sh [ARGUMENTS FOR CARGO CHECK…]    without any: --all-targets --all-features
 # CCLOCAL_MACOS_CHECK_DIR moves what is kept between runs (default: target/macos-check).
 set -euo pipefail
 shopt -s inherit_errexit

@@ -3,7 +3,7 @@
 # catalogue; cclocal's own start of it (through its supervisor and gateway) against the flags of the scripts that it replaces, in the same run. Prints
 # the table of docs/performance.md.
 #
-#   bash scripts/bench-turns.sh HOME [ARCHITECTURE...]     HOME: a CCLOCAL_HOME in which `cclocal setup` has been run
+#   bash benches/bench-turns.sh HOME [ARCHITECTURE...]     HOME: a CCLOCAL_HOME in which `cclocal setup` has been run
 #
 # The models are made by tests/e2e/models/turn_models.py. CCLOCAL_BENCH_TABLES=1 prints every turn. Takes minutes for each architecture, and
 # wants a machine that does nothing else.

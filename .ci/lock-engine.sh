@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Writes the engine's lock files, one per platform, from engine/packages.in and engine/left-out.txt.
+# Writes the engine's lock files, one per platform, from src/engine/locks/packages.in and src/engine/locks/left-out.txt.
 #
-#   scripts/lock-engine.sh            write them
-#   scripts/lock-engine.sh --check    only tell whether writing them would change anything
+#   .ci/lock-engine.sh            write them
+#   .ci/lock-engine.sh --check    only tell whether writing them would change anything
 #
-# Needs uv. The same inputs give the same files: nothing newer than engine/newest.txt's date is taken. To renew the lock, change
-# that date (and the versions in packages.in), run this, then scripts/check-engine-packages.sh. See docs/engine-packages.md.
+# Needs uv. The same inputs give the same files: nothing newer than src/engine/locks/newest.txt's date is taken. To renew the lock, change
+# that date (and the versions in packages.in), run this, then .ci/check-engine-packages.sh. See docs/engine-packages.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+locks=src/engine/locks
 
 # Pins must have wheels for all of these.
 pythons=(3.11 3.12 3.13)
@@ -15,7 +16,7 @@ pythons=(3.11 3.12 3.13)
 platforms=(macos-arm64=aarch64-apple-darwin linux-x86_64=x86_64-manylinux_2_35 linux-aarch64=aarch64-manylinux_2_35)
 export MACOSX_DEPLOYMENT_TARGET=14.0
 
-out=engine
+out=$locks
 if [[ ${1:-} == --check ]]; then
     out=$(mktemp -d)
     trap 'rm -rf "$out"' EXIT
@@ -23,16 +24,16 @@ fi
 
 compile() { # platform python input output, then more options
     uv pip compile --quiet --no-config --generate-hashes --only-binary :all: --no-emit-index-url --no-annotate --no-header \
-        --exclude-newer "$(grep -v '^#' engine/newest.txt)" --python-platform "$1" --python-version "$2" "$3" --output-file "$4" "${@:5}"
+        --exclude-newer "$(grep -v '^#' src/engine/locks/newest.txt)" --python-platform "$1" --python-version "$2" "$3" --output-file "$4" "${@:5}"
 }
 
 for entry in "${platforms[@]}"; do
     name=${entry%%=*} platform=${entry#*=}
     fresh=$(mktemp)
     # The oldest Python decides: what supports it supports the newer ones too, which is checked below.
-    compile "$platform" "${pythons[0]}" engine/packages.in "$fresh" --excludes engine/left-out.txt >/dev/null
+    compile "$platform" "${pythons[0]}" src/engine/locks/packages.in "$fresh" --excludes src/engine/locks/left-out.txt >/dev/null
     {
-        echo "# The engine's packages for $name. Written by scripts/lock-engine.sh: do not edit."
+        echo "# The engine's packages for $name. Written by .ci/lock-engine.sh: do not edit."
         cat "$fresh"
     } >"$out/$name.lock"
     for python in "${pythons[@]}"; do
@@ -46,14 +47,14 @@ done
 versions() { grep -o '^[a-z][a-z0-9.-]*==[^ ]*' "$1" | grep -v -E '^mlx-(cpu|metal)=='; }
 for entry in "${platforms[@]}"; do
     if ! diff <(versions "$out/linux-x86_64.lock") <(versions "$out/${entry%%=*}.lock"); then
-        echo "error: ${entry%%=*} got other versions than linux-x86_64: pin them in engine/packages.in" >&2
+        echo "error: ${entry%%=*} got other versions than linux-x86_64: pin them in src/engine/locks/packages.in" >&2
         exit 1
     fi
 done
 
-if [[ $out != engine ]]; then
+if [[ $out != "$locks" ]]; then
     for entry in "${platforms[@]}"; do
-        diff "engine/${entry%%=*}.lock" "$out/${entry%%=*}.lock" || { echo "error: the lock is not what the inputs give" >&2; exit 1; }
+        diff "src/engine/locks/${entry%%=*}.lock" "$out/${entry%%=*}.lock" || { echo "error: the lock is not what the inputs give" >&2; exit 1; }
     done
     echo "the lock is what the inputs give"
 fi

@@ -1,5 +1,5 @@
 //! Writes the built-in demo model into a folder: `write_demo_model FOLDER FILE TEXT`. Asked for anything, it writes TEXT to FILE, which is
-//! absolute. For `scripts/record-session.sh`.
+//! absolute. For `.ci/record-session.sh`.
 
 use std::path::Path;
 use std::process::ExitCode;

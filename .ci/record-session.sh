@@ -2,7 +2,7 @@
 # Records a session as a picture that moves: the real engine, the real Claude Code and the demo model, in a real terminal (tmux), offline if it
 # has to be. Where pictures do not move, it shows the moment after the answer.
 #
-#   bash scripts/record-session.sh [SVG] [CCLOCAL]     default: docs/session.svg, target/release/cclocal
+#   bash .ci/record-session.sh [SVG] [CCLOCAL]     default: docs/session.svg, target/release/cclocal
 #
 # The engine and Claude Code are those that this cclocal finds (`cclocal setup`, CCLOCAL_HOME, CCLOCAL_ENGINE, CCLOCAL_CLAUDE). The session
 # runs with a home of its own, so nothing of yours is in the picture; the script refuses to write one that names this machine's folders.

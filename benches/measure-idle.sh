@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a supervisor costs that has nothing to do: resident memory, and processor time over a minute. It serves the demo model, which is asked once before.
 #
-#   bash scripts/measure-idle.sh [CCLOCAL] [SECONDS]     default: target/release/cclocal, 60
+#   bash benches/measure-idle.sh [CCLOCAL] [SECONDS]     default: target/release/cclocal, 60
 #
 # Needs what `cclocal demo` needs: an engine and Claude Code. Linux tells nanoseconds and proportional memory; macOS hundredths of a second, by `ps`.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # How long it takes until Claude Code's prompt is on the screen: `claude` by itself against `cclocal` with an engine that runs already, in turns, both
 # with the same environment, arguments and gateway; and a cold start: `cclocal` until the engine is ready, against the engine started by itself.
 #
-#   bash scripts/bench-start.sh [CCLOCAL] [RUNS]     default: target/release/cclocal, 11
+#   bash benches/bench-start.sh [CCLOCAL] [RUNS]     default: target/release/cclocal, 11
 #
 # Needs what `cclocal demo` needs: an engine and Claude Code. The demo model loads in a moment, so a cold start shows what comes on top of loading.
 # A terminal of its own for every run. Prints the rows of docs/performance.md, medians; wants a machine that does nothing else.

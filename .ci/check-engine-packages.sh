@@ -2,7 +2,7 @@
 # Proves that the locked packages serve: a text model, a whole Gemma-4 (vision and audio parts) and a whole Qwen3.5, each in both modes, with tools,
 # streams and pictures, in a network namespace that has nothing but loopback. About a minute.
 #
-#   scripts/check-engine-packages.sh [ENVIRONMENT]    the environment's folder (it holds bin/vllm-mlx);
+#   .ci/check-engine-packages.sh [ENVIRONMENT]    the environment's folder (it holds bin/vllm-mlx);
 #                                                     without it, one is made from this platform's lock, with uv
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,9 +13,9 @@ trap 'rm -rf "$work"' EXIT
 environment=${1:-}
 if [[ -z $environment ]]; then
     case "$(uname -s)-$(uname -m)" in
-        Darwin-arm64) lock=engine/macos-arm64.lock ;;
-        Linux-aarch64) lock=engine/linux-aarch64.lock ;;
-        *) lock=engine/linux-x86_64.lock ;;
+        Darwin-arm64) lock=src/engine/locks/macos-arm64.lock ;;
+        Linux-aarch64) lock=src/engine/locks/linux-aarch64.lock ;;
+        *) lock=src/engine/locks/linux-x86_64.lock ;;
     esac
     environment=$work/environment
     uv venv --quiet --no-project --python "${PYTHON:->=3.11,<3.14}" "$environment"
@@ -26,10 +26,10 @@ environment=$(cd "$environment" && pwd)
 # Nothing that serving never reaches may have crept back in.
 while read -r name; do
     if compgen -G "$environment/lib/python3.*/site-packages/${name//-/_}-*.dist-info" >/dev/null; then
-        echo "error: $name is in engine/left-out.txt and is installed all the same" >&2
+        echo "error: $name is in src/engine/locks/left-out.txt and is installed all the same" >&2
         exit 1
     fi
-done < <(grep -v -E '^(#|$)' engine/left-out.txt)
+done < <(grep -v -E '^(#|$)' src/engine/locks/left-out.txt)
 echo "installed: $(du -sm "$environment" | cut -f1) MiB"
 
 "$environment/bin/python" -W ignore tests/e2e/models/import_all.py

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How fast the cache is listed: 300 models and 30,000 files, by cclocal, by `du -sk`, and by huggingface_hub's own `hf cache ls` if there is one.
 #
-#   bash scripts/bench-cache.sh [CCLOCAL] [HF]     default: target/release/cclocal, hf on PATH
+#   bash benches/bench-cache.sh [CCLOCAL] [HF]     default: target/release/cclocal, hf on PATH
 #
 # The files are sparse and take no room. Prints medians of 11 runs with a warm page cache, in milliseconds.
 set -euo pipefail
