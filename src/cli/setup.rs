@@ -6,7 +6,7 @@ use super::args::SetupArgs;
 use crate::claude;
 use crate::engine::executable::Executable;
 use crate::engine::flags;
-use crate::engine::install::{self, Event, Status};
+use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
 use crate::host::Host;
 use crate::machine::platform::Platform;
@@ -16,9 +16,9 @@ use crate::ui::{self, Ui};
 pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
     let paths = Paths::of(host);
     if args.force {
-        install::remove(host, &paths)?;
+        install::remove(&paths)?;
     }
-    match install::status(host, &paths) {
+    match install::status(&paths) {
         ready @ Status::Ready(_) => ui.done(&format!("engine: {ready}")),
         status => {
             install::supported(&Platform::detect(host)?)?;
@@ -51,10 +51,7 @@ pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
 pub fn engine(host: &Host, paths: &Paths, ui: &Ui) -> Result<Executable> {
     install::supported(&Platform::detect(host)?)?;
     let mut progress = ui.progress("installing the engine");
-    let installed = install::install(host, paths, &mut |event| match event {
-        Event::Step { name } => progress.step(&name),
-        Event::Line(_) | Event::Done { .. } => {}
-    })?;
+    let installed = install::install(host, paths, &mut |step| progress.step(step))?;
     // Asked now, so that the first session does not wait for it. One that does not answer is an error there.
     let _ = flags::probe(host, &paths.cache, &installed.executable);
     let took = progress.elapsed();
