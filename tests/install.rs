@@ -314,7 +314,7 @@ fn without_uv_it_is_fetched_and_its_hash_is_checked() {
         @"
     error: uv could not be fetched
       cause: the file uv-[VERSION].whl is not the one that this cclocal knows (its hash differs)
-      hint: your package index serves a changed file: install uv yourself, then run `cclocal setup` again
+      hint: your package index serves a changed file: use another, or install uv 0.7 or newer yourself, then run `cclocal setup` again
     "
     );
     assert!(!stage.path(ENGINE).join("uv").exists());
@@ -337,7 +337,13 @@ fn without_uv_it_is_fetched_and_its_hash_is_checked() {
     );
 
     stage.set("UV_OFFLINE", "1");
-    fails(&setup(&stage), 10, &["UV_OFFLINE is set"]);
+    let ran = setup(&stage);
+    assert_eq!(ran.status, 10);
+    insta::assert_snapshot!(error(&stage, &ran), @"
+    error: uv could not be fetched
+      cause: UV_OFFLINE is set, or pip's no-index
+      hint: unset it, or install uv 0.7 or newer yourself, then run `cclocal setup` again
+    ");
 }
 
 #[test]

@@ -40,9 +40,15 @@ const KINDS: &[Kind] = &[
         hint: "check UV_INDEX_URL, PIP_INDEX_URL and HTTPS_PROXY",
     },
     Kind {
+        signs: "the network was disabled|network connectivity is disabled",
+        exit: Exit::EngineMissing,
+        cause: "uv may not use the network",
+        hint: "unset UV_OFFLINE (and PIP_NO_INDEX), then run `cclocal setup` again",
+    },
+    Kind {
         signs: "dns error|failed to lookup address|name resolution|name or service not known|nodename nor servname|network is unreachable\
                 |no route to host|connection refused|connection reset|error sending request|timed out|tunnel error\
-                |network connectivity is disabled|failed to fetch|failed to download|connection error",
+                |failed to fetch|failed to download|connection error",
         exit: Exit::EngineMissing,
         cause: "the package index cannot be reached",
         hint: "connect to the network (or set HTTPS_PROXY, or UV_INDEX_URL for a mirror), then run `cclocal setup` again",
@@ -124,19 +130,23 @@ mod tests {
           hint: nothing of it was installed. Empty uv's cache (`uv cache clean`, or remove ~/.cache/uv) and try again; if it stays, your package index serves changed files
         error: the step failed
           cause: the package index's certificate is not trusted
-          | certificate_verify_failed
+          | invalid peer certificate
           hint: behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate and run `cclocal setup` again
         error: the step failed
           cause: the package index or the proxy refused us
           | 401 unauthorized
           hint: check UV_INDEX_URL, PIP_INDEX_URL and HTTPS_PROXY
         error: the step failed
+          cause: uv may not use the network
+          | the network was disabled
+          hint: unset UV_OFFLINE (and PIP_NO_INDEX), then run `cclocal setup` again
+        error: the step failed
           cause: the package index cannot be reached
           | dns error
           hint: connect to the network (or set HTTPS_PROXY, or UV_INDEX_URL for a mirror), then run `cclocal setup` again
         error: the step failed
           cause: the package index lacks a package that is needed here
-          | no matching distribution
+          | not found in the package registry
           hint: a mirror may be incomplete: unset UV_INDEX_URL and PIP_INDEX_URL to use the public index
         error: the step failed
           cause: a file or folder may not be written

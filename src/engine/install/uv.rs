@@ -86,10 +86,11 @@ pub fn get(host: &Host, paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf>
 /// One that does not run may be a shim of a version manager that has no uv for the version selected.
 fn works(uv: &Path, tools: &mut Tools<'_>) -> bool {
     let mut command = tools.command(uv);
-    uv.is_file()
-        && tools
-            .ask(command.arg("--version"))
-            .is_some_and(|answer| version(&answer).is_some_and(|version| version >= OLDEST))
+    let answer = match uv.is_file() {
+        true => tools.ask(command.arg("--version")),
+        false => None,
+    };
+    answer.and_then(|answer| version(&answer)) >= Some(OLDEST)
 }
 
 /// `uv 0.13.9 (…)` as major and minor.
@@ -110,8 +111,11 @@ pub fn find_python(uv: &Path, platform: &Platform, tools: &mut Tools<'_>) -> Opt
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path.unwrap_or_default()).collect();
     if mac {
         folders.extend(MAC_PYTHONS.map(PathBuf::from));
-        // Apple's own is too old, and asking it may open a window that offers developer tools.
-        folders.retain(|folder| folder != Path::new("/usr/bin"));
+        // Apple's own is too old, and without the developer tools asking it opens a window that offers them.
+        let mut tools_are_there = tools.command(Path::new("/usr/bin/xcode-select"));
+        if tools.ask(tools_are_there.arg("-p")).is_none() {
+            folders.retain(|folder| folder != Path::new("/usr/bin"));
+        }
     }
     (0..folders.len()).find_map(|first| {
         let mut command = tools.command(uv);
@@ -124,14 +128,28 @@ pub fn find_python(uv: &Path, platform: &Platform, tools: &mut Tools<'_>) -> Opt
 
 /// Fetches uv, compares it with its hash, and puts it into its place.
 fn fetch(place: &Path, tools: &mut Tools<'_>) -> Result<()> {
-    let failed =
-        |cause: String| Error::new(Exit::EngineMissing, "uv could not be fetched").cause(cause);
-    let wheel = download(&tools.env).map_err(|cause| {
-        failed(cause).hint(format!("connect to the network, or install uv {}.{} or newer yourself, then run `cclocal setup` again", OLDEST.0, OLDEST.1))
-    })?;
+    let failed = |cause: &str, remedy: &str| {
+        Error::new(Exit::EngineMissing, "uv could not be fetched")
+            .cause(cause)
+            .hint(format!(
+                "{remedy}, or install uv {}.{} or newer yourself, then run `cclocal setup` again",
+                OLDEST.0, OLDEST.1
+            ))
+    };
+    if variable(&tools.env, "UV_OFFLINE").is_some_and(settings::is_on) {
+        let cause = "UV_OFFLINE is set, or pip's no-index";
+        return Err(failed(cause, "unset it"));
+    }
+    let wheel = download(&tools.env).map_err(|cause| failed(&cause, "connect to the network"))?;
     if sha256(&wheel) != WHEEL.1 {
-        return Err(failed(format!("the file {} is not the one that this cclocal knows (its hash differs)", WHEEL.0))
-            .hint("your package index serves a changed file: install uv yourself, then run `cclocal setup` again"));
+        let cause = format!(
+            "the file {} is not the one that this cclocal knows (its hash differs)",
+            WHEEL.0
+        );
+        return Err(failed(
+            &cause,
+            "your package index serves a changed file: use another",
+        ));
     }
     let unpacked = "uv could not be unpacked";
     let executable = unpack(&wheel).context(Exit::EngineMissing, unpacked)?;
@@ -145,16 +163,14 @@ fn fetch(place: &Path, tools: &mut Tools<'_>) -> Result<()> {
     Ok(())
 }
 
+fn variable<'a>(env: &'a Variables, name: &str) -> Option<&'a str> {
+    let value = env.get(OsStr::new(name))?.to_str()?;
+    (!value.trim().is_empty()).then_some(value)
+}
+
 /// The wheel, from the index that is set.
 fn download(env: &Variables) -> std::result::Result<Vec<u8>, String> {
-    let set = |name: &str| {
-        let value = env.get(OsStr::new(name)).and_then(|value| value.to_str());
-        value.filter(|value| !value.trim().is_empty())
-    };
-    if set("UV_OFFLINE").is_some_and(settings::is_on) {
-        return Err("UV_OFFLINE is set, or pip is to use no index".into());
-    }
-    let index = set("UV_DEFAULT_INDEX").or(set("UV_INDEX_URL"));
+    let index = variable(env, "UV_DEFAULT_INDEX").or(variable(env, "UV_INDEX_URL"));
     let index = index.unwrap_or(PUBLIC_INDEX).trim_end_matches('/');
     // `name=url`, as uv allows.
     let url = match index.split_once("=http") {
@@ -168,7 +184,7 @@ fn download(env: &Variables) -> std::result::Result<Vec<u8>, String> {
         .connect_timeout(Duration::from_secs(30))
         .read_timeout(SILENCE);
     // reqwest reads the variables of this process, not what pip's setting has become.
-    if let Some(path) = set("SSL_CERT_FILE")
+    if let Some(path) = variable(env, "SSL_CERT_FILE")
         && let Ok(pem) = files::read(Path::new(path), CERTIFICATES)
     {
         for certificate in reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default() {
