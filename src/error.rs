@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::visible::visible;
+use crate::escape::visible;
 
 /// Exit statuses that are ours. Claude Code's own status is passed through unchanged and is not listed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

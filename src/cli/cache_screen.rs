@@ -7,27 +7,32 @@ use nix::sys::signal::Signal;
 use super::here::Here;
 use super::{list, rm};
 use crate::error::Result;
-use crate::host::Host;
+use crate::escape::visible;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
-use crate::paths::Paths;
-use crate::process::signals;
-use crate::supervisor::find;
+use crate::supervisor::registry;
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
+use crate::sys::process::signals;
 use crate::ui::picker::{Action, Picker, Row};
 use crate::ui::reader::Reader;
 use crate::ui::screen::{Input, Screen};
 use crate::ui::{self, Ui};
-use crate::visible::visible;
 
 /// `cclocal rm` without names. Returns the status to exit with.
-pub fn run(host: &Host, paths: &Paths, ui: &Ui) -> Result<u8> {
+pub fn run(host: &Environment, paths: &Paths, ui: &Ui) -> Result<u8> {
     let mut screen = Screen::open()?;
     let signal = manage(&mut screen, host, paths, ui)?;
     Ok(signal.map_or(0, signals::status))
 }
 
 /// Shows the models to be chosen and removed, until it is left or a signal comes.
-pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
+pub fn manage(
+    screen: &mut Screen,
+    host: &Environment,
+    paths: &Paths,
+    ui: &Ui,
+) -> Result<Option<Signal>> {
     let mut models = list::models(host, paths)?;
     let mut picker = picker(host, paths, &models);
     loop {
@@ -52,9 +57,14 @@ pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Resul
 }
 
 /// Shows the list, until it is left or a signal comes.
-pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
+pub fn read(
+    screen: &mut Screen,
+    host: &Environment,
+    paths: &Paths,
+    ui: &Ui,
+) -> Result<Option<Signal>> {
     let models = list::models(host, paths)?;
-    let running = find::running(paths);
+    let running = registry::running(paths);
     let here = Here::find(host, paths);
     let mut reader = Reader::new(&list::text(host, paths, &models, &running, &here));
     loop {
@@ -69,8 +79,8 @@ pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<
     }
 }
 
-fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
-    let running = find::running(paths);
+fn picker(host: &Environment, paths: &Paths, models: &[Model]) -> Picker {
+    let running = registry::running(paths);
     let mut files = HashMap::new();
     let rows = models
         .iter()
@@ -96,7 +106,7 @@ fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
 
 /// Removes what nothing speaks against by now, and says what came of it.
 fn remove(paths: &Paths, chosen: &[&Model]) -> String {
-    let running = find::running(paths);
+    let running = registry::running(paths);
     let mut freed = 0;
     for model in chosen {
         let removed = match rm::held(paths, model, &running) {

@@ -5,18 +5,18 @@ use serde_json::Value;
 use crate::catalog::{Choice, ModelArgument, catalog, resolve};
 use crate::engine::device;
 use crate::engine::executable::{self, Found};
-use crate::host::Host;
 use crate::hub;
-use crate::machine::memory::{self as machine_memory, Memory};
-use crate::machine::platform::{Os, Platform};
 use crate::memory::WeightsSource;
+use crate::memory::budget::{self as machine_memory, Memory};
 use crate::memory::plan::Asked;
 use crate::memory::planner::Planner;
 use crate::memory::preflight::Limit;
 use crate::memory::room::Room;
 use crate::memory::working::Device;
-use crate::paths::Paths;
 use crate::session::preflight;
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
+use crate::sys::platform::{Os, Platform};
 
 /// This machine, as far as it decides what context fits.
 pub struct Here<'a> {
@@ -28,7 +28,7 @@ pub struct Here<'a> {
 }
 
 impl<'a> Here<'a> {
-    pub fn find(host: &Host, paths: &'a Paths) -> Self {
+    pub fn find(host: &Environment, paths: &'a Paths) -> Self {
         let os = Platform::detect(host).map_or(Os::Linux, |platform| platform.os);
         let memory = machine_memory::read(host, os, || match executable::find(host, paths) {
             Ok(Found::Ready(engine)) => device::ask(host, &paths.cache, &engine),

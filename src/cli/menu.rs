@@ -4,11 +4,11 @@ use super::cache_screen;
 use super::here::Here;
 use crate::catalog::{Choice, catalog};
 use crate::error::{Error, Result};
-use crate::host::Host;
 use crate::hub::{self, Cached};
-use crate::machine::memory::Memory;
-use crate::paths::Paths;
-use crate::process::signals;
+use crate::memory::budget::Memory;
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
+use crate::sys::process::signals;
 use crate::ui::menu::{Action, Menu, Row};
 use crate::ui::screen::{Input, Screen};
 use crate::ui::{self, Ui};
@@ -21,7 +21,7 @@ pub enum Chosen {
 }
 
 /// Shows the menu. Without a terminal it is a usage error that names the flags.
-pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
+pub fn choose(host: &Environment, paths: &Paths, ui: &Ui) -> Result<Chosen> {
     if !ui.interactive {
         let flags: Vec<String> = catalog()
             .models

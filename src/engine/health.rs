@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::proof::{self, Question};
 use super::server::BASE_URL;
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// How often a starting engine is asked. A refused connection costs some 50 µs, and half of this is what a session waits longer than it must.
 const INTERVAL: Duration = Duration::from_millis(20);

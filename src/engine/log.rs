@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::files;
+use crate::sys::files;
 
 /// How much of the end of a log is read to find out what went wrong, in bytes.
 const TAIL_BYTES: u64 = 64 * 1024;

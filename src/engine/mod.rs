@@ -1,9 +1,10 @@
 //! The engine, `vllm-mlx`: installed, started, watched, and understood when it ends.
 
+pub mod argv;
 pub mod complaint;
-pub mod death;
 pub mod device;
 pub mod executable;
+pub mod exit_reason;
 pub mod flags;
 mod health;
 pub mod install;

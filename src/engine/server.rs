@@ -12,30 +12,30 @@ use nix::sys::signal::Signal;
 use super::executable::Executable;
 use super::health::{Asks, NotOurs};
 use super::lifecycle::{Action, End, Event, State};
-use super::{death, install, log};
+use super::{exit_reason, install, log};
 use crate::error::{Context, Error, Exit, Result};
-use crate::machine::disk;
-use crate::process::Child;
-use crate::secret::Secret;
+use crate::sys::disk;
+use crate::sys::process::Child;
+use crate::sys::secret::Secret;
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
 /// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
 /// from computing again what it, or an engine before it, has computed, and lets it read nothing but files.
 const BOOTSTRAP: &str = concat!(
-    include_str!("patches.py"),
-    include_str!("files.py"),
-    include_str!("listen.py"),
-    include_str!("resume.py"),
-    include_str!("raw.py"),
-    include_str!("history.py"),
-    include_str!("count.py"),
-    include_str!("entries.py"),
-    include_str!("pauses.py"),
-    include_str!("memory.py"),
-    include_str!("text_route.py"),
-    include_str!("kept.py"),
-    include_str!("snapshots.py"),
-    include_str!("bootstrap.py")
+    include_str!("patches/patches.py"),
+    include_str!("patches/files.py"),
+    include_str!("patches/listen.py"),
+    include_str!("patches/resume.py"),
+    include_str!("patches/raw.py"),
+    include_str!("patches/history.py"),
+    include_str!("patches/count.py"),
+    include_str!("patches/entries.py"),
+    include_str!("patches/pauses.py"),
+    include_str!("patches/memory.py"),
+    include_str!("patches/text_route.py"),
+    include_str!("patches/kept.py"),
+    include_str!("patches/snapshots.py"),
+    include_str!("patches/bootstrap.py")
 );
 
 /// How long an engine may take to end when asked. It has nothing to save (see `bootstrap.py`), and waits only for open streams.
@@ -201,12 +201,13 @@ impl Server {
     /// Why the engine ended, for people.
     pub fn explain(&self, end: End) -> Error {
         if self.impersonated {
-            return death::impersonated(&self.socket).detail(death::last_words(&self.log));
+            return exit_reason::impersonated(&self.socket)
+                .detail(exit_reason::last_words(&self.log));
         }
-        let error = death::explain(end, &log::tail(&self.log), &self.log);
+        let error = exit_reason::explain(end, &log::tail(&self.log), &self.log);
         // One that cannot write its log ends, and has no place to say why.
         if disk::free(&self.log).is_some_and(|free| free < FULL) {
-            return death::disk_full(error);
+            return exit_reason::disk_full(error);
         }
         error
     }

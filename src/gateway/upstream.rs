@@ -9,10 +9,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::wire::ApiError;
+use super::anthropic::ApiError;
 use super::{Engine, limits::Limits};
 use crate::engine::{complaint, log};
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// How long a connection to the engine may take. It is on this machine, or near it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

@@ -3,11 +3,11 @@
 //! Layout (huggingface_hub, "Manage your cache"): `models--org--name/{blobs,refs,snapshots}`; `refs/main` holds a commit,
 //! `snapshots/<commit>/` holds links to blobs; a blob that is being fetched ends in `.incomplete`.
 
-pub mod remote;
+pub mod api;
+pub mod download_progress;
 pub mod remove;
 pub mod scan;
-pub mod store;
-pub mod watch;
+pub mod xet_store;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::ErrorKind;
@@ -18,10 +18,10 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use store::{Entry, Store};
+use xet_store::{Entry, Store};
 
 use crate::catalog::template::{self, Traits};
-use crate::files;
+use crate::sys::files;
 
 /// What the cache has of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

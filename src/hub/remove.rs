@@ -7,8 +7,8 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 use super::scan::Model;
-use super::store::Store;
-use crate::files;
+use super::xet_store::Store;
+use crate::sys::files;
 
 /// What the removal goes through in this order, so that one that is interrupted leaves what shows as partial: without its reference a
 /// snapshot is not found.

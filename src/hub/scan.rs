@@ -5,8 +5,8 @@ use std::fs::FileType;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::store::{Entry, Store};
 use super::{Blobs, is_real_folder, sum};
+use crate::hub::xet_store::{Entry, Store};
 
 /// A model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]

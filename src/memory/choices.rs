@@ -129,12 +129,12 @@ fn gains(now: &Result<Plan, Refusal>, then: &Plan) -> bool {
 mod tests {
     use super::*;
     use crate::catalog::{Choice, catalog, resolve};
-    use crate::machine::memory::{BudgetSource, Memory};
-    use crate::machine::platform::Os;
     use crate::memory::WeightsSource;
+    use crate::memory::budget::{BudgetSource, Memory};
     use crate::memory::plan::Asked;
     use crate::memory::planner::Planner;
     use crate::memory::working::Device;
+    use crate::sys::platform::Os;
 
     /// What there is for a model of the catalogue on a Mac of so many GiB, at three quarters of them.
     fn choices(flag: &str, gib: u64, window: Option<u64>) -> Choices {

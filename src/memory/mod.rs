@@ -1,8 +1,10 @@
 //! Memory arithmetic: pure.
 
 pub mod architecture;
+pub mod budget;
 pub mod cache;
 pub mod choices;
+pub mod gpu_limit;
 pub mod known;
 pub mod offer;
 pub mod plan;
@@ -13,7 +15,7 @@ pub mod working;
 
 use serde::Serialize;
 
-use crate::machine::memory::Memory;
+use crate::memory::budget::Memory;
 use plan::{Asked, Bound, OUTPUTS, Plan, Refusal};
 use planner::Planner;
 
@@ -245,7 +247,7 @@ mod tests {
     use super::working::Device;
     use super::*;
     use crate::catalog::{Choice, catalog, resolve};
-    use crate::machine::memory::BudgetSource;
+    use crate::memory::budget::BudgetSource;
 
     fn mac(gib: u64) -> Memory {
         let ram = gib << 30;

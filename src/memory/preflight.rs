@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::{Figures, Fit, NARROW_WINDOW, smallest_window};
-use crate::machine::platform::Os;
+use crate::sys::platform::Os;
 
 /// What is left for everything but the GPU when its limit is raised, in MiB. Source: the scripts' README, problem 17 ("RAM−3GB").
 const LEFT_FOR_THE_SYSTEM_MIB: u64 = 3 * 1024;
@@ -150,8 +150,8 @@ pub fn answered(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::memory::{BudgetSource, Memory};
     use crate::memory::WeightsSource;
+    use crate::memory::budget::{BudgetSource, Memory};
     use crate::memory::plan::Asked;
 
     const GIB: u64 = 1 << 30;

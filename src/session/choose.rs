@@ -2,16 +2,15 @@
 
 use nix::sys::signal::Signal;
 
-use super::picture;
+use super::memory_chart;
 use super::preflight::{self, Check, Raising};
 use super::window::{self, Instead};
 use crate::error::{Error, Exit, Result};
-use crate::machine::gpu_limit::Raised;
 use crate::memory::Figures;
 use crate::memory::choices::Choices;
+use crate::memory::gpu_limit::Raised;
 use crate::memory::plan::Refusal;
 use crate::memory::preflight::{Answer, Checking, Limit};
-use crate::memory::working::Device;
 use crate::ui;
 
 /// Shows and asks, where there is something to ask, and changes the figures as was answered. Errors: the memory holds no session, and nothing that
@@ -23,7 +22,7 @@ pub fn choose(
     option: Limit,
     mut choices: Choices,
 ) -> Result<Option<Signal>> {
-    let ui = check.ui;
+    let ui = &check.app.ui;
     if !choices.are_asked(check.checking) {
         return Ok(None);
     }
@@ -42,7 +41,7 @@ pub fn choose(
     if !ui.interactive {
         return Ok(None);
     }
-    for line in picture::choices(&choices) {
+    for line in memory_chart::choices(&choices) {
         ui.say(&line);
     }
     loop {
@@ -95,11 +94,10 @@ pub fn lines(name: &str, figures: &Figures) -> Vec<String> {
         (None, Ok(plan)) => plan,
         (None, Err(_)) => planner.thriftiest_on(budget),
     };
-    picture::lines(name, machine, figures.others, &plan)
+    memory_chart::lines(name, machine, figures.others, &plan)
 }
 
 fn refused(check: &Check, figures: &Figures, refusal: &Refusal, option: Limit) -> Error {
-    let device = Device::of(check.os);
-    let instead = Instead::of(figures, option, device);
+    let instead = Instead::of(figures, option);
     window::refused(check.name, refusal, instead)
 }

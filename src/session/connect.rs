@@ -1,17 +1,17 @@
 //! Which engine `cclocal connect` means.
 
 use crate::error::{Error, Result};
-use crate::machine::port;
-use crate::paths::Paths;
-use crate::supervisor::find::{self, Running};
 use crate::supervisor::protocol::Status;
-use crate::supervisor::record::USUAL_PORT;
+use crate::supervisor::registry::{self, Running};
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::sys::paths::Paths;
+use crate::sys::port;
 
-use super::reach;
+use super::acquire;
 
 /// The engine at this port; without one the only one that runs, else the one at the usual port.
 pub fn find(paths: &Paths, asked: Option<u16>) -> Result<Status> {
-    let running = find::statuses(paths);
+    let running = registry::statuses(paths);
     let wanted = match (asked, running.as_slice()) {
         (None, [only]) => only.port,
         (asked, _) => asked.unwrap_or(USUAL_PORT),
@@ -19,13 +19,13 @@ pub fn find(paths: &Paths, asked: Option<u16>) -> Result<Status> {
     if let Some(status) = running.iter().find(|status| status.port == wanted) {
         return Ok(status.clone());
     }
-    let there = find::at(paths, wanted);
+    let there = registry::at(paths, wanted);
     if let Some(Running::Silent(holder)) = &there {
         return Err(holder.silent(format!("the engine on port {wanted} cannot be used")));
     }
     let error = Error::other(format!("no engine of cclocal runs on port {wanted}"));
     if !running.is_empty() {
-        let others: Vec<String> = running.iter().map(reach::words).collect();
+        let others: Vec<String> = running.iter().map(acquire::words).collect();
         return Err(error
             .cause(format!("there runs {}", others.join("; ")))
             .hint(format!(

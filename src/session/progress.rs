@@ -1,6 +1,6 @@
 //! The line that says what a starting engine is busy with.
 
-use crate::hub::watch::{Standing, Total};
+use crate::hub::download_progress::{Standing, Total};
 use crate::supervisor::protocol::Progress;
 use crate::ui;
 

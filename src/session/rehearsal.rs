@@ -13,16 +13,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{self, Output};
-use super::folder::Folder;
 use super::prepare;
+use super::session_dir::Folder;
 use super::together::{Endpoint, Session};
-use crate::claude::hidden::Hidden;
+use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::profile;
+use crate::claude::pty::Hidden;
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::plan::claude::{ClaudePlan, Features};
-use crate::secret::Secret;
-use crate::{gateway, probe};
+use crate::gateway;
+use crate::sys::capabilities;
+use crate::sys::files;
+use crate::sys::secret::Secret;
 
 const TOPIC: &str = "rehearsal";
 
@@ -53,9 +54,10 @@ impl Rehearsal {
         plan: &ClaudePlan,
     ) -> Option<Self> {
         let fronts = fronts?.to_owned();
+        let environment = &session.app.environment;
         let typed =
-            session.host.stdin_tty && session.host.stdout_tty && prepare::is_interactive(plan);
-        if !typed || probe::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
+            environment.stdin_tty && environment.stdout_tty && prepare::is_interactive(plan);
+        if !typed || capabilities::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
             return None;
         }
         let (folder, command) = command(session, endpoint, features)
@@ -74,7 +76,7 @@ impl Rehearsal {
             tracing::debug!(?seen, "the rehearsal is over");
             // One that fails would fail again, and each time take a minute.
             if let Some(seen) = seen {
-                probe::remember(&fronts, TOPIC, &claude, &seen);
+                capabilities::remember(&fronts, TOPIC, &claude, &seen);
             }
             drop(folder);
         });
@@ -95,18 +97,17 @@ fn command(
     features: &Features,
 ) -> Result<(Folder, Command)> {
     const SAYING: &str = "a folder for the rehearsal cannot be made";
-    let folder = Folder::for_rehearsal(session.paths)?;
+    let folder = Folder::for_rehearsal(&session.app.paths)?;
     let [profile, work]: [PathBuf; 2] = ["profile", "work"].map(|name| folder.path().join(name));
     files::private_folder(&work).context(Exit::Other, SAYING)?;
     let work = fs_err::canonicalize(work).context(Exit::Other, SAYING)?;
-    profile::begin_rehearsal(&session.paths.claude_profile(), &profile, &work)?;
+    profile::begin_rehearsal(&session.app.paths.claude_profile(), &profile, &work)?;
     let settings = folder.settings();
     let args = [OsString::from(QUESTION)];
     let client = endpoint.client(&args, &settings);
-    let plan = prepare::plan_client(session.host, session.paths, session.os, &client, features)?
-        .for_rehearsal(&profile);
+    let plan = prepare::plan_client(session.app, &client, features)?.for_rehearsal(&profile);
     let command = client::command(
-        session.host,
+        &session.app.environment,
         session.claude,
         &plan,
         &profile,

@@ -5,10 +5,10 @@ use serde_json::Value;
 use crate::catalog::template::Traits;
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve, servable};
 use crate::error::{Context, Error, Exit, Result};
-use crate::hub::remote::Told;
+use crate::hub::api::Told;
 use crate::hub::{self, Cached};
 use crate::memory::plan::OUTPUTS;
-use crate::paths::Paths;
+use crate::sys::paths::Paths;
 
 /// The output budget where none is asked for and no plan says another, in tokens: a whole file body has to fit in one tool call.
 pub const DEFAULT_OUTPUT_TOKENS: u64 = OUTPUTS[0];
@@ -54,10 +54,10 @@ impl Request {
                 "{name}: its chat template has no tools: it can chat, but not read or write files"
             )),
             (None, None, Source::Hub(_)) => Some(format!(
-                "{name}: its tool-call format is not known before it is on this disk. If it is none that cclocal reads, the engine's own guess is used, and calls may show up as text"
+                "{name}: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
             )),
             (None, ..) => Some(format!(
-                "{name}: unknown tool-call format: the engine's own guess is used. If calls show up as text, this model will not work"
+                "{name}: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work"
             )),
             (Some(_), ..) => None,
         };
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::catalog::Form;
     use crate::error::Exit;
-    use crate::host::Host;
+    use crate::sys::environment::Environment;
 
     /// A home, and a request for this model of the hub.
     fn request(paths: &Paths, id: &str) -> Request {
@@ -177,7 +177,7 @@ mod tests {
 
     fn home() -> (tempfile::TempDir, Paths) {
         let home = tempfile::tempdir().expect("a home");
-        let paths = Paths::of(&Host::for_tests(home.path(), &[]));
+        let paths = Paths::of(&Environment::for_tests(home.path(), &[]));
         (home, paths)
     }
 
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(
             said(Some(unknown), true),
             [
-                "org/name: unknown tool-call format: the engine's own guess is used. If calls show up as text, this model will not work",
+                "org/name: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work",
                 "org/name has no thoughts that could be turned on: --think changes nothing"
             ]
         );
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(
             said(None, false),
             [
-                "org/name: its tool-call format is not known before it is on this disk. If it is none that cclocal reads, the engine's own guess is used, and calls may show up as text"
+                "org/name: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
             ]
         );
     }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::follow::{self, Followed};
-use super::leave;
+use super::release;
 use super::together::{self, Endpoint, Keeper, Outcome, Prepared, Session};
 use crate::error::{Error, Exit, Result};
-use crate::machine::network;
-use crate::process::signals::{self, Signals};
-use crate::secret::Secret;
+use crate::session::wait_ready::{self, Followed};
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::{Granted, Say, Tell};
+use crate::sys::network;
+use crate::sys::process::signals::{self, Signals};
+use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
 
 /// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal. `linger`: how long the engine is kept if
@@ -21,8 +21,7 @@ pub async fn run(
     linger: Duration,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let ui = session.ui;
-    let paths = session.paths;
+    let app = session.app;
     let granted = lease.granted.clone();
     if !network::is_shared(granted.network) {
         let _ = lease.leave(linger).await;
@@ -39,14 +38,14 @@ pub async fn run(
     let prepared = tokio::select! {
         prepared = together::prepare(session, endpoint) => prepared,
         signal = signals.next() => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Err(error);
         }
     };
@@ -82,33 +81,33 @@ async fn go_on(
     signals: &mut Signals,
 ) -> Result<u8> {
     let session = prepared.session();
-    let (ui, paths) = (session.ui, session.paths);
+    let app = session.app;
     let granted = lease.granted.clone();
-    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
+    let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
-    say_ready(ui, &lease, &took);
+    say_ready(&app.ui, &lease, &took);
     let outcome = together::run(prepared, &mut lease, signals).await;
     match outcome {
         Ok((Outcome::Client(ended), plan)) => {
-            leave::leave(paths, ui, &mut lease, signals, linger).await;
+            release::leave(app, &mut lease, signals, linger).await;
             together::say_how_to_go_on(session, ended, &plan, &granted.typed);
             Ok(ended.shell_status())
         }
         Ok((Outcome::Signalled(signal), _)) => {
-            leave::leave(paths, ui, &mut lease, signals, linger).await;
+            release::leave(app, &mut lease, signals, linger).await;
             Ok(signals::status(signal))
         }
         Ok((Outcome::Engine(error), _)) => {
-            leave::wait_until_gone(paths, ui, &mut lease, signals).await;
+            release::wait_until_gone(app, &mut lease, signals).await;
             Err(together::closed(error, &granted.typed))
         }
         Err(error) => {
-            leave::leave(paths, ui, &mut lease, signals, linger).await;
+            release::leave(app, &mut lease, signals, linger).await;
             Err(error)
         }
     }
@@ -152,8 +151,8 @@ pub fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
 pub fn over(tell: Option<Tell>) -> Option<Error> {
     match tell {
         Some(Tell::Failed(failure)) => Some(failure.into()),
-        Some(Tell::Ending) => Some(follow::ended()),
-        None => Some(follow::lost()),
+        Some(Tell::Ending) => Some(wait_ready::ended()),
+        None => Some(wait_ready::lost()),
         Some(_) => None,
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::watcher::EngineMemory;
+use super::memory_sampler::EngineMemory;
 use crate::error::Error;
-use crate::gateway::figures::Summary;
+use crate::gateway::metrics::Summary;
 use crate::gateway::web_search::Backend;
-use crate::hub::watch::Standing;
+use crate::hub::download_progress::Standing;
 
 /// Changes when an older supervisor could no longer be used by a newer session, or the other way round.
 pub const PROTOCOL: u32 = 3;

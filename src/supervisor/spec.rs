@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Model, Source};
 use crate::engine::executable::Executable;
 use crate::env_vars;
-use crate::gateway::wire::Pictures;
-use crate::hub::{self, watch::Total};
+use crate::gateway::anthropic::Pictures;
+use crate::hub::{self, download_progress::Total};
 use crate::memory;
 use crate::memory::plan::STEPS;
-use crate::secret::{self, Secret};
+use crate::sys::secret::{self, Secret};
 
 /// An engine to be run, and the gateway to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crossterm::{cursor, event, execute, queue, style, terminal};
 use nix::sys::signal::Signal;
 
 use crate::error::{Context, Exit, Result};
-use crate::sys::{self, Caught};
+use crate::sys::syscalls::{self, Caught};
 
 /// How often signals are looked for.
 const POLL: Duration = Duration::from_millis(50);
@@ -52,7 +52,7 @@ impl Screen {
     pub fn open() -> Result<Self> {
         panics_give_the_terminal_back();
         let screen = Self {
-            caught: sys::catch(),
+            caught: syscalls::catch(),
         };
         enter().context(Exit::Other, "the terminal cannot be used for a menu")?;
         Ok(screen)

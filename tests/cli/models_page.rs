@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use cclocal::catalog::{Entry, catalog};
-use cclocal::machine::platform::Os;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::known;
 use cclocal::memory::plan::{Asked, Inputs, Plan};
 use cclocal::memory::preflight::Limit;
 use cclocal::memory::working::Device;
+use cclocal::sys::platform::Os;
 
 /// RAM of Macs, in GB as Apple counts them (2³⁰ bytes).
 const MACS: [u64; 9] = [16, 18, 24, 32, 36, 48, 64, 96, 128];

@@ -81,7 +81,7 @@ fn the_engine_holds_what_the_arithmetic_says() {
         .arg(models.join("memory.py"))
         .arg(&file)
         .arg(STEP.to_string())
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/patches"))
         .arg(&limits)
         .env("HOME", home.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")

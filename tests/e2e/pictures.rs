@@ -76,7 +76,7 @@ fn asked(gateway: &Gateway) -> Asked<'_> {
             .no_proxy()
             .build()
             .expect("a client"),
-        runtime: cclocal::process::runtime().expect("a runtime"),
+        runtime: cclocal::sys::process::runtime().expect("a runtime"),
     }
 }
 
@@ -123,7 +123,7 @@ fn a_tool_with_a_long_name_does_not_fail_the_turn() {
     python(&stage, "tiny_models.py", &[stage.path("models")]);
     let gateway = Gateway::start(&stage, "../models/text", &[]);
     let (url, key) = gateway.address();
-    let runtime = cclocal::process::runtime().expect("a runtime");
+    let runtime = cclocal::sys::process::runtime().expect("a runtime");
     let http = reqwest::Client::builder()
         .no_proxy()
         .build()

@@ -2,10 +2,10 @@
 
 use std::thread::JoinHandle;
 
-use cclocal::gateway::wire::{Pictures, Served};
+use cclocal::gateway::anthropic::{Pictures, Served};
 use cclocal::gateway::{self, Access, Engine, Settings};
-use cclocal::process;
-use cclocal::secret::Secret;
+use cclocal::sys::process;
+use cclocal::sys::secret::Secret;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 

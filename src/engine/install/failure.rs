@@ -1,4 +1,4 @@
-//! What a tool's last lines mean, in words that say what to do.
+//! Reasons for which a tool fails, found in its last lines, each with a cause and a hint.
 
 use crate::error::{Error, Exit};
 
@@ -13,7 +13,7 @@ struct Kind {
     hint: &'static str,
 }
 
-/// The first kind that fits decides.
+/// The kinds of failure. The first that fits decides.
 const KINDS: &[Kind] = &[
     Kind {
         signs: "no space left on device|os error 28|disk quota exceeded",

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-/// The lock of the system that this program was built for. The files are written by `scripts/lock-engine.sh`.
+/// The lock of the system that this program was built for. The files are written by `.ci/lock-engine.sh`.
 pub const LOCK: &str = if cfg!(target_os = "macos") {
-    include_str!("../../../engine/macos-arm64.lock")
+    include_str!("../locks/macos-arm64.lock")
 } else if cfg!(target_arch = "aarch64") {
-    include_str!("../../../engine/linux-aarch64.lock")
+    include_str!("../locks/linux-aarch64.lock")
 } else {
-    include_str!("../../../engine/linux-x86_64.lock")
+    include_str!("../locks/linux-x86_64.lock")
 };
 
 /// The lock's SHA-256 in hexadecimal: the identity of what is to be installed.
@@ -18,7 +18,7 @@ pub fn identity() -> String {
     sha256(LOCK.as_bytes())
 }
 
-/// How many packages the lock names.
+/// The number of packages in the lock.
 pub fn packages() -> usize {
     LOCK.lines().filter(|line| pin(line).is_some()).count()
 }
@@ -53,7 +53,10 @@ mod tests {
     #[test]
     fn every_package_is_pinned_and_has_a_hash() {
         for name in ["macos-arm64", "linux-x86_64", "linux-aarch64"] {
-            let file = format!("{}/engine/{name}.lock", env!("CARGO_MANIFEST_DIR"));
+            let file = format!(
+                "{}/src/engine/locks/{name}.lock",
+                env!("CARGO_MANIFEST_DIR")
+            );
             let lock = fs_err::read_to_string(file).expect("a lock");
             let entries: Vec<String> = lock
                 .replace("\\\n", " ")

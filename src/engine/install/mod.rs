@@ -16,12 +16,10 @@ use std::path::{Path, PathBuf};
 pub use platform::supported;
 pub use record::{Hold, hold};
 
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::machine::disk;
-use crate::machine::platform::Platform;
-use crate::paths::Paths;
+use crate::sys::paths::Paths;
+use crate::sys::{disk, files};
 use record::Record;
 use tool::Tools;
 
@@ -32,7 +30,7 @@ const SPACE: u64 = 900_000_000;
 /// The Pythons that the packages exist for, for people.
 const VERSIONS: &str = "3.11, 3.12 or 3.13";
 
-/// Fails if what is to be used was not installed right: the arrays' native library loads, and the engine is there. Prints Python's version.
+/// Proves the installation: mlx's native library loads, and the engine is there. Prints Python's version.
 const CHECK: &str = "\
 import mlx.core, importlib.metadata as m, platform
 m.version('vllm-mlx')
@@ -49,16 +47,17 @@ pub struct Installed {
     pub version: String,
 }
 
-/// What there is.
+/// The state of the installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     Ready(Installed),
+    /// Nothing was installed.
     Missing,
     /// Something is there that cannot be used.
     Broken {
         why: String,
     },
-    /// It was installed from another lock file than this program's.
+    /// Another lock file than this program's was installed.
     Outdated,
 }
 
@@ -76,19 +75,19 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// Whether the engine is there, from a few looks at the disk: no program is run.
+/// The state of the installation. Reads a few files and runs nothing.
 pub fn status(paths: &Paths) -> Status {
     record::status(paths)
 }
 
-/// Installs the engine, or returns at once if it is there. `on_step` is called with each step, in words for people. Exit status 10 if that
-/// fails, 12 if this machine can't have it.
-pub fn install(host: &Host, paths: &Paths, on_step: &mut dyn FnMut(&str)) -> Result<Installed> {
+/// Installs the engine, or returns at once if it is there. `on_step` gets the name of each step, for people. Errors: exit status 10, or 12 if
+/// this machine can't run the engine or its disk is full.
+pub fn install(app: &App, on_step: &mut dyn FnMut(&str)) -> Result<Installed> {
+    let paths = &app.paths;
     if let Status::Ready(installed) = status(paths) {
         return Ok(installed);
     }
-    let platform = Platform::detect(host)?;
-    supported(&platform)?;
+    supported(app.platform()?)?;
     let _alone = record::exclusively(paths, || {
         on_step("another cclocal is installing the engine; waiting for it");
     })?;
@@ -101,15 +100,15 @@ pub fn install(host: &Host, paths: &Paths, on_step: &mut dyn FnMut(&str)) -> Res
         Exit::EngineMissing,
         "the log of the installation cannot be written",
     )?;
-    let mut tools = Tools::new(host, &root, log, on_step);
+    let mut tools = Tools::new(&app.environment, &root, log, on_step);
     // What is half-made is of no use, and its space may be needed. An older environment stays until the new one is there.
     record::sweep(paths, record::current(paths).as_deref());
-    let installed = make(host, paths, &mut tools, &platform)?;
+    let installed = make(app, &mut tools)?;
     record::sweep(paths, installed.executable.parent().and_then(Path::parent));
     Ok(installed)
 }
 
-/// Forgets the installed engine and removes what isn't in use.
+/// Forgets the installed engine and removes the environments that aren't in use.
 pub fn remove(paths: &Paths) -> Result<()> {
     if !paths.engine().exists() {
         return Ok(());
@@ -121,15 +120,11 @@ pub fn remove(paths: &Paths) -> Result<()> {
 }
 
 /// Makes a new environment and puts it in use.
-fn make(
-    host: &Host,
-    paths: &Paths,
-    tools: &mut Tools<'_>,
-    platform: &Platform,
-) -> Result<Installed> {
+fn make(app: &App, tools: &mut Tools<'_>) -> Result<Installed> {
+    let paths = &app.paths;
     tools.step("looking for uv and Python");
-    let uv = uv::get(host, paths, tools)?;
-    let python = uv::find_python(&uv, platform, tools);
+    let uv = uv::get(app, tools)?;
+    let python = uv::find_python(&uv, app.platform()?, tools);
     let environments = record::environments(paths);
     let failed = "the engine's folder cannot be written";
     files::private_folder(&environments).context(Exit::EngineMissing, failed)?;
@@ -143,7 +138,7 @@ fn make(
     let requirements = at.join("engine.lock");
     fs_err::write(&requirements, lock::LOCK).context(Exit::EngineMissing, failed)?;
 
-    environment(&uv, python.as_deref(), at, paths, tools)?;
+    make_environment(&uv, python.as_deref(), at, paths, tools)?;
     tools.step(format!(
         "downloading and installing {} packages",
         lock::packages()
@@ -177,7 +172,7 @@ fn make(
 }
 
 /// Makes an empty environment, with this Python or with one that uv fetches.
-fn environment(
+fn make_environment(
     uv: &Path,
     python: Option<&Path>,
     at: &Path,

@@ -1,4 +1,4 @@
-//! What is installed: one small file that is written last, and the environments beside it.
+//! The record of the installed engine: one small file that is written last, and the environments beside it.
 //!
 //! ```text
 //! engine/current.json      the record: which environment is in use, and what it was made from
@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Installed, Status, lock};
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::paths::Paths;
+use crate::sys::files;
+use crate::sys::paths::Paths;
 
 /// The name of the file whose lock says that an environment is in use.
 const IN_USE: &str = ".in-use";
 
-/// The record of what is installed.
+/// The record, as it is in `current.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// SHA-256 of the lock file that was installed.
@@ -36,7 +36,7 @@ pub struct Record {
     pub python: String,
 }
 
-/// The state of the installation, from a few looks at the disk.
+/// The state of the installation. Reads a few files and runs nothing.
 pub fn status(paths: &Paths) -> Status {
     match read(paths).and_then(|record| check(paths, &record)) {
         Ok(installed) => Status::Ready(installed),
@@ -99,7 +99,7 @@ fn executable(path: &Path) -> bool {
         .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether the interpreter's file name says another version than it should. One that says none is believed.
+/// True if the interpreter's file name says another version than it should. One that says none is believed.
 fn other_minor(interpreter: &Path, minor: &str) -> bool {
     let name = interpreter.file_name().and_then(|name| name.to_str());
     name.and_then(|name| name.strip_prefix("python"))
@@ -202,10 +202,10 @@ fn open_lock(path: &Path) -> std::io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Host;
+    use crate::sys::environment::Environment;
 
     fn made(folder: &Path) -> (Paths, Record) {
-        let paths = Paths::of(&Host::for_tests(folder, &[]));
+        let paths = Paths::of(&Environment::for_tests(folder, &[]));
         let at = environments(&paths).join("one");
         let package = at.join("lib/python3.12/site-packages/vllm_mlx");
         for folder in [&package, &at.join("bin")] {
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn a_second_installation_says_that_it_waits() {
         let folder = tempfile::tempdir().expect("a folder");
-        let paths = Paths::of(&Host::for_tests(folder.path(), &[]));
+        let paths = Paths::of(&Environment::for_tests(folder.path(), &[]));
         let first = exclusively(&paths, || panic!("nobody else is at work")).expect("held");
         let (sender, waits) = std::sync::mpsc::channel();
         let second = std::thread::spawn(move || {

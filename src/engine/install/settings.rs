@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use crate::env_vars;
-use crate::files;
-use crate::host::Host;
+use crate::sys::environment::Environment;
+use crate::sys::files;
 
 /// The variables of a process, by name.
 pub type Variables = BTreeMap<OsString, OsString>;
@@ -44,13 +44,13 @@ const PIP_CONNECTION: &[(&str, &str)] = &[
 
 /// The environment for a uv of the user's own: uv's settings, and pip's that are variables. uv reads neither of pip's, but a mirror that
 /// was set up for pip is meant for everything. Hashes are checked either way.
-pub fn environment(host: &Host) -> Variables {
-    let mut env = env_vars::engine_env(host);
+pub fn variables(environment: &Environment) -> Variables {
+    let mut env = env_vars::engine_env(environment);
     env.retain(|name, _| {
         name.to_str()
             .is_some_and(|name| !env_vars::is_hub_token(name) && !name.starts_with("LD_"))
     });
-    let passed_on = host.env.iter().filter(|(name, _)| {
+    let passed_on = environment.env.iter().filter(|(name, _)| {
         name.to_str().is_some_and(|name| {
             let credentials = name.ends_with("_USERNAME") || name.ends_with("_PASSWORD");
             PASSED_ON.split(' ').any(|setting| setting == name)
@@ -63,29 +63,31 @@ pub fn environment(host: &Host) -> Variables {
     }
     add_pip_settings(&mut env, |name| {
         let name = format!("PIP_{}", name.to_uppercase().replace('-', "_"));
-        host.var(&name).map(str::to_owned)
+        environment.var(&name).map(str::to_owned)
     });
     env
 }
 
 /// Adds what pip's configuration files say. For a uv that cclocal fetched: one of the user's own has a configuration of its own.
-pub fn add_pip_files(env: &mut Variables, host: &Host) {
-    let config = host.var("XDG_CONFIG_HOME").map_or_else(
-        || host.home.join(".config"),
-        |folder| host.home.join(folder),
+pub fn add_pip_files(env: &mut Variables, environment: &Environment) {
+    let config = environment.var("XDG_CONFIG_HOME").map_or_else(
+        || environment.home.join(".config"),
+        |folder| environment.home.join(folder),
     );
     // In the order in which pip reads them; a later one wins. Source: pip's `get_configuration_files`.
     let mut files: Vec<PathBuf> = vec![
         "/etc/xdg/pip/pip.conf".into(),
         "/etc/pip.conf".into(),
         "/Library/Application Support/pip/pip.conf".into(),
-        host.home.join(".pip/pip.conf"),
+        environment.home.join(".pip/pip.conf"),
         config.join("pip/pip.conf"),
-        host.home.join("Library/Application Support/pip/pip.conf"),
+        environment
+            .home
+            .join("Library/Application Support/pip/pip.conf"),
     ];
-    match host.var("PIP_CONFIG_FILE") {
+    match environment.var("PIP_CONFIG_FILE") {
         Some("/dev/null") => return,
-        named => files.extend(named.map(|file| host.resolve(file))),
+        named => files.extend(named.map(|file| environment.resolve(file))),
     }
     let texts = files
         .iter()
@@ -117,7 +119,7 @@ fn add_pip_settings(env: &mut Variables, pip: impl Fn(&str) -> Option<String>) {
     }
 }
 
-/// Whether pip and uv take this for yes.
+/// True for the values that pip and uv take for yes.
 pub fn is_on(value: &str) -> bool {
     let value = value.trim().to_ascii_lowercase();
     ["1", "true", "yes", "on", "t", "y"].contains(&value.as_str())
@@ -153,10 +155,10 @@ mod tests {
 
     /// The environment that these variables and this configuration file of pip's lead to, without what is always there.
     fn environment_of(vars: &[(&str, &str)], pip_conf: &str) -> Vec<String> {
-        let mut env = environment(&Host::for_tests(Path::new("/home/u"), vars));
+        let mut env = variables(&Environment::for_tests(Path::new("/home/u"), vars));
         let settings = pip_settings(pip_conf);
         add_pip_settings(&mut env, |name| settings.get(name).cloned());
-        let always = environment(&Host::for_tests(Path::new("/home/u"), &[]));
+        let always = variables(&Environment::for_tests(Path::new("/home/u"), &[]));
         env.iter()
             .filter(|(name, _)| !always.contains_key(*name))
             .map(|(name, value)| format!("{}={}", name.display(), value.display()))

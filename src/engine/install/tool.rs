@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 use super::failure;
 use super::settings::{self, Variables};
 use crate::error::{Context, Error, Exit, Result};
-use crate::host::Host;
-use crate::process;
+use crate::sys::environment::Environment;
+use crate::sys::process;
 
-/// How long a tool may say nothing: one large package on a slow connection is one silent step.
+/// The longest silence of a tool: one large package on a slow connection is one silent step.
 const SILENCE: Duration = Duration::from_secs(600);
 
-/// How long a question may take. A slow disk can make a first start take seconds; a broken one should not hold us.
+/// The longest wait for an answer. A slow disk can make a first start take seconds; a broken one should not hold us.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Lines kept for the error message and for finding out what went wrong.
@@ -50,8 +50,13 @@ pub struct Tools<'a> {
 }
 
 impl<'a> Tools<'a> {
-    pub fn new(host: &Host, cwd: &'a Path, log: File, on_step: &'a mut dyn FnMut(&str)) -> Self {
-        let env = settings::environment(host);
+    pub fn new(
+        environment: &Environment,
+        cwd: &'a Path,
+        log: File,
+        on_step: &'a mut dyn FnMut(&str),
+    ) -> Self {
+        let env = settings::variables(environment);
         Self {
             env,
             cwd,
@@ -71,7 +76,7 @@ impl<'a> Tools<'a> {
         let _ = writeln!(self.log, "{line}");
     }
 
-    /// A command with the tools' environment. Nothing else of ours reaches them.
+    /// A command with the tools' environment and nothing else of ours.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(self.cwd);
@@ -192,9 +197,9 @@ mod tests {
     fn sh(script: &str, silence: Duration) -> Result<Vec<String>> {
         let folder = tempfile::tempdir().expect("a folder");
         let log = File::create(folder.path().join("log")).expect("a log");
-        let host = Host::for_tests(folder.path(), &[("PATH", "/usr/bin:/bin")]);
+        let environment = Environment::for_tests(folder.path(), &[("PATH", "/usr/bin:/bin")]);
         let mut ignore = |_: &str| {};
-        let mut tools = Tools::new(&host, folder.path(), log, &mut ignore);
+        let mut tools = Tools::new(&environment, folder.path(), log, &mut ignore);
         let mut command = tools.command(Path::new("/bin/sh"));
         tools.run_within("the test", command.args(["-c", script]), silence)
     }
@@ -209,7 +214,6 @@ mod tests {
         assert_eq!(error.detail, ["some words"]);
     }
 
-    /// It would take longer than any test may.
     #[test]
     fn a_silent_tool_is_ended_with_its_children() {
         let script = "sleep 1000 & sleep 1000";

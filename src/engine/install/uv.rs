@@ -9,12 +9,10 @@ use std::time::Duration;
 use super::lock::sha256;
 use super::settings::{self, Variables};
 use super::tool::Tools;
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::machine::platform::{Os, Platform};
-use crate::paths::Paths;
-use crate::process;
+use crate::sys::platform::{Os, Platform};
+use crate::sys::{files, process};
 
 /// The oldest uv that is used, major and minor version: it knows every option that is passed here. Shown: 0.7.0 installs the engine.
 const OLDEST: (u32, u32) = (0, 7);
@@ -58,7 +56,7 @@ const LONGEST_WHEEL: usize = 256 << 20;
 /// The Pythons that the engine's packages exist for, as uv names them: no PyPy, no free-threaded one, none of another architecture.
 const PYTHONS: &str = "cpython->=3.11,<3.14";
 
-/// Where installers put Python on a Mac, on PATH or not.
+/// Folders into which installers put Python on a Mac, on PATH or not.
 const MAC_PYTHONS: [&str; 4] = [
     "/opt/homebrew/bin",
     "/Library/Frameworks/Python.framework/Versions/3.12/bin",
@@ -67,15 +65,16 @@ const MAC_PYTHONS: [&str; 4] = [
 ];
 
 /// A uv that works: on PATH, where its installer puts it, fetched by us before, or fetched now.
-pub fn get(host: &Host, paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf> {
-    let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| host.home.join(path));
-    for own in host.which("uv").into_iter().chain(installers) {
+pub fn get(app: &App, tools: &mut Tools<'_>) -> Result<PathBuf> {
+    let environment = &app.environment;
+    let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| environment.home.join(path));
+    for own in environment.which("uv").into_iter().chain(installers) {
         if works(&own, tools) {
             return Ok(own);
         }
     }
-    settings::add_pip_files(&mut tools.env, host);
-    let place = paths.engine().join(format!("uv/uv-{VERSION}"));
+    settings::add_pip_files(&mut tools.env, environment);
+    let place = app.paths.engine().join(format!("uv/uv-{VERSION}"));
     if !works(&place, tools) {
         tools.step("fetching uv, which will install the engine");
         fetch(&place, tools)?;
@@ -83,7 +82,7 @@ pub fn get(host: &Host, paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf>
     Ok(place)
 }
 
-/// One that does not run may be a shim of a version manager that has no uv for the version selected.
+/// True for a uv that runs and is new enough. A shim of a version manager that has no uv for the version selected does not run.
 fn works(uv: &Path, tools: &mut Tools<'_>) -> bool {
     let mut command = tools.command(uv);
     let answer = match uv.is_file() {

@@ -10,7 +10,7 @@ use super::fake::{
     text,
 };
 use super::{Stage, error, error_event, limits, rest, until, within};
-use crate::gateway::figures::Ended;
+use crate::gateway::metrics::Ended;
 use crate::gateway::{Engine, Limits};
 
 /// Does something else each time, and answers "again" after that.

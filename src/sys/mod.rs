@@ -1,0 +1,14 @@
+//! The operating system: processes, signals, files, ports, the environment, and facts about this machine.
+
+pub mod capabilities;
+pub mod disk;
+pub mod environment;
+pub mod files;
+pub mod loopback;
+pub mod network;
+pub mod paths;
+pub mod platform;
+pub mod port;
+pub mod process;
+pub mod secret;
+pub mod syscalls;
