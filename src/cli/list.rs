@@ -4,31 +4,37 @@ use serde_json::{Value, json};
 
 use super::args::ListArgs;
 use super::here::Here;
+use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::supervisor::registry::{self, Running};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
-use crate::ui::{self, Ui};
+use crate::ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
-    let paths = Paths::of(host);
-    let models = models(host, &paths)?;
-    let running = registry::running(&paths);
-    let here = Here::find(host, &paths);
+pub fn run(app: &App, args: &ListArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let models = models(host, paths)?;
+    let running = registry::running(paths);
+    let here = Here::find(host, paths);
     if args.json {
-        ui.json(&json(&paths, &models, &running, &here));
+        ui.json(&json(paths, &models, &running, &here));
     } else {
-        ui.data(&text(host, &paths, &models, &running, &here));
+        ui.data(&text(host, paths, &models, &running, &here));
     }
     Ok(())
 }
 
 /// The models in the cache.
-pub fn models(host: &Host, paths: &Paths) -> Result<Vec<Model>> {
+pub fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
     scan::scan(&paths.hub).context(
         Exit::Other,
         format!("the model cache {} cannot be read", host.tilde(&paths.hub)),
@@ -48,7 +54,7 @@ pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
 
 /// The list for people.
 pub fn text(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     models: &[Model],
     running: &[Running],
