@@ -14,7 +14,7 @@ use crate::claude::settings_overlay;
 use crate::claude::user_args;
 use crate::env_vars;
 use crate::error::Result;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
 
 /// The tools of a local session. More of them would fill the window of a local model.
@@ -70,7 +70,7 @@ impl Features {
 /// What the plan is made from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    pub host: &'a Host,
+    pub host: &'a Environment,
     /// The private profile, `CLAUDE_CONFIG_DIR`.
     pub profile_dir: &'a Path,
     /// Where the settings will be written before the start. A file, as a command line shows in `ps`.
@@ -315,7 +315,7 @@ fn model_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// The user's own list of hosts to reach without a proxy, with this machine in it.
-fn no_proxy(host: &Host) -> String {
+fn no_proxy(host: &Environment) -> String {
     let theirs = host
         .var("NO_PROXY")
         .or(host.var("no_proxy"))
@@ -333,7 +333,7 @@ fn no_proxy(host: &Host) -> String {
     hosts.join(",")
 }
 
-fn unset(host: &Host, set: &BTreeMap<String, String>) -> Vec<String> {
+fn unset(host: &Environment, set: &BTreeMap<String, String>) -> Vec<String> {
     let mut names: BTreeSet<&str> = env_vars::exact_removed_for_claude().collect();
     names.extend(
         host.env

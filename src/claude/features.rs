@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::claude::command::Features;
 use crate::error::{Error, Exit, Result};
 use crate::sys::capabilities;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 const TOPIC: &str = "client-features";
 
@@ -20,7 +20,7 @@ const TOPIC: &str = "client-features";
 const HELP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks Claude Code, or remembers what it answered. The answer is forgotten when the executable changes.
-pub fn probe(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Result<Features> {
+pub fn probe(host: &Environment, cache: &Path, profile: &Path, claude: &Path) -> Result<Features> {
     match remembered(cache, claude) {
         Some(features) => Ok(features),
         None => ask(&AtomicBool::new(false), host, cache, profile, claude),
@@ -29,7 +29,7 @@ pub fn probe(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Result
 
 fn ask(
     stopped: &AtomicBool,
-    host: &Host,
+    host: &Environment,
     cache: &Path,
     profile: &Path,
     claude: &Path,
@@ -68,7 +68,7 @@ pub struct Asked {
 
 impl Asked {
     /// Asks, unless the answer is remembered.
-    pub fn begin(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Self {
+    pub fn begin(host: &Environment, cache: &Path, profile: &Path, claude: &Path) -> Self {
         let (sender, answer) = watch::channel(remembered(cache, claude).map(Ok));
         let stopped = Arc::new(AtomicBool::new(false));
         let thread = answer.borrow().is_none().then(|| {

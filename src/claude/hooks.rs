@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::claude::settings_files::{SettingsFile, Source};
 use crate::claude::user_args;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// The setting that turns all hooks off.
 pub const ALL_OFF: &str = "disableAllHooks";
@@ -44,7 +44,7 @@ pub fn off(files: &[SettingsFile], user_args: &[OsString]) -> Option<String> {
 
 /// The hooks of a session, lists of groups by event: those of the user (`own`), and those of the project's files as they are now.
 pub fn kept(
-    host: &Host,
+    host: &Environment,
     own: &Map<String, Value>,
     files: &[SettingsFile],
     user_args: &[OsString],
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn commands(args: &str) -> String {
-        let mut host = Host::for_tests(Path::new("/home/u"), &[]);
+        let mut host = Environment::for_tests(Path::new("/home/u"), &[]);
         host.cwd = "/repo/sub".into();
         let files = [
             file(
@@ -207,7 +207,7 @@ mod tests {
             "PostToolUse": "x",
             "SessionStart": [{"hooks": [{"type": "prompt", "prompt": "ok?"}]}]
         }}));
-        let host = Host::for_tests(Path::new("/home/u"), &[]);
+        let host = Environment::for_tests(Path::new("/home/u"), &[]);
         assert_eq!(
             Value::Object(kept(&host, &own, &[], &[])),
             json!({

@@ -9,7 +9,7 @@ use crate::claude::setting_keys::{self, Finding};
 use crate::claude::settings_files::{Content, SettingsFile, Source};
 use crate::env_vars::{self, Class};
 use crate::error::{Error, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// Proxy variables that the shell may have and a settings file may not change.
 const PROXIES: &[&str] = &[
@@ -26,7 +26,7 @@ const PROXIES: &[&str] = &[
 /// The client drops the whole file if one key has the wrong type, so only keys and types go in that the oldest and the newest client
 /// were seen to accept.
 pub fn overlay(
-    host: &Host,
+    host: &Environment,
     set: &BTreeMap<String, String>,
     model: &str,
     files: &[SettingsFile],

@@ -8,7 +8,7 @@ use crate::catalog::{Choice, catalog, parse_model_argument};
 use crate::engine::argv::MAX_OUTPUT_TOKENS;
 use crate::error::{Error, Result};
 use crate::gateway;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// The longest time for which an engine is kept without a session, in seconds: a day.
 pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
@@ -281,7 +281,7 @@ pub struct ModelFlags {
 
 impl ModelFlags {
     /// The one model that was asked for. More than one is a usage error.
-    pub fn choice(&self, host: &Host) -> Result<Option<Choice>> {
+    pub fn choice(&self, host: &Environment) -> Result<Option<Choice>> {
         let mut given: Vec<String> = self.flags.iter().map(|flag| format!("--{flag}")).collect();
         if let Some(model) = &self.model {
             given.push(format!("--model {model}"));

@@ -11,7 +11,7 @@ use crate::escape::visible;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::supervisor::registry;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process::signals;
 use crate::ui::picker::{Action, Picker, Row};
@@ -20,14 +20,19 @@ use crate::ui::screen::{Input, Screen};
 use crate::ui::{self, Ui};
 
 /// `cclocal rm` without names. Returns the status to exit with.
-pub fn run(host: &Host, paths: &Paths, ui: &Ui) -> Result<u8> {
+pub fn run(host: &Environment, paths: &Paths, ui: &Ui) -> Result<u8> {
     let mut screen = Screen::open()?;
     let signal = manage(&mut screen, host, paths, ui)?;
     Ok(signal.map_or(0, signals::status))
 }
 
 /// Shows the models to be chosen and removed, until it is left or a signal comes.
-pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
+pub fn manage(
+    screen: &mut Screen,
+    host: &Environment,
+    paths: &Paths,
+    ui: &Ui,
+) -> Result<Option<Signal>> {
     let mut models = list::models(host, paths)?;
     let mut picker = picker(host, paths, &models);
     loop {
@@ -52,7 +57,12 @@ pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Resul
 }
 
 /// Shows the list, until it is left or a signal comes.
-pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
+pub fn read(
+    screen: &mut Screen,
+    host: &Environment,
+    paths: &Paths,
+    ui: &Ui,
+) -> Result<Option<Signal>> {
     let models = list::models(host, paths)?;
     let running = registry::running(paths);
     let here = Here::find(host, paths);
@@ -69,7 +79,7 @@ pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<
     }
 }
 
-fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
+fn picker(host: &Environment, paths: &Paths, models: &[Model]) -> Picker {
     let running = registry::running(paths);
     let mut files = HashMap::new();
     let rows = models

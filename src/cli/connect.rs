@@ -7,13 +7,18 @@ use crate::error::{Error, Exit, Result};
 use crate::gateway::web_search::Backend;
 use crate::session::{self, Session, connect, release};
 use crate::supervisor::Lease;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Platform;
 use crate::sys::process::signals::Signals;
 use crate::ui::Ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
+pub fn run(
+    host: &Environment,
+    ui: &Ui,
+    args: &ConnectArgs,
+    searches: Option<&Backend>,
+) -> Result<u8> {
     if args.url.is_some() {
         return Err(Error::usage("`cclocal connect` takes no URL")
             .cause("it is for an engine of cclocal on this machine")

@@ -7,12 +7,12 @@ use super::args::DemoArgs;
 use super::{launch, setup};
 use crate::demo::chain::Demo;
 use crate::error::{Context, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process::signals::Signals;
 use crate::ui::{self, Ui};
 
-pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
+pub fn run(host: &Environment, ui: &Ui, args: &DemoArgs) -> Result<u8> {
     let paths = Paths::of(host);
     ui.say(
         "The whole chain on a built-in model: the real engine, the real Claude Code, a real file.",
@@ -52,7 +52,7 @@ pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
     status
 }
 
-fn found(host: &Host, ui: &Ui, what: &str, program: &Path, started: Instant) {
+fn found(host: &Environment, ui: &Ui, what: &str, program: &Path, started: Instant) {
     ui.done(&format!(
         "{what}: {} ({})",
         host.tilde(program),

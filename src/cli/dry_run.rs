@@ -27,13 +27,18 @@ use crate::session::window::{self, Instead};
 use crate::session::{choose, preflight};
 use crate::supervisor::registry::{self, Running, Wanted};
 use crate::supervisor::reservation::USUAL_PORT;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Platform;
 use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
 
-pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
+pub fn run(
+    host: &Environment,
+    ui: &Ui,
+    args: &LaunchArgs,
+    searches: Option<&Backend>,
+) -> Result<()> {
     let choice = args.model.choice(host)?;
     let request = launch::request(host, args, choice.as_ref())?;
     let paths = Paths::of(host);
@@ -198,7 +203,7 @@ impl Planned<'_> {
 }
 
 fn report(
-    host: &Host,
+    host: &Environment,
     prepared: &Prepared,
     planned: &Planned,
     plan: &ClaudePlan,
@@ -259,7 +264,7 @@ pub fn claude(plan: &ClaudePlan, program: &str) -> Value {
     })
 }
 
-fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> String {
+fn text(host: &Environment, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> String {
     let mut out = String::new();
     let model = &prepared.model;
     let source = match &model.source {
@@ -348,7 +353,7 @@ pub fn part(out: &mut String, report: &Value, part: &str) {
 }
 
 /// What of the shell's environment Claude Code does not get, and its settings.
-pub fn rest_of_claude(out: &mut String, host: &Host, plan: &ClaudePlan, report: &Value) {
+pub fn rest_of_claude(out: &mut String, host: &Environment, plan: &ClaudePlan, report: &Value) {
     // All names are in the JSON; a person wants to know what of theirs is held back.
     let held_back: Vec<&str> = (plan.unset.iter().map(String::as_str))
         .filter(|name| host.env.contains_key(OsStr::new(name)))

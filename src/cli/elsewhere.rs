@@ -16,7 +16,7 @@ use crate::session::prepare::{self, Client};
 use crate::session::remote::address::Address;
 use crate::session::remote::{self, Elsewhere, token, window};
 use crate::session::session_dir::Folder;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Platform;
 use crate::sys::process::signals::Signals;
@@ -25,7 +25,7 @@ use crate::ui::{self, Ui};
 
 /// Returns the status to exit with.
 pub fn run(
-    mut host: Host,
+    mut host: Environment,
     ui: &Ui,
     url: &str,
     args: &ElsewhereArgs,
@@ -132,7 +132,7 @@ fn typed(
 
 /// `--dry-run`: nothing is started, written or sent, so the engine is not asked either.
 fn show(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     ui: &Ui,
     args: &ElsewhereArgs,

@@ -14,7 +14,7 @@ use crate::memory::preflight::Limit;
 use crate::memory::room::Room;
 use crate::memory::working::Device;
 use crate::session::preflight;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::{Os, Platform};
 
@@ -28,7 +28,7 @@ pub struct Here<'a> {
 }
 
 impl<'a> Here<'a> {
-    pub fn find(host: &Host, paths: &'a Paths) -> Self {
+    pub fn find(host: &Environment, paths: &'a Paths) -> Self {
         let os = Platform::detect(host).map_or(Os::Linux, |platform| platform.os);
         let memory = machine_memory::read(host, os, || match executable::find(host, paths) {
             Ok(Found::Ready(engine)) => device::ask(host, &paths.cache, &engine),

@@ -18,7 +18,7 @@ use crate::session::{self, Session, preflight, release};
 use crate::supervisor::Lease;
 use crate::supervisor::registry;
 use crate::supervisor::reservation::USUAL_PORT;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Platform;
 use crate::sys::process;
@@ -29,7 +29,12 @@ use crate::ui::{self, Ui};
 /// How often it is tried to get hold of an engine that is just ending.
 const TRIES: usize = 3;
 
-pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
+pub fn run(
+    host: &Environment,
+    ui: &Ui,
+    args: &LaunchArgs,
+    searches: Option<&Backend>,
+) -> Result<u8> {
     let paths = Paths::of(host);
     let linger = linger(host, args.linger)?;
     let choice = match args.model.choice(host)? {
@@ -71,7 +76,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
 }
 
 struct Launch<'a> {
-    host: &'a Host,
+    host: &'a Environment,
     paths: &'a Paths,
     ui: &'a Ui,
     args: &'a LaunchArgs,
@@ -183,7 +188,7 @@ impl Launch<'_> {
 }
 
 /// How long the engine is kept after its last session, in seconds, if it was asked for: by the flag, else by the variable.
-pub fn linger(host: &Host, asked: Option<u64>) -> Result<Option<u64>> {
+pub fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
     if asked.is_some() {
         return Ok(asked);
     }
@@ -203,7 +208,7 @@ pub fn linger(host: &Host, asked: Option<u64>) -> Result<Option<u64>> {
 
 /// What the command line asks for. Without a choice: the default model.
 pub fn request(
-    host: &Host,
+    host: &Environment,
     args: &LaunchArgs,
     choice: Option<&crate::catalog::Choice>,
 ) -> Result<Request> {
@@ -251,7 +256,7 @@ fn say_who_keeps(paths: &Paths, ui: &Ui) {
 }
 
 /// Whether memory is checked: by the flags, else by the variables that say the same.
-pub fn checking(host: &Host, args: &LaunchArgs) -> Checking {
+pub fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
     match (args.safe, args.no_mem_check) {
         (true, _) => Checking::Always,
         (_, true) => Checking::Never,
@@ -262,7 +267,7 @@ pub fn checking(host: &Host, args: &LaunchArgs) -> Checking {
 }
 
 /// The engine, installed on the way if the user agrees.
-pub fn engine(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executable> {
+pub fn engine(host: &Environment, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executable> {
     let why = match executable::find(host, paths)? {
         Found::Ready(engine) => return Ok(engine),
         Found::Absent(why) => why,

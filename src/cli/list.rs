@@ -10,11 +10,11 @@ use crate::escape::visible;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::supervisor::registry::{self, Running};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Ui};
 
-pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
+pub fn run(host: &Environment, ui: &Ui, args: &ListArgs) -> Result<()> {
     let paths = Paths::of(host);
     let models = models(host, &paths)?;
     let running = registry::running(&paths);
@@ -28,7 +28,7 @@ pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
 }
 
 /// The models in the cache.
-pub fn models(host: &Host, paths: &Paths) -> Result<Vec<Model>> {
+pub fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
     scan::scan(&paths.hub).context(
         Exit::Other,
         format!("the model cache {} cannot be read", host.tilde(&paths.hub)),
@@ -48,7 +48,7 @@ pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
 
 /// The list for people.
 pub fn text(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     models: &[Model],
     running: &[Running],

@@ -9,7 +9,7 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::supervisor::process::engine_log;
 use crate::supervisor::registry;
 use crate::supervisor::reservation::USUAL_PORT;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 use crate::ui::Ui;
@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How much is read at a time, in bytes.
 const BLOCK: usize = 64 * 1024;
 
-pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
+pub fn run(host: &Environment, ui: &Ui, args: &LogsArgs) -> Result<()> {
     let paths = Paths::of(host);
     let running = registry::statuses(&paths);
     let status = match args.port {
@@ -64,7 +64,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
 }
 
 /// Shows a part of the log: as it is, but on a terminal without what that would obey. The log has words of the model and of its prompts in it.
-fn show(host: &Host, ui: &Ui, bytes: &[u8]) {
+fn show(host: &Environment, ui: &Ui, bytes: &[u8]) {
     if !host.stdout_tty {
         return ui.bytes(bytes);
     }

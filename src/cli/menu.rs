@@ -6,7 +6,7 @@ use crate::catalog::{Choice, catalog};
 use crate::error::{Error, Result};
 use crate::hub::{self, Cached};
 use crate::memory::budget::Memory;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process::signals;
 use crate::ui::menu::{Action, Menu, Row};
@@ -21,7 +21,7 @@ pub enum Chosen {
 }
 
 /// Shows the menu. Without a terminal it is a usage error that names the flags.
-pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
+pub fn choose(host: &Environment, paths: &Paths, ui: &Ui) -> Result<Chosen> {
     if !ui.interactive {
         let flags: Vec<String> = catalog()
             .models

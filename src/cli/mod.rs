@@ -24,7 +24,7 @@ use clap::Parser;
 
 use crate::error::Error;
 use crate::escape::visible_lines;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::ui::Ui;
 use args::{Cli, CliCommand, LaunchArgs};
 
@@ -45,7 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if let Some(CliCommand::ReadPdf) = &cli.command {
         return crate::gateway::read_pdf();
     }
-    let mut host = match Host::real() {
+    let mut host = match Environment::real() {
         Ok(host) => host,
         Err(error) => return report(&error),
     };

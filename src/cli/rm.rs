@@ -9,12 +9,12 @@ use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::session::acquire;
 use crate::supervisor::registry::{self, Running};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Ui};
 
 /// Returns the status to exit with.
-pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
+pub fn run(host: &Environment, ui: &Ui, args: &RmArgs) -> Result<u8> {
     let paths = Paths::of(host);
     if args.models.is_empty() {
         if ui.interactive && ui.animated {

@@ -8,12 +8,12 @@ use crate::engine::executable::Executable;
 use crate::engine::flags;
 use crate::engine::install::{self, Event, Status};
 use crate::error::{Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Platform;
 use crate::ui::{self, Ui};
 
-pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
+pub fn run(host: &Environment, ui: &Ui, args: &SetupArgs) -> Result<()> {
     let paths = Paths::of(host);
     if args.force {
         install::remove(host, &paths)?;
@@ -48,7 +48,7 @@ pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
 }
 
 /// Installs the engine and shows how far it is.
-pub fn engine(host: &Host, paths: &Paths, ui: &Ui) -> Result<Executable> {
+pub fn engine(host: &Environment, paths: &Paths, ui: &Ui) -> Result<Executable> {
     install::supported(&Platform::detect(host)?)?;
     let mut progress = ui.progress("installing the engine");
     let installed = install::install(host, paths, &mut |event| match event {
@@ -71,7 +71,7 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui) -> Result<Executable> {
 }
 
 /// Claude Code, installed with npm on the way if the user agrees.
-pub fn client(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<PathBuf> {
+pub fn client(host: &Environment, paths: &Paths, ui: &Ui, yes: bool) -> Result<PathBuf> {
     if let Some(found) = claude::find::find(host, paths)? {
         return Ok(found);
     }

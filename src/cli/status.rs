@@ -10,11 +10,11 @@ use crate::escape::visible;
 use crate::session::release;
 use crate::supervisor::protocol::Status;
 use crate::supervisor::registry::{self, Running};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Ui};
 
-pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
+pub fn run(host: &Environment, ui: &Ui, args: &StatusArgs) -> Result<()> {
     let running = registry::running(&Paths::of(host));
     if args.json {
         let all: Vec<_> = running
@@ -64,7 +64,7 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
     Ok(())
 }
 
-fn text(host: &Host, status: &Status) -> String {
+fn text(host: &Environment, status: &Status) -> String {
     let up = ui::roughly(Duration::from_secs(status.up));
     let mut lines = vec![format!(
         "{}  {} · port {} · up {up}",

@@ -5,11 +5,11 @@ use crate::error::{Error, Result};
 use crate::session::acquire;
 use crate::supervisor::port_holder::{self, Holder};
 use crate::supervisor::registry::{self, Running};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui::Ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &StopArgs) -> Result<()> {
+pub fn run(host: &Environment, ui: &Ui, args: &StopArgs) -> Result<()> {
     let paths = Paths::of(host);
     let running = registry::running(&paths);
     let chosen: Vec<&Running> = running

@@ -22,7 +22,7 @@ use crate::session::{self, Output, client_command, release};
 use crate::supervisor::protocol::Say;
 use crate::supervisor::spec::Port;
 use crate::supervisor::{Lease, spawn};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Platform;
@@ -42,7 +42,7 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
 
 /// What the demo runs with.
 pub struct Demo<'a> {
-    pub host: &'a Host,
+    pub host: &'a Environment,
     pub paths: &'a Paths,
     pub ui: &'a Ui,
     pub engine: &'a Executable,

@@ -11,7 +11,7 @@ use super::executable::Executable;
 use crate::env_vars;
 use crate::memory::budget::Device;
 use crate::sys::capabilities;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// Importing mlx takes 0.1 s on a warm disk.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ struct Kept {
 
 /// Asks, or remembers what Metal said: that stays the same until the system is another one. None if it does not say, which is no reason to stop:
 /// there are rougher figures.
-pub fn ask(host: &Host, cache: &Path, engine: &Executable) -> Option<Device> {
+pub fn ask(host: &Environment, cache: &Path, engine: &Executable) -> Option<Device> {
     let machine = machine();
     if let Some(kept) = capabilities::remembered::<Kept>(cache, TOPIC, &engine.python)
         && Some(&kept.machine) == machine.as_ref()
@@ -53,7 +53,7 @@ fn machine() -> Option<String> {
     Some(text.join(" "))
 }
 
-fn answer(host: &Host, engine: &Executable) -> Option<Device> {
+fn answer(host: &Environment, engine: &Executable) -> Option<Device> {
     let mut command = Command::new(&engine.python);
     // Isolated: nothing of the current folder is imported.
     command

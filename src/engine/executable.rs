@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 
@@ -31,7 +31,7 @@ pub enum Found {
 }
 
 /// Finds the engine. `CCLOCAL_ENGINE` that does not name a usable one is an error, never passed over.
-pub fn find(host: &Host, paths: &Paths) -> Result<Found> {
+pub fn find(host: &Environment, paths: &Paths) -> Result<Found> {
     if let Some(named) = host.var("CCLOCAL_ENGINE") {
         return named_by_user(host, named).map(Found::Ready);
     }
@@ -44,7 +44,7 @@ pub fn find(host: &Host, paths: &Paths) -> Result<Found> {
     })
 }
 
-fn named_by_user(host: &Host, named: &str) -> Result<Executable> {
+fn named_by_user(host: &Environment, named: &str) -> Result<Executable> {
     let wrong = |cause: String| {
         Error::new(
             Exit::EngineMissing,

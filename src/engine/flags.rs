@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, Result};
 use crate::sys::capabilities;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// `serve --help` imports the whole engine; measured 3 s on a warm disk, so a cold one gets ample time.
 const HELP_DEADLINE: Duration = Duration::from_secs(90);
@@ -74,7 +74,7 @@ impl Flags {
 }
 
 /// Asks the engine, or remembers what it answered. The answer is forgotten when the executable changes.
-pub fn probe(host: &Host, cache: &Path, executable: &Path) -> Result<Flags> {
+pub fn probe(host: &Environment, cache: &Path, executable: &Path) -> Result<Flags> {
     if let Some(flags) = remembered(cache, executable) {
         return Ok(flags);
     }

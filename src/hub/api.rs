@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::catalog::template::{self, Traits};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths;
 
@@ -48,12 +48,12 @@ pub struct Told {
 
 /// Bytes that the engine will download of this model. None if the hub is not to be asked, cannot be reached, or does not tell; whatever is
 /// wrong with the model, the engine's own attempt will show.
-pub async fn size(host: &Host, id: &str) -> Option<u64> {
+pub async fn size(host: &Environment, id: &str) -> Option<u64> {
     sum(&info(host, id).await?)
 }
 
 /// All that is to be known of a model before it is downloaded. What the hub does not tell is left open.
-pub async fn told(host: &Host, id: &str) -> Told {
+pub async fn told(host: &Environment, id: &str) -> Told {
     let config = file(host, id, "config.json");
     let (info, config) = tokio::join!(info(host, id), config);
     let mut told = Told {
@@ -87,16 +87,16 @@ pub async fn told(host: &Host, id: &str) -> Told {
     told
 }
 
-async fn info(host: &Host, id: &str) -> Option<Info> {
+async fn info(host: &Environment, id: &str) -> Option<Info> {
     let answer = ask(host, &format!("api/models/{id}/revision/main?blobs=true")).await?;
     serde_json::from_slice(&answer).ok()
 }
 
-async fn file(host: &Host, id: &str, name: &str) -> Option<Vec<u8>> {
+async fn file(host: &Environment, id: &str, name: &str) -> Option<Vec<u8>> {
     ask(host, &format!("{id}/resolve/main/{name}")).await
 }
 
-async fn ask(host: &Host, path: &str) -> Option<Vec<u8>> {
+async fn ask(host: &Environment, path: &str) -> Option<Vec<u8>> {
     if host.switch("HF_HUB_OFFLINE") || host.switch("TRANSFORMERS_OFFLINE") {
         return None;
     }
@@ -160,7 +160,7 @@ fn is_downloaded(name: &str) -> bool {
 }
 
 /// The user's token, found as huggingface_hub finds it (`get_token`).
-fn token(host: &Host) -> Option<String> {
+fn token(host: &Environment) -> Option<String> {
     if host.switch("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
         return None;
     }
@@ -236,7 +236,7 @@ mod tests {
                     .and_then(|()| stream.write_all(&body));
             }
         });
-        let host = Host::for_tests(std::path::Path::new("/"), &[("HF_ENDPOINT", &endpoint)]);
+        let host = Environment::for_tests(std::path::Path::new("/"), &[("HF_ENDPOINT", &endpoint)]);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -299,7 +299,7 @@ mod tests {
         let file = home.path().join(".cache/huggingface/token");
         fs_err::create_dir_all(file.parent().expect("a folder")).expect("made");
         fs_err::write(&file, "hf_file\n").expect("written");
-        let token = |vars: &[(&str, &str)]| token(&Host::for_tests(home.path(), vars));
+        let token = |vars: &[(&str, &str)]| token(&Environment::for_tests(home.path(), vars));
         assert_eq!(token(&[]).as_deref(), Some("hf_file"));
         assert_eq!(token(&[("HF_TOKEN", "hf_set")]).as_deref(), Some("hf_set"));
         assert_eq!(token(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::platform::Os;
 use crate::sys::process;
 
@@ -62,7 +62,7 @@ pub struct Device {
 }
 
 /// Asks the system, and the engine's device through `device` where the system alone does not tell. None if nobody tells.
-pub fn read(host: &Host, os: Os, device: impl FnOnce() -> Option<Device>) -> Option<Memory> {
+pub fn read(host: &Environment, os: Os, device: impl FnOnce() -> Option<Device>) -> Option<Memory> {
     match os {
         Os::Macos => {
             let ram = sysctl(host, "hw.memsize")?;
@@ -95,16 +95,16 @@ pub fn read(host: &Host, os: Os, device: impl FnOnce() -> Option<Device>) -> Opt
 }
 
 /// `iogpu.wired_limit_mb`, in MiB. None where the system has no such setting.
-pub fn wired_limit(host: &Host) -> Option<u64> {
+pub fn wired_limit(host: &Environment) -> Option<u64> {
     sysctl(host, WIRED_LIMIT)
 }
 
-fn sysctl(host: &Host, name: &str) -> Option<u64> {
+fn sysctl(host: &Environment, name: &str) -> Option<u64> {
     answer(host, "sysctl", &["-n", name])?.trim().parse().ok()
 }
 
 /// Free bytes of the first NVIDIA GPU, the one that mlx uses, if the engine would compute on it: ours computes on the CPU.
-fn nvidia(host: &Host, device: impl FnOnce() -> Option<Device>) -> Option<u64> {
+fn nvidia(host: &Environment, device: impl FnOnce() -> Option<Device>) -> Option<u64> {
     let query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits"];
     let mib: u64 = answer(host, "nvidia-smi", &query)?
         .lines()
@@ -115,7 +115,7 @@ fn nvidia(host: &Host, device: impl FnOnce() -> Option<Device>) -> Option<u64> {
     device()?.gpu.then_some(mib << 20)
 }
 
-fn answer(host: &Host, program: &str, args: &[&str]) -> Option<String> {
+fn answer(host: &Environment, program: &str, args: &[&str]) -> Option<String> {
     let program = host.which(program)?;
     let finished = process::run(Command::new(program).args(args), DEADLINE).ok()?;
     finished.success.then_some(finished.stdout)

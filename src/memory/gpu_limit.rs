@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::budget::{WIRED_LIMIT, wired_limit};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 use crate::sys::process;
@@ -65,7 +65,7 @@ pub struct Raised {
 }
 
 /// Looks for what other sessions did to the limit. Errors: the files in our own state folder cannot be used.
-pub fn find(host: &Host, paths: &Paths) -> std::io::Result<Found> {
+pub fn find(host: &Environment, paths: &Paths) -> std::io::Result<Found> {
     let file = file(paths);
     let Some(record) = read(&file) else {
         return Ok(Found::Untouched);
@@ -90,7 +90,7 @@ pub fn find(host: &Host, paths: &Paths) -> std::io::Result<Found> {
 }
 
 /// Raises the limit. None: it is not raised, because sudo was not given or the system refused. Errors: it cannot be written down before.
-pub fn raise(host: &Host, paths: &Paths, to: u64) -> std::io::Result<Option<Raised>> {
+pub fn raise(host: &Environment, paths: &Paths, to: u64) -> std::io::Result<Option<Raised>> {
     let file = file(paths);
     let lock = shared(&file)?;
     // Where it is raised already, what was before that counts.
@@ -116,7 +116,7 @@ pub fn raise(host: &Host, paths: &Paths, to: u64) -> std::io::Result<Option<Rais
 
 impl Raised {
     /// Leaves the limit: puts it back if nobody else uses it. False: it had to be put back and was not; it stays on record.
-    pub fn put_back(mut self, host: &Host, asking: Asking) -> bool {
+    pub fn put_back(mut self, host: &Environment, asking: Asking) -> bool {
         self.lock = None;
         let Some(_alone) = alone(&self.file) else {
             return true;
@@ -141,7 +141,7 @@ pub fn command(mib: u64) -> String {
 }
 
 /// Sets the limit, and looks whether it is set.
-fn set(host: &Host, mib: u64, asking: Asking) -> bool {
+fn set(host: &Environment, mib: u64, asking: Asking) -> bool {
     let Some(sudo) = host.which("sudo") else {
         return false;
     };

@@ -21,7 +21,7 @@ use crate::supervisor::registry::{self, Running, Wanted};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::supervisor::spawn;
 use crate::supervisor::spec::Port;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 use crate::sys::platform::{Os, Platform};
@@ -36,7 +36,7 @@ const OTHERS_START: Duration = Duration::from_secs(30);
 
 /// What a session wants.
 pub struct Reach<'a> {
-    pub host: &'a Host,
+    pub host: &'a Environment,
     pub paths: &'a Paths,
     pub ui: &'a Ui,
     pub platform: &'a Platform,

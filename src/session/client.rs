@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::claude::command::ClaudePlan;
 use crate::claude::{hooks_plugin, node_options, profile};
 use crate::error::{Context, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 
 /// Where Claude Code's output goes.
@@ -18,14 +18,14 @@ pub enum Output {
 }
 
 /// The user's options of Node.js for Claude Code, if they have a debugger in them, with which it would end without a word.
-pub(super) fn options_without_debugger(host: &Host) -> Option<String> {
+pub(super) fn options_without_debugger(host: &Environment) -> Option<String> {
     host.var(node_options::NAME)
         .and_then(node_options::without_debugger)
 }
 
 /// Writes what Claude Code reads (its profile, its settings, its hooks) and makes the command.
 pub fn command(
-    host: &Host,
+    host: &Environment,
     program: &Path,
     plan: &ClaudePlan,
     profile_dir: &Path,

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// Waits on its standard input for a word, which means that all is well; its end without one means that the session is gone. A process of another group
 /// or with another beginning than Claude Code's is another process: the number has been given away. One that is stopped cannot hear until it is
@@ -48,7 +48,7 @@ pub struct Watcher(Child);
 impl Watcher {
     /// Watches over this process of our group. `folder`: the session's own, which nobody needs after it. None: the system starts no shell, which is no
     /// reason not to work.
-    pub fn start(host: &Host, client: i32, folder: &Path) -> Option<Self> {
+    pub fn start(host: &Environment, client: i32, folder: &Path) -> Option<Self> {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "cclocal-watcher", &client.to_string()])
@@ -99,7 +99,7 @@ mod tests {
         }
         let client = command.spawn().expect("started");
         let pid = i32::try_from(client.id()).expect("small");
-        let host = Host::for_tests(home.path(), &[("PATH", "/usr/bin:/bin")]);
+        let host = Environment::for_tests(home.path(), &[("PATH", "/usr/bin:/bin")]);
         let mut watcher = Watcher::start(&host, pid, &folder).expect("a shell");
         drop(watcher.0.stdin.take());
         watcher.0.wait().expect("ended");
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn one_that_is_told_that_all_is_well_does_nothing() {
         let home = tempfile::tempdir().expect("a folder");
-        let host = Host::for_tests(home.path(), &[("PATH", "/usr/bin:/bin")]);
+        let host = Environment::for_tests(home.path(), &[("PATH", "/usr/bin:/bin")]);
         let mut client = Command::new("sleep").arg("1000").spawn().expect("started");
         let pid = i32::try_from(client.id()).expect("small");
         drop(Watcher::start(&host, pid, home.path()));

@@ -9,7 +9,7 @@ use crate::memory::choices::Choices;
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::memory::preflight::{Answer, Checking, Limit, Question, answered};
 use crate::memory::{Figures, Fit};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Os;
 use crate::sys::syscalls;
@@ -21,7 +21,12 @@ const NOT_WRITTEN: &str =
 
 /// The raised limit that other sessions use, or that one left behind: this session uses it too, or puts it back. To be called before memory
 /// is looked at.
-pub fn take_over_limit(host: &Host, paths: &Paths, os: Os, ui: &Ui) -> Result<Option<Raised>> {
+pub fn take_over_limit(
+    host: &Environment,
+    paths: &Paths,
+    os: Os,
+    ui: &Ui,
+) -> Result<Option<Raised>> {
     if os != Os::Macos {
         return Ok(None);
     }
@@ -50,7 +55,7 @@ pub fn take_over_limit(host: &Host, paths: &Paths, os: Os, ui: &Ui) -> Result<Op
 }
 
 /// Puts the limit back if this session was the last that used it. If that does not work, the next start offers it again.
-pub fn put_back(host: &Host, ui: &Ui, raised: Raised, asking: Asking) {
+pub fn put_back(host: &Environment, ui: &Ui, raised: Raised, asking: Asking) {
     let record = raised.record;
     let caught = syscalls::catch();
     let done = raised.put_back(host, asking);
@@ -66,7 +71,7 @@ pub fn put_back(host: &Host, ui: &Ui, raised: Raised, asking: Asking) {
 
 /// What is checked.
 pub struct Check<'a> {
-    pub host: &'a Host,
+    pub host: &'a Environment,
     pub paths: &'a Paths,
     pub ui: &'a Ui,
     pub os: Os,
@@ -129,7 +134,7 @@ pub fn check(
 }
 
 /// The limit of GPU memory, as it is and as it could be.
-pub fn limit_option(host: &Host, os: Os, machine: Option<Memory>) -> Limit {
+pub fn limit_option(host: &Environment, os: Os, machine: Option<Memory>) -> Limit {
     let ram = machine.map_or(0, |machine| machine.ram);
     let set = match os {
         Os::Macos => wired_limit(host),

@@ -27,7 +27,7 @@ use crate::memory::planner::Planner;
 use crate::memory::{self, Figures, Fit, WeightsSource};
 use crate::supervisor::spec::{Port, Spec};
 use crate::sys::disk;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::{Os, Platform};
 use crate::sys::secret::Secret;
@@ -94,7 +94,7 @@ pub struct Measured {
 
 /// Measures the model and the machine. `remote` tells what the hub says of the size of a model that is not on this disk.
 pub fn measure(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     platform: &Platform,
     request: &Request,
@@ -150,7 +150,12 @@ pub fn measure(
 }
 
 /// Whether the disk has room for what is to be downloaded. Too little is an error.
-pub fn check_disk(host: &Host, paths: &Paths, name: &str, measured: &Measured) -> Result<()> {
+pub fn check_disk(
+    host: &Environment,
+    paths: &Paths,
+    name: &str,
+    measured: &Measured,
+) -> Result<()> {
     let Some((total, free)) = measured.download.zip(disk::free(&paths.hub)) else {
         return Ok(());
     };
@@ -173,7 +178,7 @@ pub fn check_disk(host: &Host, paths: &Paths, name: &str, measured: &Measured) -
 
 /// Plans the engine's run. `engine`: None in a dry run where none is installed.
 pub fn prepare(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     request: &Request,
     measured: Measured,
@@ -267,7 +272,7 @@ pub fn assumed_features(paths: &Paths, program: Option<&Path>) -> Features {
 
 /// Plans Claude Code's run, with the settings files as they are now. Errors: arguments and settings that would take the session elsewhere.
 pub fn plan_client(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     os: Os,
     client: &Client,

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::catalog::Form;
     use crate::error::Exit;
-    use crate::sys::environment::Host;
+    use crate::sys::environment::Environment;
 
     /// A home, and a request for this model of the hub.
     fn request(paths: &Paths, id: &str) -> Request {
@@ -177,7 +177,7 @@ mod tests {
 
     fn home() -> (tempfile::TempDir, Paths) {
         let home = tempfile::tempdir().expect("a home");
-        let paths = Paths::of(&Host::for_tests(home.path(), &[]));
+        let paths = Paths::of(&Environment::for_tests(home.path(), &[]));
         (home, paths)
     }
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::session::wait_ready::{self, Followed};
 use crate::supervisor::protocol::Tell;
 use crate::supervisor::{Lease, registry, reservation};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process::signals::{self, Signals};
 use crate::ui::Ui;
@@ -27,7 +27,7 @@ const SAME_ELSEWHERE: &[&str] = &[
 
 /// Serves until a signal comes or the engine ends. Returns the status to exit with. Ctrl-C is the way to end it, and no failure.
 pub async fn serve(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     ui: &Ui,
     mut lease: Lease,
@@ -126,7 +126,7 @@ async fn wait_for_others(
 }
 
 /// The command for another terminal: complete, quoted for a shell, and true for this server.
-fn command(host: &Host, port: u16, web_search: Option<&str>) -> String {
+fn command(host: &Environment, port: u16, web_search: Option<&str>) -> String {
     let quoted = |word: &str| shlex::try_quote(word).map_or(word.to_owned(), Into::into);
     let mut words: Vec<String> = SAME_ELSEWHERE
         .iter()
@@ -144,7 +144,7 @@ fn command(host: &Host, port: u16, web_search: Option<&str>) -> String {
 }
 
 /// `cclocal` where a shell finds this very program by that name, else its path.
-fn this_program(host: &Host) -> String {
+fn this_program(host: &Environment) -> String {
     let Ok(program) = std::env::current_exe() else {
         return "cclocal".into();
     };
@@ -163,10 +163,10 @@ mod tests {
     #[test]
     fn the_command_is_quoted_and_carries_what_differs() {
         let home = Path::new("/home/someone");
-        let plain = command(&Host::for_tests(home, &[]), 8000, None);
+        let plain = command(&Environment::for_tests(home, &[]), 8000, None);
         assert!(plain.ends_with(" connect"), "{plain}");
         let vars = [("CCLOCAL_HOME", "/a folder/it's"), ("HOME", "/x")];
-        let other = command(&Host::for_tests(home, &vars), 8123, Some("brave"));
+        let other = command(&Environment::for_tests(home, &vars), 8123, Some("brave"));
         assert!(
             other.starts_with(r#"CCLOCAL_HOME="/a folder/it's" "#),
             "{other}"

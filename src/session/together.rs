@@ -15,7 +15,7 @@ use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::Os;
 use crate::sys::process::Ended;
@@ -25,7 +25,7 @@ use crate::ui::Ui;
 
 /// What a session runs with.
 pub struct Session<'a> {
-    pub host: &'a Host,
+    pub host: &'a Environment,
     pub paths: &'a Paths,
     pub ui: &'a Ui,
     pub os: Os,

@@ -14,7 +14,7 @@ use super::startup;
 use crate::engine::log;
 use crate::error::{Context, Exit, Result};
 use crate::supervisor::reservation::{self, Reservation};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process;
 use crate::sys::secret::Secret;
@@ -24,7 +24,7 @@ const LARGEST_SPEC: u64 = 1 << 20;
 
 /// Runs a supervisor: reads its specification from standard input, answers on standard output with one line, and goes on in the background
 /// until its engine is not needed any more. Returns the status to exit with.
-pub fn run(host: &Host, paths: &Paths) -> u8 {
+pub fn run(host: &Environment, paths: &Paths) -> u8 {
     // A session of its own: what happens to the terminal that it was started from is nothing to it.
     let _ = rustix::process::setsid();
     let ready = begin(host, paths);
@@ -72,7 +72,7 @@ pub(super) struct Begun {
     pub stall_limit: Duration,
 }
 
-fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
+fn begin(host: &Environment, paths: &Paths) -> Result<Begun> {
     let mut text = String::new();
     std::io::stdin()
         .lock()
@@ -140,7 +140,7 @@ pub fn engine_log(paths: &Paths, port: u16) -> PathBuf {
     }
 }
 
-async fn supervise(host: &Host, paths: &Paths, begun: Begun) -> u8 {
+async fn supervise(host: &Environment, paths: &Paths, begun: Begun) -> u8 {
     match Owner::new(host, paths, begun) {
         Ok(mut owner) => {
             owner.run().await;

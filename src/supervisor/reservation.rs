@@ -16,7 +16,7 @@ use super::socket;
 use super::spec::Port;
 use crate::catalog::Source;
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 use crate::sys::port;
@@ -133,7 +133,7 @@ pub struct Reservation {
 
 impl Reservation {
     /// Takes the port before anything is loaded: the engine itself would find out only after minutes of loading.
-    pub fn take(host: &Host, paths: &Paths, wanted: Port) -> Result<(Self, TcpListener)> {
+    pub fn take(host: &Environment, paths: &Paths, wanted: Port) -> Result<(Self, TcpListener)> {
         match wanted {
             Port::Exactly(port) => Self::exactly(host, paths, port),
             Port::From(first) => {
@@ -157,7 +157,7 @@ impl Reservation {
         }
     }
 
-    fn exactly(host: &Host, paths: &Paths, port: u16) -> Result<(Self, TcpListener)> {
+    fn exactly(host: &Environment, paths: &Paths, port: u16) -> Result<(Self, TcpListener)> {
         let folder = folder(paths, port);
         let lock = lock(&folder)
             .context(
@@ -198,7 +198,7 @@ impl Reservation {
     }
 
     /// Writes what others may read: who runs here, and the key to the engine.
-    pub fn publish(&self, host: &Host, served: &Served, key: &Secret) -> Result<()> {
+    pub fn publish(&self, host: &Environment, served: &Served, key: &Secret) -> Result<()> {
         let record = Record {
             pid: std::process::id(),
             port: self.port,
@@ -320,7 +320,7 @@ fn reserved(port: u16, error: &std::io::Error) -> Error {
         .hint(format!("take another port: --port {USUAL_PORT}"))
 }
 
-fn taken(host: &Host, port: u16) -> Error {
+fn taken(host: &Environment, port: u16) -> Error {
     let cause = match port::holder(host, port) {
         Some(holder) => format!("{} (process {}) listens there", holder.name, holder.pid),
         None => "a program that this user may not see listens there".into(),
@@ -338,9 +338,9 @@ fn taken(host: &Host, port: u16) -> Error {
 mod tests {
     use super::*;
 
-    fn setting() -> (tempfile::TempDir, Host, Paths) {
+    fn setting() -> (tempfile::TempDir, Environment, Paths) {
         let home = tempfile::tempdir().expect("a home");
-        let host = Host::for_tests(home.path(), &[]);
+        let host = Environment::for_tests(home.path(), &[]);
         let paths = Paths::of(&host);
         (home, host, paths)
     }

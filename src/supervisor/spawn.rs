@@ -11,7 +11,7 @@ use super::protocol::Failure;
 use super::spec::Spec;
 use crate::env_vars;
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// How long a supervisor may take until it listens. It does nothing slow before.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ pub enum Started {
 }
 
 /// Starts a supervisor and returns its gateway's port. It has started nothing yet, and ends by itself if nobody takes a lease.
-pub fn start(host: &Host, spec: &Spec) -> Result<u16> {
+pub fn start(host: &Environment, spec: &Spec) -> Result<u16> {
     let failed = "the supervisor cannot be started";
     let program = std::env::current_exe().context(Exit::Other, failed)?;
     let mut child = Command::new(program)

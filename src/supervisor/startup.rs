@@ -10,7 +10,7 @@ use crate::engine::server::Server;
 use crate::error::{Error, Exit, Result};
 use crate::hub::download_progress::{Download, Standing};
 use crate::hub::{self, Cached};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::ui;
 
 /// How long nothing may happen. Source: the scripts' README, problem 16.
@@ -20,7 +20,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(240);
 const PULSE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The limit that is set, `CCLOCAL_STALL_LIMIT` in seconds, else the usual one.
-pub fn stall_limit(host: &Host) -> Result<Duration> {
+pub fn stall_limit(host: &Environment) -> Result<Duration> {
     let Some(set) = host.var("CCLOCAL_STALL_LIMIT") else {
         return Ok(STALL_LIMIT);
     };
@@ -89,7 +89,7 @@ impl Startup {
     }
 
     /// Looks at it. An engine that has stopped getting on is an error, which says what there is to do.
-    pub async fn look(&mut self, now: Instant, server: &Server, host: &Host) -> Result<()> {
+    pub async fn look(&mut self, now: Instant, server: &Server, host: &Environment) -> Result<()> {
         self.look_at_files(now);
         match (&mut self.phase, &self.download) {
             (Phase::Downloading, Some(download)) if download.silent(now) >= self.limit => {
@@ -199,7 +199,7 @@ mod tests {
     fn the_limit_is_a_number_of_seconds() {
         let limit = |value| {
             let vars = [("CCLOCAL_STALL_LIMIT", value)];
-            stall_limit(&Host::for_tests(std::path::Path::new("/"), &vars))
+            stall_limit(&Environment::for_tests(std::path::Path::new("/"), &vars))
         };
         assert_eq!(limit(""), Ok(STALL_LIMIT));
         assert_eq!(limit("3"), Ok(Duration::from_secs(3)));

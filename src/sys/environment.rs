@@ -10,7 +10,7 @@ use crate::escape::visible;
 
 /// The surroundings of one run. Everything that decides reads from here, never from the process itself.
 #[derive(Debug, Clone)]
-pub struct Host {
+pub struct Environment {
     pub env: BTreeMap<OsString, OsString>,
     pub home: PathBuf,
     pub cwd: PathBuf,
@@ -19,7 +19,7 @@ pub struct Host {
     pub stderr_tty: bool,
 }
 
-impl Host {
+impl Environment {
     /// The process's real surroundings.
     pub fn real() -> Result<Self> {
         let env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();

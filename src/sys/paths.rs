@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// Our directories. None of them is created here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    pub fn of(host: &Host) -> Self {
+    pub fn of(host: &Environment) -> Self {
         let xdg = |name: &str, default: &str| match host.var(name).map(PathBuf::from) {
             // The XDG specification: a relative path is invalid and is ignored.
             Some(path) if path.is_absolute() => path,
@@ -97,7 +97,7 @@ impl Paths {
 
 /// `HF_HUB_CACHE`, its older name `HUGGINGFACE_HUB_CACHE`, `HF_HOME/hub`, `XDG_CACHE_HOME/huggingface/hub`, in huggingface_hub's own order
 /// (huggingface_hub 1.x and 2.x, `constants.py`).
-fn hub_cache(host: &Host) -> PathBuf {
+fn hub_cache(host: &Environment) -> PathBuf {
     let set = host
         .var("HF_HUB_CACHE")
         .or(host.var("HUGGINGFACE_HUB_CACHE"));
@@ -105,7 +105,7 @@ fn hub_cache(host: &Host) -> PathBuf {
 }
 
 /// The folder of all that huggingface_hub keeps.
-pub fn hub_home(host: &Host) -> PathBuf {
+pub fn hub_home(host: &Environment) -> PathBuf {
     match (host.var("HF_HOME"), host.var("XDG_CACHE_HOME")) {
         (Some(path), _) => host.expand(path),
         (None, Some(cache)) => host.expand(cache).join("huggingface"),
@@ -114,7 +114,7 @@ pub fn hub_home(host: &Host) -> PathBuf {
 }
 
 /// The file with the user's token for the hub, if they have one.
-pub fn hub_token(host: &Host) -> PathBuf {
+pub fn hub_token(host: &Environment) -> PathBuf {
     host.var("HF_TOKEN_PATH")
         .map_or_else(|| hub_home(host).join("token"), |path| host.expand(path))
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::error::{Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::process;
 
 /// Far more than these small programs take.
@@ -39,12 +39,12 @@ pub struct Platform {
     /// macOS only: major and minor version.
     pub macos_version: Option<(u32, u32)>,
     libc: OnceLock<Libc>,
-    host: Host,
+    host: Environment,
 }
 
 impl Platform {
     /// Asks the system. `CCLOCAL_PLATFORM=macos` takes the Mac's way on any system.
-    pub fn detect(host: &Host) -> Result<Self> {
+    pub fn detect(host: &Environment) -> Result<Self> {
         let os = match (host.var("CCLOCAL_PLATFORM"), std::env::consts::OS) {
             (Some("macos"), _) | (_, "macos") => Os::Macos,
             (_, "linux") => Os::Linux,
@@ -85,7 +85,7 @@ impl Platform {
     }
 }
 
-fn libc(host: &Host) -> Libc {
+fn libc(host: &Environment) -> Libc {
     if let Some(text) = ask(host, "getconf", &["GNU_LIBC_VERSION"])
         && let Some((major, minor)) = text.strip_prefix("glibc").and_then(version)
     {
@@ -117,7 +117,7 @@ fn libc(host: &Host) -> Libc {
 }
 
 /// The first line that a program on PATH prints. None if it is not there, fails, or hangs.
-fn ask(host: &Host, program: &str, args: &[&str]) -> Option<String> {
+fn ask(host: &Environment, program: &str, args: &[&str]) -> Option<String> {
     let path = host.env.get(std::ffi::OsStr::new("PATH"))?;
     let mut command = Command::new(host.which(program)?);
     command
@@ -156,7 +156,7 @@ pub(crate) mod tests {
             arch: arch.to_owned(),
             macos_version,
             libc: OnceLock::from(libc),
-            host: Host::for_tests(std::path::Path::new("/"), &[]),
+            host: Environment::for_tests(std::path::Path::new("/"), &[]),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::process;
 
 /// How many ports above the wanted one are tried.
@@ -42,11 +42,11 @@ pub fn any_free() -> std::io::Result<u16> {
 }
 
 /// Who listens on the port, as far as this user may know. macOS: `lsof`; Linux: `/proc`, as `lsof` may not be installed there.
-pub fn holder(host: &Host, port: u16) -> Option<Holder> {
+pub fn holder(host: &Environment, port: u16) -> Option<Holder> {
     from_lsof(host, port).or_else(|| from_proc(port))
 }
 
-fn from_lsof(host: &Host, port: u16) -> Option<Holder> {
+fn from_lsof(host: &Environment, port: u16) -> Option<Holder> {
     let lsof = host.which("lsof")?;
     let mut command = Command::new(lsof);
     command.args(["-nP", &format!("-iTCP:{port}"), "-sTCP:LISTEN", "-Fpc"]);

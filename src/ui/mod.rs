@@ -13,7 +13,7 @@ use console::{Style, Term};
 
 use crate::error::Error;
 use crate::escape::{visible, visible_json, visible_lines};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 pub use progress::Progress;
 
@@ -28,7 +28,7 @@ pub struct Ui {
 }
 
 impl Ui {
-    pub fn of(host: &Host) -> Self {
+    pub fn of(host: &Environment) -> Self {
         let dumb = host.var("TERM").is_none_or(|term| term == "dumb");
         Self {
             // https://no-color.org: set and not empty.

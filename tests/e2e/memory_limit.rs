@@ -9,7 +9,7 @@ use cclocal::engine::server::BASE_URL;
 use cclocal::memory::{WIDE_WINDOW, smallest_window};
 use cclocal::supervisor::Lease;
 use cclocal::supervisor::spec::{Port, Spec};
-use cclocal::sys::environment::Host;
+use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
 use cclocal::sys::secret::Secret;
 use serde_json::Value;
@@ -84,7 +84,7 @@ fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
     const OUTPUT: u64 = 1_024;
     let stage = turns::stage(&[MODEL]);
     let home = stage.path("cclocal").display().to_string();
-    let host = Host::for_tests(&stage.path("home"), &[("CCLOCAL_HOME", &home)]);
+    let host = Environment::for_tests(&stage.path("home"), &[("CCLOCAL_HOME", &home)]);
     let paths = Paths::of(&host);
     let port: u16 = free_port().parse().expect("a port");
     let mut supervisor = stage

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cclocal::demo::model;
 use cclocal::engine::install::{self, Status};
-use cclocal::sys::environment::Host;
+use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
 
 use crate::support::Stage;
@@ -31,7 +31,7 @@ pub fn old_client() -> PathBuf {
 /// The real engine's executable.
 pub fn engine() -> PathBuf {
     let home = required("CCLOCAL_E2E_HOME");
-    let host = Host::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
+    let host = Environment::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
     match install::status(&host, &Paths::of(&host)) {
         Status::Ready(installed) => installed.executable,
         status => panic!("the engine in {home} is not ready: {status:?}"),

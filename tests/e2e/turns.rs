@@ -11,7 +11,7 @@ use cclocal::engine::server::{Launch, Server};
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::cache::Stored;
 use cclocal::supervisor::reservation;
-use cclocal::sys::environment::Host;
+use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
 use cclocal::sys::secret::Secret;
 use nix::sys::signal::Signal;
@@ -119,7 +119,7 @@ impl Gateway {
 
 fn paths(stage: &Stage) -> Paths {
     let home = stage.path("cclocal").display().to_string();
-    Paths::of(&Host::for_tests(
+    Paths::of(&Environment::for_tests(
         &stage.path("home"),
         &[("CCLOCAL_HOME", &home)],
     ))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cclocal::claude::command::{self as plan, Features, Inputs};
 use cclocal::claude::settings_files::{Content, SettingsFile, Source};
 use cclocal::claude::{hooks_plugin, profile, settings_files};
-use cclocal::sys::environment::Host;
+use cclocal::sys::environment::Environment;
 use cclocal::sys::secret::Secret;
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ impl World {
             .replace("FOLDER", &self.folder.path().display().to_string())
     }
 
-    fn host(&self) -> Host {
+    fn host(&self) -> Environment {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut vars = vec![
             ("PATH", path),
@@ -127,7 +127,7 @@ impl World {
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        let mut host = Host::for_tests(&self.path("home"), &vars);
+        let mut host = Environment::for_tests(&self.path("home"), &vars);
         host.cwd = self.path("project");
         host
     }

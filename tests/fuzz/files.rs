@@ -15,7 +15,7 @@ use cclocal::memory::planner::Planner;
 use cclocal::memory::working::Device;
 use cclocal::supervisor::protocol::{Ask, Say, Tell};
 use cclocal::supervisor::spec::Spec;
-use cclocal::sys::environment::Host;
+use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
 use cclocal::{catalog, engine};
 use proptest::prelude::*;
@@ -170,7 +170,7 @@ proptest! {
 
     #[test]
     fn folders_of_the_hub(path in r#"(~|/|\$|\{|\}|HOME|HF|[a-z_]|é){0,12}"#) {
-        let host = Host::for_tests(Path::new("/home/u"), &[("HOME", "/home/u"), ("HF", "$HOME")]);
+        let host = Environment::for_tests(Path::new("/home/u"), &[("HOME", "/home/u"), ("HF", "$HOME")]);
         prop_assert!(host.expand(&path).is_absolute());
     }
 
@@ -232,7 +232,7 @@ proptest! {
         record in nearly(vec![br#"{"lock":"x","environment":"/x/envs/one","engine":"0.6.0","python":"3.12.1"}"#.to_vec(), br#"{"original":0,"raised":22000}"#.to_vec()]),
     ) {
         let home = tempfile::tempdir().expect("a folder");
-        let host = Host::for_tests(home.path(), &[]);
+        let host = Environment::for_tests(home.path(), &[]);
         for name in [".claude/settings.json", ".claude/settings.local.json", ".git"] {
             write(&home.path().join(name), &settings);
         }

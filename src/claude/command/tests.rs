@@ -23,7 +23,7 @@ fn plan_with(
     files: &[SettingsFile],
     features: &Features,
 ) -> Result<ClaudePlan> {
-    let host = Host::for_tests(Path::new("/home/u"), vars);
+    let host = Environment::for_tests(Path::new("/home/u"), vars);
     let user_args: Vec<OsString> = args.iter().map(OsString::from).collect();
     // As the profile would have them.
     let own = (files.iter().find(|file| file.source == Source::User))

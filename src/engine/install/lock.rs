@@ -53,18 +53,9 @@ mod tests {
     #[test]
     fn every_package_is_pinned_and_has_a_hash() {
         for (name, lock) in [
-            (
-                "macos-arm64",
-                include_str!("../locks/macos-arm64.lock"),
-            ),
-            (
-                "linux-x86_64",
-                include_str!("../locks/linux-x86_64.lock"),
-            ),
-            (
-                "linux-aarch64",
-                include_str!("../locks/linux-aarch64.lock"),
-            ),
+            ("macos-arm64", include_str!("../locks/macos-arm64.lock")),
+            ("linux-x86_64", include_str!("../locks/linux-x86_64.lock")),
+            ("linux-aarch64", include_str!("../locks/linux-aarch64.lock")),
         ] {
             let entries: Vec<String> = lock
                 .replace("\\\n", " ")

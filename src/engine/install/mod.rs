@@ -21,7 +21,7 @@ pub use platform::supported;
 pub use record::{Hold, hold};
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 use crate::sys::platform::{Os, Platform};
@@ -87,7 +87,7 @@ pub enum Event {
 }
 
 /// Whether the engine is there, from a few looks at the disk: no program is run.
-pub fn status(_host: &Host, paths: &Paths) -> Status {
+pub fn status(_host: &Environment, paths: &Paths) -> Status {
     record::status(paths)
 }
 
@@ -97,7 +97,11 @@ pub fn log(paths: &Paths) -> PathBuf {
 }
 
 /// Installs the engine, or returns at once if it is there. Exit status 10 if that fails, 12 if this machine can't have it.
-pub fn install(host: &Host, paths: &Paths, on_event: &mut dyn FnMut(Event)) -> Result<Installed> {
+pub fn install(
+    host: &Environment,
+    paths: &Paths,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Installed> {
     if let Status::Ready(installed) = status(host, paths) {
         return Ok(installed);
     }
@@ -126,7 +130,7 @@ pub fn install(host: &Host, paths: &Paths, on_event: &mut dyn FnMut(Event)) -> R
 }
 
 /// Forgets the installed engine and removes what isn't in use.
-pub fn remove(_host: &Host, paths: &Paths) -> Result<()> {
+pub fn remove(_host: &Environment, paths: &Paths) -> Result<()> {
     if !paths.engine().exists() {
         return Ok(());
     }
@@ -150,7 +154,7 @@ fn current(paths: &Paths) -> Option<PathBuf> {
         .map(|record| record.environment)
 }
 
-fn make(host: &Host, paths: &Paths, tools: &mut Tools<'_>, mac: bool) -> Result<Installed> {
+fn make(host: &Environment, paths: &Paths, tools: &mut Tools<'_>, mac: bool) -> Result<Installed> {
     tools.step("looking for Python");
     let found = python::find(host, tools, mac);
     let uv = match (uv::find(host, paths, tools), &found) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::tool::Tools;
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::process;
 
 /// The supported minor versions of Python 3, in order of preference.
@@ -72,7 +72,7 @@ impl Python {
 }
 
 /// The best Python on PATH, and on a Mac in the places where installers put it.
-pub fn find(host: &Host, tools: &mut Tools<'_>, mac: bool) -> Option<Python> {
+pub fn find(host: &Environment, tools: &mut Tools<'_>, mac: bool) -> Option<Python> {
     let mut names: Vec<String> = MINORS
         .iter()
         .map(|minor| format!("python3.{minor}"))
@@ -119,7 +119,7 @@ pub fn find(host: &Host, tools: &mut Tools<'_>, mac: bool) -> Option<Python> {
 }
 
 /// Every executable of this name on PATH: the first one may be a shim for a version that isn't selected.
-fn all_on_path(host: &Host, name: &str) -> Vec<PathBuf> {
+fn all_on_path(host: &Environment, name: &str) -> Vec<PathBuf> {
     let path = host
         .env
         .get(std::ffi::OsStr::new("PATH"))

@@ -190,10 +190,10 @@ fn open_lock(path: &Path) -> std::io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::environment::Host;
+    use crate::sys::environment::Environment;
 
     fn made(folder: &Path) -> (Paths, Record) {
-        let paths = Paths::of(&Host::for_tests(folder, &[]));
+        let paths = Paths::of(&Environment::for_tests(folder, &[]));
         let at = environments(&paths).join("one");
         std::fs::create_dir_all(at.join("bin")).expect("made");
         std::fs::create_dir_all(at.join("lib/python3.12/site-packages/vllm_mlx")).expect("made");
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn a_second_installation_says_that_it_waits() {
         let folder = tempfile::tempdir().expect("a folder");
-        let paths = Paths::of(&Host::for_tests(folder.path(), &[]));
+        let paths = Paths::of(&Environment::for_tests(folder.path(), &[]));
         let first = exclusively(&paths, || panic!("nobody else is at work")).expect("held");
         let (sender, waits) = std::sync::mpsc::channel();
         let second = std::thread::spawn(move || {

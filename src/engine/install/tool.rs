@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use super::{Event, failure};
 use crate::env_vars;
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 
 /// How long a tool may say nothing. One large package on a slow connection is one silent step to pip.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -47,7 +47,12 @@ pub struct Tools<'a> {
 }
 
 impl<'a> Tools<'a> {
-    pub fn new(host: &Host, cwd: &'a Path, log: File, on_event: &'a mut dyn FnMut(Event)) -> Self {
+    pub fn new(
+        host: &Environment,
+        cwd: &'a Path,
+        log: File,
+        on_event: &'a mut dyn FnMut(Event),
+    ) -> Self {
         Self {
             env: environment(host),
             cwd,
@@ -225,7 +230,7 @@ const SETTINGS: &[&str] = &[
     "PIP_KEYRING_PROVIDER",
 ];
 
-fn environment(host: &Host) -> BTreeMap<OsString, OsString> {
+fn environment(host: &Environment) -> BTreeMap<OsString, OsString> {
     let mut env = env_vars::engine_env(host);
     env.retain(|name, _| {
         name.to_str()
@@ -275,7 +280,7 @@ mod tests {
     fn with_tools<T>(run: impl FnOnce(&mut Tools<'_>) -> T) -> T {
         let folder = tempfile::tempdir().expect("a folder");
         let log = File::create(folder.path().join("log")).expect("a log");
-        let host = Host::for_tests(folder.path(), &[("PATH", "/usr/bin:/bin")]);
+        let host = Environment::for_tests(folder.path(), &[("PATH", "/usr/bin:/bin")]);
         let mut ignore = |_: Event| {};
         run(&mut Tools::new(&host, folder.path(), log, &mut ignore))
     }
@@ -319,7 +324,7 @@ mod tests {
 
     #[test]
     fn secrets_and_other_environments_stay_outside() {
-        let host = Host::for_tests(
+        let host = Environment::for_tests(
             Path::new("/home/u"),
             &[
                 ("PATH", "/bin"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::lock::sha256;
 use super::tool::Tools;
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::paths::Paths;
 use crate::sys::process;
@@ -52,7 +52,7 @@ const PAGE: usize = 64 << 20;
 const LONGEST_WHEEL: usize = 256 << 20;
 
 /// A uv that works: on PATH, where its installer puts it, or fetched by us before.
-pub fn find(host: &Host, paths: &Paths, tools: &mut Tools<'_>) -> Option<PathBuf> {
+pub fn find(host: &Environment, paths: &Paths, tools: &mut Tools<'_>) -> Option<PathBuf> {
     let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| host.home.join(path));
     let candidates = host
         .which("uv")

@@ -3,14 +3,14 @@
 use std::ffi::OsStr;
 
 use crate::error::{Error, Result};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
 
 /// A value that is shorter may be in other variables for other reasons.
 const SURELY_A_TOKEN: usize = 8;
 
 /// Takes the token out of the variable, and every variable that holds it out of the host: nothing that is started gets it. Errors: there is none.
-pub fn take(host: &mut Host, variable: &str) -> Result<Secret> {
+pub fn take(host: &mut Environment, variable: &str) -> Result<Secret> {
     // What was typed is not repeated: it may be the token itself.
     take_out(host, variable).map_err(|cause| {
         Error::usage("the variable of --token-env holds no token")
@@ -20,7 +20,7 @@ pub fn take(host: &mut Host, variable: &str) -> Result<Secret> {
 }
 
 /// The same for any variable. Errors: why there is none, in words.
-pub fn take_out(host: &mut Host, variable: &str) -> Result<Secret, &'static str> {
+pub fn take_out(host: &mut Environment, variable: &str) -> Result<Secret, &'static str> {
     let Some(value) = host.env.get(OsStr::new(variable)) else {
         return Err("it is not set");
     };
@@ -42,8 +42,8 @@ pub fn take_out(host: &mut Host, variable: &str) -> Result<Secret, &'static str>
 mod tests {
     use super::*;
 
-    fn host(vars: &[(&str, &str)]) -> Host {
-        Host::for_tests(std::path::Path::new("/home/someone"), vars)
+    fn host(vars: &[(&str, &str)]) -> Environment {
+        Environment::for_tests(std::path::Path::new("/home/someone"), vars)
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::supervisor::process::{Begun, engine_log};
 use crate::supervisor::protocol::{Failure, Tell};
 use crate::supervisor::reservation::Reservation;
 use crate::supervisor::state::{self, Action, Event, Phase, State};
-use crate::sys::environment::Host;
+use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process::signals::Signals;
 use crate::sys::secret::Secret;
@@ -53,7 +53,7 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The one task that owns everything.
 pub(super) struct Owner<'a> {
-    host: &'a Host,
+    host: &'a Environment,
     paths: &'a Paths,
     spec: Spec,
     started: Instant,
@@ -122,7 +122,7 @@ enum Woken {
 }
 
 impl<'a> Owner<'a> {
-    pub fn new(host: &'a Host, paths: &'a Paths, begun: Begun) -> Result<Self> {
+    pub fn new(host: &'a Environment, paths: &'a Paths, begun: Begun) -> Result<Self> {
         let Begun {
             spec,
             reservation,
