@@ -40,8 +40,8 @@ pub fn run(
     let choice = match args.model.choice(host)? {
         Some(choice) => choice,
         None => match menu::choose(host, &paths, ui)? {
-            menu::Chosen::Model(choice) => choice,
-            menu::Chosen::Nothing(status) => return Ok(status),
+            Some(choice) => choice,
+            None => return Ok(0),
         },
     };
     let request = request(host, args, Some(&choice))?;

@@ -18,7 +18,7 @@ pub fn run(host: &Environment, ui: &Ui, args: &RmArgs) -> Result<u8> {
     let paths = Paths::of(host);
     if args.models.is_empty() {
         if ui.interactive && ui.animated {
-            return cache_screen::run(host, &paths, ui);
+            return cache_screen::manage(host, &paths, ui).map(|()| 0);
         }
         return Err(Error::usage("no model is named")
             .cause("choosing from a list needs a terminal")
