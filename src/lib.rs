@@ -1,5 +1,6 @@
 //! cclocal: Claude Code on a model that runs on your own machine. See `docs/architecture.md` for how the parts fit.
 
+pub mod app;
 pub mod catalog;
 pub mod claude;
 pub mod cli;

@@ -3,19 +3,25 @@
 use std::borrow::Cow;
 
 use super::{list, rm};
+use crate::app::App;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
 use crate::memory::room::Room;
 use crate::supervisor::registry;
-use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Row, Ui};
 
 const KEYS: &str = "Space choose · a all · Enter remove · q back · ↑↓ j k move";
 
 /// Asks which models are to be removed, and removes them, until it is left.
-pub fn manage(environment: &Environment, paths: &Paths, ui: &Ui) -> Result<()> {
+pub fn manage(app: &App) -> Result<()> {
+    let App {
+        environment,
+        paths,
+        ui,
+        ..
+    } = app;
     let mut chosen: Vec<usize> = Vec::new();
     let mut models = list::models(environment, paths)?;
     loop {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::LaunchArgs;
 use super::{launch, web_search};
+use crate::app::App;
 use crate::catalog::Source;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
@@ -19,7 +20,6 @@ use crate::gateway::web_search::Backend;
 use crate::hub::Cached;
 use crate::memory::choices::Choices;
 use crate::memory::preflight::Checking;
-use crate::memory::working::Device;
 use crate::memory::{Figures, Fit};
 use crate::session::prepare::{self, Client, Prepared, Probing};
 use crate::session::session_dir::Folder;
@@ -28,36 +28,34 @@ use crate::session::{choose, preflight};
 use crate::supervisor::registry::{self, Running, Wanted};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
-use crate::sys::paths::Paths;
-use crate::sys::platform::Platform;
 use crate::sys::secret::Secret;
-use crate::ui::{self, Ui};
+use crate::ui;
 
-pub fn run(
-    host: &Environment,
-    ui: &Ui,
-    args: &LaunchArgs,
-    searches: Option<&Backend>,
-) -> Result<()> {
+pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
     let choice = args.model.choice(host)?;
-    let request = launch::request(host, args, choice.as_ref())?;
-    let paths = Paths::of(host);
-    let platform = Platform::detect(host)?;
+    let request = launch::request(app, args, choice.as_ref())?;
+    let os = app.os()?;
     let mut missing = Vec::new();
-    let engine = match executable::find(host, &paths)? {
+    let engine = match executable::find(host, paths)? {
         Found::Ready(engine) => Some(engine),
         Found::Absent(why) => {
             missing.push(format!("{why}: a launch would offer to install it"));
             None
         }
     };
-    let claude = claude::find::find(host, &paths)?;
+    let claude = claude::find::find(host, paths)?;
     if claude.is_none() {
         missing.push("Claude Code is not installed: a launch would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
-    let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
-    let option = preflight::limit_option(host, platform.os, measured.memory.machine);
+    let measured = prepare::measure(app, &request, None, |_| None)?;
+    let option = preflight::limit_option(host, os, measured.memory.machine);
     let choices = Choices::of(&measured.memory, option);
     let checking = launch::checking(host, args);
     let asked = would_ask(&measured.memory, choices.as_ref(), checking);
@@ -65,21 +63,14 @@ pub fn run(
         .as_ref()
         .and_then(|choices| choices.now.as_ref().err());
     let refused = refusal.map(|refusal| {
-        let instead = Instead::of(&measured.memory, option, Device::of(platform.os));
+        let instead = Instead::of(&measured.memory, option);
         (
             window::refused(&request.model.name, refusal, instead),
             instead,
         )
     });
-    let mut prepared = prepare::prepare(
-        host,
-        &paths,
-        &request,
-        measured,
-        engine.as_ref(),
-        Probing::Assume,
-    )?;
-    let settings = Folder::planned_settings(&paths);
+    let mut prepared = prepare::prepare(app, &request, measured, engine.as_ref(), Probing::Assume)?;
+    let settings = Folder::planned_settings(paths);
     let client = Client {
         args: &args.claude_args,
         unknown_options: args.pass_unknown,
@@ -90,8 +81,8 @@ pub fn run(
         context_window: prepared.memory.context_window,
         output_tokens: prepared.memory.output_tokens,
     };
-    let features = prepare::assumed_features(&paths, claude.as_deref());
-    let plan = prepare::plan_client(host, &paths, platform.os, &client, &features)?;
+    let features = prepare::assumed_features(paths, claude.as_deref());
+    let plan = prepare::plan_client(app, &client, &features)?;
     prepared.notices.extend(searches.map(Backend::notice));
     prepared.notices.extend(plan.notices.iter().cloned());
     let said = checking == Checking::Never || asked.is_some();
@@ -113,7 +104,7 @@ pub fn run(
         output_tokens: request.output_tokens,
         port: request.port,
     };
-    for running in registry::running(&paths) {
+    for running in registry::running(paths) {
         match running {
             Running::Known(status) if wanted.is(&status) => prepared.notices.push(format!(
                 "an engine for it runs already: a launch would use it on port {}",

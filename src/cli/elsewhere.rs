@@ -6,27 +6,24 @@ use serde_json::json;
 
 use super::args::{ElsewhereArgs, LaunchArgs, Window};
 use super::{dry_run, launch, setup, web_search};
-use crate::claude::{self, features::Asked};
+use crate::app::App;
+use crate::claude;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
 use crate::memory::NARROW_WINDOW;
-use crate::session::Session;
 use crate::session::prepare::{self, Client};
 use crate::session::remote::address::Address;
 use crate::session::remote::{self, Elsewhere, token, window};
 use crate::session::session_dir::Folder;
-use crate::sys::environment::Environment;
-use crate::sys::paths::Paths;
-use crate::sys::platform::Platform;
+use crate::session::{Session, ask_features};
 use crate::sys::process::signals::Signals;
 use crate::sys::secret::Secret;
-use crate::ui::{self, Ui};
+use crate::ui;
 
 /// Returns the status to exit with.
 pub fn run(
-    mut host: Environment,
-    ui: &Ui,
+    app: &App,
     url: &str,
     args: &ElsewhereArgs,
     launch: &LaunchArgs,
@@ -34,13 +31,13 @@ pub fn run(
 ) -> Result<u8> {
     let address = Address::parse(url, args.insecure)?;
     // From here on nothing has it: what is started gets its environment from the host.
+    let mut environment = app.environment.clone();
     let token = args
         .token_env
         .as_deref()
-        .map(|variable| token::take(&mut host, variable))
+        .map(|variable| token::take(&mut environment, variable))
         .transpose()?;
-    let host = &host;
-    let paths = Paths::of(host);
+    let app = &App::new(environment);
     let elsewhere = Elsewhere {
         address: &address,
         token: token.as_ref(),
@@ -51,31 +48,28 @@ pub fn run(
         typed: typed(url, args, launch, searches),
     };
     if launch.dry_run {
-        return show(host, &paths, ui, args, launch, &elsewhere).map(|()| 0);
+        return show(app, args, launch, &elsewhere).map(|()| 0);
     }
-    let claude = setup::client(host, &paths, ui, false)?;
+    let claude = setup::client(app, false)?;
     let session = Session {
-        host,
-        paths: &paths,
-        ui,
-        os: Platform::detect(host)?.os,
+        app,
         claude: &claude,
-        asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
+        asked: &ask_features(app, &claude),
         args: &launch.claude_args,
         unknown_options: launch.pass_unknown,
     };
     // What Claude Code may not be given is refused before anything is sent.
-    let settings = Folder::planned_settings(&paths);
+    let settings = Folder::planned_settings(&app.paths);
     let client = Client {
         args: &launch.claude_args,
         unknown_options: launch.pass_unknown,
         ..planned(&elsewhere, &settings)
     };
-    let features = prepare::assumed_features(&paths, Some(&claude));
-    prepare::plan_client(host, &paths, session.os, &client, &features)?;
-    ui.notice(&address.notice());
+    let features = prepare::assumed_features(&app.paths, Some(&claude));
+    prepare::plan_client(app, &client, &features)?;
+    app.ui.notice(&address.notice());
     if let Some(backend) = searches {
-        ui.notice(&backend.notice());
+        app.ui.notice(&backend.notice());
     }
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
@@ -131,14 +125,13 @@ fn typed(
 }
 
 /// `--dry-run`: nothing is started, written or sent, so the engine is not asked either.
-fn show(
-    host: &Environment,
-    paths: &Paths,
-    ui: &Ui,
-    args: &ElsewhereArgs,
-    launch: &LaunchArgs,
-    elsewhere: &Elsewhere,
-) -> Result<()> {
+fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewhere) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
     let window = window::fit(None, elsewhere.context_window, elsewhere.output_tokens)?;
     let program = claude::find::find(host, paths)?;
     let settings = Folder::planned_settings(paths);
@@ -148,9 +141,8 @@ fn show(
         output_tokens: window.output_tokens,
         ..planned(elsewhere, &settings)
     };
-    let os = Platform::detect(host)?.os;
     let features = prepare::assumed_features(paths, program.as_deref());
-    let plan = prepare::plan_client(host, paths, os, &client, &features)?;
+    let plan = prepare::plan_client(app, &client, &features)?;
     let mut notices = vec![
         elsewhere.address.notice(),
         "the gateway takes any port that is free, in the place of 0".to_owned(),

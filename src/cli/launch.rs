@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::args::{LONGEST_LINGER, LaunchArgs, Window};
 use super::{menu, setup, web_search};
-use crate::claude::features::Asked;
+use crate::app::App;
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
@@ -14,13 +14,12 @@ use crate::memory::preflight::Checking;
 use crate::session::acquire::{self, Reach, Reached};
 use crate::session::prepare::{self, Client, Request};
 use crate::session::session_dir::Folder;
-use crate::session::{self, Session, preflight, release};
+use crate::session::{self, Session, ask_features, preflight, release};
 use crate::supervisor::Lease;
 use crate::supervisor::registry;
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
-use crate::sys::platform::Platform;
 use crate::sys::process;
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
@@ -29,30 +28,25 @@ use crate::ui::{self, Ui};
 /// How often it is tried to get hold of an engine that is just ending.
 const TRIES: usize = 3;
 
-pub fn run(
-    host: &Environment,
-    ui: &Ui,
-    args: &LaunchArgs,
-    searches: Option<&Backend>,
-) -> Result<u8> {
-    let paths = Paths::of(host);
+pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
+    let App {
+        environment: host,
+        ui,
+        ..
+    } = app;
     let linger = linger(host, args.linger)?;
     let choice = match args.model.choice(host)? {
         Some(choice) => choice,
-        None => match menu::choose(host, &paths, ui)? {
+        None => match menu::choose(app)? {
             Some(choice) => choice,
             None => return Ok(0),
         },
     };
-    let request = request(host, args, Some(&choice))?;
-    let platform = Platform::detect(host)?;
-    let mut limit = preflight::take_over_limit(host, &paths, platform.os, ui)?;
+    let request = request(app, args, Some(&choice))?;
+    let mut limit = preflight::take_over_limit(app)?;
     let launch = Launch {
-        host,
-        paths: &paths,
-        ui,
+        app,
         args,
-        platform: &platform,
         request: &request,
         linger,
         searches,
@@ -70,17 +64,14 @@ pub fn run(
         } else {
             Asking::No
         };
-        preflight::put_back(host, ui, raised, asking);
+        preflight::put_back(app, raised, asking);
     }
     status
 }
 
 struct Launch<'a> {
-    host: &'a Environment,
-    paths: &'a Paths,
-    ui: &'a Ui,
+    app: &'a App,
     args: &'a LaunchArgs,
-    platform: &'a Platform,
     request: &'a Request,
     linger: Option<u64>,
     /// The service that searches the web, if one was named.
@@ -91,27 +82,29 @@ impl Launch<'_> {
     /// The session. The limit of GPU memory is left as it is then.
     fn with_limit(&self, limit: &mut Option<Raised>) -> Result<u8> {
         let &Launch {
-            host,
-            paths,
-            ui,
+            app,
             args,
-            platform,
             request,
             linger,
             searches,
         } = self;
-        let engine = engine(host, paths, ui, args.yes)?;
+        let App {
+            environment: host,
+            paths,
+            ui,
+            ..
+        } = app;
+        let engine = engine(app, args.yes)?;
         if request.forget_prefix {
             forget_prefixes(paths)?;
             say_who_keeps(paths, ui);
         }
         let claude = match args.server {
             true => None,
-            false => Some(setup::client(host, paths, ui, false)?),
+            false => Some(setup::client(app, false)?),
         };
         // It answers while the engine is looked at and loads.
-        let asked = (claude.as_ref())
-            .map(|claude| Asked::begin(host, &paths.cache, &paths.claude_profile(), claude));
+        let asked = (claude.as_ref()).map(|claude| ask_features(app, claude));
         if let Some(claude) = &claude {
             // What Claude Code may not be given is refused before anything is started for it.
             let client = Client {
@@ -125,16 +118,13 @@ impl Launch<'_> {
                 output_tokens: request.longest_reply(),
             };
             let features = prepare::assumed_features(paths, Some(claude));
-            prepare::plan_client(host, paths, platform.os, &client, &features)?;
+            prepare::plan_client(app, &client, &features)?;
         }
         if let Some(backend) = searches {
             ui.notice(&backend.notice());
         }
         let reach = Reach {
-            host,
-            paths,
-            ui,
-            platform,
+            app,
             request,
             engine: &engine,
             checking: checking(host, args),
@@ -157,15 +147,10 @@ impl Launch<'_> {
                 web_search::say_if_refused(ui, &lease, searches);
                 let (Some(claude), Some(asked)) = (&claude, &asked) else {
                     let word = searches.and_then(Backend::word);
-                    return session::serve(host, paths, ui, lease, word, signals)
-                        .await
-                        .map(Some);
+                    return session::serve(app, lease, word, signals).await.map(Some);
                 };
                 let session = Session {
-                    host,
-                    paths,
-                    ui,
-                    os: platform.os,
+                    app,
                     claude,
                     asked,
                     args: &args.claude_args,
@@ -208,18 +193,17 @@ pub fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
 
 /// What the command line asks for. Without a choice: the default model.
 pub fn request(
-    host: &Environment,
+    app: &App,
     args: &LaunchArgs,
     choice: Option<&crate::catalog::Choice>,
 ) -> Result<Request> {
-    let paths = Paths::of(host);
-    let model = prepare::model(&paths, choice)?;
+    let model = prepare::model(&app.paths, choice)?;
     let request = Request {
         model: model.clone(),
         port: args.port,
         context_window: args.ctx.and_then(Window::tokens),
         output_tokens: args.out_tokens,
-        forget_prefix: args.forget_prefix || host.switch("CCLOCAL_FORGET_PREFIX"),
+        forget_prefix: args.forget_prefix || app.environment.switch("CCLOCAL_FORGET_PREFIX"),
         vision: args.vision,
         think: args.think,
     };
@@ -267,8 +251,9 @@ pub fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
 }
 
 /// The engine, installed on the way if the user agrees.
-pub fn engine(host: &Environment, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executable> {
-    let why = match executable::find(host, paths)? {
+pub fn engine(app: &App, yes: bool) -> Result<Executable> {
+    let ui = &app.ui;
+    let why = match executable::find(&app.environment, &app.paths)? {
         Found::Ready(engine) => return Ok(engine),
         Found::Absent(why) => why,
     };
@@ -281,7 +266,7 @@ pub fn engine(host: &Environment, paths: &Paths, ui: &Ui, yes: bool) -> Result<E
                 .hint("run `cclocal setup`; it changes nothing outside cclocal's own folder"));
         }
     }
-    setup::engine(host, paths, ui)
+    setup::engine(app)
 }
 
 /// What sessions run on.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::ListArgs;
 use super::here::Here;
+use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::escape::visible;
@@ -12,17 +13,22 @@ use crate::memory::room::Room;
 use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
-use crate::ui::{self, Ui};
+use crate::ui;
 
-pub fn run(host: &Environment, ui: &Ui, args: &ListArgs) -> Result<()> {
-    let paths = Paths::of(host);
-    let models = models(host, &paths)?;
-    let running = registry::running(&paths);
-    let here = Here::find(host, &paths);
+pub fn run(app: &App, args: &ListArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let models = models(host, paths)?;
+    let running = registry::running(paths);
+    let here = Here::find(host, paths);
     if args.json {
-        ui.json(&json(&paths, &models, &running, &here));
+        ui.json(&json(paths, &models, &running, &here));
     } else {
-        ui.data(&text(host, &paths, &models, &running, &here));
+        ui.data(&text(host, paths, &models, &running, &here));
     }
     Ok(())
 }

@@ -5,13 +5,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use super::args::LogsArgs;
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::supervisor::process::engine_log;
 use crate::supervisor::registry;
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
 use crate::sys::files;
-use crate::sys::paths::Paths;
 use crate::ui::Ui;
 
 /// How often a log that is followed is looked at.
@@ -20,9 +20,14 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How much is read at a time, in bytes.
 const BLOCK: usize = 64 * 1024;
 
-pub fn run(host: &Environment, ui: &Ui, args: &LogsArgs) -> Result<()> {
-    let paths = Paths::of(host);
-    let running = registry::statuses(&paths);
+pub fn run(app: &App, args: &LogsArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let running = registry::statuses(paths);
     let status = match args.port {
         Some(port) => running.iter().find(|status| status.port == port),
         None => running
@@ -33,7 +38,7 @@ pub fn run(host: &Environment, ui: &Ui, args: &LogsArgs) -> Result<()> {
     let path = match status {
         Some(status) => status.log.clone(),
         // The log of the last one is what one looks for when it is gone.
-        None => engine_log(&paths, args.port.unwrap_or(USUAL_PORT)),
+        None => engine_log(paths, args.port.unwrap_or(USUAL_PORT)),
     };
     let mut file = files::open(&path).map_err(|error| {
         Error::other("there is no log")

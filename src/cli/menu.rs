@@ -4,6 +4,7 @@ use console::Style;
 
 use super::here::Here;
 use super::{cache_screen, list};
+use crate::app::App;
 use crate::catalog::{Choice, catalog};
 use crate::error::{Error, Result};
 use crate::hub::{self, Cached};
@@ -11,9 +12,8 @@ use crate::memory::WIDE_WINDOW;
 use crate::memory::budget::Memory;
 use crate::memory::room::Room;
 use crate::supervisor::registry;
-use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
-use crate::ui::{self, Row, Ui};
+use crate::ui::{self, Row};
 
 const TITLE: &str = concat!("cclocal ", env!("CARGO_PKG_VERSION"));
 
@@ -22,7 +22,13 @@ const KEYS: &str = "Enter start · q quit · ↑↓ j k move";
 const COLUMNS: &str = "  MODEL                   SIZE   ON DISK           CONTEXT";
 
 /// Asks for a model. None: the menu was left. Without a terminal it is a usage error that names the flags.
-pub fn choose(environment: &Environment, paths: &Paths, ui: &Ui) -> Result<Option<Choice>> {
+pub fn choose(app: &App) -> Result<Option<Choice>> {
+    let App {
+        environment,
+        paths,
+        ui,
+        ..
+    } = app;
     let models = &catalog().models;
     if !ui.interactive {
         let flags: Vec<String> = models
@@ -55,7 +61,7 @@ pub fn choose(environment: &Environment, paths: &Paths, ui: &Ui) -> Result<Optio
             Some(row) => {
                 at = row;
                 if row == models.len() {
-                    cache_screen::manage(environment, paths, ui)?;
+                    cache_screen::manage(app)?;
                 } else {
                     let models = list::models(environment, paths)?;
                     let running = registry::running(paths);

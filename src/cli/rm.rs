@@ -2,6 +2,7 @@
 
 use super::args::RmArgs;
 use super::{cache_screen, list};
+use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Error, Exit, Result};
 use crate::escape::visible;
@@ -9,26 +10,30 @@ use crate::hub::remove;
 use crate::hub::scan::{self, Model};
 use crate::session::acquire;
 use crate::supervisor::registry::{self, Running};
-use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
-use crate::ui::{self, Ui};
+use crate::ui;
 
 /// Returns the status to exit with.
-pub fn run(host: &Environment, ui: &Ui, args: &RmArgs) -> Result<u8> {
-    let paths = Paths::of(host);
+pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
     if args.models.is_empty() {
-        if ui.interactive && ui.animated {
-            return cache_screen::manage(host, &paths, ui).map(|()| 0);
+        if ui.interactive && ui.paints_prompts() {
+            return cache_screen::manage(app).map(|()| 0);
         }
         return Err(Error::usage("no model is named")
             .cause("choosing from a list needs a terminal")
             .hint("`cclocal list` shows what is there; then: cclocal rm --yes ORG/NAME"));
     }
-    let models = list::models(host, &paths)?;
+    let models = list::models(host, paths)?;
     let chosen = select(&models, &args.models)?;
-    let running = registry::running(&paths);
+    let running = registry::running(paths);
     for model in &chosen {
-        if let Some(why) = held(&paths, model, &running) {
+        if let Some(why) = held(paths, model, &running) {
             return Err(Error::other(format!("{} was not removed", model.id))
                 .cause(why.cause)
                 .hint(why.hint));
@@ -55,7 +60,7 @@ pub fn run(host: &Environment, ui: &Ui, args: &RmArgs) -> Result<u8> {
     }
     let mut freed = 0;
     for model in &chosen {
-        let gone = remove_one(&paths, model).map_err(|error| {
+        let gone = remove_one(paths, model).map_err(|error| {
             error.hint(format!(
                 "{} were freed before; `cclocal list` shows what is left, and the same command goes on",
                 ui::bytes(freed)

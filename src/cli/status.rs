@@ -5,17 +5,23 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::StatusArgs;
+use crate::app::App;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::session::release;
 use crate::supervisor::protocol::Status;
 use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
-use crate::sys::paths::Paths;
-use crate::ui::{self, Ui};
+use crate::ui;
 
-pub fn run(host: &Environment, ui: &Ui, args: &StatusArgs) -> Result<()> {
-    let running = registry::running(&Paths::of(host));
+pub fn run(app: &App, args: &StatusArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let running = registry::running(paths);
     if args.json {
         let all: Vec<_> = running
             .iter()

@@ -1,17 +1,17 @@
 //! `cclocal stop`: ends what runs.
 
 use super::args::StopArgs;
+use crate::app::App;
 use crate::error::{Error, Result};
 use crate::session::acquire;
 use crate::supervisor::port_holder::{self, Holder};
 use crate::supervisor::registry::{self, Running};
-use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui::Ui;
 
-pub fn run(host: &Environment, ui: &Ui, args: &StopArgs) -> Result<()> {
-    let paths = Paths::of(host);
-    let running = registry::running(&paths);
+pub fn run(app: &App, args: &StopArgs) -> Result<()> {
+    let App { paths, ui, .. } = app;
+    let running = registry::running(paths);
     let chosen: Vec<&Running> = running
         .iter()
         .filter(|running| args.port.is_none_or(|port| running.port() == port))
@@ -29,7 +29,7 @@ pub fn run(host: &Environment, ui: &Ui, args: &StopArgs) -> Result<()> {
     let mut refused = None;
     for running in chosen {
         if let Running::Silent(holder) = running {
-            if let Err(error) = end_silent(&paths, ui, holder, args.force) {
+            if let Err(error) = end_silent(paths, ui, holder, args.force) {
                 refused = Some(error);
             }
             continue;
@@ -42,7 +42,7 @@ pub fn run(host: &Environment, ui: &Ui, args: &StopArgs) -> Result<()> {
             Running::Silent(holder) => holder.words(),
         };
         let progress = ui.progress(&format!("ending {words}"));
-        let ended = registry::stop(&paths, running.port(), args.force);
+        let ended = registry::stop(paths, running.port(), args.force);
         drop(progress);
         match ended {
             Ok(()) => ui.done(&format!("ended {words}")),

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::model;
+use crate::app::App;
 use crate::catalog::{EngineProfile, Model, Source};
 use crate::claude::features;
 use crate::claude::foreground::{self, Foreground};
@@ -22,15 +23,12 @@ use crate::session::{self, Output, client_command, release};
 use crate::supervisor::protocol::Say;
 use crate::supervisor::spec::Port;
 use crate::supervisor::{Lease, spawn};
-use crate::sys::environment::Environment;
 use crate::sys::files;
-use crate::sys::paths::Paths;
-use crate::sys::platform::Platform;
 use crate::sys::port;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
-use crate::ui::{self, Ui};
+use crate::ui;
 
 /// What the file holds in the end.
 const TEXT: &str = "hello world\n";
@@ -42,9 +40,7 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
 
 /// What the demo runs with.
 pub struct Demo<'a> {
-    pub host: &'a Environment,
-    pub paths: &'a Paths,
-    pub ui: &'a Ui,
+    pub app: &'a App,
     pub engine: &'a Executable,
     pub claude: &'a Path,
     /// The folder for the model, the file and the logs. The caller removes it.
@@ -67,19 +63,20 @@ impl Demo<'_> {
         self.step("model: written from code", started);
 
         let port = link("starting the engine", self.start(&model_folder))?;
-        let taken = Lease::take(self.paths, port, Duration::ZERO, None).await?;
+        let taken = Lease::take(&self.app.paths, port, Duration::ZERO, None).await?;
         let mut lease = taken.ok_or_else(|| {
             Error::new(Exit::Engine, "the demo failed at starting the engine")
                 .cause("its supervisor ended at once")
                 .hint("run it again")
         })?;
-        let followed = wait_ready::until_ready(self.paths, self.ui, &mut lease, signals).await;
+        let followed = wait_ready::until_ready(self.app, &mut lease, signals).await;
         match link("starting the engine", followed)? {
             Followed::Ready { took } => self
+                .app
                 .ui
                 .done(&format!("engine: serving it on 127.0.0.1:{port} ({took})")),
             Followed::Interrupted(signal) => {
-                release::leave(self.paths, self.ui, &mut lease, signals, Duration::ZERO).await;
+                release::leave(self.app, &mut lease, signals, Duration::ZERO).await;
                 return Ok(signals::status(signal));
             }
         }
@@ -110,14 +107,12 @@ impl Demo<'_> {
             vision: false,
             think: false,
         };
-        let platform = Platform::detect(self.host)?;
         let engine = Some(self.engine);
-        let (host, paths) = (self.host, self.paths);
-        let measured = prepare::measure(host, paths, &platform, &request, engine, |_| None);
-        let prepared = prepare::prepare(host, paths, &request, measured, engine, Probing::Ask)?;
+        let measured = prepare::measure(self.app, &request, engine, |_| None)?;
+        let prepared = prepare::prepare(self.app, &request, measured, engine, Probing::Ask)?;
         let mut spec = prepared.spec(self.engine, Port::Exactly(free));
         spec.log = Some(self.scratch.join("server.log"));
-        spawn::start(host, &spec)
+        spawn::start(&self.app.environment, &spec)
     }
 
     /// Claude Code's two turns. Some signal if one came first.
@@ -132,7 +127,7 @@ impl Demo<'_> {
         let create = |path: &PathBuf| {
             std::fs::File::create(path).context(Exit::Other, "the demo's folder cannot be written")
         };
-        let folder = Folder::make(self.paths)?;
+        let folder = Folder::make(&self.app.paths)?;
         let settings = folder.settings();
         let args = ["-p", PROMPT].map(OsString::from);
         let granted = &lease.granted;
@@ -146,26 +141,23 @@ impl Demo<'_> {
             context_window: granted.context_window,
             output_tokens: granted.output_tokens,
         };
-        let os = Platform::detect(self.host)?.os;
-        let paths = self.paths;
-        let features = features::probe(
-            self.host,
-            &paths.cache,
-            &paths.claude_profile(),
-            self.claude,
-        )?;
-        let plan = prepare::plan_client(self.host, paths, os, &client, &features)?;
+        let App {
+            environment, paths, ..
+        } = self.app;
+        let profile_dir = paths.claude_profile();
+        let features = features::probe(environment, &paths.cache, &profile_dir, self.claude)?;
+        let plan = prepare::plan_client(self.app, &client, &features)?;
         let mut command = client_command(
-            self.host,
+            environment,
             self.claude,
             &plan,
-            &paths.claude_profile(),
+            &profile_dir,
             &settings,
             work,
             Output::Files(create(&said)?, create(&complained)?),
         )?;
         let started = Instant::now();
-        let progress = self.ui.progress("Claude Code is at work");
+        let progress = self.app.ui.progress("Claude Code is at work");
         let mut claude = Foreground::start(&mut command).context(
             Exit::ClaudeMissing,
             format!("{} cannot be started", self.claude.display()),
@@ -229,7 +221,9 @@ impl Demo<'_> {
     }
 
     fn step(&self, what: &str, started: Instant) {
-        self.ui.done(&format!("{what} {}", time(started.elapsed())));
+        self.app
+            .ui
+            .done(&format!("{what} {}", time(started.elapsed())));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
+use crate::app::App;
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api;
@@ -21,12 +22,10 @@ use crate::supervisor::registry::{self, Running, Wanted};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::supervisor::spawn;
 use crate::supervisor::spec::Port;
-use crate::sys::environment::Environment;
 use crate::sys::files;
-use crate::sys::paths::Paths;
-use crate::sys::platform::{Os, Platform};
+use crate::sys::platform::Os;
 use crate::sys::process;
-use crate::ui::{self, Ui};
+use crate::ui;
 
 /// How often it is begun anew because something else was started or ended meanwhile.
 const TRIES: usize = 5;
@@ -36,10 +35,7 @@ const OTHERS_START: Duration = Duration::from_secs(30);
 
 /// What a session wants.
 pub struct Reach<'a> {
-    pub host: &'a Environment,
-    pub paths: &'a Paths,
-    pub ui: &'a Ui,
-    pub platform: &'a Platform,
+    pub app: &'a App,
     pub request: &'a Request,
     pub engine: &'a Executable,
     pub checking: Checking,
@@ -58,7 +54,7 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
         let running = current(reach)?;
         if let Some(status) = running.iter().find(|status| reach.wanted().is(status)) {
             for notice in reach.request.notices() {
-                reach.ui.notice(&notice);
+                reach.app.ui.notice(&notice);
             }
             return Ok(Reached::Port(status.port));
         }
@@ -77,7 +73,7 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
             continue;
         }
         for notice in &prepared.notices {
-            reach.ui.notice(notice);
+            reach.app.ui.notice(notice);
         }
         let port = match reach.request.port {
             Some(port) => Port::Exactly(port),
@@ -88,7 +84,7 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
             // It is not shrunk later either.
             spec.memory_limit = None;
         }
-        return spawn::start(reach.host, &spec).map(Reached::Port);
+        return spawn::start(&reach.app.environment, &spec).map(Reached::Port);
     }
     Err(
         Error::other("other engines keep being started and ended at the same time")
@@ -115,11 +111,11 @@ impl Reach<'_> {
 /// Errors: there is one that does not answer. What it has loaded may be what is wanted, and takes memory that nobody can count.
 fn current(reach: &Reach) -> Result<Vec<Status>> {
     let mut usable = Vec::new();
-    for running in registry::running(reach.paths) {
+    for running in registry::running(&reach.app.paths) {
         match running {
             Running::Known(status) if !registry::is_usable(&status) => {
-                let _progress = reach.ui.progress("waiting for an engine that is ending");
-                registry::wait_until_gone(reach.paths, status.port)?;
+                let _progress = reach.app.ui.progress("waiting for an engine that is ending");
+                registry::wait_until_gone(&reach.app.paths, status.port)?;
             }
             Running::Known(status)
                 if status.version != env!("CARGO_PKG_VERSION") && status.is_idle() =>
@@ -139,7 +135,7 @@ fn current(reach: &Reach) -> Result<Vec<Status>> {
                     reach.request.model.name
                 )));
             }
-            Running::Foreign { port, version, .. } => reach.ui.notice(&format!(
+            Running::Foreign { port, version, .. } => reach.app.ui.notice(&format!(
                 "sessions of another version of cclocal ({version}) run on port {port}; what they use of memory is not counted"
             )),
         }
@@ -148,10 +144,10 @@ fn current(reach: &Reach) -> Result<Vec<Status>> {
 }
 
 fn replace(reach: &Reach, port: u16, version: &str) -> Result<()> {
-    reach.ui.notice(&format!(
+    reach.app.ui.notice(&format!(
         "ending an unused engine of another version of cclocal ({version})"
     ));
-    registry::stop(reach.paths, port, false)
+    registry::stop(&reach.app.paths, port, false)
 }
 
 /// What the look at memory came to.
@@ -165,14 +161,18 @@ enum Checked {
 /// Looks whether there is room for it beside what runs, and makes the plan.
 fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Result<Checked> {
     let &Reach {
-        host,
-        paths,
-        ui,
-        platform,
+        app,
         request,
         engine,
         checking,
     } = reach;
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let os = app.os()?;
     let name = request.model.name.as_str();
     let mut request = request.clone();
     let mut size = None;
@@ -191,10 +191,10 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         let _progress = ui.progress(&format!("asking the hub how big {name} is"));
         process::runtime().ok()?.block_on(api::size(host, id))
     };
-    let mut measured = prepare::measure(host, paths, platform, request, Some(engine), ask_hub);
+    let mut measured = prepare::measure(app, request, Some(engine), ask_hub)?;
     let others: u64 = running
         .iter()
-        .map(|status| claim(platform.os, status))
+        .map(|status| claim(os, status))
         .fold(0, u64::saturating_add);
     measured.memory.with_others(others);
     if let Some(Err(refusal)) = measured.memory.planned()
@@ -214,12 +214,9 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
             ui.notice(&format!("beside it runs {}", words(status)));
         }
     }
-    prepare::check_disk(host, paths, name, &measured)?;
+    prepare::check_disk(app, name, &measured)?;
     let check = Check {
-        host,
-        paths,
-        ui,
-        os: platform.os,
+        app,
         name,
         checking,
     };
@@ -227,7 +224,7 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         return Ok(Checked::Signalled(signal));
     }
     let engine = Some(engine);
-    prepare::prepare(host, paths, request, measured, engine, Probing::Ask)
+    prepare::prepare(app, request, measured, engine, Probing::Ask)
         .map(|prepared| Checked::Go(Box::new(prepared)))
 }
 
@@ -248,17 +245,20 @@ fn whole_claim(status: &Status) -> u64 {
 }
 
 /// Whether the GPU limit can be raised, and would give it room.
-fn raising_helps(reach: &Reach, figures: &Figures) -> bool {
-    let option = preflight::limit_option(reach.host, reach.platform.os, figures.machine);
+fn raising_helps(reach: &Reach, figures: &Figures) -> Result<bool> {
+    let App {
+        environment, ui, ..
+    } = reach.app;
+    let option = preflight::limit_option(environment, reach.app.os()?, figures.machine);
     let choices = Choices::of(figures, option);
-    reach.ui.interactive && choices.is_some_and(|choices| choices.raise.is_some())
+    Ok(ui.interactive && choices.is_some_and(|choices| choices.raise.is_some()))
 }
 
 /// Ends engines that nobody uses, if the person agrees; off a terminal they are ended, as nothing is lost with them. True if one was.
 fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
     let mut made = false;
     for status in running.iter().filter(|status| status.is_idle()) {
-        let ui = reach.ui;
+        let ui = &reach.app.ui;
         let agreed = if ui.interactive {
             ui.confirm(&format!(
                 "{} is still loaded and not used. End it to make room?",
@@ -270,7 +270,7 @@ fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
         };
         if agreed {
             let _progress = ui.progress("ending it");
-            registry::stop(reach.paths, status.port, false)?;
+            registry::stop(&reach.app.paths, status.port, false)?;
             made = true;
         }
     }
@@ -293,7 +293,7 @@ fn refuse_beside(reach: &Reach, figures: &Figures, running: &[Status]) -> Result
     let fits_alone = match figures.planned() {
         Some(Ok(_)) => false,
         // What can be raised is asked about.
-        Some(Err(_)) if raising_helps(reach, figures) => false,
+        Some(Err(_)) if raising_helps(reach, figures)? => false,
         Some(Err(_)) => would_help(figures, running.iter()),
         None => {
             let others = i64::try_from(figures.others).unwrap_or(i64::MAX);
@@ -333,8 +333,13 @@ pub fn words(status: &Status) -> String {
 
 /// The lock under which engines are started. It is held for milliseconds.
 fn lock(reach: &Reach) -> Result<Flock<File>> {
-    let folder = &reach.paths.state;
-    let unusable = || format!("the folder {} cannot be used", reach.host.tilde(folder));
+    let folder = &reach.app.paths.state;
+    let unusable = || {
+        format!(
+            "the folder {} cannot be used",
+            reach.app.environment.tilde(folder)
+        )
+    };
     let mut file = files::private_folder(folder)
         .and_then(|()| files::open_lock(&folder.join("start.lock"), 0o600))
         .context(Exit::Other, unusable())?;

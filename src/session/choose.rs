@@ -11,7 +11,6 @@ use crate::memory::choices::Choices;
 use crate::memory::gpu_limit::Raised;
 use crate::memory::plan::Refusal;
 use crate::memory::preflight::{Answer, Checking, Limit};
-use crate::memory::working::Device;
 use crate::ui;
 
 /// Shows and asks, where there is something to ask, and changes the figures as was answered. Errors: the memory holds no session, and nothing that
@@ -23,7 +22,7 @@ pub fn choose(
     option: Limit,
     mut choices: Choices,
 ) -> Result<Option<Signal>> {
-    let ui = check.ui;
+    let ui = &check.app.ui;
     if !choices.are_asked(check.checking) {
         return Ok(None);
     }
@@ -96,7 +95,6 @@ pub fn lines(name: &str, figures: &Figures) -> Vec<String> {
 }
 
 fn refused(check: &Check, figures: &Figures, refusal: &Refusal, option: Limit) -> Error {
-    let device = Device::of(check.os);
-    let instead = Instead::of(figures, option, device);
+    let instead = Instead::of(figures, option);
     window::refused(check.name, refusal, instead)
 }

@@ -23,4 +23,4 @@ pub mod window;
 pub use client::{Output, command as client_command};
 pub use run::{over, run};
 pub use serve::serve;
-pub use together::Session;
+pub use together::{Session, ask_features};

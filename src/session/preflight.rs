@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::choose;
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::memory::budget::{BudgetSource, Memory, wired_limit};
 use crate::memory::choices::Choices;
@@ -10,7 +11,6 @@ use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::memory::preflight::{Answer, Checking, Limit, Question};
 use crate::memory::{Figures, Fit};
 use crate::sys::environment::Environment;
-use crate::sys::paths::Paths;
 use crate::sys::platform::Os;
 use crate::sys::syscalls;
 use crate::ui::{self, Row, Ui};
@@ -21,13 +21,14 @@ const NOT_WRITTEN: &str =
 
 /// The raised limit that other sessions use, or that one left behind: this session uses it too, or puts it back. To be called before memory
 /// is looked at.
-pub fn take_over_limit(
-    host: &Environment,
-    paths: &Paths,
-    os: Os,
-    ui: &Ui,
-) -> Result<Option<Raised>> {
-    if os != Os::Macos {
+pub fn take_over_limit(app: &App) -> Result<Option<Raised>> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    if app.os()? != Os::Macos {
         return Ok(None);
     }
     match gpu_limit::find(host, paths).context(Exit::Other, NOT_WRITTEN)? {
@@ -48,20 +49,20 @@ pub fn take_over_limit(
             } else {
                 Asking::No
             };
-            put_back(host, ui, raised, asking);
+            put_back(app, raised, asking);
             Ok(None)
         }
     }
 }
 
 /// Puts the limit back if this session was the last that used it. If that does not work, the next start offers it again.
-pub fn put_back(host: &Environment, ui: &Ui, raised: Raised, asking: Asking) {
+pub fn put_back(app: &App, raised: Raised, asking: Asking) {
     let record = raised.record;
     let caught = syscalls::catch();
-    let done = raised.put_back(host, asking);
+    let done = raised.put_back(&app.environment, asking);
     drop(caught);
     if !done {
-        ui.notice(&format!(
+        app.ui.notice(&format!(
             "the GPU memory limit is still {}; to put it back: {}",
             mib(record.raised),
             gpu_limit::command(record.original)
@@ -71,10 +72,7 @@ pub fn put_back(host: &Environment, ui: &Ui, raised: Raised, asking: Asking) {
 
 /// What is checked.
 pub struct Check<'a> {
-    pub host: &'a Environment,
-    pub paths: &'a Paths,
-    pub ui: &'a Ui,
-    pub os: Os,
+    pub app: &'a App,
     /// The model's name, for people.
     pub name: &'a str,
     pub checking: Checking,
@@ -88,14 +86,12 @@ pub fn check(
     limit: &mut Option<Raised>,
 ) -> Result<Option<Signal>> {
     let &Check {
-        host,
-        ui,
-        os,
+        app,
         name,
         checking,
-        ..
     } = check;
-    let option = limit_option(host, os, figures.machine);
+    let ui = &app.ui;
+    let option = limit_option(&app.environment, app.os()?, figures.machine);
     if let Some(choices) = Choices::of(figures, option) {
         return choose::choose(check, figures, limit, option, choices);
     }
@@ -308,9 +304,12 @@ pub(super) fn raise(
     limit: &mut Option<Raised>,
     to: u64,
 ) -> Result<Raising> {
-    let &Check {
-        host, paths, ui, ..
-    } = check;
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = check.app;
     let caught = syscalls::catch();
     let raised = gpu_limit::raise(host, paths, to).context(Exit::Other, NOT_WRITTEN)?;
     match (caught.signal(), raised) {

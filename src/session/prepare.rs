@@ -7,6 +7,7 @@ use std::path::Path;
 use super::client;
 pub use super::request::{DEFAULT_OUTPUT_TOKENS, Request, learn, model};
 use super::window::{self, Instead};
+use crate::app::App;
 use crate::catalog::{Model, Source};
 use crate::claude::command as plan_claude;
 use crate::claude::command::{ClaudePlan, Features};
@@ -27,9 +28,8 @@ use crate::memory::planner::Planner;
 use crate::memory::{self, Figures, Fit, WeightsSource};
 use crate::supervisor::spec::{Port, Spec};
 use crate::sys::disk;
-use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
-use crate::sys::platform::{Os, Platform};
+use crate::sys::platform::Os;
 use crate::sys::secret::Secret;
 use crate::ui;
 
@@ -94,13 +94,17 @@ pub struct Measured {
 
 /// Measures the model and the machine. `remote` tells what the hub says of the size of a model that is not on this disk.
 pub fn measure(
-    host: &Environment,
-    paths: &Paths,
-    platform: &Platform,
+    app: &App,
     request: &Request,
     engine: Option<&Executable>,
     remote: impl FnOnce(&str) -> Option<u64>,
-) -> Measured {
+) -> Result<Measured> {
+    let App {
+        environment: host,
+        paths,
+        ..
+    } = app;
+    let os = app.os()?;
     let model = &request.model;
     let cached = match &model.source {
         Source::Hub(id) => hub::cached(&paths.hub, id),
@@ -131,31 +135,29 @@ pub fn measure(
             Source::Hub(id) => hub::config(&paths.hub, id),
             Source::Folder(folder) => hub::folder_config(folder),
         };
-        let device = memory::working::Device::of(platform.os);
+        let device = memory::working::Device::of(os);
         Planner::of(model, config.as_ref(), weights, device, asked)
     });
     let memory = Figures::new(
-        machine_memory::read(host, platform.os, || {
-            device::ask(host, &paths.cache, engine?)
-        }),
+        machine_memory::read(host, os, || device::ask(host, &paths.cache, engine?)),
         weights,
         asked,
         planner,
     );
-    Measured {
+    Ok(Measured {
         cached,
         download,
         memory,
-    }
+    })
 }
 
 /// Whether the disk has room for what is to be downloaded. Too little is an error.
-pub fn check_disk(
-    host: &Environment,
-    paths: &Paths,
-    name: &str,
-    measured: &Measured,
-) -> Result<()> {
+pub fn check_disk(app: &App, name: &str, measured: &Measured) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ..
+    } = app;
     let Some((total, free)) = measured.download.zip(disk::free(&paths.hub)) else {
         return Ok(());
     };
@@ -178,13 +180,17 @@ pub fn check_disk(
 
 /// Plans the engine's run. `engine`: None in a dry run where none is installed.
 pub fn prepare(
-    host: &Environment,
-    paths: &Paths,
+    app: &App,
     request: &Request,
     measured: Measured,
     engine: Option<&Executable>,
     probing: Probing,
 ) -> Result<Prepared> {
+    let App {
+        environment: host,
+        paths,
+        ..
+    } = app;
     let Measured {
         cached,
         download,
@@ -271,14 +277,13 @@ pub fn assumed_features(paths: &Paths, program: Option<&Path>) -> Features {
 }
 
 /// Plans Claude Code's run, with the settings files as they are now. Errors: arguments and settings that would take the session elsewhere.
-pub fn plan_client(
-    host: &Environment,
-    paths: &Paths,
-    os: Os,
-    client: &Client,
-    features: &Features,
-) -> Result<ClaudePlan> {
-    let settings_files = settings_files::read(host, os == Os::Macos)?;
+pub fn plan_client(app: &App, client: &Client, features: &Features) -> Result<ClaudePlan> {
+    let App {
+        environment: host,
+        paths,
+        ..
+    } = app;
+    let settings_files = settings_files::read(host, app.os()? == Os::Macos)?;
     let profile_dir = paths.claude_profile();
     let mut plan = plan_claude::plan(&plan_claude::Inputs {
         host,

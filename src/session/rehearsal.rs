@@ -54,8 +54,9 @@ impl Rehearsal {
         plan: &ClaudePlan,
     ) -> Option<Self> {
         let fronts = fronts?.to_owned();
+        let environment = &session.app.environment;
         let typed =
-            session.host.stdin_tty && session.host.stdout_tty && prepare::is_interactive(plan);
+            environment.stdin_tty && environment.stdout_tty && prepare::is_interactive(plan);
         if !typed || capabilities::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
             return None;
         }
@@ -96,18 +97,17 @@ fn command(
     features: &Features,
 ) -> Result<(Folder, Command)> {
     const SAYING: &str = "a folder for the rehearsal cannot be made";
-    let folder = Folder::for_rehearsal(session.paths)?;
+    let folder = Folder::for_rehearsal(&session.app.paths)?;
     let [profile, work]: [PathBuf; 2] = ["profile", "work"].map(|name| folder.path().join(name));
     files::private_folder(&work).context(Exit::Other, SAYING)?;
     let work = fs_err::canonicalize(work).context(Exit::Other, SAYING)?;
-    profile::begin_rehearsal(&session.paths.claude_profile(), &profile, &work)?;
+    profile::begin_rehearsal(&session.app.paths.claude_profile(), &profile, &work)?;
     let settings = folder.settings();
     let args = [OsString::from(QUESTION)];
     let client = endpoint.client(&args, &settings);
-    let plan = prepare::plan_client(session.host, session.paths, session.os, &client, features)?
-        .for_rehearsal(&profile);
+    let plan = prepare::plan_client(session.app, &client, features)?.for_rehearsal(&profile);
     let command = client::command(
-        session.host,
+        &session.app.environment,
         session.claude,
         &plan,
         &profile,

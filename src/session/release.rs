@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use crate::app::App;
 use crate::gateway::metrics::Summary;
 use crate::supervisor::protocol::Farewell;
 use crate::supervisor::{Lease, port_holder, registry, reservation};
-use crate::sys::paths::Paths;
 use crate::sys::process::signals::Signals;
-use crate::ui::{self, Ui};
+use crate::ui;
 
 /// How long the engine is kept after its last session, where nothing else is asked for.
 pub const LINGER: Duration = Duration::from_secs(300);
@@ -20,34 +20,28 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Leaves the engine: it is kept for this long if nobody else uses it. If it is being ended, waits for that; a second signal does not wait, and a
 /// supervisor that does not answer is not waited for for long.
-pub async fn leave(
-    paths: &Paths,
-    ui: &Ui,
-    lease: &mut Lease,
-    signals: &mut Signals,
-    linger: Duration,
-) {
+pub async fn leave(app: &App, lease: &mut Lease, signals: &mut Signals, linger: Duration) {
     let (name, port) = (lease.granted.name.clone(), lease.granted.port);
     let farewell = tokio::select! {
         farewell = lease.leave(linger) => farewell,
-        () = tokio::time::sleep(FAREWELL) => return left_behind(paths, ui, port),
-        _ = signals.next() => return left_behind(paths, ui, port),
+        () = tokio::time::sleep(FAREWELL) => return left_behind(app, port),
+        _ = signals.next() => return left_behind(app, port),
     };
     let Some(farewell) = farewell else {
-        reservation::sweep_after(paths, lease.granted.port);
+        reservation::sweep_after(&app.paths, lease.granted.port);
         return;
     };
     for line in lines(&name, &farewell) {
-        ui.say(&line);
+        app.ui.say(&line);
     }
     if farewell.lingers.is_some() || farewell.sessions > 0 {
         return;
     }
-    wait_until_gone(paths, ui, lease, signals).await;
+    wait_until_gone(app, lease, signals).await;
 }
 
 /// Waits for the supervisor's end; not if a signal comes, and not for ever.
-pub async fn wait_until_gone(paths: &Paths, ui: &Ui, lease: &mut Lease, signals: &mut Signals) {
+pub async fn wait_until_gone(app: &App, lease: &mut Lease, signals: &mut Signals) {
     let port = lease.granted.port;
     let mut progress = None;
     let silent = tokio::time::sleep(SILENT);
@@ -60,22 +54,22 @@ pub async fn wait_until_gone(paths: &Paths, ui: &Ui, lease: &mut Lease, signals:
             _ = signals.next() => return,
             () = &mut over => {
                 drop(progress);
-                return left_behind(paths, ui, port);
+                return left_behind(app, port);
             }
             () = &mut silent, if progress.is_none() => {
-                progress = Some(ui.progress("stopping the engine"));
+                progress = Some(app.ui.progress("stopping the engine"));
             }
         }
     }
     drop(progress);
     // It may have been killed at this.
-    reservation::sweep_after(paths, port);
+    reservation::sweep_after(&app.paths, port);
 }
 
 /// Says that the supervisor is left as it is.
-fn left_behind(paths: &Paths, ui: &Ui, port: u16) {
-    if let Some(holder) = port_holder::of(paths, port) {
-        ui.notice(&format!(
+fn left_behind(app: &App, port: u16) {
+    if let Some(holder) = port_holder::of(&app.paths, port) {
+        app.ui.notice(&format!(
             "the supervisor of {} does not answer and was left behind; {}",
             holder.words(),
             holder.hint()

@@ -21,8 +21,7 @@ pub async fn run(
     linger: Duration,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let ui = session.ui;
-    let paths = session.paths;
+    let app = session.app;
     let granted = lease.granted.clone();
     if !network::is_shared(granted.network) {
         let _ = lease.leave(linger).await;
@@ -39,14 +38,14 @@ pub async fn run(
     let prepared = tokio::select! {
         prepared = together::prepare(session, endpoint) => prepared,
         signal = signals.next() => {
-            release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Err(error);
         }
     };
@@ -82,33 +81,33 @@ async fn go_on(
     signals: &mut Signals,
 ) -> Result<u8> {
     let session = prepared.session();
-    let (ui, paths) = (session.ui, session.paths);
+    let app = session.app;
     let granted = lease.granted.clone();
-    let took = match wait_ready::until_ready(paths, ui, &mut lease, signals).await? {
+    let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
-    say_ready(ui, &lease, &took);
+    say_ready(&app.ui, &lease, &took);
     let outcome = together::run(prepared, &mut lease, signals).await;
     match outcome {
         Ok((Outcome::Client(ended), plan)) => {
-            release::leave(paths, ui, &mut lease, signals, linger).await;
+            release::leave(app, &mut lease, signals, linger).await;
             together::say_how_to_go_on(session, ended, &plan, &granted.typed);
             Ok(ended.shell_status())
         }
         Ok((Outcome::Signalled(signal), _)) => {
-            release::leave(paths, ui, &mut lease, signals, linger).await;
+            release::leave(app, &mut lease, signals, linger).await;
             Ok(signals::status(signal))
         }
         Ok((Outcome::Engine(error), _)) => {
-            release::wait_until_gone(paths, ui, &mut lease, signals).await;
+            release::wait_until_gone(app, &mut lease, signals).await;
             Err(together::closed(error, &granted.typed))
         }
         Err(error) => {
-            release::leave(paths, ui, &mut lease, signals, linger).await;
+            release::leave(app, &mut lease, signals, linger).await;
             Err(error)
         }
     }

@@ -7,14 +7,13 @@ use nix::sys::signal::Signal;
 
 use super::release;
 use super::run::{over, say_ready};
+use crate::app::App;
 use crate::error::Result;
 use crate::session::wait_ready::{self, Followed};
 use crate::supervisor::protocol::Tell;
 use crate::supervisor::{Lease, registry, reservation};
 use crate::sys::environment::Environment;
-use crate::sys::paths::Paths;
 use crate::sys::process::signals::{self, Signals};
-use crate::ui::Ui;
 
 /// What decides where a cclocal finds its folders and programs: in another terminal these have to be the same.
 const SAME_ELSEWHERE: &[&str] = &[
@@ -27,17 +26,21 @@ const SAME_ELSEWHERE: &[&str] = &[
 
 /// Serves until a signal comes or the engine ends. Returns the status to exit with. Ctrl-C is the way to end it, and no failure.
 pub async fn serve(
-    host: &Environment,
-    paths: &Paths,
-    ui: &Ui,
+    app: &App,
     mut lease: Lease,
     web_search: Option<&str>,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let took = match wait_ready::until_ready(paths, ui, &mut lease, signals).await? {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
@@ -66,12 +69,12 @@ pub async fn serve(
         }
     };
     if signal == Signal::SIGINT
-        && let Some(more) = wait_for_others(paths, ui, port, signals).await
+        && let Some(more) = wait_for_others(app, port, signals).await
     {
-        release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+        release::leave(app, &mut lease, signals, Duration::ZERO).await;
         return Ok(signals::status(more));
     }
-    release::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+    release::leave(app, &mut lease, signals, Duration::ZERO).await;
     match signal {
         Signal::SIGINT => {
             ui.done("the server has ended");
@@ -82,13 +85,8 @@ pub async fn serve(
 }
 
 /// Sessions that use the server are not cut off by one key: it ends when they have, or at a second Ctrl-C. Some signal, if another one came.
-async fn wait_for_others(
-    paths: &Paths,
-    ui: &Ui,
-    port: u16,
-    signals: &mut Signals,
-) -> Option<Signal> {
-    let others = || match registry::at(paths, port) {
+async fn wait_for_others(app: &App, port: u16, signals: &mut Signals) -> Option<Signal> {
+    let others = || match registry::at(&app.paths, port) {
         Some(registry::Running::Known(status)) => status.sessions.len().saturating_sub(1),
         _ => 0,
     };
@@ -100,7 +98,7 @@ async fn wait_for_others(
         }
         if !said {
             said = true;
-            ui.notice(&format!(
+            app.ui.notice(&format!(
                 "{} still used by {}: it ends with {}; Ctrl-C again ends it now",
                 "the server is",
                 if others == 1 {
@@ -115,8 +113,8 @@ async fn wait_for_others(
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
             signal = signals.next() => match signal {
                 Signal::SIGINT => {
-                    let _progress = ui.progress("stopping the engine");
-                    let _ = registry::stop(paths, port, true);
+                    let _progress = app.ui.progress("stopping the engine");
+                    let _ = registry::stop(&app.paths, port, true);
                     return None;
                 }
                 signal => return Some(signal),

@@ -11,24 +11,18 @@ use super::orphan_guard::Watcher;
 use super::prepare::{self, Client};
 use super::rehearsal::Rehearsal;
 use super::session_dir::Folder;
+use crate::app::App;
 use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::environment::Environment;
-use crate::sys::paths::Paths;
-use crate::sys::platform::Os;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::Signals;
 use crate::sys::secret::Secret;
-use crate::ui::Ui;
 
 /// What a session runs with.
 pub struct Session<'a> {
-    pub host: &'a Environment,
-    pub paths: &'a Paths,
-    pub ui: &'a Ui,
-    pub os: Os,
+    pub app: &'a App,
     /// Claude Code's program.
     pub claude: &'a Path,
     /// The question what it can do, which was asked before.
@@ -37,6 +31,14 @@ pub struct Session<'a> {
     pub args: &'a [OsString],
     /// Whether options that are not known are passed on.
     pub unknown_options: bool,
+}
+
+/// Begins to ask Claude Code what it can do. It answers while the engine is looked at and loads.
+pub fn ask_features(app: &App, claude: &Path) -> Asked {
+    let App {
+        environment, paths, ..
+    } = app;
+    Asked::begin(environment, &paths.cache, &paths.claude_profile(), claude)
 }
 
 /// The gateway that Claude Code is pointed at, and what it serves.
@@ -102,7 +104,7 @@ pub(super) async fn prepare<'a>(
     endpoint: Endpoint<'a>,
 ) -> Result<Prepared<'a>> {
     let features = session.asked.answer().await?;
-    let folder = Folder::make(session.paths)?;
+    let folder = Folder::make(&session.app.paths)?;
     let plan = plan(session, &endpoint, &folder, &features)?;
     let command = command(session, &folder, &plan)?;
     Ok(Prepared {
@@ -153,17 +155,20 @@ fn plan(
         unknown_options: session.unknown_options,
         ..endpoint.client(session.args, &settings)
     };
-    prepare::plan_client(session.host, session.paths, session.os, &client, features)
+    prepare::plan_client(session.app, &client, features)
 }
 
 fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Command> {
+    let App {
+        environment, paths, ..
+    } = session.app;
     client::command(
-        session.host,
+        environment,
         session.claude,
         plan,
-        &session.paths.claude_profile(),
+        &paths.claude_profile(),
         &folder.settings(),
-        &session.host.cwd,
+        &environment.cwd,
         Output::Inherited,
     )
 }
@@ -175,9 +180,12 @@ pub(super) async fn run(
     signals: &mut Signals,
 ) -> Result<(Outcome, ClaudePlan)> {
     prepared.refresh()?;
-    let Session {
-        host, ui, claude, ..
-    } = prepared.session;
+    let Session { app, claude, .. } = prepared.session;
+    let App {
+        environment: host,
+        ui,
+        ..
+    } = app;
     for notice in &prepared.plan.notices {
         ui.notice(notice);
     }
@@ -225,8 +233,8 @@ async fn together(
 pub(super) fn say_how_to_go_on(session: &Session, ended: Ended, plan: &ClaudePlan, typed: &str) {
     // One that ended with an error, such as a folder that is not trusted, may have had no conversation.
     let talked = ended == Ended::Code(0) && prepare::is_interactive(plan);
-    if talked && session.ui.interactive && session.host.stdout_tty {
-        session.ui.say(&format!(
+    if talked && session.app.ui.interactive && session.app.environment.stdout_tty {
+        session.app.ui.say(&format!(
             "With this model, go on with: cclocal {typed} -- --continue"
         ));
     }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::progress;
+use crate::app::App;
 use crate::error::{Error, Exit, Result};
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::Tell;
 use crate::supervisor::{port_holder, reservation};
 use crate::sys::paths::Paths;
 use crate::sys::process::signals::Signals;
-use crate::ui::Ui;
 
 /// How long a supervisor may say nothing while its engine starts: it says four times a second what that is busy with.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -26,12 +26,8 @@ pub enum Followed {
 }
 
 /// Waits until the engine behind the lease is ready.
-pub async fn until_ready(
-    paths: &Paths,
-    ui: &Ui,
-    lease: &mut Lease,
-    signals: &mut Signals,
-) -> Result<Followed> {
+pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) -> Result<Followed> {
+    let App { paths, ui, .. } = app;
     let name = lease.granted.name.clone();
     let mut shown = None;
     let mut waited = false;

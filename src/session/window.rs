@@ -5,7 +5,6 @@ use crate::memory::gpu_limit;
 use crate::memory::offer;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
-use crate::memory::working::Device;
 use crate::memory::{COMPACTION_RESERVE, FIRST_REQUEST, Figures, smallest_window};
 use crate::ui;
 
@@ -20,10 +19,10 @@ pub struct Instead {
 
 impl Instead {
     /// What helps on this machine.
-    pub fn of(figures: &Figures, limit: Limit, device: Device) -> Self {
-        let model = figures
-            .budget()
-            .and_then(|budget| offer::instead(budget, device, figures.asked));
+    pub fn of(figures: &Figures, limit: Limit) -> Self {
+        let planner = figures.planner.as_ref().zip(figures.budget());
+        let model = planner
+            .and_then(|(planner, budget)| offer::instead(budget, planner.device, figures.asked));
         let raised = limit.raised().and_then(|mib| {
             let plan = figures.planned_on((mib << 20).saturating_sub(figures.others))?;
             Some((mib, plan.ok()?.context_window))
@@ -166,6 +165,7 @@ mod tests {
     use super::*;
     use crate::catalog::catalog;
     use crate::memory::plan::{Asked, Plan};
+    use crate::memory::working::Device;
 
     fn plan(flag: &str, gib: u64, asked: Asked) -> Result<Plan, Refusal> {
         let entry = catalog().by_flag(flag).expect("a model");

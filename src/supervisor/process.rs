@@ -11,10 +11,10 @@ use super::socket;
 use super::spawn::Started;
 use super::spec::Spec;
 use super::startup;
+use crate::app::App;
 use crate::engine::log;
 use crate::error::{Context, Exit, Result};
 use crate::supervisor::reservation::{self, Reservation};
-use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process;
 use crate::sys::secret::Secret;
@@ -24,10 +24,10 @@ const LARGEST_SPEC: u64 = 1 << 20;
 
 /// Runs a supervisor: reads its specification from standard input, answers on standard output with one line, and goes on in the background
 /// until its engine is not needed any more. Returns the status to exit with.
-pub fn run(host: &Environment, paths: &Paths) -> u8 {
+pub fn run(app: &App) -> u8 {
     // A session of its own: what happens to the terminal that it was started from is nothing to it.
     let _ = rustix::process::setsid();
-    let ready = begin(host, paths);
+    let ready = begin(app);
     let answer = match &ready {
         Ok(ready) => Started::Running {
             port: ready.reservation.port,
@@ -53,7 +53,7 @@ pub fn run(host: &Environment, paths: &Paths) -> u8 {
     }
     match process::runtime() {
         Ok(runtime) => {
-            let status = runtime.block_on(supervise(host, paths, ready));
+            let status = runtime.block_on(supervise(app, ready));
             // A body that is worked on is not waited for.
             runtime.shutdown_background();
             status
@@ -72,7 +72,12 @@ pub(super) struct Begun {
     pub stall_limit: Duration,
 }
 
-fn begin(host: &Environment, paths: &Paths) -> Result<Begun> {
+fn begin(app: &App) -> Result<Begun> {
+    let App {
+        environment: host,
+        paths,
+        ..
+    } = app;
     let mut text = String::new();
     std::io::stdin()
         .lock()
@@ -140,8 +145,8 @@ pub fn engine_log(paths: &Paths, port: u16) -> PathBuf {
     }
 }
 
-async fn supervise(host: &Environment, paths: &Paths, begun: Begun) -> u8 {
-    match Owner::new(host, paths, begun) {
+async fn supervise(app: &App, begun: Begun) -> u8 {
+    match Owner::new(app, begun) {
         Ok(mut owner) => {
             owner.run().await;
             owner.end().await;

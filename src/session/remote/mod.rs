@@ -52,7 +52,7 @@ pub async fn run(
     elsewhere: &Elsewhere<'_>,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let ui = session.ui;
+    let ui = &session.app.ui;
     let host = elsewhere.address.host();
     let model = {
         let _progress = ui.progress(&format!("asking {host} what it serves"));

@@ -37,12 +37,12 @@ impl Owner<'_> {
     }
 
     fn launch(&mut self) -> Result<Server> {
-        let folder = self.paths.data.join("empty");
+        let folder = self.app.paths.data.join("empty");
         files::private_folder(&folder).context(
             Exit::Other,
-            format!("{} cannot be made", self.host.tilde(&folder)),
+            format!("{} cannot be made", self.app.environment.tilde(&folder)),
         )?;
-        let mut env = env_vars::engine_env(self.host);
+        let mut env = env_vars::engine_env(&self.app.environment);
         for (name, token) in &self.spec.hub_tokens {
             env.insert(name.into(), token.expose().into());
         }
@@ -58,9 +58,9 @@ impl Owner<'_> {
             env.insert(env_vars::MEMORY_LIMIT.into(), limit.to_string().into());
         }
         let log = (self.spec.log.clone())
-            .unwrap_or_else(|| engine_log(self.paths, self.reservation.port));
+            .unwrap_or_else(|| engine_log(&self.app.paths, self.reservation.port));
         self.startup = Some(Startup::new(
-            &self.paths.hub,
+            &self.app.paths.hub,
             &self.spec,
             self.stall_limit,
             Instant::now(),
@@ -83,7 +83,10 @@ impl Owner<'_> {
         let (Some(startup), Some(engine)) = (&mut self.startup, &self.engine) else {
             return;
         };
-        if let Err(error) = startup.look(Instant::now(), engine, self.host).await {
+        if let Err(error) = startup
+            .look(Instant::now(), engine, &self.app.environment)
+            .await
+        {
             let words = exit_reason::last_words(engine.log());
             self.failure = Some(error.detail(words));
             self.on(Event::Stalled);
@@ -110,7 +113,10 @@ impl Owner<'_> {
             return;
         }
         if let Source::Hub(id) = &self.spec.model.source
-            && matches!(hub::cached(&self.paths.hub, id), Cached::Complete { .. })
+            && matches!(
+                hub::cached(&self.app.paths.hub, id),
+                Cached::Complete { .. }
+            )
         {
             self.spec.downloaded();
         }
@@ -136,9 +142,12 @@ impl Owner<'_> {
         let Source::Hub(id) = &self.spec.model.source else {
             return Ok(());
         };
-        let template = hub::template(&self.paths.hub, id);
-        let is_whole = matches!(hub::cached(&self.paths.hub, id), Cached::Complete { .. });
-        let config = hub::config(&self.paths.hub, id);
+        let template = hub::template(&self.app.paths.hub, id);
+        let is_whole = matches!(
+            hub::cached(&self.app.paths.hub, id),
+            Cached::Complete { .. }
+        );
+        let config = hub::config(&self.app.paths.hub, id);
         self.spec.model = self.spec.model.clone().with_template(template);
         match self.spec.model.form {
             Some(form) => {

@@ -26,6 +26,7 @@ use self::memory::Memory;
 use self::status::Resident;
 use super::spec::Spec;
 use super::startup::Startup;
+use crate::app::App;
 use crate::catalog::Form;
 use crate::engine::server::Server;
 use crate::error::{Context, Error, Exit, Result};
@@ -40,8 +41,6 @@ use crate::supervisor::process::{Begun, engine_log};
 use crate::supervisor::protocol::{Failure, Tell};
 use crate::supervisor::reservation::Reservation;
 use crate::supervisor::state::{self, Action, Event, Phase, State};
-use crate::sys::environment::Environment;
-use crate::sys::paths::Paths;
 use crate::sys::process::signals::Signals;
 use crate::sys::secret::Secret;
 
@@ -53,8 +52,7 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The one task that owns everything.
 pub(super) struct Owner<'a> {
-    host: &'a Environment,
-    paths: &'a Paths,
+    app: &'a App,
     spec: Spec,
     started: Instant,
     reservation: Reservation,
@@ -122,7 +120,12 @@ enum Woken {
 }
 
 impl<'a> Owner<'a> {
-    pub fn new(host: &'a Environment, paths: &'a Paths, begun: Begun) -> Result<Self> {
+    pub fn new(app: &'a App, begun: Begun) -> Result<Self> {
+        let App {
+            environment: host,
+            paths,
+            ..
+        } = app;
         let Begun {
             spec,
             reservation,
@@ -185,8 +188,7 @@ impl<'a> Owner<'a> {
         };
         let engine_key = Secret::random()?;
         Ok(Self {
-            host,
-            paths,
+            app,
             spec,
             started: Instant::now(),
             reservation,
@@ -369,7 +371,7 @@ impl<'a> Owner<'a> {
         let clients = async { while self.connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(CLIENT_GRACE + FAREWELL_DEADLINE, clients).await;
         if let Some(limit) = self.limit.take() {
-            limit.put_back(self.host, Asking::No);
+            limit.put_back(&self.app.environment, Asking::No);
         }
         tracing::info!("ended");
         // Last, so that whoever sees the connections closed finds the port free and nothing of ours left.

@@ -55,7 +55,7 @@ impl Owner<'_> {
                     self.access.revoke(id);
                     self.figures.forget(Caller::Lease(id));
                     // Its settings hold its token, which is worth nothing any more, and belong to nobody.
-                    for folder in self.paths.of_session(lease.pid) {
+                    for folder in self.app.paths.of_session(lease.pid) {
                         let _ = std::fs::remove_dir_all(folder);
                     }
                     if let Some((pid, group)) = lease.client {

@@ -99,7 +99,7 @@ impl Owner<'_> {
             lacking: self.lacking.clone(),
             figures: self.figures.total(),
             log: (self.spec.log.clone())
-                .unwrap_or_else(|| engine_log(self.paths, self.reservation.port)),
+                .unwrap_or_else(|| engine_log(&self.app.paths, self.reservation.port)),
             network: network::own(),
         }
     }
