@@ -11,6 +11,7 @@ use super::tool::Tools;
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::environment::Environment;
 use crate::sys::files;
+use crate::sys::network;
 use crate::sys::paths::Paths;
 use crate::sys::process;
 
@@ -122,7 +123,9 @@ pub fn fetch(paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf> {
             .cause(format!("the file {} is not the one that this cclocal knows (its hash differs)", WHEEL.0))
             .hint("your package index serves a changed file: install uv or Python 3.12 yourself, then run `cclocal setup` again"));
     }
-    let executable = unpack(&wheel).context(Exit::EngineMissing, failed)?;
+    let executable = unpack(&wheel)
+        .map_err(anyhow::Error::msg)
+        .context(Exit::EngineMissing, failed)?;
     let place = fetched(paths);
     place_executable(&place, &executable).context(Exit::EngineMissing, failed)?;
     tools.say(&format!("fetched {}", WHEEL.0));
@@ -130,7 +133,7 @@ pub fn fetch(paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf> {
 }
 
 async fn download(index: &str, certificate: Option<&Path>) -> std::result::Result<Vec<u8>, String> {
-    let mut client = reqwest::Client::builder()
+    let mut client = network::http()
         .user_agent(concat!("cclocal/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(30))
         .read_timeout(SILENCE);
