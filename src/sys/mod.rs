@@ -5,6 +5,7 @@ pub mod disk;
 pub mod environment;
 pub mod files;
 pub mod loopback;
+pub mod machine;
 pub mod network;
 pub mod paths;
 pub mod platform;
