@@ -217,7 +217,7 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
             Exit::Other,
             "what is kept of system prompts could not be removed",
         )
-        .cause(error)
+        .because(error)
         .hint(format!(
             "remove it by hand: rm -r {}",
             paths.kept_prefixes().display()

@@ -90,7 +90,7 @@ pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
             Exit::Other,
             format!("{} could not be removed completely", model.id),
         )
-        .cause(error)
+        .because(error)
     })?;
     // The links to its text part lead nowhere now.
     if let Some(name) = model.folder.file_name() {
