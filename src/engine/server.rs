@@ -12,12 +12,11 @@ use nix::sys::signal::Signal;
 use super::executable::Executable;
 use super::health::{Asks, NotOurs};
 use super::lifecycle::{Action, End, Event, State};
-use super::{exit_reason, install, log};
+use super::{exit_reason, install};
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::disk;
-use crate::sys::machine;
 use crate::sys::process::Child;
 use crate::sys::secret::Secret;
+use crate::sys::{disk, log, machine};
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
 /// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it

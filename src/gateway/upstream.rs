@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::anthropic::ApiError;
 use super::{Engine, limits::Limits};
-use crate::engine::{complaint, log};
+use crate::engine::complaint;
+use crate::sys::log;
 use crate::sys::network;
 use crate::sys::secret::Secret;
 

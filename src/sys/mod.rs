@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod disk;
 pub mod environment;
 pub mod files;
+pub mod log;
 pub mod loopback;
 pub mod machine;
 pub mod network;
