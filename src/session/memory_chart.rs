@@ -31,7 +31,7 @@ pub fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<Stri
         true => "so that a turn computes only what is new; in 8 bits",
         false => "so that a turn computes only what is new",
     };
-    let tokens = format!("{} tokens", ui::thousands(plan.context_window));
+    let tokens = format!("{} tokens", ui::thousands(plan.window.tokens));
     let running = "models that run, with room for their conversations";
     let parts = [
         Part::new('o', "others", others, running),
@@ -129,7 +129,7 @@ pub fn answers(choices: &Choices) -> Vec<(Answer, Row)> {
     let go_on = match &choices.now {
         Ok(now) => format!(
             "Go on                {} tokens{}",
-            ui::kilo(now.context_window),
+            ui::kilo(now.window.tokens),
             recommended(Answer::Continue)
         ),
         Err(_) => "Try it all the same  (risky: the engine may crash)".into(),
@@ -142,6 +142,6 @@ pub fn answers(choices: &Choices) -> Vec<(Answer, Row)> {
 
 /// What a choice does to the window: `24k → 61k tokens`. Without a plan now it is `none`.
 fn effect(now: Option<&Plan>, then: &Plan) -> String {
-    let now = now.map_or("none".into(), |plan| ui::kilo(plan.context_window));
-    format!("{now} → {} tokens", ui::kilo(then.context_window))
+    let now = now.map_or("none".into(), |plan| ui::kilo(plan.window.tokens));
+    format!("{now} → {} tokens", ui::kilo(then.window.tokens))
 }
