@@ -15,7 +15,7 @@ pub mod machine;
 pub mod memory;
 pub mod paths;
 pub mod plan;
-mod probe;
+pub mod probe;
 pub mod process;
 pub mod secret;
 pub mod session;
