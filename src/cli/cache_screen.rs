@@ -88,7 +88,7 @@ fn picker(host: &Environment, paths: &Paths, models: &[Model]) -> Picker {
             name: visible(&model.id).into_owned(),
             bytes: model.bytes,
             shared: model
-                .stored
+                .shared
                 .iter()
                 .map(|entry| {
                     let number = files.len();
@@ -99,7 +99,7 @@ fn picker(host: &Environment, paths: &Paths, models: &[Model]) -> Picker {
             held: rm::held(paths, model, &running).map(|held| visible(&held.cause).into_owned()),
         })
         .collect();
-    let total = scan::total(models);
+    let total = scan::total_bytes(models);
     let title = format!("{} in {}", ui::bytes(total), host.tilde(&paths.hub));
     Picker::new(title, rows)
 }

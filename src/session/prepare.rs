@@ -161,7 +161,7 @@ pub fn check_disk(app: &App, name: &str, measured: &Measured) -> Result<()> {
     let Some((total, free)) = measured.download.zip(disk::free(&paths.hub)) else {
         return Ok(());
     };
-    let needed = total.room_needed(measured.cached.bytes());
+    let needed = total.space_needed(measured.cached.bytes());
     if needed <= free {
         return Ok(());
     }

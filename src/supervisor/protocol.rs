@@ -10,7 +10,7 @@ use super::memory_sampler::EngineMemory;
 use crate::error::Error;
 use crate::gateway::metrics::Summary;
 use crate::gateway::web_search::Backend;
-use crate::hub::download_progress::Standing;
+use crate::hub::download_progress::DownloadProgress;
 
 /// Changes when an older supervisor could no longer be used by a newer session, or the other way round.
 pub const PROTOCOL: u32 = 3;
@@ -139,7 +139,7 @@ impl std::fmt::Debug for Granted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Progress {
-    Downloading { standing: Standing },
+    Downloading { standing: DownloadProgress },
     Loading { seconds: u64 },
 }
 
