@@ -9,11 +9,13 @@ use serde_json::{Map, Value};
 
 use crate::claude::hooks;
 use crate::claude::hooks_plugin;
+use crate::claude::launch::Endpoint;
 use crate::claude::settings_files::SettingsFile;
 use crate::claude::settings_overlay;
 use crate::claude::user_args;
 use crate::env_vars;
 use crate::error::Result;
+use crate::memory::ContextWindow;
 use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
 
@@ -75,16 +77,8 @@ pub struct Inputs<'a> {
     pub profile_dir: &'a Path,
     /// Where the settings will be written before the start. A file, as a command line shows in `ps`.
     pub settings_path: &'a Path,
-    /// Such as `http://127.0.0.1:8000`.
-    pub base_url: String,
-    /// The token of this launch, which the server asks for.
-    pub token: Secret,
-    /// The name that the server serves the model under.
-    pub model: String,
-    /// In tokens.
-    pub context_window: u64,
-    /// In tokens.
-    pub output_tokens: u64,
+    /// The gateway, and what it serves.
+    pub endpoint: &'a Endpoint,
     /// What follows `--` on cclocal's command line.
     pub user_args: &'a [OsString],
     /// Whether options that are not known are passed on.
@@ -193,7 +187,7 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
         Some(_) => Map::new(),
         None => hooks::kept(inputs.host, inputs.own_settings, files, inputs.user_args),
     };
-    let mut settings = settings_overlay::overlay(inputs.host, &set, &inputs.model, files);
+    let mut settings = settings_overlay::overlay(inputs.host, &set, &inputs.endpoint.model, files);
     if off.is_some() {
         settings[hooks::ALL_OFF] = true.into();
     }
@@ -206,7 +200,7 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
         hooks,
         notices,
         set,
-        token: inputs.token.clone(),
+        token: inputs.endpoint.token.clone(),
     })
 }
 
@@ -281,18 +275,14 @@ fn environment(inputs: &Inputs) -> BTreeMap<String, String> {
         "CLAUDE_CONFIG_DIR",
         inputs.profile_dir.to_string_lossy().into_owned(),
     );
-    add("ANTHROPIC_BASE_URL", inputs.base_url.clone());
-    add("ANTHROPIC_AUTH_TOKEN", inputs.token.expose().to_owned());
-    add(
-        "CLAUDE_CODE_MAX_CONTEXT_TOKENS",
-        inputs.context_window.to_string(),
-    );
-    add(
-        "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
-        inputs.output_tokens.to_string(),
-    );
+    let endpoint = inputs.endpoint;
+    let ContextWindow { tokens, output } = endpoint.window;
+    add("ANTHROPIC_BASE_URL", endpoint.base_url());
+    add("ANTHROPIC_AUTH_TOKEN", endpoint.token.expose().to_owned());
+    add("CLAUDE_CODE_MAX_CONTEXT_TOKENS", tokens.to_string());
+    add("CLAUDE_CODE_MAX_OUTPUT_TOKENS", output.to_string());
     for name in model_names() {
-        add(name, inputs.model.clone());
+        add(name, endpoint.model.clone());
     }
     let direct = no_proxy(inputs.host);
     add("NO_PROXY", direct.clone());
