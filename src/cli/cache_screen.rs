@@ -30,7 +30,7 @@ pub fn manage(app: &App) -> Result<()> {
             ui.say(&format!("No models in {folder}."));
             return Ok(());
         }
-        let total = ui::bytes(scan::total(&models));
+        let total = ui::bytes(scan::total_bytes(&models));
         let heading = [format!("{total} in {folder}"), KEYS.into()];
         let of = |rows: &[usize]| rows.iter().map(|row| &models[*row]).collect::<Vec<_>>();
         let below = |rows: &[usize]| match rows {
@@ -57,7 +57,7 @@ fn words(chosen: &[&Model], all: &[Model]) -> String {
         1 => "1 model".to_owned(),
         count => format!("{count} models"),
     };
-    format!("{count}, {}", ui::bytes(scan::freed(chosen, all)))
+    format!("{count}, {}", ui::bytes(scan::freed_bytes(chosen, all)))
 }
 
 fn rows(paths: &Paths, ui: &Ui, models: &[Model]) -> Vec<Row> {

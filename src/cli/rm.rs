@@ -39,7 +39,7 @@ pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
                 .hint(why.hint));
         }
     }
-    let total = scan::freed(&chosen, &models);
+    let total = scan::freed_bytes(&chosen, &models);
     if !args.yes {
         if !ui.interactive {
             return Err(Error::usage("nothing was removed")

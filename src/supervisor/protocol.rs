@@ -11,7 +11,7 @@ use crate::claude::launch::Endpoint;
 use crate::error::Error;
 use crate::gateway::metrics::Summary;
 use crate::gateway::web_search::Backend;
-use crate::hub::download_progress::Standing;
+use crate::hub::download_progress::DownloadProgress;
 use crate::memory::ContextWindow;
 use crate::sys::secret::Secret;
 
@@ -151,7 +151,7 @@ impl std::fmt::Debug for Granted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Progress {
-    Downloading { standing: Standing },
+    Downloading { standing: DownloadProgress },
     Loading { seconds: u64 },
 }
 

@@ -50,11 +50,13 @@ pub struct Installed {
 /// The state of the installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
+    /// It is installed and can be used.
     Ready(Installed),
     /// Nothing was installed.
     Missing,
     /// Something is there that cannot be used.
     Broken {
+        /// The reason, in words.
         why: String,
     },
     /// Another lock file than this program's was installed.

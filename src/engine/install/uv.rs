@@ -68,7 +68,7 @@ const MAC_PYTHONS: [&str; 4] = [
 ];
 
 /// A uv that works: on PATH, where its installer puts it, fetched by us before, or fetched now.
-pub fn get(app: &App, tools: &mut Tools<'_>) -> Result<PathBuf> {
+pub(super) fn get(app: &App, tools: &mut Tools<'_>) -> Result<PathBuf> {
     let environment = &app.environment;
     let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| environment.home.join(path));
     for own in environment.which("uv").into_iter().chain(installers) {
@@ -103,7 +103,11 @@ fn version(answer: &str) -> Option<(u32, u32)> {
 
 /// An installed Python that the engine can run on. One that is broken hides those behind it from uv, so it looks again without the first
 /// folder of PATH, until there is none.
-pub fn find_python(uv: &Path, platform: &Platform, tools: &mut Tools<'_>) -> Option<PathBuf> {
+pub(super) fn find_python(
+    uv: &Path,
+    platform: &Platform,
+    tools: &mut Tools<'_>,
+) -> Option<PathBuf> {
     let mac = platform.os == Os::Macos;
     let request = match mac {
         true => format!("{PYTHONS}-macos-aarch64"),
