@@ -9,7 +9,7 @@ use super::{list, rm};
 use crate::error::Result;
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::room::Room;
+use crate::memory::fit::Room;
 use crate::supervisor::registry;
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;

@@ -7,9 +7,9 @@ use crate::engine::device;
 use crate::engine::executable::{self, Found};
 use crate::hub;
 use crate::memory::budget::{self as machine_memory, Memory};
-use crate::memory::planner::Planner;
+use crate::memory::fit::Room;
+use crate::memory::plan::Planner;
 use crate::memory::preflight::Limit;
-use crate::memory::room::Room;
 use crate::memory::working::Device;
 use crate::memory::{Asked, WeightsSource};
 use crate::session::preflight;
@@ -58,7 +58,7 @@ impl<'a> Here<'a> {
             ),
         };
         let device = Device::of(self.os);
-        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default())?;
+        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default());
         let raised = self.limit.raised().map(|mib| planner.on(mib << 20));
         Some(Room::of(&planner.on(self.memory?.budget), raised.as_ref()))
     }

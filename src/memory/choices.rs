@@ -131,7 +131,7 @@ mod tests {
     use crate::catalog::{Choice, catalog, resolve};
     use crate::memory::WeightsSource;
     use crate::memory::budget::{BudgetSource, Memory};
-    use crate::memory::planner::Planner;
+    use crate::memory::plan::Planner;
     use crate::memory::window::Asked;
     use crate::memory::working::Device;
     use crate::sys::platform::Os;
@@ -152,7 +152,7 @@ mod tests {
             budget_source: BudgetSource::ThreeQuartersOfRam,
         };
         let planner = Planner::of(&model, None, weights, Device::Metal, asked);
-        let figures = Figures::new(Some(machine), Some(weights), asked, planner);
+        let figures = Figures::new(Some(machine), Some(weights), asked, Some(planner));
         Choices::of(&figures, Limit::of(Os::Macos, ram, Some(0))).expect("known")
     }
 

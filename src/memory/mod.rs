@@ -4,21 +4,17 @@ pub mod architecture;
 pub mod budget;
 pub mod cache;
 pub mod choices;
+pub mod fit;
 pub mod gpu_limit;
-pub mod known;
-pub mod offer;
 pub mod plan;
-pub mod planner;
 pub mod preflight;
-pub mod room;
 pub mod window;
 pub mod working;
 
 use serde::Serialize;
 
 use crate::memory::budget::Memory;
-use plan::{Bound, Plan, Refusal};
-use planner::Planner;
+use plan::{Bound, Plan, Planner, Refusal};
 pub use window::{
     Asked, COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, NARROW_WINDOW, OUTPUTS, WIDE_WINDOW,
     smallest_window,
@@ -147,6 +143,7 @@ impl Figures {
             let why = match plan.bound {
                 Bound::Asked => AS_ASKED.into(),
                 Bound::Model => "the longest that the model was made for".into(),
+                Bound::Guess => "as much as a model gets whose layers are not known".into(),
                 Bound::Client => "the longest that Claude Code makes use of".into(),
                 Bound::Memory => {
                     let about = if plan.estimated { ", estimated" } else { "" };
@@ -296,7 +293,7 @@ mod tests {
         let weights = (entry.download_bytes(), WeightsSource::Catalog);
         let asked = Asked::default();
         let planner = Planner::of(&model, None, weights, Device::Metal, asked);
-        let mut figures = Figures::new(Some(mac(48)), Some(weights), asked, planner);
+        let mut figures = Figures::new(Some(mac(48)), Some(weights), asked, Some(planner));
         let decided = |figures: &Figures| {
             let plan = figures.plan.as_ref();
             plan.map(|plan| (plan.window.tokens, plan.window.output))

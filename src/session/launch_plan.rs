@@ -13,7 +13,7 @@ use crate::engine::flags::{self, Flags};
 use crate::error::{Error, Exit, Result};
 use crate::hub::download_progress::Total;
 use crate::hub::{self, Cached};
-use crate::memory::planner::Planner;
+use crate::memory::plan::Planner;
 use crate::memory::working::Device;
 use crate::memory::{Figures, Fit, WeightsSource, budget};
 use crate::supervisor::spec::{Port, Spec};
@@ -84,7 +84,7 @@ impl Measured {
             }
             _ => (Some((cached.bytes(), WeightsSource::Disk)), None),
         };
-        let planner = weights.and_then(|weights| {
+        let planner = weights.map(|weights| {
             let config = match &model.source {
                 Source::Hub(id) => hub::config(&paths.hub, id),
                 Source::Folder(folder) => hub::folder_config(folder),

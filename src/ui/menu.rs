@@ -7,7 +7,7 @@ use super::screen::Key;
 use super::{Ui, bytes, kilo};
 use crate::hub::Cached;
 use crate::memory::WIDE_WINDOW;
-use crate::memory::room::Room;
+use crate::memory::fit::Room;
 
 /// A model to choose.
 #[derive(Debug, Clone)]
