@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::catalog::template::{self, Traits};
 use crate::sys::environment::Environment;
 use crate::sys::files;
+use crate::sys::network;
 use crate::sys::paths;
 
 /// How long the hub may take. Its answer is welcome, but a launch goes on without it.
@@ -103,7 +104,7 @@ async fn ask(host: &Environment, path: &str) -> Option<Vec<u8>> {
     let endpoint = host.var("HF_ENDPOINT").unwrap_or(ENDPOINT);
     let url = format!("{}/{path}", endpoint.trim_end_matches('/'));
     // reqwest drops the token itself where a redirect leads to another host.
-    let client = reqwest::Client::builder().timeout(DEADLINE).build().ok()?;
+    let client = network::http().timeout(DEADLINE).build().ok()?;
     let mut request = client.get(url);
     if let Some(token) = token(host) {
         request = request.bearer_auth(token);

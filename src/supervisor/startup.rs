@@ -99,7 +99,7 @@ impl Startup {
             (Phase::Loading { pulse, alive, .. }, _) => {
                 if now.duration_since(self.looked) >= PULSE_INTERVAL.min(self.limit) {
                     self.looked = now;
-                    let seen = server.pulse().await;
+                    let seen = server.pulse();
                     if seen != *pulse {
                         *pulse = seen;
                         *alive = now;

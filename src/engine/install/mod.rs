@@ -96,7 +96,7 @@ pub fn install(app: &App, on_step: &mut dyn FnMut(&str)) -> Result<Installed> {
     }
     let root = paths.engine();
     enough_space(disk::free(&root))?;
-    let log = super::log::start(&paths.state.join("setup.log")).context(
+    let log = crate::sys::log::start(&paths.state.join("setup.log")).context(
         Exit::EngineMissing,
         "the log of the installation cannot be written",
     )?;
