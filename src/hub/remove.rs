@@ -4,11 +4,9 @@
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::scan::Model;
 use super::xet_store::Store;
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 
 /// What the removal goes through in this order, so that one that is interrupted leaves what shows as partial: without its reference a
 /// snapshot is not found.
@@ -21,10 +19,7 @@ pub fn is_downloading(hub: &Path, model: &Model) -> bool {
     };
     let locks = std::fs::read_dir(hub.join(".locks").join(name));
     locks.into_iter().flatten().flatten().any(|entry| {
-        files::open(&entry.path()).is_ok_and(|file| {
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                == Err(rustix::io::Errno::WOULDBLOCK)
-        })
+        files::open(&entry.path()).is_ok_and(|file| matches!(Lock::exclusive(file), Ok(None)))
     })
 }
 
