@@ -1,9 +1,7 @@
 //! Getting at an engine: one that runs already, or a new one, where memory allows it beside what runs.
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::app::App;
@@ -22,7 +20,7 @@ use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::supervisor::spawn;
 use crate::supervisor::spec::Port;
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 use crate::sys::paths::Paths;
 use crate::sys::platform::Os;
 use crate::sys::port;
@@ -380,7 +378,7 @@ pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
 }
 
 /// The lock under which engines are started. It is held for milliseconds.
-fn lock(reach: &Reach) -> Result<Flock<File>> {
+fn lock(reach: &Reach) -> Result<Lock> {
     let folder = &reach.app.paths.state;
     let unusable = || {
         format!(
@@ -388,26 +386,23 @@ fn lock(reach: &Reach) -> Result<Flock<File>> {
             reach.app.environment.tilde(folder)
         )
     };
-    let mut file = files::private_folder(folder)
-        .and_then(|()| files::open_lock(&folder.join("start.lock"), 0o600))
-        .context(Exit::Other, unusable())?;
+    let take = || {
+        files::private_folder(folder)?;
+        Lock::exclusive(files::open_lock(&folder.join("start.lock"), 0o600)?)
+    };
     let since = Instant::now();
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((file, nix::errno::Errno::EWOULDBLOCK)) if since.elapsed() < OTHERS_START => file,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                return Err(
-                    Error::other("another session of cclocal is starting an engine")
-                        .cause(format!(
-                            "it has not done so within {} s",
-                            OTHERS_START.as_secs()
-                        ))
-                        .hint("if it was stopped, let it go on or end it, and run this again"),
-                );
-            }
-            Err((_, error)) => return Err(error).context(Exit::Other, unusable()),
-        };
+        if let Some(lock) = take().context(Exit::Other, unusable())? {
+            return Ok(lock);
+        }
+        if since.elapsed() >= OTHERS_START {
+            let seconds = OTHERS_START.as_secs();
+            return Err(
+                Error::other("another session of cclocal is starting an engine")
+                    .cause(format!("it has not done so within {seconds} s"))
+                    .hint("if it was stopped, let it go on or end it, and run this again"),
+            );
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
