@@ -5,7 +5,6 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::{Ran, Stage, finish, signal};
@@ -226,20 +225,12 @@ fn the_first_session_need_not_ask_for_flags() {
 }
 
 #[test]
-fn the_second_setup_does_nothing_and_at_once() {
+fn the_second_setup_asks_nobody() {
     let stage = with_uv();
     done(&setup(&stage));
     let asked = stage.read("uv.log");
-    let best = (0..10)
-        .map(|_| {
-            let started = Instant::now();
-            done(&setup(&stage));
-            started.elapsed()
-        })
-        .min()
-        .expect("some");
+    done(&setup(&stage));
     assert_eq!(stage.read("uv.log"), asked);
-    assert!(best < Duration::from_millis(100), "{best:?}");
 }
 
 #[test]
