@@ -13,6 +13,7 @@ use crate::claude::command::Features;
 use crate::error::{Error, Exit, Result};
 use crate::sys::capabilities;
 use crate::sys::environment::Environment;
+use crate::sys::variables;
 
 const TOPIC: &str = "client-features";
 
@@ -38,7 +39,7 @@ fn ask(
     command
         .arg("--help")
         .env_clear()
-        .envs(crate::env_vars::engine_env(host))
+        .envs(variables::passed(host, &[variables::SYSTEM]))
         // Nothing of the user's own is read or written, and nothing is looked up.
         .env("CLAUDE_CONFIG_DIR", profile)
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")

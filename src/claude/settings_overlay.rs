@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::claude::env::{self, Class};
 use crate::claude::setting_keys::{self, Finding};
 use crate::claude::settings_files::{Content, SettingsFile, Source};
-use crate::env_vars::{self, Class};
 use crate::error::{Error, Result};
 use crate::sys::environment::Environment;
 
@@ -31,7 +31,7 @@ pub fn overlay(
     model: &str,
     files: &[SettingsFile],
 ) -> Value {
-    let mut env: BTreeMap<String, String> = env_vars::exact_removed_for_claude()
+    let mut env: BTreeMap<String, String> = env::removed()
         .map(|name| (name.to_owned(), String::new()))
         .collect();
     for name in PROXIES {
@@ -53,7 +53,7 @@ pub fn overlay(
     // The profile's place is the environment's alone: the client reads it before any settings.
     env.extend(
         set.iter()
-            .filter(|(name, _)| *name != "CLAUDE_CONFIG_DIR")
+            .filter(|(name, _)| *name != env::CONFIG_DIR)
             .map(|(name, value)| (name.clone(), value.clone())),
     );
 
@@ -105,7 +105,7 @@ fn hostile_env(settings: &Map<String, Value>) -> impl Iterator<Item = String> {
         .and_then(Value::as_object)
         .into_iter()
         .flat_map(|env| env.keys())
-        .filter(|name| env_vars::hostile_in_settings(name).is_some())
+        .filter(|name| env::hostile_in_settings(name).is_some())
         .cloned()
 }
 

@@ -13,7 +13,6 @@ use crate::catalog::Source;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
 use crate::engine::executable::{self, Found};
-use crate::env_vars;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
@@ -203,7 +202,7 @@ fn report(
 ) -> Value {
     let mut engine_argv = vec![engine.to_owned()];
     engine_argv.extend(prepared.engine.argv.iter().cloned());
-    let inherited: Vec<String> = env_vars::engine_env(host)
+    let inherited: Vec<String> = crate::engine::env::inherited(host)
         .keys()
         .map(|name: &std::ffi::OsString| OsStr::to_string_lossy(name).into_owned())
         .collect();

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::catalog::{EngineProfile, Form, Model};
+use crate::engine::env;
 use crate::engine::flags::Flags;
-use crate::env_vars;
 use crate::memory::plan::Plan;
 
 /// The output ceiling that we let the engine accept, in tokens. Source: vllm-mlx 0.6.0, default of `--max-request-tokens`.
@@ -120,33 +120,22 @@ pub fn plan(inputs: &Inputs) -> EnginePlan {
         );
     }
 
-    let mut env = BTreeMap::new();
-    let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
-    set(
-        "VLLM_MLX_ENABLE_THINKING",
-        &inputs.model.thinking.to_string(),
-    );
-    if inputs.model.engine_profile == EngineProfile::Simple {
-        set("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION", "wait");
+    let profile = inputs.model.engine_profile;
+    let mut env = env::fixed();
+    let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
+    set(env::THINKING, inputs.model.thinking.to_string());
+    if profile == EngineProfile::Simple {
+        set(env::ADMISSION, "wait".into());
     }
-    if inputs.model.engine_profile == EngineProfile::Text {
-        set(
-            "CCLOCAL_TEXT_ROUTE",
-            &inputs.text_models.display().to_string(),
-        );
+    if profile == EngineProfile::Text {
+        set(env::TEXT_ROUTE, inputs.text_models.display().to_string());
     }
-    if let Some(folder) = inputs.kept_prefixes
-        && inputs.model.engine_profile.is_batched()
-    {
-        set(env_vars::KEPT_PREFIX, &folder.display().to_string());
+    if let Some(folder) = inputs.kept_prefixes.filter(|_| profile.is_batched()) {
+        set(env::KEPT_PREFIX, folder.display().to_string());
     }
     if inputs.complete {
-        set("HF_HUB_OFFLINE", "1");
+        set(env::OFFLINE, "1".into());
     }
-    // What the engine says reaches the log at once, so that the last words before a crash are there.
-    set("PYTHONUNBUFFERED", "1");
-    // Nothing of ours calls home (huggingface_hub, "Environment variables").
-    set("HF_HUB_DISABLE_TELEMETRY", "1");
     EnginePlan {
         argv: argv.argv,
         env,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Model, Source};
+use crate::engine::env;
 use crate::engine::executable::Executable;
-use crate::env_vars;
 use crate::gateway::anthropic::Pictures;
 use crate::hub::{self, download_progress::Total};
 use crate::memory;
@@ -66,14 +66,14 @@ pub enum Port {
 impl Spec {
     /// The folder in which the engine keeps what it computed of system prompts and tools, if it does.
     pub fn kept_prefixes(&self) -> Option<&Path> {
-        self.env.get(env_vars::KEPT_PREFIX).map(Path::new)
+        self.env.get(env::KEPT_PREFIX).map(Path::new)
     }
 
     /// All of the model is on this disk by now: engines after this one ask the hub nothing, and need no token.
     pub fn downloaded(&mut self) {
         self.complete = true;
         self.hub_tokens.clear();
-        self.env.insert("HF_HUB_OFFLINE".into(), "1".into());
+        self.env.insert(env::OFFLINE.into(), "1".into());
     }
 
     /// The form in which pictures are passed on. `hub`: the cache of models, where `config.json` tells if this one sees.

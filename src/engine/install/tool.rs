@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::{Event, failure};
-use crate::env_vars;
+use crate::engine::env;
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::environment::Environment;
 
@@ -231,10 +231,10 @@ const SETTINGS: &[&str] = &[
 ];
 
 fn environment(host: &Environment) -> BTreeMap<OsString, OsString> {
-    let mut env = env_vars::engine_env(host);
+    let mut env = env::inherited(host);
     env.retain(|name, _| {
         name.to_str()
-            .is_some_and(|name| !env_vars::is_hub_token(name) && !name.starts_with("LD_"))
+            .is_some_and(|name| !env::is_hub_token(name) && !name.starts_with("LD_"))
     });
     for (name, value) in &host.env {
         let passed = name.to_str().is_some_and(|name| {
