@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::claude;
 use crate::engine::executable::Executable;
 use crate::engine::flags;
-use crate::engine::install::{self, Event, Status};
+use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
 use crate::ui;
 
@@ -19,9 +19,9 @@ pub fn run(app: &App, args: &SetupArgs) -> Result<()> {
         ..
     } = app;
     if args.force {
-        install::remove(host, paths)?;
+        install::remove(paths)?;
     }
-    match install::status(host, paths) {
+    match install::status(paths) {
         ready @ Status::Ready(_) => ui.done(&format!("engine: {ready}")),
         status => {
             install::supported(app.platform()?)?;
@@ -60,10 +60,7 @@ pub fn engine(app: &App) -> Result<Executable> {
     } = app;
     install::supported(app.platform()?)?;
     let mut progress = ui.progress("installing the engine");
-    let installed = install::install(host, paths, &mut |event| match event {
-        Event::Step { name } => progress.step(&name),
-        Event::Line(_) | Event::Done { .. } => {}
-    })?;
+    let installed = install::install(app, &mut |step| progress.step(step))?;
     // Asked now, so that the first session does not wait for it. One that does not answer is an error there.
     let _ = flags::probe(host, &paths.cache, &installed.executable);
     let took = progress.elapsed();

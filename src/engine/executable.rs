@@ -35,7 +35,7 @@ pub fn find(host: &Environment, paths: &Paths) -> Result<Found> {
     if let Some(named) = host.var("CCLOCAL_ENGINE") {
         return named_by_user(host, named).map(Found::Ready);
     }
-    Ok(match install::status(host, paths) {
+    Ok(match install::status(paths) {
         Status::Ready(installed) => Found::Ready(Executable {
             script: installed.executable,
             python: installed.python,

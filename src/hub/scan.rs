@@ -5,8 +5,8 @@ use std::fs::FileType;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Blobs, is_real_folder, sum};
-use crate::hub::xet_store::{Entry, Store};
+use super::cache::{Blobs, is_real_folder, sum, whole};
+use super::xet_store::{Entry, Store};
 
 /// A model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,7 @@ fn model(id: &str, folder: &Path, kind: FileType, store: Option<&Store>) -> Opti
         id: id.to_owned(),
         bytes: sum([blobs.own, blobs.stored_bytes(), copies(folder)]),
         elsewhere: blobs.elsewhere,
-        complete: super::whole(folder, blobs.unfinished).is_some(),
+        complete: whole(folder, blobs.unfinished).is_some(),
         link: match kind.is_symlink() {
             true => std::fs::read_link(folder).ok(),
             false => None,

@@ -34,10 +34,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "its log cannot be written",
     "{} cannot be started",
     // An installation that went well and yet is none.
-    "there is no Python to install the engine with",
-    "the installed Python cannot be used",
-    "the engine needs Python {}",
-    "install Python 3.12, then run `cclocal setup` again",
     "the engine was installed but cannot be used",
     "uv could not be unpacked",
     // A supervisor that ends or hangs between two moments.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cclocal::engine::server::{BASE_URL, GRACE, Launch, Server};
 use cclocal::gateway;
+use cclocal::gateway::anthropic::{Pictures, Served};
 use serde_json::Value;
 
 use crate::support::Stage;
@@ -176,6 +177,19 @@ impl Reply {
             stopped_by: end["stopped_by"].as_str().map(str::to_owned),
             usage: ["input_tokens", "cache_read_input_tokens", "output_tokens"].map(tokens),
         }
+    }
+}
+
+/// A model that the gateway knows by its name alone.
+pub fn served(name: &str) -> Served {
+    Served {
+        name: name.into(),
+        output_tokens: 8192,
+        form: None,
+        shows_thoughts: false,
+        may_think: true,
+        prose_calls: false,
+        pictures: Pictures::Words,
     }
 }
 

@@ -9,6 +9,7 @@ use cclocal::sys::secret::Secret;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
+use crate::engine::served;
 use crate::pictures::PNG;
 use crate::scripted_server::{Reply, Request, ScriptedServer};
 use crate::support::pdf::pdf;
@@ -36,13 +37,8 @@ impl Gateway {
             });
             let (_window, window) = watch::channel(1_000_000);
             let served = Served {
-                name: MODEL.into(),
-                output_tokens: 8192,
-                form: None,
-                shows_thoughts: false,
-                may_think: true,
-                prose_calls: false,
                 pictures,
+                ..served(MODEL)
             };
             let settings = Settings {
                 exclusive: false,

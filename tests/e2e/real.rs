@@ -32,7 +32,7 @@ pub fn old_client() -> PathBuf {
 pub fn engine() -> PathBuf {
     let home = required("CCLOCAL_E2E_HOME");
     let host = Environment::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
-    match install::status(&host, &Paths::of(&host)) {
+    match install::status(&Paths::of(&host)) {
         Status::Ready(installed) => installed.executable,
         status => panic!("the engine in {home} is not ready: {status:?}"),
     }

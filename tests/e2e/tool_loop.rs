@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cclocal::engine::server::{BASE_URL, Server};
+use cclocal::gateway::anthropic::{self, Streamed};
 use serde_json::{Value, json};
+
+use crate::engine::served;
 
 /// How long a turn may take. Far more than any does.
 const TURN_DEADLINE: Duration = Duration::from_secs(600);
@@ -21,6 +24,29 @@ pub struct Turn {
     pub whole: Duration,
     /// What was replied, as content blocks.
     pub content: Value,
+}
+
+impl Turn {
+    /// `events`: those that the client gets.
+    fn of(events: &[u8], first: Duration, whole: Duration) -> Self {
+        let message = anthropic::message(events)
+            .unwrap_or_else(|_| panic!("no reply: {}", String::from_utf8_lossy(events)));
+        let message: Value = serde_json::from_slice(&message).expect("JSON");
+        let tokens = |name: &str| message["usage"][name].as_u64();
+        let prefilled = tokens("input_tokens").expect("the usage");
+        let mut content = message["content"].clone();
+        let blocks = content.as_array_mut().expect("blocks");
+        blocks.retain(|block| {
+            block["type"] != "text" || !block["text"].as_str().unwrap_or_default().trim().is_empty()
+        });
+        Self {
+            prompt: prefilled + tokens("cache_read_input_tokens").unwrap_or(0),
+            prefilled,
+            first,
+            whole,
+            content,
+        }
+    }
 }
 
 /// A conversation that grows by a tool call and its result each turn.
@@ -91,7 +117,46 @@ impl ToolLoop {
             None => client,
         };
         let client = client.build().expect("a client");
-        ask(&client, &self.url, &self.key, self.client, &self.request).await
+        let started = Instant::now();
+        let mut answer = client
+            .post(&self.url)
+            .header("authorization", format!("Bearer {}", self.key))
+            .header("anthropic-version", "2023-06-01")
+            .header("user-agent", self.client)
+            .json(&self.request)
+            .send()
+            .await
+            .expect("an answer");
+        if answer.status() != 200 {
+            panic!("{}: {}", answer.status(), answer.text().await.expect("why"));
+        }
+        // An engine writes a reply as it was generated; what the gateway sends is read already.
+        let mut reader = self.socket.is_some().then(|| self.reader());
+        let mut events = Vec::new();
+        let mut first = None;
+        while let Some(chunk) = answer.chunk().await.expect("the stream") {
+            match &mut reader {
+                Some(reader) => events.extend(reader.push(&chunk)),
+                None => events.extend_from_slice(&chunk),
+            }
+            if first.is_none()
+                && String::from_utf8_lossy(&events).contains("event: content_block_delta")
+            {
+                first = Some(started.elapsed());
+            }
+        }
+        if let Some(mut reader) = reader {
+            events.extend(reader.finish());
+        }
+        let whole = started.elapsed();
+        Turn::of(&events, first.unwrap_or(whole), whole)
+    }
+
+    /// Reads the engine's stream as the gateway does.
+    fn reader(&self) -> Streamed {
+        let served = served(self.request["model"].as_str().expect("a model"));
+        let request = anthropic::messages(self.request.to_string().as_bytes(), &served);
+        Streamed::new(&request.expect("a request"), &served, None)
     }
 
     fn go_on(&mut self, number: usize, content: &Value, question: bool) {
@@ -157,86 +222,6 @@ impl ToolLoop {
 /// Whether a reminder of the client's comes with this turn's results.
 pub fn reminds(turn: usize) -> bool {
     turn % 6 == 5
-}
-
-async fn ask(
-    client: &reqwest::Client,
-    url: &str,
-    key: &str,
-    client_name: &str,
-    request: &Value,
-) -> Turn {
-    let started = Instant::now();
-    let mut answer = client
-        .post(url)
-        .header("authorization", format!("Bearer {key}"))
-        .header("anthropic-version", "2023-06-01")
-        .header("user-agent", client_name)
-        .json(request)
-        .send()
-        .await
-        .expect("an answer");
-    let status = answer.status();
-    let mut text = String::new();
-    let mut first = None;
-    while let Some(chunk) = answer.chunk().await.expect("the stream") {
-        text += &String::from_utf8_lossy(&chunk);
-        if first.is_none() && text.contains("event: content_block_delta") {
-            first = Some(started.elapsed());
-        }
-    }
-    assert_eq!(status, 200, "{text}");
-    let mut blocks: Vec<Value> = Vec::new();
-    let mut usage = Value::Null;
-    for event in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
-        let event: Value = serde_json::from_str(event).unwrap_or_default();
-        match event["type"].as_str().unwrap_or_default() {
-            "content_block_start" => blocks.push(event["content_block"].clone()),
-            "content_block_delta" => grow(blocks.last_mut().expect("a block"), &event["delta"]),
-            "message_delta" => usage = event["usage"].clone(),
-            "error" => panic!("{event}"),
-            _ => {}
-        }
-    }
-    for block in &mut blocks {
-        if let Some(input) = block["input"].as_str() {
-            block["input"] = serde_json::from_str(input).expect("the call's input");
-        }
-    }
-    blocks.retain(|block| {
-        block["type"] != "text" || !block["text"].as_str().unwrap_or_default().trim().is_empty()
-    });
-    let prefilled = usage["input_tokens"].as_u64().expect("the usage");
-    Turn {
-        prompt: prefilled + usage["cache_read_input_tokens"].as_u64().unwrap_or(0),
-        prefilled,
-        first: first.unwrap_or_else(|| started.elapsed()),
-        whole: started.elapsed(),
-        content: blocks.into(),
-    }
-}
-
-fn grow(block: &mut Value, delta: &Value) {
-    let more = |key: &str| delta[key].as_str().unwrap_or_default();
-    match delta["type"].as_str() {
-        Some("text_delta") => {
-            block["text"] = format!(
-                "{}{}",
-                block["text"].as_str().unwrap_or_default(),
-                more("text")
-            )
-            .into();
-        }
-        Some("input_json_delta") => {
-            block["input"] = format!(
-                "{}{}",
-                block["input"].as_str().unwrap_or_default(),
-                more("partial_json")
-            )
-            .into();
-        }
-        _ => {}
-    }
 }
 
 /// As Claude Code 2.1 begins: about 26 kB, a system prompt of two blocks, nine tools, and a system message behind the question.

@@ -1,7 +1,7 @@
 //! The figures of a reply, held against the engine's own log.
 
 use cclocal::catalog::Form;
-use cclocal::gateway::anthropic::{self, Pictures, Request, Served};
+use cclocal::gateway::anthropic::{self, Request, Served};
 use serde_json::{Value, json};
 
 use crate::engine::{self, BATCHED, Engine};
@@ -65,13 +65,8 @@ fn request(messages: &[Value], max_tokens: u64) -> Request {
         "thinking": {"type": "adaptive"}
     });
     let served = Served {
-        name: "served".into(),
-        output_tokens: 8192,
         form: Some(Form::Hermes),
-        shows_thoughts: false,
-        may_think: true,
-        prose_calls: false,
-        pictures: Pictures::Words,
+        ..engine::served("served")
     };
     anthropic::messages(body.to_string().as_bytes(), &served).expect("a request")
 }

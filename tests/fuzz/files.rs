@@ -244,7 +244,7 @@ proptest! {
         let paths = Paths::of(&host);
         write(&paths.engine().join("current.json"), &record);
         write(&paths.state.join("gpu-limit.json"), &record);
-        let _ = engine::install::status(&host, &paths);
+        let _ = engine::install::status(&paths);
         let _ = gpu_limit::find(&host, &paths);
     }
 }

@@ -1,4 +1,4 @@
-//! What is installed: one small file that is written last, and the environments beside it.
+//! The record of the installed engine: one small file that is written last, and the environments beside it.
 //!
 //! ```text
 //! engine/current.json      the record: which environment is in use, and what it was made from
@@ -7,9 +7,11 @@
 //! ```
 //! An environment that the record doesn't name is half-made or out of date, and is removed by the next installation unless it is in use.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,7 @@ use crate::sys::paths::Paths;
 /// The name of the file whose lock says that an environment is in use.
 const IN_USE: &str = ".in-use";
 
-/// The record of what is installed.
+/// The record, as it is in `current.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// SHA-256 of the lock file that was installed.
@@ -34,29 +36,36 @@ pub struct Record {
     pub python: String,
 }
 
-impl Record {
-    /// `3.12`, which is in the names of folders.
-    fn python_minor(&self) -> String {
-        self.python.split('.').take(2).collect::<Vec<_>>().join(".")
+/// The state of the installation. Reads a few files and runs nothing.
+pub fn status(paths: &Paths) -> Status {
+    match read(paths).and_then(|record| check(paths, &record)) {
+        Ok(installed) => Status::Ready(installed),
+        Err(status) => status,
     }
 }
 
-/// What there is, from a few looks at the disk.
-pub fn status(paths: &Paths) -> Status {
-    let record: Record = match files::read(&file(paths), files::OWN_RECORD)
-        .map(|bytes| serde_json::from_slice(&bytes))
-    {
-        Ok(Ok(record)) => record,
-        Ok(Err(_)) => return broken("its record cannot be read"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Status::Missing,
-        Err(error) => return broken(format!("its record cannot be read: {error}")),
-    };
+/// The environment that the record names, also if it is out of date.
+pub fn current(paths: &Paths) -> Option<PathBuf> {
+    read(paths).ok().map(|record| record.environment)
+}
+
+fn read(paths: &Paths) -> Result<Record, Status> {
+    match files::read(&file(paths), files::OWN_RECORD) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|_| broken("its record cannot be read"))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Status::Missing),
+        Err(error) => Err(broken(format!("its record cannot be read: {error}"))),
+    }
+}
+
+fn check(paths: &Paths, record: &Record) -> Result<Installed, Status> {
     let at = &record.environment;
     if at.parent() != Some(&environments(paths)) {
-        return broken("it was moved from where it was made");
+        return Err(broken("it was moved from where it was made"));
     }
     if record.lock != lock::identity() {
-        return Status::Outdated;
+        return Err(Status::Outdated);
     }
     let installed = Installed {
         executable: at.join("bin/vllm-mlx"),
@@ -64,21 +73,21 @@ pub fn status(paths: &Paths) -> Status {
         version: record.engine.clone(),
     };
     // The interpreter is a link to another Python, which may have been removed or replaced since.
-    let Ok(interpreter) = std::fs::canonicalize(&installed.python) else {
-        return broken("its Python is gone");
-    };
-    if !executable(&interpreter) {
-        return broken("its Python cannot be run");
-    }
-    let minor = record.python_minor();
-    if other_minor(&interpreter, &minor) {
-        return broken(format!("its Python is no longer {minor}"));
-    }
+    let interpreter =
+        std::fs::canonicalize(&installed.python).map_err(|_| broken("its Python is gone"))?;
+    let minor: Vec<&str> = record.python.split('.').take(2).collect();
+    let minor = minor.join(".");
     let packages = at.join(format!("lib/python{minor}/site-packages"));
-    if !executable(&installed.executable) || !packages.join("vllm_mlx/__init__.py").is_file() {
-        return broken("files are missing");
+    if !executable(&interpreter) {
+        Err(broken("its Python cannot be run"))
+    } else if other_minor(&interpreter, &minor) {
+        Err(broken(format!("its Python is no longer {minor}")))
+    } else if !executable(&installed.executable) || !packages.join("vllm_mlx/__init__.py").is_file()
+    {
+        Err(broken("files are missing"))
+    } else {
+        Ok(installed)
     }
-    Status::Ready(installed)
 }
 
 fn broken(why: impl Into<String>) -> Status {
@@ -90,16 +99,11 @@ fn executable(path: &Path) -> bool {
         .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// Whether the interpreter's file name says another version than it should. One that says none is believed.
+/// True if the interpreter's file name says another version than it should. One that says none is believed.
 fn other_minor(interpreter: &Path, minor: &str) -> bool {
-    let name = interpreter
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    match name.strip_prefix("python") {
-        Some(version) if version.contains('.') => version != minor,
-        _ => false,
-    }
+    let name = interpreter.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.strip_prefix("python"))
+        .is_some_and(|version| version.contains('.') && version != minor)
 }
 
 pub fn file(paths: &Paths) -> PathBuf {
@@ -117,36 +121,44 @@ pub fn write(paths: &Paths, record: &Record) -> Result<()> {
     files::write_private(&file(paths), &text).context(Exit::EngineMissing, failed)
 }
 
-/// Held by one installation at a time. `waiting` is called if another one is at work.
-pub fn exclusively(paths: &Paths, waiting: impl FnOnce()) -> Result<Flock<std::fs::File>> {
-    let failed = "the engine's folder cannot be used";
-    let hint = || {
-        format!(
-            "make sure that you may write to {}",
-            paths.engine().display()
-        )
-    };
-    files::private_folder(&paths.engine())
-        .context(Exit::EngineMissing, failed)
-        .map_err(|error| error.hint(hint()))?;
-    let open = || open_lock(&paths.engine().join("lock"));
-    let file = open()
-        .context(Exit::EngineMissing, failed)
-        .map_err(|error| error.hint(hint()))?;
-    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(held) => return Ok(held),
-        Err((file, nix::errno::Errno::EWOULDBLOCK)) => file,
-        Err((_, error)) => return Err(error).context(Exit::EngineMissing, failed),
-    };
-    waiting();
-    let mut file = file;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Ok(held) => return Ok(held),
-            Err((again, nix::errno::Errno::EINTR)) => file = again,
-            Err((_, error)) => return Err(error).context(Exit::EngineMissing, failed),
+/// Forgets what is installed.
+pub fn remove(paths: &Paths) -> Result<()> {
+    match std::fs::remove_file(file(paths)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(Exit::EngineMissing, "the engine's record cannot be removed")
         }
+        _ => Ok(()),
     }
+}
+
+/// The lock that one installation holds at a time. `waiting` is called if another one is at work.
+pub fn exclusively(paths: &Paths, waiting: impl FnOnce()) -> Result<Flock<std::fs::File>> {
+    let folder = paths.engine();
+    let take = || -> std::io::Result<_> {
+        files::private_folder(&folder)?;
+        let mut file = open_lock(&folder.join("lock"))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => return Ok(held),
+            Err((same, Errno::EWOULDBLOCK)) => file = same,
+            Err((_, error)) => return Err(error.into()),
+        }
+        waiting();
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(held) => return Ok(held),
+                Err((same, Errno::EINTR)) => file = same,
+                Err((_, error)) => return Err(error.into()),
+            }
+        }
+    };
+    take()
+        .context(Exit::EngineMissing, "the engine's folder cannot be used")
+        .map_err(|error| {
+            error.hint(format!(
+                "make sure that you may write to {}",
+                folder.display()
+            ))
+        })
 }
 
 /// Says that an environment is in use until dropped, so that a newer installation doesn't remove it.
@@ -195,13 +207,11 @@ mod tests {
     fn made(folder: &Path) -> (Paths, Record) {
         let paths = Paths::of(&Environment::for_tests(folder, &[]));
         let at = environments(&paths).join("one");
-        std::fs::create_dir_all(at.join("bin")).expect("made");
-        std::fs::create_dir_all(at.join("lib/python3.12/site-packages/vllm_mlx")).expect("made");
-        std::fs::write(
-            at.join("lib/python3.12/site-packages/vllm_mlx/__init__.py"),
-            "",
-        )
-        .expect("written");
+        let package = at.join("lib/python3.12/site-packages/vllm_mlx");
+        for folder in [&package, &at.join("bin")] {
+            std::fs::create_dir_all(folder).expect("made");
+        }
+        std::fs::write(package.join("__init__.py"), "").expect("written");
         let real = folder.join("python3.12");
         for path in [&real, &at.join("bin/vllm-mlx")] {
             std::fs::write(path, "#!/bin/sh\n").expect("written");
@@ -230,46 +240,33 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let home = folder.path().canonicalize().expect("a path");
         let (paths, record) = made(&home);
-        assert!(
-            matches!(status(&paths), Status::Ready(_)),
-            "{:?}",
-            status(&paths)
-        );
-
-        std::fs::rename(home.join("python3.12"), home.join("away")).expect("moved");
+        assert!(matches!(status(&paths), Status::Ready(_)));
+        let rename = |from: &str, to: &str| {
+            std::fs::rename(home.join(from), home.join(to)).expect("moved");
+        };
+        rename("python3.12", "away");
         assert_eq!(why(&paths), "its Python is gone");
-        std::fs::rename(home.join("away"), home.join("python3.13")).expect("moved");
+        rename("away", "python3.13");
         std::os::unix::fs::symlink(home.join("python3.13"), home.join("python3.12"))
             .expect("linked");
         assert_eq!(why(&paths), "its Python is no longer 3.12");
-        std::fs::rename(home.join("python3.13"), home.join("python3.12")).expect("moved");
+        rename("python3.13", "python3.12");
         assert!(matches!(status(&paths), Status::Ready(_)));
-
         std::fs::remove_file(record.environment.join("bin/vllm-mlx")).expect("removed");
         assert_eq!(why(&paths), "files are missing");
 
-        write(
-            &paths,
-            &Record {
-                lock: "another".into(),
-                ..record.clone()
-            },
-        )
-        .expect("written");
+        let mut other = record.clone();
+        other.lock = "another".into();
+        write(&paths, &other).expect("written");
         assert_eq!(status(&paths), Status::Outdated);
-        write(
-            &paths,
-            &Record {
-                environment: "/elsewhere/envs/one".into(),
-                ..record
-            },
-        )
-        .expect("written");
+        other.environment = "/elsewhere/envs/one".into();
+        write(&paths, &other).expect("written");
         assert_eq!(why(&paths), "it was moved from where it was made");
         std::fs::write(file(&paths), "{").expect("written");
         assert_eq!(why(&paths), "its record cannot be read");
-        std::fs::remove_file(file(&paths)).expect("removed");
+        remove(&paths).expect("removed");
         assert_eq!(status(&paths), Status::Missing);
+        remove(&paths).expect("there is none");
     }
 
     #[test]
