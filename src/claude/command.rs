@@ -1,4 +1,4 @@
-//! What Claude Code is started with: its arguments, its environment and its settings. Pure: nothing is read and nothing is written here.
+//! Claude Code's arguments, environment and settings for one session. Pure: nothing is read and nothing is written here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -27,7 +27,7 @@ pub const MCP_CONFIG: &str = include_str!("../../mcp-local.json");
 pub const WRITE_IN_PARTS: &str = "Your output is limited. Never write a file of more than about 150 lines in one tool call: \
 create it with a first part of at most 150 lines using Write, then add the rest in further calls using Edit, at most 150 lines each.";
 
-/// What this version of Claude Code can do, read from its `--help`.
+/// Options and commands of the installed Claude Code, read from its `--help`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
     /// The long options it names, such as `--tools`.
@@ -67,13 +67,13 @@ impl Features {
     }
 }
 
-/// What the plan is made from.
+/// Facts that a plan is made from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    pub host: &'a Environment,
+    pub environment: &'a Environment,
     /// The private profile, `CLAUDE_CONFIG_DIR`.
     pub profile_dir: &'a Path,
-    /// Where the settings will be written before the start. A file, as a command line shows in `ps`.
+    /// File that the settings will be written to before the start: a command line would show them in `ps`.
     pub settings_path: &'a Path,
     /// Such as `http://127.0.0.1:8000`.
     pub base_url: String,
@@ -85,7 +85,7 @@ pub struct Inputs<'a> {
     pub context_window: u64,
     /// In tokens.
     pub output_tokens: u64,
-    /// What follows `--` on cclocal's command line.
+    /// Arguments after `--` on cclocal's command line.
     pub user_args: &'a [OsString],
     /// Whether options that are not known are passed on.
     pub unknown_options: bool,
@@ -95,7 +95,7 @@ pub struct Inputs<'a> {
     pub features: &'a Features,
 }
 
-/// What Claude Code is started with. It holds the token: print [`ClaudePlan::redacted`] instead.
+/// Plan of one start of Claude Code. Holds the token: print [`ClaudePlan::redacted`] instead.
 #[derive(Clone)]
 pub struct ClaudePlan {
     /// Without the program.
@@ -108,7 +108,7 @@ pub struct ClaudePlan {
     pub settings: Value,
     /// The hooks that run, lists of groups by event: the content of the session's own plugin.
     pub hooks: Map<String, Value>,
-    /// One line each, for the user. Names, never values.
+    /// Lines for the user: names, never values.
     pub notices: Vec<String>,
     token: Secret,
 }
@@ -131,8 +131,8 @@ impl ClaudePlan {
         )
     }
 
-    /// The same for Claude Code on a terminal that nobody sees: with this profile, at the gateway's address for rehearsals, and without the user's hooks
-    /// and status line, which would run a second time.
+    /// The plan of a rehearsal (see `session::rehearsal`): with this profile, at the gateway's address for rehearsals, and without the
+    /// user's hooks and status line, which would run a second time.
     pub fn for_rehearsal(mut self, profile_dir: &Path) -> Self {
         let profile_dir = profile_dir.to_string_lossy().into_owned();
         self.set.insert(env::CONFIG_DIR.into(), profile_dir);
@@ -184,7 +184,7 @@ impl std::fmt::Debug for ClaudePlan {
 pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     user_args::check(inputs.user_args, inputs.features, inputs.unknown_options)?;
     let set = env::set(
-        inputs.host,
+        inputs.environment,
         &env::Values {
             profile_dir: inputs.profile_dir,
             base_url: &inputs.base_url,
@@ -200,9 +200,14 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     let off = hooks::off(files, inputs.user_args);
     let hooks = match off {
         Some(_) => Map::new(),
-        None => hooks::kept(inputs.host, inputs.own_settings, files, inputs.user_args),
+        None => hooks::kept(
+            inputs.environment,
+            inputs.own_settings,
+            files,
+            inputs.user_args,
+        ),
     };
-    let mut settings = settings_overlay::overlay(inputs.host, &set, &inputs.model, files);
+    let mut settings = settings_overlay::overlay(inputs.environment, &set, &inputs.model, files);
     if off.is_some() {
         settings[hooks::ALL_OFF] = true.into();
     }
@@ -210,7 +215,7 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     notices.extend(off);
     Ok(ClaudePlan {
         argv: arguments(inputs, &hooks),
-        unset: unset(inputs.host, &set),
+        unset: unset(inputs.environment, &set),
         settings,
         hooks,
         notices,
@@ -253,10 +258,11 @@ fn compact(json: &str) -> String {
     json.split_whitespace().collect()
 }
 
-fn unset(host: &Environment, set: &BTreeMap<String, String>) -> Vec<String> {
+fn unset(environment: &Environment, set: &BTreeMap<String, String>) -> Vec<String> {
     let mut names: BTreeSet<&str> = env::removed().collect();
     names.extend(
-        host.env
+        environment
+            .env
             .keys()
             .filter_map(|name| name.to_str())
             .filter(|name| env::is_removed(name)),

@@ -16,16 +16,16 @@ use Treatment::{Computed, Fixed, Passed, Removed};
 /// Subject of a variable or a settings key. What is said to the user, and what managed settings may have, depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Where requests go.
+    /// Address of the server.
     Routing,
-    /// Which provider's protocol and servers are used.
+    /// Choice of a provider: its protocol and its servers.
     Provider,
     /// A key, a token, or what produces one.
     Credential,
     /// Headers or fields added to requests.
     Header,
     Proxy,
-    /// Which model is asked for, and with what effort.
+    /// Choice of a model, and its effort.
     Model,
     /// The context window, the output budget and compaction.
     Window,
@@ -210,8 +210,8 @@ pub struct Values<'a> {
 }
 
 /// The variables that are set for Claude Code.
-pub fn set(host: &Environment, values: &Values) -> BTreeMap<String, String> {
-    let no_proxy = no_proxy(host);
+pub fn set(environment: &Environment, values: &Values) -> BTreeMap<String, String> {
+    let no_proxy = no_proxy(environment);
     let computed = |class: Class, name: &str| match (class, name) {
         (Session, CONFIG_DIR) => values.profile_dir.to_string_lossy().into_owned(),
         (Routing, BASE_URL) => values.base_url.to_owned(),
@@ -235,10 +235,10 @@ pub fn set(host: &Environment, values: &Values) -> BTreeMap<String, String> {
 }
 
 /// The user's own list of hosts to reach without a proxy, with this machine in it.
-fn no_proxy(host: &Environment) -> String {
-    let theirs = host
+fn no_proxy(environment: &Environment) -> String {
+    let theirs = environment
         .var("NO_PROXY")
-        .or(host.var("no_proxy"))
+        .or(environment.var("no_proxy"))
         .unwrap_or_default();
     let mut hosts: Vec<&str> = theirs
         .split(',')

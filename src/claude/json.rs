@@ -190,7 +190,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands behind a backslash, as one unit of UTF-16: half a character may be escaped alone.
+    /// The character behind a backslash, as one unit of UTF-16: half a character may be escaped alone.
     fn escape(&mut self) -> Option<u16> {
         let letter = self.peek()?;
         let plain = match letter {

@@ -16,7 +16,7 @@ use crate::error::{Context, Exit, Result};
 use crate::sys::environment::Environment;
 use crate::sys::files;
 
-/// What of the user's own is linked. Reading goes to the user's files; writing too, when the user asks the session for it.
+/// Files and folders of the user's own that are linked. Reading goes to the user's files; writing too, when the user asks the session for it.
 const LINKED: &[&str] = &[
     "CLAUDE.md",
     "agents",
@@ -28,16 +28,22 @@ const LINKED: &[&str] = &[
     "themes",
 ];
 
+/// The client's lists of marketplaces and plugins, in whose places the profile has folders.
+pub const PLUGIN_LISTS: [&str; 2] = [
+    "plugins/known_marketplaces.json",
+    "plugins/installed_plugins.json",
+];
+
 /// The longest `.claude.json`, in bytes. It grows with the projects that were ever opened; older clients kept a history for each.
 const CLIENT_STATE: u64 = 64 << 20;
 
-/// What is read of the user's own `.claude.json`.
+/// The part of the user's own `.claude.json` that is read.
 #[derive(Deserialize)]
 struct OwnState {
     theme: Option<String>,
 }
 
-/// What we did here the last time, in `cclocal.json`, so that only that is ever undone.
+/// Our own changes to the profile, in `cclocal.json`, so that only those are ever undone.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Record {
@@ -48,11 +54,11 @@ struct Record {
 }
 
 /// Makes or refreshes the profile. Safe when two launches do it at once.
-pub fn prepare(host: &Environment, dir: &Path) -> Result<()> {
-    refresh(host, dir).map_err(|error| crate::error::Error {
+pub fn prepare(environment: &Environment, dir: &Path) -> Result<()> {
+    refresh(environment, dir).map_err(|error| crate::error::Error {
         hint: Some(format!(
             "check the folder {}; it can be deleted when no session is open",
-            host.tilde(dir)
+            environment.tilde(dir)
         )),
         ..error
     })
@@ -78,17 +84,19 @@ pub fn begin_rehearsal(own: &Path, dir: &Path, folder: &Path) -> Result<()> {
     write_json(&dir.join(".claude.json"), &state).context(Exit::Other, SAYING)
 }
 
-fn refresh(host: &Environment, dir: &Path) -> Result<()> {
+fn refresh(environment: &Environment, dir: &Path) -> Result<()> {
     const SAYING: &str = "the profile for local sessions cannot be prepared";
     files::private_folder(dir).context(Exit::Other, SAYING)?;
     fs_err::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
         .context(Exit::Other, SAYING)?;
     let _lock = lock(dir).context(Exit::Other, SAYING)?;
     let mut record = read_record(dir);
-    start_without_questions(host, dir).context(Exit::Other, SAYING)?;
-    link(&settings_files::user_folder(host), dir, &mut record).context(Exit::Other, SAYING)?;
-    settings(host, dir, &mut record).context(Exit::Other, SAYING)?;
+    start_without_questions(environment, dir).context(Exit::Other, SAYING)?;
+    link(&settings_files::user_folder(environment), dir, &mut record)
+        .context(Exit::Other, SAYING)?;
+    settings(environment, dir, &mut record).context(Exit::Other, SAYING)?;
     no_plugin_catalog(dir).context(Exit::Other, SAYING)?;
+    no_installed_plugins(dir).context(Exit::Other, SAYING)?;
     write_json(&record_path(dir), &json!(record)).context(Exit::Other, SAYING)
 }
 
@@ -101,7 +109,7 @@ fn record_path(dir: &Path) -> PathBuf {
     dir.join("cclocal.json")
 }
 
-/// What cannot be read is as good as missing: then nothing counts as ours, and nothing is undone.
+/// Reads the record. One that cannot be read counts as missing: then nothing counts as ours, and nothing is undone.
 fn read_record(dir: &Path) -> Record {
     files::read(&record_path(dir), files::SETTINGS)
         .ok()
@@ -109,35 +117,67 @@ fn read_record(dir: &Path) -> Record {
         .unwrap_or_default()
 }
 
-/// Without this key a fresh profile asks for a login and looks up servers before anything else. Whether to trust a folder is not
-/// among what it skips: that is asked once per folder, and the answer stays here. What the client wrote is never changed otherwise.
-fn start_without_questions(host: &Environment, dir: &Path) -> std::io::Result<()> {
+/// Prepares the client's own state, `.claude.json`.
+///
+/// Without the key a fresh profile asks for a login and looks up servers before anything else. Whether to trust a folder is asked once
+/// per folder, and the answer stays here. What the client wrote is not changed otherwise, but for what no session may have.
+fn start_without_questions(environment: &Environment, dir: &Path) -> std::io::Result<()> {
     const KEY: &str = "hasCompletedOnboarding";
-    /// Variables: older clients take them from here, before any settings.
-    const ENV: &str = "env";
+    /// Variables, which older clients take from here before any settings, and a key of a login, which they send.
+    const NEVER: [&str; 2] = ["env", "primaryApiKey"];
+    // An older place of the same. A client that finds it reads no other, so a session could leave variables in it for the next.
+    set_aside(&dir.join(".config.json"))?;
     let path = dir.join(".claude.json");
     let state = match files::read(&path, CLIENT_STATE) {
         Ok(bytes) => json::object(&bytes).ok().filter(|state| !state.is_empty()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut fresh = Map::from_iter([(KEY.to_owned(), json!(true))]);
-            fresh.extend(own_theme(host));
+            fresh.extend(own_theme(environment));
             return write_new(&path, &Value::Object(fresh));
         }
         Err(error) => return Err(error),
     };
-    match state {
-        Some(state) if state.get(KEY) == Some(&json!(true)) && !state.contains_key(ENV) => Ok(()),
-        Some(mut state) => {
-            state.insert(KEY.to_owned(), json!(true));
-            state.shift_remove(ENV);
-            write_json(&path, &Value::Object(state))
-        }
+    let Some(mut state) = state else {
         // Cut short, by a full disk say. The client would start over with it, and ask for a login.
-        _ => {
-            fs_err::rename(&path, dir.join(".claude.json.broken"))?;
-            write_new(&path, &json!({ KEY: true }))
+        fs_err::rename(&path, dir.join(".claude.json.broken"))?;
+        return write_new(&path, &json!({ KEY: true }));
+    };
+    let onboarded = state.insert(KEY.to_owned(), json!(true)) == Some(json!(true));
+    let removed = NEVER
+        .iter()
+        .filter(|key| state.shift_remove(**key).is_some())
+        .count();
+    if onboarded && removed == 0 {
+        return Ok(());
+    }
+    write_json(&path, &Value::Object(state))
+}
+
+/// Renames what a session left in a place where nothing may be.
+fn set_aside(path: &Path) -> std::io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unused");
+    match fs_err::rename(path, &aside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // A folder is renamed over no other.
+        Err(_) if path.is_dir() => Ok(()),
+        renamed => renamed,
+    }
+}
+
+/// Puts folders in the places of [`PLUGIN_LISTS`], so that no plugin of a marketplace is installed or loaded.
+///
+/// 2.1.197 does not take that from `--managed-settings` (see `hooks::lock`), and settings that come to be known after the start, such
+/// as those of a worktree or of an added folder, could name one.
+fn no_installed_plugins(dir: &Path) -> std::io::Result<()> {
+    for name in PLUGIN_LISTS {
+        let path = dir.join(name);
+        if !path.is_dir() {
+            set_aside(&path)?;
+            fs_err::create_dir_all(&path)?;
         }
     }
+    Ok(())
 }
 
 /// `/plugin` fetches a catalogue, whatever is switched off, unless it has one that is not a day old. So it has one, which is empty and
@@ -158,9 +198,9 @@ fn no_plugin_catalog(dir: &Path) -> std::io::Result<()> {
 }
 
 /// The colours that the user chose, so that they are not asked again. Older clients keep them in `.claude.json`.
-fn own_theme(host: &Environment) -> Option<(String, Value)> {
-    let path = settings_files::own_config_dir(host)
-        .unwrap_or_else(|| host.home.clone())
+fn own_theme(environment: &Environment) -> Option<(String, Value)> {
+    let path = settings_files::own_config_dir(environment)
+        .unwrap_or_else(|| environment.home.clone())
         .join(".claude.json");
     let state: OwnState = serde_json::from_slice(&files::read(&path, CLIENT_STATE).ok()?).ok()?;
     Some(("theme".to_owned(), json!(state.theme?)))
@@ -210,24 +250,24 @@ fn symlink(target: &Path, place: &Path) -> std::io::Result<()> {
 }
 
 /// The settings that local sessions run with: those of [`merged`], or none where they cannot be read.
-pub fn own_settings(host: &Environment, dir: &Path) -> Map<String, Value> {
+pub fn own_settings(environment: &Environment, dir: &Path) -> Map<String, Value> {
     let mut record = read_record(dir);
-    merged(host, dir, &mut record).unwrap_or_default()
+    merged(environment, dir, &mut record).unwrap_or_default()
 }
 
 /// Writes the profile's `settings.json`. It has the rank of user settings, so the project's still stand above it.
-fn settings(host: &Environment, dir: &Path, record: &mut Record) -> std::io::Result<()> {
-    let merged = merged(host, dir, record)?;
+fn settings(environment: &Environment, dir: &Path, record: &mut Record) -> std::io::Result<()> {
+    let merged = merged(environment, dir, record)?;
     write_json(&dir.join("settings.json"), &Value::Object(merged))
 }
 
 /// The user's own settings without what a local session does not take, joined with what was changed in earlier local sessions.
 fn merged(
-    host: &Environment,
+    environment: &Environment,
     dir: &Path,
     record: &mut Record,
 ) -> std::io::Result<Map<String, Value>> {
-    let own = settings_files::read_user(host)
+    let own = settings_files::read_user(environment)
         .as_ref()
         .and_then(SettingsFile::settings)
         .map(setting_keys::sanitized)
@@ -249,7 +289,7 @@ fn merged(
     Ok(merged)
 }
 
-/// What is there already is not written again.
+/// Writes JSON, unless the same is there already.
 fn write_json(path: &Path, value: &Value) -> std::io::Result<()> {
     let text = format!("{value:#}\n");
     if files::read(path, text.len() as u64).is_ok_and(|there| there == text.as_bytes()) {

@@ -64,7 +64,7 @@ pub fn class_of(key: &str) -> Option<Class> {
         .map(|(_, class)| *class)
 }
 
-/// One thing in a settings file that a local session does not take: where it stands, such as `env.ANTHROPIC_BASE_URL`, and its class.
+/// A setting that a local session does not take: its place, such as `env.ANTHROPIC_BASE_URL`, and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub key: String,

@@ -26,7 +26,7 @@ const PROXIES: &[&str] = &[
 /// The client drops the whole file if one key has the wrong type, so only keys and types go in that the oldest and the newest client
 /// were seen to accept.
 pub fn overlay(
-    host: &Environment,
+    environment: &Environment,
     set: &BTreeMap<String, String>,
     model: &str,
     files: &[SettingsFile],
@@ -37,7 +37,7 @@ pub fn overlay(
     for name in PROXIES {
         env.insert(
             (*name).to_owned(),
-            host.var(name).unwrap_or_default().to_owned(),
+            environment.var(name).unwrap_or_default().to_owned(),
         );
     }
     let shared: Vec<&Map<String, Value>> = files
@@ -109,7 +109,7 @@ fn hostile_env(settings: &Map<String, Value>) -> impl Iterator<Item = String> {
         .cloned()
 }
 
-/// What to tell the user about these files: one line for each that has something a local session does not take. Names only, no values.
+/// Lines for the user, one for each file with something that a local session does not take. Names only, no values.
 pub fn notices(files: &[SettingsFile]) -> Vec<String> {
     let mut said = Vec::new();
     for file in files.iter().filter(|file| file.source != Source::Managed) {

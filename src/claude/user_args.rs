@@ -1,4 +1,4 @@
-//! What the user passes to Claude Code after `--`: what is refused, and why, and what has to be joined with ours.
+//! The user's arguments for Claude Code, after `--`: refused, passed on, or joined with ours.
 
 use std::ffi::{OsStr, OsString};
 
@@ -80,7 +80,7 @@ pub fn last_value(args: &[OsString], option: &str) -> Option<String> {
 /// The words before `--`, without those that are values of options.
 struct Words<'a> {
     args: &'a [OsString],
-    /// Where the next word stands.
+    /// Index of the next word.
     at: usize,
 }
 
@@ -108,7 +108,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// What the client takes from the words behind an option. An option that is not known may have a value.
+/// Number of values that the client takes after an option. An option that is not known may have a value.
 fn values(word: &OsStr) -> Values {
     let known = |name: &str| {
         let option = ALLOWED.iter().find(|(allowed, _)| *allowed == name);

@@ -26,7 +26,7 @@ const USUAL_STEP: u64 = 2_048;
 /// The share of the memory that is available which the prefix cache may take where there is no plan. Source: the scripts' default.
 const USUAL_CACHE: &str = "0.35";
 
-/// What is asked of the engine.
+/// Facts that the engine's command line is made from.
 pub struct Inputs<'a> {
     pub model: &'a Model,
     /// In tokens.
@@ -36,9 +36,9 @@ pub struct Inputs<'a> {
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
     pub flags: &'a Flags,
-    /// Where folders of links to the text part of models are made.
+    /// Folder for the text parts of models.
     pub text_models: &'a Path,
-    /// Where what stands before a conversation is kept for the next engine. None: nowhere.
+    /// Folder for computed prefixes that outlive the engine. None: they don't.
     pub kept_prefixes: Option<&'a Path>,
 }
 
@@ -49,7 +49,7 @@ pub struct EnginePlan {
     pub argv: Vec<String>,
     /// Variables set on top of the scrubbed environment.
     pub env: BTreeMap<String, String>,
-    /// What this engine cannot do that a user should know of.
+    /// Lines for the user: abilities that this engine lacks.
     pub notices: Vec<String>,
     /// Whether the engine takes a key. Without one, every program of this machine can use it.
     pub takes_key: bool,

@@ -18,7 +18,7 @@ pub const KEPT_PREFIX: &str = "CCLOCAL_KEPT_PREFIX";
 pub const TEXT_ROUTE: &str = "CCLOCAL_TEXT_ROUTE";
 /// Whether hybrid models write thoughts. Source: vllm-mlx 0.6.0.
 pub const THINKING: &str = "VLLM_MLX_ENABLE_THINKING";
-/// What a second request does while the first is answered. Source: vllm-mlx 0.6.0.
+/// Treatment of a second request while the first is answered. Source: vllm-mlx 0.6.0.
 pub const ADMISSION: &str = "VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION";
 /// `1`: the hub is not asked. Source: huggingface_hub, "Environment variables".
 pub const OFFLINE: &str = "HF_HUB_OFFLINE";

@@ -286,7 +286,7 @@ pub fn plan_client(app: &App, client: &Client, features: &Features) -> Result<Cl
     let settings_files = settings_files::read(host, app.os()? == Os::Macos)?;
     let profile_dir = paths.claude_profile();
     let mut plan = plan_claude::plan(&plan_claude::Inputs {
-        host,
+        environment: host,
         profile_dir: &profile_dir,
         settings_path: client.settings,
         base_url: format!("http://127.0.0.1:{}", client.port),

@@ -1,10 +1,11 @@
 //! The profile after launches, and after what sessions did to it.
 
 use super::*;
+use crate::sys::paths::Paths;
 
 struct Profile {
     _folder: tempfile::TempDir,
-    host: Environment,
+    environment: Environment,
     dir: PathBuf,
 }
 
@@ -14,20 +15,20 @@ impl Profile {
         let home = folder.path().join("home");
         fs_err::create_dir_all(home.join(".claude")).expect("made");
         Self {
-            host: Environment::for_tests(&home, &[]),
+            environment: Environment::for_tests(&home, &[]),
             dir: folder.path().join("data/claude"),
             _folder: folder,
         }
     }
 
     fn own(&self, name: &str, text: &str) {
-        let path = self.host.home.join(".claude").join(name);
+        let path = self.environment.home.join(".claude").join(name);
         fs_err::create_dir_all(path.parent().expect("a folder")).expect("made");
         fs_err::write(path, text).expect("written");
     }
 
     fn prepare(&self) {
-        prepare(&self.host, &self.dir).expect("prepared");
+        prepare(&self.environment, &self.dir).expect("prepared");
     }
 
     fn json(&self, name: &str) -> Value {
@@ -43,7 +44,7 @@ impl Profile {
 fn a_fresh_profile_is_private_and_asks_nothing() {
     let profile = Profile::new();
     fs_err::write(
-        profile.host.home.join(".claude.json"),
+        profile.environment.home.join(".claude.json"),
         r#"{"theme": "light", "oauthAccount": {"x": 1}}"#,
     )
     .expect("written");
@@ -64,7 +65,7 @@ fn a_fresh_profile_is_private_and_asks_nothing() {
             & 0o777;
         assert_eq!(found, mode, "{name}");
     }
-    let own: Vec<_> = fs_err::read_dir(profile.host.home.join(".claude"))
+    let own: Vec<_> = fs_err::read_dir(profile.environment.home.join(".claude"))
         .expect("read")
         .collect();
     assert!(
@@ -97,6 +98,47 @@ fn what_the_client_wrote_stays() {
 }
 
 #[test]
+fn a_session_leaves_no_key_no_variables_and_no_plugins_to_the_next() {
+    let profile = Profile::new();
+    profile.prepare();
+    let left = json!({"hasCompletedOnboarding": true, "env": {"HTTP_PROXY": "http://x"}, "primaryApiKey": "sk", "numStartups": 1});
+    profile.write(".claude.json", left.clone());
+    profile.write(".config.json", left);
+    for name in PLUGIN_LISTS {
+        fs_err::remove_dir(profile.dir.join(name)).expect("it was a folder");
+        profile.write(name, json!({"m": {}}));
+    }
+    for _ in 0..2 {
+        profile.prepare();
+        assert_eq!(
+            profile.json(".claude.json"),
+            json!({"hasCompletedOnboarding": true, "numStartups": 1})
+        );
+        assert!(!profile.dir.join(".config.json").exists());
+        for name in PLUGIN_LISTS {
+            assert!(profile.dir.join(name).is_dir(), "{name}");
+            assert_eq!(profile.json(&format!("{name}.unused")), json!({"m": {}}));
+        }
+    }
+}
+
+#[test]
+fn the_profile_itself_is_no_configuration_of_the_users() {
+    let profile = Profile::new();
+    profile.own("CLAUDE.md", "memory");
+    let dir = Paths::of(&profile.environment).claude_profile();
+    prepare(&profile.environment, &dir).expect("prepared");
+    // As a session within a session has it, on a system where folders lie behind links.
+    let link = profile.environment.home.join("link");
+    fs_err::os::unix::fs::symlink(&dir, &link).expect("linked");
+    let vars = [("CLAUDE_CONFIG_DIR", &*link.display().to_string())];
+    let inner = Environment::for_tests(&profile.environment.home, &vars);
+    prepare(&inner, &dir).expect("prepared");
+    let memory = fs_err::read_to_string(dir.join("CLAUDE.md")).expect("read");
+    assert_eq!(memory, "memory");
+}
+
+#[test]
 fn the_users_content_is_linked_and_only_our_links_go() {
     let profile = Profile::new();
     profile.own("CLAUDE.md", "memory");
@@ -114,7 +156,7 @@ fn the_users_content_is_linked_and_only_our_links_go() {
             && !profile.dir.join("history.jsonl").exists()
     );
 
-    fs_err::remove_file(profile.host.home.join(".claude/CLAUDE.md")).expect("removed");
+    fs_err::remove_file(profile.environment.home.join(".claude/CLAUDE.md")).expect("removed");
     fs_err::create_dir_all(profile.dir.join("skills")).expect("made");
     fs_err::os::unix::fs::symlink("/nowhere", profile.dir.join("rules")).expect("linked");
     profile.own("skills/s/SKILL.md", "skill");
@@ -131,7 +173,7 @@ fn the_users_content_is_linked_and_only_our_links_go() {
         "not ours"
     );
     assert_eq!(
-        fs_err::read_to_string(profile.host.home.join(".claude/agents/a.md")).expect("read"),
+        fs_err::read_to_string(profile.environment.home.join(".claude/agents/a.md")).expect("read"),
         "agent"
     );
 }
@@ -177,7 +219,7 @@ fn a_rehearsals_profile_is_like_the_own_one_and_trusts_its_folder() {
     let dir = profile.dir.with_file_name("rehearsal");
     begin_rehearsal(&profile.dir, &dir, Path::new("/folder")).expect("begun");
     profile.prepare();
-    prepare(&profile.host, &dir).expect("prepared");
+    prepare(&profile.environment, &dir).expect("prepared");
     let other = Profile { dir, ..profile };
     assert_eq!(
         other.json("settings.json"),

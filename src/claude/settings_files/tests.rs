@@ -9,8 +9,8 @@ fn write(path: PathBuf, text: &str) {
     fs_err::write(path, text).expect("written");
 }
 
-fn found(host: &Environment, macos: bool, root: &Path) -> Vec<(Source, String, bool)> {
-    let files = read_under(host, macos, root).expect("read");
+fn found(environment: &Environment, macos: bool, root: &Path) -> Vec<(Source, String, bool)> {
+    let files = read_under(environment, macos, root).expect("read");
     files
         .into_iter()
         .map(|file| (file.source, file.label.clone(), file.settings().is_some()))
@@ -39,9 +39,9 @@ fn files_are_found_where_the_client_finds_them() {
         root.join("etc/claude-code/managed-settings.d/readme.txt"),
         "{}",
     );
-    let mut host = Environment::for_tests(&home, &[]);
+    let mut environment = Environment::for_tests(&home, &[]);
 
-    host.cwd = project.join("src");
+    environment.cwd = project.join("src");
     let managed = |name: &str| {
         root.join("etc/claude-code")
             .join(name)
@@ -63,12 +63,12 @@ fn files_are_found_where_the_client_finds_them() {
         (Source::Managed, managed("managed-settings.json"), false),
         (Source::Managed, managed("managed-settings.d/20.json"), true),
     ];
-    assert_eq!(found(&host, false, &root), expected);
-    host.cwd = home.join("w");
-    assert_eq!(found(&host, false, &root), expected);
+    assert_eq!(found(&environment, false, &root), expected);
+    environment.cwd = home.join("w");
+    assert_eq!(found(&environment, false, &root), expected);
 
     write(root.join("etc/claude-code/managed-mcp.json"), "{}");
-    let error = read_under(&host, false, &root).expect_err("refused");
+    let error = read_under(&environment, false, &root).expect_err("refused");
     let said = error
         .to_string()
         .replace(&root.display().to_string(), "[ROOT]");
@@ -98,19 +98,23 @@ fn a_macs_managed_preferences_are_read_with_plutil() {
     );
     fs_err::set_permissions(bin.join("plutil"), std::fs::Permissions::from_mode(0o755))
         .expect("executable");
-    let host = Environment::for_tests(&home, &[("PATH", &bin.display().to_string())]);
-    let files = read_under(&host, true, &root).expect("read");
+    let environment = Environment::for_tests(&home, &[("PATH", &bin.display().to_string())]);
+    let files = read_under(&environment, true, &root).expect("read");
     assert_eq!(files.len(), 1);
     assert!(
         files[0]
             .settings()
             .is_some_and(|settings| settings.contains_key("apiKeyHelper"))
     );
-    assert!(read_under(&host, false, &root).expect("read").is_empty());
+    assert!(
+        read_under(&environment, false, &root)
+            .expect("read")
+            .is_empty()
+    );
 
     write(bin.join("plutil"), "#!/bin/sh\nexit 1\n");
     assert!(matches!(
-        read_under(&host, true, &root).expect("read")[0].content,
+        read_under(&environment, true, &root).expect("read")[0].content,
         Content::Unreadable(_)
     ));
 }
@@ -118,9 +122,9 @@ fn a_macs_managed_preferences_are_read_with_plutil() {
 #[test]
 fn what_is_no_file_may_hold_anything_and_what_is_closed_is_closed_to_the_client() {
     let folder = tempfile::tempdir().expect("a folder");
-    let host = Environment::for_tests(folder.path(), &[]);
+    let environment = Environment::for_tests(folder.path(), &[]);
     let content = |place: &str| {
-        let file = read_file(&host, Source::Project, folder.path().join(place));
+        let file = read_file(&environment, Source::Project, folder.path().join(place));
         file.map(|file| file.content)
     };
     let settings = |text: &str| json::object(text.as_bytes()).expect("settings");
@@ -158,9 +162,9 @@ fn another_configuration_folder_is_the_users_own() {
         folder.path().join("mine/settings.json"),
         "\u{feff}{\"model\": \"opus\"}",
     );
-    let host = Environment::for_tests(folder.path(), &[("CLAUDE_CONFIG_DIR", "~/mine")]);
+    let environment = Environment::for_tests(folder.path(), &[("CLAUDE_CONFIG_DIR", "~/mine")]);
     assert_eq!(
-        found(&host, false, Path::new("/nowhere")),
+        found(&environment, false, Path::new("/nowhere")),
         [(Source::User, "mine/settings.json".to_owned(), true)]
     );
 }
