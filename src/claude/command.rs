@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::claude::env;
 use crate::claude::hooks;
 use crate::claude::hooks_plugin;
+use crate::claude::launch::Endpoint;
 use crate::claude::settings_files::SettingsFile;
 use crate::claude::settings_overlay;
 use crate::claude::user_args;
@@ -75,16 +76,8 @@ pub struct Inputs<'a> {
     pub profile_dir: &'a Path,
     /// File that the settings will be written to before the start: a command line would show them in `ps`.
     pub settings_path: &'a Path,
-    /// Such as `http://127.0.0.1:8000`.
-    pub base_url: String,
-    /// The token of this launch, which the server asks for.
-    pub token: Secret,
-    /// The name that the server serves the model under.
-    pub model: String,
-    /// In tokens.
-    pub context_window: u64,
-    /// In tokens.
-    pub output_tokens: u64,
+    /// The gateway, and what it serves.
+    pub endpoint: &'a Endpoint,
     /// Arguments after `--` on cclocal's command line.
     pub user_args: &'a [OsString],
     /// Whether options that are not known are passed on.
@@ -183,17 +176,7 @@ impl std::fmt::Debug for ClaudePlan {
 /// Plans the start of Claude Code. Errors: arguments that would take the session elsewhere, and settings that could and cannot be overlaid.
 pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     user_args::check(inputs.user_args, inputs.features, inputs.unknown_options)?;
-    let set = env::set(
-        inputs.environment,
-        &env::Values {
-            profile_dir: inputs.profile_dir,
-            base_url: &inputs.base_url,
-            token: &inputs.token,
-            model: &inputs.model,
-            context_window: inputs.context_window,
-            output_tokens: inputs.output_tokens,
-        },
-    );
+    let set = env::set(inputs.environment, inputs.profile_dir, inputs.endpoint);
     let files = inputs.settings_files;
     settings_overlay::check_managed(&set, files)?;
     settings_overlay::check_shared(files)?;
@@ -207,7 +190,8 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
             inputs.user_args,
         ),
     };
-    let mut settings = settings_overlay::overlay(inputs.environment, &set, &inputs.model, files);
+    let mut settings =
+        settings_overlay::overlay(inputs.environment, &set, &inputs.endpoint.model, files);
     if off.is_some() {
         settings[hooks::ALL_OFF] = true.into();
     }
@@ -220,7 +204,7 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
         hooks,
         notices,
         set,
-        token: inputs.token.clone(),
+        token: inputs.endpoint.token.clone(),
     })
 }
 

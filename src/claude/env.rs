@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::claude::launch::Endpoint;
 use crate::sys::environment::Environment;
-use crate::sys::secret::Secret;
 use crate::sys::variables::{Row, Treatment};
 
 use Treatment::{Computed, Fixed, Passed, Removed};
@@ -199,27 +199,21 @@ pub fn hostile_in_settings(name: &str) -> Option<Class> {
     upper.ends_with("_BASE_URL").then_some(Routing)
 }
 
-/// Values of one session.
-pub struct Values<'a> {
-    pub profile_dir: &'a Path,
-    pub base_url: &'a str,
-    pub token: &'a Secret,
-    pub model: &'a str,
-    pub context_window: u64,
-    pub output_tokens: u64,
-}
-
 /// The variables that are set for Claude Code.
-pub fn set(environment: &Environment, values: &Values) -> BTreeMap<String, String> {
+pub fn set(
+    environment: &Environment,
+    profile_dir: &Path,
+    endpoint: &Endpoint,
+) -> BTreeMap<String, String> {
     let no_proxy = no_proxy(environment);
     let computed = |class: Class, name: &str| match (class, name) {
-        (Session, CONFIG_DIR) => values.profile_dir.to_string_lossy().into_owned(),
-        (Routing, BASE_URL) => values.base_url.to_owned(),
-        (Credential, _) => values.token.expose().to_owned(),
-        (Window, "CLAUDE_CODE_MAX_CONTEXT_TOKENS") => values.context_window.to_string(),
-        (Window, _) => values.output_tokens.to_string(),
+        (Session, CONFIG_DIR) => profile_dir.to_string_lossy().into_owned(),
+        (Routing, BASE_URL) => endpoint.base_url(),
+        (Credential, _) => endpoint.token.expose().to_owned(),
+        (Window, "CLAUDE_CODE_MAX_CONTEXT_TOKENS") => endpoint.window.tokens.to_string(),
+        (Window, _) => endpoint.window.output.to_string(),
         (Proxy, _) => no_proxy.clone(),
-        _ => values.model.to_owned(),
+        _ => endpoint.model.clone(),
     };
     let mut set: BTreeMap<String, String> = TABLE
         .iter()

@@ -10,6 +10,7 @@ pub mod hooks;
 pub mod hooks_plugin;
 pub mod install;
 pub mod json;
+pub mod launch;
 pub mod merge;
 pub mod node_options;
 pub mod profile;

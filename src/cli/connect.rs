@@ -3,9 +3,10 @@
 use super::args::ConnectArgs;
 use super::{launch, setup, web_search};
 use crate::app::App;
+use crate::claude::launch::UserArgs;
 use crate::error::{Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::session::{self, Session, ask_features, connect, release};
+use crate::session::{self, Session, acquire, ask_features, release};
 use crate::supervisor::Lease;
 use crate::sys::process::signals::Signals;
 
@@ -15,7 +16,7 @@ pub fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<
             .cause("it is for an engine of cclocal on this machine")
             .hint("for any other engine: cclocal --connect URL"));
     }
-    let found = connect::find(&app.paths, args.port)?;
+    let found = acquire::find_running(&app.paths, args.port)?;
     let claude = setup::client(app, false)?;
     let linger = launch::linger(&app.environment, args.linger)?;
     let linger = linger.map_or(release::LINGER, std::time::Duration::from_secs);
@@ -23,8 +24,10 @@ pub fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<
         app,
         claude: &claude,
         asked: &ask_features(app, &claude),
-        args: &args.claude_args,
-        unknown_options: args.pass_unknown,
+        user: UserArgs {
+            args: &args.claude_args,
+            pass_unknown: args.pass_unknown,
+        },
     };
     if let Some(backend) = searches {
         app.ui.notice(&backend.notice());

@@ -7,11 +7,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::LaunchArgs;
-use super::{launch, web_search};
+use super::launch::user;
+use super::web_search;
 use crate::app::App;
 use crate::catalog::Source;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
+use crate::claude::launch::{Endpoint, assumed_features};
+use crate::engine::env;
 use crate::engine::executable::{self, Found};
 use crate::error::Result;
 use crate::escape::visible;
@@ -20,11 +23,11 @@ use crate::hub::Cached;
 use crate::memory::choices::Choices;
 use crate::memory::preflight::Checking;
 use crate::memory::{Figures, Fit};
-use crate::session::prepare::{self, Client, Prepared, Probing};
+use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
 use crate::session::session_dir::Folder;
 use crate::session::window::{self, Instead};
 use crate::session::{choose, preflight};
-use crate::supervisor::registry::{self, Running, Wanted};
+use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
@@ -38,7 +41,7 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
         ..
     } = app;
     let choice = args.model.choice(host)?;
-    let request = launch::request(app, args, choice.as_ref())?;
+    let request = super::launch::request(app, args, choice.as_ref())?;
     let os = app.os()?;
     let mut missing = Vec::new();
     let engine = match executable::find(host, paths)? {
@@ -53,10 +56,10 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
         missing.push("Claude Code is not installed: a launch would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
-    let measured = prepare::measure(app, &request, None, |_| None)?;
+    let measured = Measured::of(app, request.clone(), None, |_| None)?;
     let option = preflight::limit_option(host, os, measured.memory.machine);
     let choices = Choices::of(&measured.memory, option);
-    let checking = launch::checking(host, args);
+    let checking = super::launch::checking(host, args);
     let asked = would_ask(&measured.memory, choices.as_ref(), checking);
     let refusal = choices
         .as_ref()
@@ -68,48 +71,34 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
             instead,
         )
     });
-    let mut prepared = prepare::prepare(app, &request, measured, engine.as_ref(), Probing::Assume)?;
-    let settings = Folder::planned_settings(paths);
-    let client = Client {
-        args: &args.claude_args,
-        unknown_options: args.pass_unknown,
-        settings: &settings,
+    let mut launch = measured.plan(app, engine.as_ref(), Probing::Assume)?;
+    let endpoint = Endpoint {
         port: args.port.unwrap_or(USUAL_PORT),
         token: Secret::random()?,
-        model: &prepared.model.served_name,
-        context_window: prepared.memory.context_window,
-        output_tokens: prepared.memory.output_tokens,
+        model: launch.serve.model.served_name.clone(),
+        window: launch.serve.window,
     };
-    let features = prepare::assumed_features(paths, claude.as_deref());
-    let plan = prepare::plan_client(app, &client, &features)?;
-    prepared.notices.extend(searches.map(Backend::notice));
-    prepared.notices.extend(plan.notices.iter().cloned());
+    let features = assumed_features(paths, claude.as_deref());
+    let settings = Folder::planned_settings(paths);
+    let plan = claude::launch::plan(app, &endpoint, user(args), &settings, &features)?;
+    launch.notices.extend(searches.map(Backend::notice));
+    launch.notices.extend(plan.notices.iter().cloned());
     let said = checking == Checking::Never || asked.is_some();
-    prepared.notices.extend(asked);
+    launch.notices.extend(asked);
     if let Some((error, _)) = refused.as_ref().filter(|_| !said) {
-        prepared.notices.push(match &error.hint {
+        launch.notices.push(match &error.hint {
             Some(hint) => format!("a launch is refused: {}; {hint}", error.message),
             None => format!("a launch is refused: {}", error.message),
         });
     }
-    let wanted = Wanted {
-        source: &request.model.source,
-        profile: request.model.engine_profile,
-        thinking: request.model.thinking,
-        engine: engine
-            .as_ref()
-            .map_or(Path::new(""), |engine| &engine.script),
-        context_window: request.context_window,
-        output_tokens: request.output_tokens,
-        port: request.port,
-    };
+    let wanted = request.wanted((engine.as_ref()).map_or(Path::new(""), |engine| &engine.script));
     for running in registry::running(paths) {
         match running {
-            Running::Known(status) if wanted.is(&status) => prepared.notices.push(format!(
+            Running::Known(status) if wanted.is(&status) => launch.notices.push(format!(
                 "an engine for it runs already: a launch would use it on port {}",
                 status.port
             )),
-            Running::Silent(holder) => prepared.notices.push(format!(
+            Running::Silent(holder) => launch.notices.push(format!(
                 "a launch is refused: the supervisor of {} does not answer; {}",
                 holder.words(),
                 holder.hint()
@@ -117,7 +106,7 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
             _ => {}
         }
     }
-    prepared.notices.extend(missing);
+    launch.notices.extend(missing);
     let engine = engine.map_or_else(
         || "vllm-mlx".into(),
         |engine| engine.script.display().to_string(),
@@ -127,12 +116,12 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
         choices: choices.as_ref(),
         instead: refused.map(|(_, instead)| instead),
     };
-    let mut report = report(host, &prepared, &planned, &plan, &engine, &claude);
+    let mut report = report(host, &launch, &planned, &plan, &engine, &claude);
     report["web_search"] = web_search::report(searches);
     if args.json {
         ui.json(&report);
     } else {
-        ui.data(&text(host, &prepared, &plan, &report));
+        ui.data(&text(host, &launch, &plan, &report));
     }
     Ok(())
 }
@@ -153,7 +142,7 @@ fn would_ask(figures: &Figures, choices: Option<&Choices>, checking: Checking) -
     choices.are_asked(checking).then(|| {
         format!(
             "on a terminal a launch asks whether to raise the GPU limit, for a window of {} tokens{otherwise}",
-            ui::thousands(raise.plan.context_window)
+            ui::thousands(raise.plan.window.tokens)
         )
     })
 }
@@ -194,46 +183,47 @@ impl Planned<'_> {
 
 fn report(
     host: &Environment,
-    prepared: &Prepared,
+    launch: &LaunchPlan,
     planned: &Planned,
     plan: &ClaudePlan,
     engine: &str,
     claude: &str,
 ) -> Value {
+    let command = launch.serve.command(0);
     let mut engine_argv = vec![engine.to_owned()];
-    engine_argv.extend(prepared.engine.argv.iter().cloned());
-    let inherited: Vec<String> = crate::engine::env::inherited(host)
+    engine_argv.extend(command.argv);
+    let inherited: Vec<String> = env::inherited(host)
         .keys()
         .map(|name: &std::ffi::OsString| OsStr::to_string_lossy(name).into_owned())
         .collect();
     json!({
         "model": {
-            "name": prepared.model.name,
-            "served_name": prepared.model.served_name,
-            "source": prepared.model.source,
-            "cached": match &prepared.cached {
+            "name": launch.serve.model.name,
+            "served_name": launch.serve.model.served_name,
+            "source": launch.serve.model.source,
+            "cached": match &launch.cached {
                 Cached::Missing => "missing",
                 Cached::Partial { .. } => "partial",
                 Cached::Complete { .. } => "complete",
             },
-            "bytes_on_disk": prepared.cached.bytes(),
-            "tool_call_form": prepared.model.form,
-            "thinking": prepared.model.thinking,
-            "engine_profile": prepared.model.engine_profile,
-            "note": prepared.model.note,
+            "bytes_on_disk": launch.cached.bytes(),
+            "tool_call_form": launch.serve.model.form,
+            "thinking": launch.serve.model.thinking,
+            "engine_profile": launch.serve.model.engine_profile,
+            "note": launch.serve.model.note,
         },
         "engine": {
             "argv": engine_argv,
-            "env": prepared.engine.env,
+            "env": command.env,
             "inherited": inherited,
-            "key": if prepared.engine.takes_key { "given inside the process, not on the command line" } else { "none" },
+            "key": if launch.serve.takes_key() { "given inside the process, not on the command line" } else { "none" },
         },
         "claude": self::claude(plan, claude),
-        "memory": prepared.memory,
+        "memory": launch.memory,
         "memory_plan": planned.plan(),
         "memory_raised": planned.raised(),
         "memory_smaller": planned.smaller(),
-        "notices": prepared.notices,
+        "notices": launch.notices,
     })
 }
 
@@ -254,14 +244,14 @@ pub fn claude(plan: &ClaudePlan, program: &str) -> Value {
     })
 }
 
-fn text(host: &Environment, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> String {
+fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Value) -> String {
     let mut out = String::new();
-    let model = &prepared.model;
+    let model = &launch.serve.model;
     let source = match &model.source {
         Source::Hub(id) => id.clone(),
         Source::Folder(path) => host.tilde(path),
     };
-    let cached = match &prepared.cached {
+    let cached = match &launch.cached {
         Cached::Missing => match model.download_bytes {
             Some(bytes) => format!(
                 "not on this disk; the first run downloads about {}",
@@ -293,7 +283,7 @@ fn text(host: &Environment, prepared: &Prepared, plan: &ClaudePlan, report: &Val
             false => "without thoughts",
         }
     );
-    if let Some(machine) = &prepared.memory.machine {
+    if let Some(machine) = &launch.memory.machine {
         let _ = writeln!(
             out,
             "memory   {} for the model ({}), of {} RAM",
@@ -305,17 +295,17 @@ fn text(host: &Environment, prepared: &Prepared, plan: &ClaudePlan, report: &Val
     let _ = writeln!(
         out,
         "window   {} tokens: {}",
-        ui::thousands(prepared.memory.context_window),
-        prepared.memory.why
+        ui::thousands(launch.serve.window.tokens),
+        launch.memory.why
     );
-    let picture = choose::lines(&model.name, &prepared.memory);
+    let picture = choose::lines(&model.name, &launch.memory);
     if !picture.is_empty() {
         let _ = writeln!(out, "\n{}", picture.join("\n"));
     }
     part(&mut out, report, "engine");
     part(&mut out, report, "claude");
     rest_of_claude(&mut out, host, plan, report);
-    for notice in &prepared.notices {
+    for notice in &launch.notices {
         let _ = writeln!(out, "\nnote: {}", visible(notice));
     }
     out

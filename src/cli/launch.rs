@@ -5,14 +5,15 @@ use nix::sys::signal::Signal;
 use super::args::{LONGEST_LINGER, LaunchArgs, Window};
 use super::{menu, setup, web_search};
 use crate::app::App;
+use crate::claude::launch::{self as claude_launch, Endpoint, UserArgs, assumed_features};
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::memory::WIDE_WINDOW;
 use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::preflight::Checking;
+use crate::memory::{Asked, WIDE_WINDOW};
 use crate::session::acquire::{self, Reach, Reached};
-use crate::session::prepare::{self, Client, Request};
+use crate::session::request::{self, Request};
 use crate::session::session_dir::Folder;
 use crate::session::{self, Session, ask_features, preflight, release};
 use crate::supervisor::Lease;
@@ -108,18 +109,15 @@ impl Launch<'_> {
         let asked = (claude.as_ref()).map(|claude| ask_features(app, claude));
         if let Some(claude) = &claude {
             // What Claude Code may not be given is refused before anything is started for it.
-            let client = Client {
-                args: &args.claude_args,
-                unknown_options: args.pass_unknown,
-                settings: &Folder::planned_settings(paths),
+            let endpoint = Endpoint {
                 port: USUAL_PORT,
                 token: Secret::new(""),
-                model: &request.model.served_name,
-                context_window: request.context_window.unwrap_or(WIDE_WINDOW),
-                output_tokens: request.longest_reply(),
+                model: request.model.served_name.clone(),
+                window: request.asked.or(WIDE_WINDOW),
             };
-            let features = prepare::assumed_features(paths, Some(claude));
-            prepare::plan_client(app, &client, &features)?;
+            let features = assumed_features(paths, Some(claude));
+            let settings = Folder::planned_settings(paths);
+            claude_launch::plan(app, &endpoint, user(args), &settings, &features)?;
         }
         if let Some(backend) = searches {
             ui.notice(&backend.notice());
@@ -154,8 +152,7 @@ impl Launch<'_> {
                     app,
                     claude,
                     asked,
-                    args: &args.claude_args,
-                    unknown_options: args.pass_unknown,
+                    user: user(args),
                 };
                 session::run(&session, lease, linger, signals)
                     .await
@@ -198,17 +195,32 @@ pub fn request(
     args: &LaunchArgs,
     choice: Option<&crate::catalog::Choice>,
 ) -> Result<Request> {
-    let model = prepare::model(&app.paths, choice)?;
+    let model = request::model(&app.paths, choice)?;
     let request = Request {
         model: model.clone(),
         port: args.port,
-        context_window: args.ctx.and_then(Window::tokens),
-        output_tokens: args.out_tokens,
+        asked: asked(args),
         forget_prefix: args.forget_prefix || app.environment.switch("CCLOCAL_FORGET_PREFIX"),
         vision: args.vision,
         think: args.think,
     };
     Ok(request.with_model(model))
+}
+
+/// The window and the replies that were asked for.
+pub fn asked(args: &LaunchArgs) -> Asked {
+    Asked {
+        window: args.ctx.and_then(Window::tokens),
+        output: args.out_tokens,
+    }
+}
+
+/// What Claude Code is given of the command line.
+pub fn user(args: &LaunchArgs) -> UserArgs<'_> {
+    UserArgs {
+        args: &args.claude_args,
+        pass_unknown: args.pass_unknown,
+    }
 }
 
 /// Removes what engines keep of what stands before a conversation.

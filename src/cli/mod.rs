@@ -5,12 +5,12 @@ mod cache_screen;
 mod connect;
 mod demo;
 mod dry_run;
-mod elsewhere;
 mod here;
 mod launch;
 mod list;
 mod logs;
 mod menu;
+mod remote;
 mod rm;
 mod setup;
 mod status;
@@ -79,7 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return crate::supervisor::process::run(&app);
         }
         Some(CliCommand::ReadPdf) | None => match &cli.elsewhere.connect {
-            Some(url) => elsewhere::run(&app, url, &cli.elsewhere, &cli.launch, searches),
+            Some(url) => remote::run(&app, url, &cli.elsewhere, &cli.launch, searches),
             None => launch(&cli.launch),
         },
     };

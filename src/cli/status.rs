@@ -95,7 +95,7 @@ fn text(host: &Environment, status: &Status) -> String {
     }
     memory.push(format!(
         "window {} tokens",
-        ui::thousands(status.context_window)
+        ui::thousands(status.window.tokens)
     ));
     lines.push(format!("  memory    {}", memory.join(" · ")));
     lines.extend(short_of_memory(status));

@@ -12,14 +12,16 @@ use crate::app::App;
 use crate::catalog::{EngineProfile, Model, Source};
 use crate::claude::features;
 use crate::claude::foreground::{self, Foreground};
+use crate::claude::launch::{self, Output, Places, UserArgs};
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub;
-use crate::memory::WIDE_WINDOW;
-use crate::session::prepare::{self, Client, Probing, Request};
+use crate::memory::{Asked, WIDE_WINDOW};
+use crate::session::launch_plan::{Measured, Probing};
+use crate::session::request::Request;
 use crate::session::session_dir::Folder;
 use crate::session::wait_ready::{self, Followed};
-use crate::session::{self, Output, client_command, release};
+use crate::session::{self, release};
 use crate::supervisor::protocol::Say;
 use crate::supervisor::spec::Port;
 use crate::supervisor::{Lease, spawn};
@@ -27,7 +29,6 @@ use crate::sys::files;
 use crate::sys::port;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
-use crate::sys::secret::Secret;
 use crate::ui;
 
 /// What the file holds in the end.
@@ -101,16 +102,18 @@ impl Demo<'_> {
         let request = Request {
             model: demo_model(model_folder),
             port: Some(free),
-            context_window: Some(WIDE_WINDOW),
-            output_tokens: None,
+            asked: Asked {
+                window: Some(WIDE_WINDOW),
+                output: None,
+            },
             forget_prefix: true,
             vision: false,
             think: false,
         };
         let engine = Some(self.engine);
-        let measured = prepare::measure(self.app, &request, engine, |_| None)?;
-        let prepared = prepare::prepare(self.app, &request, measured, engine, Probing::Ask)?;
-        let mut spec = prepared.spec(self.engine, Port::Exactly(free));
+        let measured = Measured::of(self.app, request, engine, |_| None)?;
+        let plan = measured.plan(self.app, engine, Probing::Ask)?;
+        let mut spec = plan.spec(self.engine, Port::Exactly(free));
         spec.log = Some(self.scratch.join("server.log"));
         spawn::start(&self.app.environment, &spec)
     }
@@ -130,32 +133,24 @@ impl Demo<'_> {
         let folder = Folder::make(&self.app.paths)?;
         let settings = folder.settings();
         let args = ["-p", PROMPT].map(OsString::from);
-        let granted = &lease.granted;
-        let client = Client {
-            args: &args,
-            unknown_options: false,
-            settings: &settings,
-            port: granted.port,
-            token: Secret::new(granted.token.clone()),
-            model: &granted.served_name,
-            context_window: granted.context_window,
-            output_tokens: granted.output_tokens,
-        };
         let App {
             environment, paths, ..
         } = self.app;
         let profile_dir = paths.claude_profile();
         let features = features::probe(environment, &paths.cache, &profile_dir, self.claude)?;
-        let plan = prepare::plan_client(self.app, &client, &features)?;
-        let mut command = client_command(
-            environment,
-            self.claude,
-            &plan,
-            &profile_dir,
-            &settings,
-            work,
-            Output::Files(create(&said)?, create(&complained)?),
-        )?;
+        let user = UserArgs {
+            args: &args,
+            pass_unknown: false,
+        };
+        let endpoint = lease.granted.endpoint();
+        let plan = launch::plan(self.app, &endpoint, user, &settings, &features)?;
+        let places = Places {
+            profile_dir: &profile_dir,
+            settings: &settings,
+            folder: work,
+        };
+        let output = Output::Files(create(&said)?, create(&complained)?);
+        let mut command = launch::command(environment, self.claude, &plan, places, output)?;
         let started = Instant::now();
         let progress = self.app.ui.progress("Claude Code is at work");
         let mut claude = Foreground::start(&mut command).context(

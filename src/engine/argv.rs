@@ -1,15 +1,16 @@
-//! The engine's command line and environment, from the model and what this engine's `serve --help` offers. Pure.
+//! The engine's command line and environment, rendered from what is to be served and what this engine's `serve --help` offers. Pure.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalog::{EngineProfile, Form, Model};
 use crate::engine::env;
 use crate::engine::flags::Flags;
-use crate::memory::plan::Plan;
+use crate::memory::plan::{Plan, STEPS};
+use crate::memory::{ContextWindow, smallest_window};
 
 /// The output ceiling that we let the engine accept, in tokens. Source: vllm-mlx 0.6.0, default of `--max-request-tokens`.
 pub const MAX_OUTPUT_TOKENS: u64 = 32_768;
@@ -24,123 +25,184 @@ const REQUEST_TIMEOUT_SECONDS: u64 = 3_600;
 const USUAL_STEP: u64 = 2_048;
 
 /// The share of the memory that is available which the prefix cache may take where there is no plan. Source: the scripts' default.
-const USUAL_CACHE: &str = "0.35";
+const USUAL_CACHE: f64 = 0.35;
 
-/// Facts that the engine's command line is made from.
-pub struct Inputs<'a> {
-    pub model: &'a Model,
-    /// In tokens.
-    pub output_tokens: u64,
-    /// The plan of memory. None: too little is known of the model or the machine.
-    pub plan: Option<&'a Plan>,
+/// The smallest share of it that an engine is cut down to which ran out of memory.
+const LEAST_CACHE: f64 = 0.05;
+
+/// How a model is served: all that the command line and the environment are rendered from, anew at each start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Serve {
+    pub model: Model,
+    pub window: ContextWindow,
+    /// Tokens of a prompt that are computed at a time.
+    pub step: u64,
+    pub cache: CacheLimit,
+    /// Whether stored entries of the prefix cache are quantised.
+    pub quantise: bool,
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
-    pub flags: &'a Flags,
+    /// The flags that the engine has.
+    pub flags: Flags,
     /// Folder for the text parts of models.
-    pub text_models: &'a Path,
+    pub text_models: PathBuf,
     /// Folder for computed prefixes that outlive the engine. None: they don't.
-    pub kept_prefixes: Option<&'a Path>,
+    pub kept_prefixes: Option<PathBuf>,
+}
+
+/// The limit of the prefix cache.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheLimit {
+    /// In MiB.
+    Planned(u64),
+    /// A share of the memory that is available.
+    Share(f64),
 }
 
 /// How the engine is run. The key is not in here: it is given inside the process (see `engine/bootstrap.py`).
-#[derive(Debug, Clone, Serialize)]
-pub struct EnginePlan {
+#[derive(Debug, Clone)]
+pub struct EngineCommand {
     /// `serve …`, without the program.
     pub argv: Vec<String>,
     /// Variables set on top of the scrubbed environment.
     pub env: BTreeMap<String, String>,
     /// Lines for the user: abilities that this engine lacks.
     pub notices: Vec<String>,
-    /// Whether the engine takes a key. Without one, every program of this machine can use it.
-    pub takes_key: bool,
 }
 
-/// Plans the engine's run.
-pub fn plan(inputs: &Inputs) -> EnginePlan {
-    let mut argv = Argv {
-        flags: inputs.flags,
-        argv: vec!["serve".into(), inputs.model.engine_argument()],
-        notices: Vec::new(),
-    };
-    // Loopback alone, by number: a name could resolve to something else.
-    argv.must(
-        "--host",
-        "127.0.0.1",
-        "it could listen on every network interface",
-    );
-    // Behind the gateway, on a port that is chosen at each start: this one stands for it.
-    argv.must("--port", "0", "its port cannot be chosen");
-    argv.must(
-        "--served-model-name",
-        &inputs.model.served_name,
-        "Claude Code may be told that the model does not exist",
-    );
-    if inputs.model.engine_profile.is_batched() {
-        if argv.switch("--continuous-batching") {
-            argv.value("--max-num-seqs", "1");
-        } else {
-            argv.notices
-                .push("this engine has no --continuous-batching: every turn computes the whole conversation again".into());
+impl Serve {
+    /// Serves a model: memory is used as planned, or in the usual way where there is no plan.
+    pub fn new(model: Model, window: ContextWindow, plan: Option<&Plan>, flags: Flags) -> Self {
+        let limit = plan.and_then(|plan| plan.cache_memory_mb);
+        let limit = limit.filter(|_| flags.has("--cache-memory-mb"));
+        Self {
+            model,
+            window,
+            step: plan.map_or(USUAL_STEP, |plan| plan.prefill_step),
+            cache: limit.map_or(CacheLimit::Share(USUAL_CACHE), CacheLimit::Planned),
+            quantise: plan.is_none_or(|plan| plan.quantise),
+            complete: false,
+            flags,
+            text_models: PathBuf::new(),
+            kept_prefixes: None,
         }
-        // Read by the engine in this mode only.
-        argv.prefix_cache(inputs.plan);
-        argv.value("--stream-interval", "4");
-    }
-    let step = inputs.plan.map_or(USUAL_STEP, |plan| plan.prefill_step);
-    argv.value("--prefill-step-size", &step.to_string());
-    argv.value(
-        "--max-tokens",
-        &MAX_OUTPUT_TOKENS
-            .min(inputs.output_tokens.max(1))
-            .to_string(),
-    );
-    argv.value("--max-request-tokens", &MAX_OUTPUT_TOKENS.to_string());
-    argv.value("--timeout", &REQUEST_TIMEOUT_SECONDS.to_string());
-    argv.tool_calls(inputs.model.form);
-    let kwargs = &inputs.model.chat_template_kwargs;
-    if !kwargs.is_empty() {
-        let kwargs = Value::Object(kwargs.clone()).to_string();
-        argv.must(
-            "--default-chat-template-kwargs",
-            &kwargs,
-            "thinking cannot be turned off, and thoughts may be taken for tool calls",
-        );
-    }
-    argv.switch("--tool-call-truncation-notice");
-    if inputs.complete {
-        // Beside HF_HUB_OFFLINE: else the engine tries three times, for 18 s, before it says that a file is missing. Not `--offline`, which
-        // asks for every file of the repository, and so fails for a model that the engine itself downloaded without its README.
-        argv.value("--download-retries", "1");
-    }
-    let takes_key = inputs.flags.has("--api-key");
-    if !takes_key {
-        argv.notices.push(
-            "this engine has no --api-key: other programs on this machine can use it while it runs"
-                .into(),
-        );
     }
 
-    let profile = inputs.model.engine_profile;
-    let mut env = env::fixed();
-    let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
-    set(env::THINKING, inputs.model.thinking.to_string());
-    if profile == EngineProfile::Simple {
-        set(env::ADMISSION, "wait".into());
+    /// Whether the engine takes a key. Without one, every program of this machine can use it.
+    pub fn takes_key(&self) -> bool {
+        self.flags.has("--api-key")
     }
-    if profile == EngineProfile::Text {
-        set(env::TEXT_ROUTE, inputs.text_models.display().to_string());
+
+    /// The folder in which the engine keeps what it computed of system prompts and tools, if it does.
+    pub fn prefix_folder(&self) -> Option<&PathBuf> {
+        (self.kept_prefixes.as_ref()).filter(|_| self.model.engine_profile.is_batched())
     }
-    if let Some(folder) = inputs.kept_prefixes.filter(|_| profile.is_batched()) {
-        set(env::KEPT_PREFIX, folder.display().to_string());
+
+    /// Asks for less, for an engine that ran out of memory: prompts are computed in smaller steps, less is kept for later, and the window is narrower,
+    /// as far as a session still fits in it. `cache_bytes_per_token`: what the prefix cache's limit gives up with each token. Returns by how many tokens
+    /// the window is narrower.
+    pub fn make_safer(&mut self, cache_bytes_per_token: u64) -> u64 {
+        self.step = (self.step / 2).max(STEPS[0]).min(self.step);
+        let smallest = smallest_window(self.window.output).min(self.window.tokens);
+        let window = (self.window.tokens / 4 * 3).max(smallest);
+        let narrower = self.window.tokens.saturating_sub(window);
+        self.cache = match self.cache {
+            CacheLimit::Share(share) => CacheLimit::Share((share / 2.0).max(LEAST_CACHE)),
+            // Its entry of a full window must still fit into the limit, or each turn is computed anew.
+            CacheLimit::Planned(mib) => {
+                let given_up = narrower.saturating_mul(cache_bytes_per_token);
+                CacheLimit::Planned(mib.saturating_sub(given_up >> 20).max(1))
+            }
+        };
+        self.window.tokens = window;
+        narrower
     }
-    if inputs.complete {
-        set(env::OFFLINE, "1".into());
+
+    /// The command for an engine that is told this port.
+    pub fn command(&self, port: u16) -> EngineCommand {
+        let mut argv = Argv {
+            flags: &self.flags,
+            argv: vec!["serve".into(), self.model.engine_argument()],
+            notices: Vec::new(),
+        };
+        // Loopback alone, by number: a name could resolve to something else.
+        argv.must(
+            "--host",
+            "127.0.0.1",
+            "it could listen on every network interface",
+        );
+        argv.must("--port", &port.to_string(), "its port cannot be chosen");
+        argv.must(
+            "--served-model-name",
+            &self.model.served_name,
+            "Claude Code may be told that the model does not exist",
+        );
+        if self.model.engine_profile.is_batched() {
+            if argv.switch("--continuous-batching") {
+                argv.value("--max-num-seqs", "1");
+            } else {
+                argv.notices
+                    .push("this engine has no --continuous-batching: every turn computes the whole conversation again".into());
+            }
+            // Read by the engine in this mode only.
+            argv.prefix_cache(self.cache, self.quantise);
+            argv.value("--stream-interval", "4");
+        }
+        argv.value("--prefill-step-size", &self.step.to_string());
+        argv.value(
+            "--max-tokens",
+            &MAX_OUTPUT_TOKENS.min(self.window.output.max(1)).to_string(),
+        );
+        argv.value("--max-request-tokens", &MAX_OUTPUT_TOKENS.to_string());
+        argv.value("--timeout", &REQUEST_TIMEOUT_SECONDS.to_string());
+        argv.tool_calls(self.model.form);
+        let kwargs = &self.model.chat_template_kwargs;
+        if !kwargs.is_empty() {
+            let kwargs = Value::Object(kwargs.clone()).to_string();
+            argv.must(
+                "--default-chat-template-kwargs",
+                &kwargs,
+                "thinking cannot be turned off, and thoughts may be taken for tool calls",
+            );
+        }
+        argv.switch("--tool-call-truncation-notice");
+        if self.complete {
+            // Beside HF_HUB_OFFLINE: else the engine tries three times, for 18 s, before it says that a file is missing. Not `--offline`, which
+            // asks for every file of the repository, and so fails for a model that the engine itself downloaded without its README.
+            argv.value("--download-retries", "1");
+        }
+        if !self.takes_key() {
+            argv.notices.push(
+                "this engine has no --api-key: other programs on this machine can use it while it runs"
+                    .into(),
+            );
+        }
+        EngineCommand {
+            argv: argv.argv,
+            env: self.env(),
+            notices: argv.notices,
+        }
     }
-    EnginePlan {
-        argv: argv.argv,
-        env,
-        notices: argv.notices,
-        takes_key,
+
+    fn env(&self) -> BTreeMap<String, String> {
+        let profile = self.model.engine_profile;
+        let mut env = env::fixed();
+        let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
+        set(env::THINKING, self.model.thinking.to_string());
+        if profile == EngineProfile::Simple {
+            set(env::ADMISSION, "wait".into());
+        }
+        if profile == EngineProfile::Text {
+            set(env::TEXT_ROUTE, self.text_models.display().to_string());
+        }
+        if let Some(folder) = self.prefix_folder() {
+            set(env::KEPT_PREFIX, folder.display().to_string());
+        }
+        if self.complete {
+            set(env::OFFLINE, "1".into());
+        }
+        env
     }
 }
 
@@ -179,12 +241,14 @@ impl Argv<'_> {
     }
 
     /// How much the prefix cache may hold, and how.
-    fn prefix_cache(&mut self, plan: Option<&Plan>) {
-        let limit = plan.and_then(|plan| plan.cache_memory_mb);
-        if !limit.is_some_and(|mib| self.value("--cache-memory-mb", &mib.to_string())) {
-            self.value("--cache-memory-percent", USUAL_CACHE);
-        }
-        if plan.is_none_or(|plan| plan.quantise) {
+    fn prefix_cache(&mut self, limit: CacheLimit, quantise: bool) {
+        match limit {
+            CacheLimit::Planned(mib) => self.value("--cache-memory-mb", &mib.to_string()),
+            CacheLimit::Share(share) => {
+                self.value("--cache-memory-percent", &format!("{share:.2}"))
+            }
+        };
+        if quantise {
             self.switch("--kv-cache-quantization");
         }
     }
@@ -213,22 +277,27 @@ impl Argv<'_> {
 mod tests {
     use super::*;
     use crate::catalog::{Choice, resolve};
+    use crate::memory::Asked;
     use crate::memory::WeightsSource;
-    use crate::memory::plan::Asked;
     use crate::memory::planner::Planner;
     use crate::memory::working::Device;
 
-    fn planned(flag: &str, flags: &Flags, complete: bool) -> EnginePlan {
-        let model = resolve(&Choice::Flag(flag.into()), None).expect("a model");
-        plan(&Inputs {
-            model: &model,
-            output_tokens: 8192,
-            plan: None,
+    fn served(model: Model, plan: Option<&Plan>, flags: &Flags, complete: bool) -> Serve {
+        let window = plan.map_or(Asked::default().or(65_536), |plan| plan.window);
+        Serve {
             complete,
-            flags,
-            text_models: Path::new("/data/text-models"),
-            kept_prefixes: Some(Path::new("/cache/prefixes")),
-        })
+            text_models: "/data/text-models".into(),
+            kept_prefixes: Some("/cache/prefixes".into()),
+            ..Serve::new(model, window, plan, flags.clone())
+        }
+    }
+
+    fn model(flag: &str) -> Model {
+        resolve(&Choice::Flag(flag.into()), None).expect("a model")
+    }
+
+    fn planned(flag: &str, flags: &Flags, complete: bool) -> EngineCommand {
+        served(model(flag), None, flags, complete).command(0)
     }
 
     #[test]
@@ -249,21 +318,14 @@ mod tests {
 
     #[test]
     fn memory_is_used_as_planned() {
-        let model = resolve(&Choice::Flag("coder".into()), None).expect("a model");
+        let model = model("coder");
         let weights = (18_000_000_000, WeightsSource::Catalog);
         let planner = Planner::of(&model, None, weights, Device::Metal, Asked::default());
         let planner = planner.expect("known");
         let flags = |plan: &Plan, flags: &Flags| {
-            let argv = crate::engine::argv::plan(&Inputs {
-                model: &model,
-                output_tokens: plan.output_tokens,
-                plan: Some(plan),
-                complete: true,
-                flags,
-                text_models: Path::new("/data/text-models"),
-                kept_prefixes: Some(Path::new("/cache/prefixes")),
-            })
-            .argv;
+            let argv = served(model.clone(), Some(plan), flags, true)
+                .command(0)
+                .argv;
             let from = argv.iter().position(|word| word.contains("cache"));
             let to = argv.iter().position(|word| word == "--max-request-tokens");
             argv[from.expect("a flag")..to.expect("a flag")].join(" ")
@@ -277,7 +339,7 @@ mod tests {
                 "--cache-memory-mb {} --kv-cache-quantization --stream-interval 4 --prefill-step-size {} --max-tokens {}",
                 tight.cache_memory_mb.expect("a limit"),
                 tight.prefill_step,
-                tight.output_tokens
+                tight.window.output
             )
         );
         let ample = planner.on(200 << 30).expect("a plan");
@@ -311,16 +373,13 @@ mod tests {
 
     #[test]
     fn a_whole_model_waits_its_turn_in_simple_mode() {
-        let model = resolve(&Choice::Flag("gemma".into()), None).expect("a model");
-        let plan = plan(&Inputs {
-            model: &model.whole(),
-            output_tokens: 8192,
-            plan: None,
-            complete: true,
-            flags: &Flags::of_pinned_engine(),
-            text_models: Path::new("/data/text-models"),
-            kept_prefixes: Some(Path::new("/cache/prefixes")),
-        });
+        let plan = served(
+            model("gemma").whole(),
+            None,
+            &Flags::of_pinned_engine(),
+            true,
+        )
+        .command(0);
         assert_eq!(
             plan.env
                 .get("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION")
@@ -335,7 +394,8 @@ mod tests {
     #[test]
     fn only_what_the_engine_has_is_passed_and_what_is_missed_is_said() {
         let help = "usage: serve [--host HOST] [--port PORT] [--tool-call-truncation-notice]\n  --enable-auto-tool-choice\n  --tool-call-parser {auto,hermes}\n";
-        let plan = planned("gemma", &Flags::from_help(help), false);
+        let serve = served(model("gemma"), None, &Flags::from_help(help), false);
+        let plan = serve.command(0);
         insta::assert_snapshot!(plan.argv.join(" "), @"serve mlx-community/gemma-4-26b-a4b-it-4bit --host 127.0.0.1 --port 0 --enable-auto-tool-choice --tool-call-parser auto --tool-call-truncation-notice");
         insta::assert_snapshot!(plan.notices.join("\n"), @"
         this engine has no --served-model-name: Claude Code may be told that the model does not exist
@@ -344,6 +404,6 @@ mod tests {
         this engine has no --default-chat-template-kwargs: thinking cannot be turned off, and thoughts may be taken for tool calls
         this engine has no --api-key: other programs on this machine can use it while it runs
         ");
-        assert!(!plan.takes_key);
+        assert!(!serve.takes_key());
     }
 }

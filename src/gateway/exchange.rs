@@ -19,7 +19,7 @@ use crate::gateway::queue::{self, Place};
 use crate::gateway::sse_writer::{self, Beginning, Outlet};
 use crate::gateway::upstream::{self, Failure, Target};
 use crate::gateway::{canned, request_reader};
-use crate::memory::plan::OUTPUTS;
+use crate::memory::OUTPUTS;
 
 /// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
 const TEMPLATE_TOKENS: u64 = 4096;

@@ -36,8 +36,8 @@ impl Choices {
         let (planner, budget) = figures.planner.as_ref().zip(figures.budget())?;
         let now = planner.on(budget);
         let smaller = now.as_ref().ok().and_then(|plan| {
-            let window = NARROW_WINDOW.max(smallest_window(plan.output_tokens));
-            if figures.asked.window.is_some() || plan.context_window <= window {
+            let window = NARROW_WINDOW.max(smallest_window(plan.window.output));
+            if figures.asked.window.is_some() || plan.window.tokens <= window {
                 return None;
             }
             let smaller = planner.narrowed(plan, window, budget);
@@ -93,7 +93,7 @@ impl Choices {
 /// Whether memory is what bounds it, to less than a wide window.
 pub fn is_short(plan: &Result<Plan, Refusal>) -> bool {
     match plan {
-        Ok(plan) => plan.bound == Bound::Memory && plan.context_window < WIDE_WINDOW,
+        Ok(plan) => plan.bound == Bound::Memory && plan.window.tokens < WIDE_WINDOW,
         Err(refusal) => refusal.is_of_memory(),
     }
 }
@@ -108,7 +108,7 @@ pub fn is_worth_asking(now: &Result<Plan, Refusal>, then: &Result<Plan, Refusal>
 }
 
 fn is_much_more(now: &Plan, then: &Plan) -> bool {
-    then.context_window * 100 >= now.context_window * WORTH_ASKING
+    then.window.tokens * 100 >= now.window.tokens * WORTH_ASKING
 }
 
 /// What the smaller plan leaves to others beside the first, in bytes.
@@ -120,7 +120,7 @@ fn gains(now: &Result<Plan, Refusal>, then: &Plan) -> bool {
     match now {
         Err(_) => true,
         Ok(now) => {
-            (then.context_window, then.output_tokens) > (now.context_window, now.output_tokens)
+            (then.window.tokens, then.window.output) > (now.window.tokens, now.window.output)
         }
     }
 }
@@ -131,8 +131,8 @@ mod tests {
     use crate::catalog::{Choice, catalog, resolve};
     use crate::memory::WeightsSource;
     use crate::memory::budget::{BudgetSource, Memory};
-    use crate::memory::plan::Asked;
     use crate::memory::planner::Planner;
+    use crate::memory::window::Asked;
     use crate::memory::working::Device;
     use crate::sys::platform::Os;
 
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(offered[..2], [("1", Answer::Shrink), ("2", Answer::Raise)]);
         let plan = choices.now.expect("a plan");
         let smaller = choices.smaller.expect("it leaves something");
-        assert_eq!(smaller.context_window, NARROW_WINDOW);
+        assert_eq!(smaller.window.tokens, NARROW_WINDOW);
         assert!(left_by(&plan, &smaller) > WORTH_OFFERING);
     }
 }

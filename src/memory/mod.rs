@@ -11,36 +11,21 @@ pub mod plan;
 pub mod planner;
 pub mod preflight;
 pub mod room;
+pub mod window;
 pub mod working;
 
 use serde::Serialize;
 
 use crate::memory::budget::Memory;
-use plan::{Asked, Bound, OUTPUTS, Plan, Refusal};
+use plan::{Bound, Plan, Refusal};
 use planner::Planner;
+pub use window::{
+    Asked, COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, NARROW_WINDOW, OUTPUTS, WIDE_WINDOW,
+    smallest_window,
+};
 
 /// With this much left beside the weights, a long conversation fits, in bytes. Source: the scripts' README, problem 17 ("~6GB").
 pub const AMPLE_HEADROOM: u64 = 6_000_000_000;
-
-/// The window of a model that has ample room, in tokens.
-pub const WIDE_WINDOW: u64 = 65_536;
-
-/// The window where room is short or unknown, in tokens. Source: the scripts' default. Much less holds no session.
-pub const NARROW_WINDOW: u64 = 32_768;
-
-/// What Claude Code's own first request takes of the window, in tokens, with room to work in. With its chat template it measures 23 kB (2.1.331: 9 tools,
-/// the system prompt, the environment), some 5,200 tokens; an end-to-end test measures it anew (`tests/e2e/first_request.rs`).
-pub const FIRST_REQUEST: u64 = 8_192;
-
-/// What Claude Code keeps free above the point at which it compacts, beside the longest reply, in tokens. Source: Claude Code 2.1.330's log
-/// for windows of 16,384 and 24,576: "fixed prefix > threshold", threshold = window - longest reply - 13,000.
-pub const COMPACTION_RESERVE: u64 = 13_000;
-
-/// The smallest window that holds a session with replies of this length, in tokens: in a smaller one Claude Code would want to compact before
-/// its first request.
-pub fn smallest_window(output_tokens: u64) -> u64 {
-    output_tokens + COMPACTION_RESERVE + FIRST_REQUEST
-}
 
 /// Where the figure for the weights comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -91,10 +76,9 @@ pub struct Figures {
     pub others: u64,
     /// Budget less others and weights, in bytes; below zero it does not fit.
     pub headroom: Option<i64>,
-    /// The context window that Claude Code and the gateway are told, in tokens.
-    pub context_window: u64,
-    /// The longest reply, in tokens.
-    pub output_tokens: u64,
+    /// What Claude Code and the gateway are told.
+    #[serde(flatten)]
+    pub window: ContextWindow,
     #[serde(skip)]
     pub asked: Asked,
     /// Why this window, in words.
@@ -117,7 +101,7 @@ impl Figures {
         planner: Option<Planner>,
     ) -> Self {
         let headroom = headroom(machine, weights.map(|(bytes, _)| bytes));
-        let (context_window, why) = match (asked.window, headroom) {
+        let (window, why) = match (asked.window, headroom) {
             (Some(asked), _) => (asked, AS_ASKED.into()),
             (None, None) => (NARROW_WINDOW, "memory or model size unknown".into()),
             (None, Some(headroom)) => (
@@ -131,8 +115,7 @@ impl Figures {
             weights_source: weights.map(|(_, source)| source),
             others: 0,
             headroom,
-            context_window,
-            output_tokens: asked.output.unwrap_or(OUTPUTS[0]),
+            window: asked.or(window),
             asked,
             why,
             planner,
@@ -190,8 +173,7 @@ impl Figures {
     }
 
     fn take(&mut self, plan: Plan, why: String) {
-        self.context_window = plan.context_window;
-        self.output_tokens = plan.output_tokens;
+        self.window = plan.window;
         self.why = why;
         self.plan = Some(plan);
     }
@@ -217,14 +199,14 @@ impl Figures {
 
     /// The same with a window that bounds the context more closely.
     pub fn shrink(&mut self, window: u64) {
-        let why = format!("shrunk from {} to save memory", self.context_window);
+        let why = format!("shrunk from {} to save memory", self.window.tokens);
         match (&self.plan, &self.planner, self.budget()) {
             (Some(plan), Some(planner), Some(budget)) => {
                 let plan = planner.narrowed(plan, window, budget);
                 self.take(plan, why);
             }
             _ => {
-                self.context_window = window;
+                self.window.tokens = window;
                 self.why = why;
             }
         }
@@ -290,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_window_is_what_was_asked_for_else_by_what_is_known() {
-        let window = |figures: Figures| figures.context_window;
+        let window = |figures: Figures| figures.window.tokens;
         assert_eq!(window(figures(64, 5_000_000_000)), WIDE_WINDOW);
         assert_eq!(
             window(Figures::new(None, None, Asked::default(), None)),
@@ -302,7 +284,7 @@ mod tests {
         };
         let figures = Figures::new(None, None, asked, None);
         assert_eq!(
-            (figures.context_window, figures.output_tokens),
+            (figures.window.tokens, figures.window.output),
             (50_000, 4_000)
         );
     }
@@ -317,9 +299,9 @@ mod tests {
         let mut figures = Figures::new(Some(mac(48)), Some(weights), asked, planner);
         let decided = |figures: &Figures| {
             let plan = figures.plan.as_ref();
-            plan.map(|plan| (plan.context_window, plan.output_tokens))
+            plan.map(|plan| (plan.window.tokens, plan.window.output))
         };
-        let told = |figures: &Figures| Some((figures.context_window, figures.output_tokens));
+        let told = |figures: &Figures| Some((figures.window.tokens, figures.window.output));
         let wide = decided(&figures);
         assert!(wide.is_some() && told(&figures) == wide);
         figures.shrink(40_000);

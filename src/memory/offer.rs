@@ -1,8 +1,9 @@
 //! What the models of the catalogue get on a machine.
 
 use super::WeightsSource;
-use super::plan::{Asked, Plan, Refusal};
+use super::plan::{Plan, Refusal};
 use super::planner::Planner;
+use super::window::Asked;
 use super::working::Device;
 use crate::catalog::{Choice, Entry, catalog, resolve};
 
@@ -27,7 +28,7 @@ pub fn plan(
 pub fn instead(budget: u64, device: Device, asked: Asked) -> Option<(&'static Entry, u64)> {
     let fitting = catalog().models.iter().filter_map(|entry| {
         let plan = plan(entry, None, budget, device, asked)?.ok()?;
-        Some((entry, plan.context_window))
+        Some((entry, plan.window.tokens))
     });
     // The first of those that are equally big.
     fitting.rev().max_by_key(|(entry, _)| entry.download_gb)
@@ -77,6 +78,6 @@ mod tests {
         assert!(plan(None).estimated);
         let exact = plan(Some(15_000_000_000));
         assert!(!exact.estimated);
-        assert!(exact.context_window >= plan(None).context_window);
+        assert!(exact.window.tokens >= plan(None).window.tokens);
     }
 }

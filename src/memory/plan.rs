@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::architecture::Architecture;
 use super::cache::Stored;
+use super::window::{Asked, ContextWindow, OUTPUTS, WIDE_WINDOW, smallest_window};
 use super::working::Device;
-use super::{WIDE_WINDOW, smallest_window};
 use crate::catalog::EngineProfile;
 
 /// Windows are multiples of this, in tokens, so that figures are easy to read and to compare.
@@ -21,10 +21,6 @@ pub const STEPS: [u64; 4] = [256, 512, 1_024, 2_048];
 /// The step on the engine's multimodal route, which `--prefill-step-size` does not reach, in tokens. Source: vllm-mlx 0.6.0 hands it to its text
 /// routes alone; mlx-vlm 0.7.10, `DEFAULT_PREFILL_STEP_SIZE`.
 pub const MULTIMODAL_STEP: u64 = 2_048;
-
-/// Output budgets where none is asked for, in tokens, the best first. Source of the first: the scripts' README, problem 18. The second still holds
-/// the parts of files that Claude Code is told to write.
-pub const OUTPUTS: [u64; 2] = [8_192, 4_096];
 
 /// Of a hundred parts of the budget, those that are planned with. Source: mlx begins to free its own reserves at 95 % of what Metal recommends
 /// (`mlx/backend/metal/allocator.cpp`).
@@ -42,13 +38,6 @@ const CACHE_MARGIN: u64 = 2;
 
 /// System prompts whose state the engine keeps where it serves one request at a time. Source: vllm-mlx 0.6.0, VLLM_MLX_SYSTEM_KV_SLOTS.
 const SYSTEM_PROMPTS: u64 = 4;
-
-/// What is asked for on the command line, in tokens. None: the plan chooses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Asked {
-    pub window: Option<u64>,
-    pub output: Option<u64>,
-}
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
@@ -88,10 +77,8 @@ pub struct Shares {
 /// A model's run on this machine, in figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// In tokens.
-    pub context_window: u64,
-    /// In tokens.
-    pub output_tokens: u64,
+    #[serde(flatten)]
+    pub window: ContextWindow,
     /// The engine's `--prefill-step-size`, in tokens.
     pub prefill_step: u64,
     /// The engine's `--cache-memory-mb`, in MiB. None: this way of serving has no such cache.
@@ -210,7 +197,7 @@ impl Plan {
                 false => Stored::Plain,
             },
         };
-        Self::made(inputs, self.output_tokens, window, way, Bound::Asked)
+        Self::made(inputs, self.window.output, window, way, Bound::Asked)
     }
 
     fn with_output(inputs: &Inputs, output: u64) -> Result<Self, Refusal> {
@@ -273,8 +260,10 @@ impl Plan {
         let less = way.shares(inputs, window - WINDOW_UNIT);
         let kept = |shares: &Shares| shares.conversation + shares.prefix_cache;
         Self {
-            context_window: window,
-            output_tokens: output,
+            window: ContextWindow {
+                tokens: window,
+                output,
+            },
             prefill_step: way.step,
             cache_memory_mb: match inputs.profile {
                 EngineProfile::Batched | EngineProfile::Text => {
@@ -442,12 +431,12 @@ mod tests {
         let shares = plan.shares;
         assert_eq!(shares.taken() + shares.free, budget);
         assert!(shares.free >= budget / 20);
-        assert!(shares.conversation >= plan.context_window * 98_304);
+        assert!(shares.conversation >= plan.window.tokens * 98_304);
         let limit = plan.cache_memory_mb.expect("a limit") << 20;
         let margin = limit - shares.prefix_cache;
         assert!((1 << 20..=2 << 20).contains(&margin), "{margin}");
-        assert_eq!(plan.context_window % WINDOW_UNIT, 0);
-        assert_eq!(plan.output_tokens, OUTPUTS[0]);
+        assert_eq!(plan.window.tokens % WINDOW_UNIT, 0);
+        assert_eq!(plan.window.output, OUTPUTS[0]);
     }
 
     #[test]
@@ -455,10 +444,10 @@ mod tests {
         let ample = 1 << 40;
         let short = architecture(32_768);
         let plan = Plan::of(&inputs(&short, ample)).expect("a plan");
-        assert_eq!((plan.context_window, plan.bound), (32_768, Bound::Model));
+        assert_eq!((plan.window.tokens, plan.bound), (32_768, Bound::Model));
         assert_eq!(plan.prefill_step, STEPS[3]);
         let plan = Plan::of(&inputs(&architecture(262_144), ample)).expect("a plan");
-        assert_eq!((plan.context_window, plan.bound), (199_680, Bound::Client));
+        assert_eq!((plan.window.tokens, plan.bound), (199_680, Bound::Client));
         assert!(!plan.quantise);
     }
 
@@ -470,12 +459,10 @@ mod tests {
             asking(&architecture, budget, asked)
         };
         let plan = ask(1 << 40, Some(50_001), Some(16_000)).expect("a plan");
-        assert_eq!((plan.context_window, plan.output_tokens), (50_001, 16_000));
+        assert_eq!((plan.window.tokens, plan.window.output), (50_001, 16_000));
         assert_eq!(plan.bound, Bound::Asked);
         let tight = 32_000_000_000;
-        let fits = ask(tight, None, Some(8_192))
-            .expect("a plan")
-            .context_window;
+        let fits = ask(tight, None, Some(8_192)).expect("a plan").window.tokens;
         let refused = ask(tight, Some(150_000), Some(8_192));
         assert_eq!(
             refused,
@@ -514,7 +501,7 @@ mod tests {
             });
             assert!(plan.quantise && plan.prefill_step == STEPS[0]);
             assert_eq!(plan.shares.free, 0);
-            (plan.context_window, plan.output_tokens)
+            (plan.window.tokens, plan.window.output)
         };
         assert_eq!(tried(None, None), (25_288, 4_096));
         assert_eq!(tried(None, Some(8_192)), (29_384, 8_192));
@@ -532,7 +519,7 @@ mod tests {
         assert_eq!(narrowed.quantise, plan.quantise);
         assert!(narrowed.shares.taken() < plan.shares.taken());
         let kept = |plan: &Plan| plan.shares.conversation + plan.shares.prefix_cache;
-        let tokens = plan.context_window - narrowed.context_window;
+        let tokens = plan.window.tokens - narrowed.window.tokens;
         let given_back = kept(&plan) - kept(&narrowed);
         // But for rounding.
         let told = tokens * plan.kept_bytes_per_token;
@@ -540,7 +527,7 @@ mod tests {
             given_back - tokens < told && told <= given_back,
             "{told} {given_back}"
         );
-        assert_eq!(narrowed.output_tokens, plan.output_tokens);
+        assert_eq!(narrowed.window.output, plan.window.output);
     }
 
     #[test]
@@ -558,7 +545,7 @@ mod tests {
         let (chosen, told) = (plan(None), plan(Some(MULTIMODAL_STEP)));
         assert_eq!(told.prefill_step, MULTIMODAL_STEP);
         assert!(chosen.prefill_step < MULTIMODAL_STEP);
-        assert!(told.context_window < chosen.context_window);
+        assert!(told.window.tokens < chosen.window.tokens);
     }
 
     proptest! {
@@ -586,10 +573,10 @@ mod tests {
             let (less, more) = (plan(gib << 30), plan((gib << 30) + more));
             if let Ok(less) = less {
                 let more = more.expect("it had a plan with less");
-                prop_assert!(less.context_window >= smallest_window(less.output_tokens));
-                prop_assert!(more.output_tokens >= less.output_tokens);
-                prop_assert!(more.context_window >= less.context_window);
-                if more.context_window == less.context_window && more.output_tokens == less.output_tokens {
+                prop_assert!(less.window.tokens >= smallest_window(less.window.output));
+                prop_assert!(more.window.output >= less.window.output);
+                prop_assert!(more.window.tokens >= less.window.tokens);
+                if more.window.tokens == less.window.tokens && more.window.output == less.window.output {
                     prop_assert!(more.prefill_step >= less.prefill_step);
                     prop_assert!(less.quantise || !more.quantise || more.prefill_step > less.prefill_step);
                 }

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::WeightsSource;
 use super::architecture::Architecture;
 use super::known;
-use super::plan::{Asked, Inputs, MULTIMODAL_STEP, Plan, Refusal};
+use super::plan::{Inputs, MULTIMODAL_STEP, Plan, Refusal};
+use super::window::Asked;
 use super::working::Device;
 use crate::catalog::{EngineProfile, Model, Source};
 
@@ -108,7 +109,7 @@ mod tests {
             "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 6144, "vocab_size": 151936, "max_position_embeddings": 40960});
         let own = planner(&folder, Some(config), WeightsSource::Disk).expect("read");
         let plan = own.on(24 << 30).expect("a plan");
-        assert_eq!((plan.context_window, plan.estimated), (40_960, false));
+        assert_eq!((plan.window.tokens, plan.estimated), (40_960, false));
     }
 
     #[test]

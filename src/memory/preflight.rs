@@ -76,7 +76,7 @@ pub struct Question {
 impl Question {
     /// The question to ask, if there is one to ask. Where nothing is known there is nothing to offer.
     pub fn of(figures: &Figures, checking: Checking, limit: Limit) -> Option<Self> {
-        let small = NARROW_WINDOW.max(smallest_window(figures.output_tokens));
+        let small = NARROW_WINDOW.max(smallest_window(figures.window.output));
         let (machine, weights) = figures.machine.zip(figures.weights)?;
         let fit = figures.fit();
         let asked = match checking {
@@ -90,8 +90,8 @@ impl Question {
             budget: machine.budget.saturating_sub(figures.others),
             others: figures.others,
             limit,
-            window: figures.context_window,
-            shrunk: (figures.context_window > small).then_some(small),
+            window: figures.window.tokens,
+            shrunk: (figures.window.tokens > small).then_some(small),
         })
     }
 
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use crate::memory::WeightsSource;
     use crate::memory::budget::{BudgetSource, Memory};
-    use crate::memory::plan::Asked;
+    use crate::memory::window::Asked;
 
     const GIB: u64 = 1 << 30;
 

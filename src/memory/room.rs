@@ -22,11 +22,11 @@ impl Room {
     pub fn of(plan: &Result<Plan, Refusal>, raised: Option<&Result<Plan, Refusal>>) -> Self {
         match (plan, raised) {
             (Ok(plan), _) => Room::Window {
-                tokens: plan.context_window,
+                tokens: plan.window.tokens,
                 estimated: plan.estimated,
             },
             (Err(Refusal::Memory { .. }), Some(Ok(plan))) => Room::Raised {
-                tokens: plan.context_window,
+                tokens: plan.window.tokens,
                 estimated: plan.estimated,
             },
             (Err(refusal), _) => Room::refused(refusal),

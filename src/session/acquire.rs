@@ -14,16 +14,19 @@ use crate::memory::choices::{self, Choices};
 use crate::memory::gpu_limit::Raised;
 use crate::memory::preflight::Checking;
 use crate::memory::{AMPLE_HEADROOM, Figures, Fit};
+use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
 use crate::session::preflight::{self, Check};
-use crate::session::prepare::{self, Prepared, Probing, Request};
+use crate::session::request::{self, Request};
 use crate::session::window::{self, Instead};
 use crate::supervisor::protocol::Status;
-use crate::supervisor::registry::{self, Running, Wanted};
+use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::supervisor::spawn;
 use crate::supervisor::spec::Port;
 use crate::sys::files;
+use crate::sys::paths::Paths;
 use crate::sys::platform::Os;
+use crate::sys::port;
 use crate::sys::process;
 use crate::ui;
 
@@ -50,16 +53,17 @@ pub enum Reached {
 
 /// Finds the engine or starts one. The raised GPU limit, if this session raises it, is put into `limit`.
 pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
+    let wanted = reach.request.wanted(&reach.engine.script);
     for _ in 0..TRIES {
         let running = current(reach)?;
-        if let Some(status) = running.iter().find(|status| reach.wanted().is(status)) {
+        if let Some(status) = running.iter().find(|status| wanted.is(status)) {
             for notice in reach.request.notices() {
                 reach.app.ui.notice(&notice);
             }
             return Ok(Reached::Port(status.port));
         }
-        let prepared = match check(reach, &running, limit)? {
-            Checked::Go(prepared) => *prepared,
+        let plan = match check(reach, &running, limit)? {
+            Checked::Go(plan) => *plan,
             Checked::Again => continue,
             Checked::Signalled(signal) => return Ok(Reached::Signalled(signal)),
         };
@@ -72,14 +76,14 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
             drop(lock);
             continue;
         }
-        for notice in &prepared.notices {
+        for notice in &plan.notices {
             reach.app.ui.notice(notice);
         }
         let port = match reach.request.port {
             Some(port) => Port::Exactly(port),
             None => Port::From(USUAL_PORT),
         };
-        let mut spec = prepared.spec(reach.engine, port);
+        let mut spec = plan.spec(reach.engine, port);
         if reach.checking == Checking::Never {
             // It is not shrunk later either.
             spec.memory_limit = None;
@@ -90,20 +94,6 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
         Error::other("other engines keep being started and ended at the same time")
             .hint("run it again; cclocal status shows what runs"),
     )
-}
-
-impl Reach<'_> {
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            source: &self.request.model.source,
-            profile: self.request.model.engine_profile,
-            thinking: self.request.model.thinking,
-            engine: &self.engine.script,
-            context_window: self.request.context_window,
-            output_tokens: self.request.output_tokens,
-            port: self.request.port,
-        }
-    }
 }
 
 /// The engines that run and can be used. One that is ending is waited for; one of another version is replaced if nobody uses it.
@@ -152,7 +142,7 @@ fn replace(reach: &Reach, port: u16, version: &str) -> Result<()> {
 
 /// What the look at memory came to.
 enum Checked {
-    Go(Box<Prepared>),
+    Go(Box<LaunchPlan>),
     /// Something was ended to make room: look again.
     Again,
     Signalled(Signal),
@@ -176,14 +166,13 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
     let name = request.model.name.as_str();
     let mut request = request.clone();
     let mut size = None;
-    prepare::learn(paths, &mut request, |id| {
+    request::learn(paths, &mut request, |id| {
         let _progress = ui.progress(&format!("asking the hub what {name} is"));
         let told = process::runtime().map(|runtime| runtime.block_on(api::told(host, id)));
         let told = told.unwrap_or_default();
         size = told.size;
         told
     })?;
-    let request = &request;
     let ask_hub = |id: &str| {
         if size.is_some() {
             return size;
@@ -191,7 +180,7 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         let _progress = ui.progress(&format!("asking the hub how big {name} is"));
         process::runtime().ok()?.block_on(api::size(host, id))
     };
-    let mut measured = prepare::measure(app, request, Some(engine), ask_hub)?;
+    let mut measured = Measured::of(app, request, Some(engine), ask_hub)?;
     let others: u64 = running
         .iter()
         .map(|status| claim(os, status))
@@ -214,7 +203,7 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
             ui.notice(&format!("beside it runs {}", words(status)));
         }
     }
-    prepare::check_disk(app, name, &measured)?;
+    measured.check_disk(app)?;
     let check = Check {
         app,
         name,
@@ -223,9 +212,8 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
     if let Some(signal) = preflight::check(&check, &mut measured.memory, limit)? {
         return Ok(Checked::Signalled(signal));
     }
-    let engine = Some(engine);
-    prepare::prepare(app, request, measured, engine, Probing::Ask)
-        .map(|prepared| Checked::Go(Box::new(prepared)))
+    let plan = measured.plan(app, Some(engine), Probing::Ask)?;
+    Ok(Checked::Go(Box::new(plan)))
 }
 
 /// What an engine takes of the budget or may come to take, in bytes: what was planned for it, else its weights and room for its conversation.
@@ -329,6 +317,42 @@ pub fn words(status: &Status) -> String {
         pids => format!("{} sessions", pids.len()),
     };
     format!("{} ({memory}port {}, {sessions})", status.name, status.port)
+}
+
+/// The engine at this port; without one the only one that runs, else the one at the usual port.
+pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
+    let running = registry::statuses(paths);
+    let wanted = match (asked, running.as_slice()) {
+        (None, [only]) => only.port,
+        (asked, _) => asked.unwrap_or(USUAL_PORT),
+    };
+    if let Some(status) = running.iter().find(|status| status.port == wanted) {
+        return Ok(status.clone());
+    }
+    let there = registry::at(paths, wanted);
+    if let Some(Running::Silent(holder)) = &there {
+        return Err(holder.silent(format!("the engine on port {wanted} cannot be used")));
+    }
+    let error = Error::other(format!("no engine of cclocal runs on port {wanted}"));
+    if !running.is_empty() {
+        let others: Vec<String> = running.iter().map(words).collect();
+        return Err(error
+            .cause(format!("there runs {}", others.join("; ")))
+            .hint(format!(
+                "name its port: cclocal connect --port {}",
+                running[0].port
+            )));
+    }
+    let cause = match there {
+        Some(Running::Foreign { version, .. }) => {
+            format!("the one there is of another version of cclocal ({version})")
+        }
+        _ if port::is_free(wanted) => "nothing listens there".to_owned(),
+        _ => "another program listens there".to_owned(),
+    };
+    Err(error
+        .cause(cause)
+        .hint("start one with `cclocal --server`, in another terminal"))
 }
 
 /// The lock under which engines are started. It is held for milliseconds.

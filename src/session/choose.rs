@@ -49,7 +49,7 @@ pub fn choose(
             Answer::Continue => return Ok(None),
             Answer::Shrink | Answer::Both => {
                 if let Some(smaller) = &choices.smaller {
-                    figures.shrink(smaller.context_window);
+                    figures.shrink(smaller.window.tokens);
                 }
                 return Ok(None);
             }
@@ -71,7 +71,7 @@ pub fn choose(
                         Error::new(Exit::Machine, format!("{} was not started", check.name))
                             .cause(format!(
                                 "memory gives it a window of {} tokens",
-                                ui::thousands(plan.context_window)
+                                ui::thousands(plan.window.tokens)
                             ))
                             .hint("take a smaller model: cclocal --gemma-light")
                     }

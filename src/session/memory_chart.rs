@@ -31,7 +31,7 @@ pub fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<Stri
         true => "so that a turn computes only what is new; in 8 bits",
         false => "so that a turn computes only what is new",
     };
-    let tokens = format!("{} tokens", ui::thousands(plan.context_window));
+    let tokens = format!("{} tokens", ui::thousands(plan.window.tokens));
     let running = "models that run, with room for their conversations";
     let parts = [
         Part::new('o', "others", others, running),
@@ -99,7 +99,7 @@ fn bar(parts: &[&Part], limit: Option<u64>) -> String {
 
 /// What is offered, and what each choice comes to.
 pub fn choices(choices: &Choices) -> Vec<String> {
-    let window = |plan: &Plan| format!("{} tokens", ui::kilo(plan.context_window));
+    let window = |plan: &Plan| format!("{} tokens", ui::kilo(plan.window.tokens));
     let recommended = |answer: Answer| match choices.recommended() == answer {
         true => " (recommended)",
         false => "",
@@ -144,6 +144,6 @@ pub fn choices(choices: &Choices) -> Vec<String> {
 
 /// What a choice does to the window: `24k → 61k tokens`. Without a plan now it is `none`.
 fn effect(now: Option<&Plan>, then: &Plan) -> String {
-    let now = now.map_or("none".into(), |plan| ui::kilo(plan.context_window));
-    format!("{now} → {} tokens", ui::kilo(then.context_window))
+    let now = now.map_or("none".into(), |plan| ui::kilo(plan.window.tokens));
+    format!("{now} → {} tokens", ui::kilo(then.window.tokens))
 }

@@ -12,11 +12,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{self, Output};
-use super::prepare;
+use super::run::Session;
 use super::session_dir::Folder;
-use super::together::{Endpoint, Session};
 use crate::claude::command::{ClaudePlan, Features};
+use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
 use crate::claude::profile;
 use crate::claude::pty::Hidden;
 use crate::error::{Context, Exit, Result};
@@ -55,8 +54,7 @@ impl Rehearsal {
     ) -> Option<Self> {
         let fronts = fronts?.to_owned();
         let environment = &session.app.environment;
-        let typed =
-            environment.stdin_tty && environment.stdout_tty && prepare::is_interactive(plan);
+        let typed = environment.stdin_tty && environment.stdout_tty && launch::is_interactive(plan);
         if !typed || capabilities::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
             return None;
         }
@@ -104,15 +102,21 @@ fn command(
     profile::begin_rehearsal(&session.app.paths.claude_profile(), &profile, &work)?;
     let settings = folder.settings();
     let args = [OsString::from(QUESTION)];
-    let client = endpoint.client(&args, &settings);
-    let plan = prepare::plan_client(session.app, &client, features)?.for_rehearsal(&profile);
-    let command = client::command(
+    let user = UserArgs {
+        args: &args,
+        pass_unknown: false,
+    };
+    let plan = launch::plan(session.app, endpoint, user, &settings, features)?;
+    let places = Places {
+        profile_dir: &profile,
+        settings: &settings,
+        folder: &work,
+    };
+    let command = launch::command(
         &session.app.environment,
         session.claude,
-        &plan,
-        &profile,
-        &settings,
-        &work,
+        &plan.for_rehearsal(&profile),
+        places,
         Output::Inherited,
     )?;
     Ok((folder, command))

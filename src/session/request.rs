@@ -1,5 +1,7 @@
 //! What a session asks for, and what is learnt of its model before it is measured: from this disk, else from the hub.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::catalog::template::Traits;
@@ -7,11 +9,9 @@ use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve, ser
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api::Told;
 use crate::hub::{self, Cached};
-use crate::memory::plan::OUTPUTS;
+use crate::memory::Asked;
+use crate::supervisor::registry::Wanted;
 use crate::sys::paths::Paths;
-
-/// The output budget where none is asked for and no plan says another, in tokens: a whole file body has to fit in one tool call.
-pub const DEFAULT_OUTPUT_TOKENS: u64 = OUTPUTS[0];
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone)]
@@ -19,10 +19,7 @@ pub struct Request {
     pub model: Model,
     /// The gateway's port, if one was asked for.
     pub port: Option<u16>,
-    /// In tokens, if it was asked for.
-    pub context_window: Option<u64>,
-    /// In tokens, if it was asked for.
-    pub output_tokens: Option<u64>,
+    pub asked: Asked,
     /// Nothing of what stands before a conversation is kept on the disk.
     pub forget_prefix: bool,
     /// The whole model is served, pictures and sound included.
@@ -45,6 +42,18 @@ impl Request {
         Self { model, ..self }
     }
 
+    /// The engine that serves this, for one with this program.
+    pub fn wanted<'a>(&'a self, engine: &'a Path) -> Wanted<'a> {
+        Wanted {
+            source: &self.model.source,
+            profile: self.model.engine_profile,
+            thinking: self.model.thinking,
+            engine,
+            asked: self.asked,
+            port: self.port,
+        }
+    }
+
     /// What a person should know of the model's tool calls and thoughts before it starts.
     pub fn notices(&self) -> Vec<String> {
         let model = &self.model;
@@ -65,11 +74,6 @@ impl Request {
             format!("{name} has no thoughts that could be turned on: --think changes nothing")
         });
         calls.into_iter().chain(thoughts).collect()
-    }
-
-    /// The longest reply that may come to be, in tokens.
-    pub fn longest_reply(&self) -> u64 {
-        self.output_tokens.unwrap_or(DEFAULT_OUTPUT_TOKENS)
     }
 }
 
@@ -167,8 +171,7 @@ mod tests {
         Request {
             model: model(paths, Some(&choice)).expect("a model"),
             port: None,
-            context_window: None,
-            output_tokens: None,
+            asked: Asked::default(),
             forget_prefix: false,
             vision: false,
             think: false,

@@ -99,9 +99,9 @@ fn begin(app: &App) -> Result<Begun> {
         .context(Exit::Other, unusable())?;
     let key = Secret::random()?;
     let served = reservation::Served {
-        served_name: &spec.model.served_name,
-        name: &spec.model.name,
-        source: &spec.model.source,
+        served_name: &spec.serve.model.served_name,
+        name: &spec.serve.model.name,
+        source: &spec.serve.model.source,
     };
     reservation.publish(host, &served, &key)?;
     gateway

@@ -12,6 +12,7 @@ use crate::catalog::{EngineProfile, Source};
 use crate::error::{Error, Result};
 use crate::hub::remove;
 use crate::hub::scan::Model;
+use crate::memory::Asked;
 use crate::supervisor::port_holder::{self, Holder};
 use crate::supervisor::protocol::{Ask, PROTOCOL, PhaseName, Status, Tell};
 use crate::supervisor::reservation::{self, Record};
@@ -140,10 +141,8 @@ pub struct Wanted<'a> {
     pub thinking: bool,
     /// The engine's program.
     pub engine: &'a Path,
-    /// As asked for; None takes any.
-    pub context_window: Option<u64>,
-    /// As asked for; None takes any.
-    pub output_tokens: Option<u64>,
+    /// As asked for; what was not takes any.
+    pub asked: Asked,
     /// As asked for; None takes any.
     pub port: Option<u16>,
 }
@@ -160,10 +159,7 @@ impl Wanted<'_> {
     }
 
     fn fits(&self, status: &Status) -> bool {
-        let same = |asked: Option<u64>, runs: u64| asked.is_none_or(|asked| asked == runs);
-        same(self.context_window, status.context_window)
-            && same(self.output_tokens, status.output_tokens)
-            && self.port.is_none_or(|port| port == status.port)
+        self.asked.is(status.window) && self.port.is_none_or(|port| port == status.port)
     }
 }
 

@@ -57,12 +57,11 @@ pub fn take(path: &Path) -> std::io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut carried = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    recvmsg(
-        &stream,
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut carried,
-        FLAGS,
-    )?;
+    // A signal, such as that of a child that has ended, interrupts what has a time limit, and means nothing here.
+    rustix::io::retry_on_intr(|| {
+        let into = &mut [IoSliceMut::new(&mut byte)];
+        recvmsg(&stream, into, &mut carried, FLAGS)
+    })?;
     let fd = carried
         .drain()
         .find_map(|message| match message {

@@ -44,7 +44,7 @@ pub fn start(host: &Environment, spec: &Spec) -> Result<u16> {
         .context(Exit::Other, failed)?;
     if let Some(mut pipe) = child.stdin.take() {
         let mut spec = spec.clone();
-        if !spec.complete {
+        if !spec.serve.complete {
             spec.hub_tokens = env::hub_tokens(host);
         }
         let text = serde_json::to_string(&spec).unwrap_or_default();

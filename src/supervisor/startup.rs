@@ -70,13 +70,13 @@ pub struct Startup {
 
 impl Startup {
     pub fn new(hub: &Path, spec: &Spec, limit: Duration, now: Instant) -> Self {
-        let download = match spec.complete {
+        let download = match spec.serve.complete {
             true => None,
             false => Some(Download::new(now, spec.cached_bytes, spec.download)),
         };
         Self {
             hub: hub.to_owned(),
-            model: spec.model.clone(),
+            model: spec.serve.model.clone(),
             limit,
             started: now,
             phase: match download {

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use cclocal::catalog::{Entry, catalog};
+use cclocal::memory::Asked;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::known;
-use cclocal::memory::plan::{Asked, Inputs, Plan};
+use cclocal::memory::plan::{Inputs, Plan};
 use cclocal::memory::preflight::Limit;
 use cclocal::memory::working::Device;
 use cclocal::sys::platform::Os;
@@ -94,7 +95,7 @@ fn cell(entry: &Entry, budget: u64) -> String {
         step: None,
         estimated,
     });
-    plan.map_or("–".into(), |plan| kilo(plan.context_window))
+    plan.map_or("–".into(), |plan| kilo(plan.window.tokens))
 }
 
 fn architecture(entry: &Entry) -> (Architecture, bool) {

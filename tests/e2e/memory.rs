@@ -7,9 +7,10 @@ use std::process::Command;
 use cclocal::catalog::EngineProfile;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::cache::Stored;
-use cclocal::memory::plan::{Asked, Inputs, OUTPUTS, Plan};
+use cclocal::memory::plan::{Inputs, Plan};
 use cclocal::memory::smallest_window;
 use cclocal::memory::working::Device;
+use cclocal::memory::{Asked, OUTPUTS};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

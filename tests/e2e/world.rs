@@ -7,8 +7,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cclocal::claude::command::{self as plan, Features, Inputs};
+use cclocal::claude::launch::Endpoint;
 use cclocal::claude::settings_files::{Content, SettingsFile, Source};
 use cclocal::claude::{hooks_plugin, profile, settings_files};
+use cclocal::memory::ContextWindow;
 use cclocal::sys::environment::Environment;
 use cclocal::sys::secret::Secret;
 use serde_json::{Value, json};
@@ -60,7 +62,7 @@ pub struct World {
     pub ours: ScriptedServer,
     pub other: ScriptedServer,
     /// What the client asks, where something stands between it and our server.
-    pub between: Option<String>,
+    pub between: Option<u16>,
     pub vars: Vec<(String, String)>,
 }
 
@@ -150,11 +152,15 @@ impl World {
             environment: &host,
             profile_dir: &profile_dir,
             settings_path: &settings_path,
-            base_url: self.between.clone().unwrap_or_else(|| self.ours.url()),
-            token: Secret::new(TOKEN),
-            model: MODEL.into(),
-            context_window: 32768,
-            output_tokens: 8192,
+            endpoint: &Endpoint {
+                port: self.between.unwrap_or_else(|| self.ours.port()),
+                token: Secret::new(TOKEN),
+                model: MODEL.into(),
+                window: ContextWindow {
+                    tokens: 32_768,
+                    output: 8_192,
+                },
+            },
             user_args: &user_args,
             unknown_options: false,
             own_settings: &profile::own_settings(&host, &profile_dir),

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::claude::settings_files::{Content, Source};
 use crate::error::Exit;
+use crate::memory::ContextWindow;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -34,11 +35,15 @@ fn plan_with(
         environment: &environment,
         profile_dir: Path::new("/data/claude"),
         settings_path: Path::new("/state/settings.json"),
-        base_url: "http://127.0.0.1:8000".into(),
-        token: Secret::new(TOKEN),
-        model: "org/model".into(),
-        context_window: 32768,
-        output_tokens: 8192,
+        endpoint: &Endpoint {
+            port: 8000,
+            token: Secret::new(TOKEN),
+            model: "org/model".into(),
+            window: ContextWindow {
+                tokens: 32_768,
+                output: 8_192,
+            },
+        },
         user_args: &user_args,
         unknown_options: false,
         own_settings: &own,

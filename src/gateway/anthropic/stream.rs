@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::gateway::anthropic::delta::{EMPTY_DELTA, contains, event, shortened};
@@ -170,7 +171,11 @@ impl Repair {
             && self.stage == Stage::Running
             && contains(&event.data, b"\"text_delta\"")
         {
-            return self.text(event, out);
+            // Most events are these: checked, and not read.
+            return match serde_json::from_slice::<IgnoredAny>(&event.data) {
+                Ok(IgnoredAny) => self.text(event, out),
+                Err(_) => self.fail("the engine sent what is no event", out),
+            };
         }
         if event.name == b"ping" {
             return self.ping(event, out);

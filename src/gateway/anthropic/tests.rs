@@ -252,6 +252,27 @@ trait Pipe: Sized {
 impl<T> Pipe for T {}
 
 #[test]
+fn a_broken_text_delta_ends_the_reply_and_is_not_passed_on() {
+    let broken = "event: content_block_delta\ndata: {\"type\": \"content_block_delta\", \"index\": 0, \"delta\": {\"type\": \"text_delta\"\n\n";
+    let mut stream = stream_of(&["Some text."], &[], "end_turn", 3);
+    let end = b"event: content_block_stop";
+    let at = stream
+        .windows(end.len())
+        .position(|bytes| bytes == end)
+        .expect("its end");
+    stream.splice(at..at, broken.bytes());
+    let (out, _) = repaired(&stream, 100, Some(3));
+    // Each event that arrives is JSON.
+    let events = events(&out);
+    assert_eq!(
+        events.last().expect("an event")["type"],
+        "error",
+        "{events:?}"
+    );
+    assert_eq!(seen(&out).text, "Some text.");
+}
+
+#[test]
 fn the_engines_error_is_passed_and_its_message_stop_is_not() {
     let mut stream = fixture("hermes-text-told.sse");
     let end = String::from_utf8_lossy(&stream)

@@ -17,10 +17,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::release;
+use crate::claude::launch::Endpoint;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
 use crate::gateway::{self, Access, Caller, Engine, Figures, Settings, anthropic};
-use crate::session::together::{self, Endpoint, Keeper, Outcome, Session};
+use crate::memory::Asked;
+use crate::session::run::{self, Keeper, Prepared, Session};
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
 use crate::ui;
@@ -36,10 +38,7 @@ pub struct Elsewhere<'a> {
     pub token: Option<&'a Secret>,
     /// The model's id there, if one was asked for.
     pub model: Option<&'a str>,
-    /// In tokens, if it was asked for.
-    pub context_window: Option<u64>,
-    /// In tokens, if it was asked for.
-    pub output_tokens: Option<u64>,
+    pub asked: Asked,
     /// The service that searches the web, if one was named.
     pub web_search: Option<&'a Backend>,
     /// What follows `cclocal` on the command line, without the arguments for Claude Code.
@@ -62,15 +61,11 @@ pub async fn run(
             signal = signals.next() => return Ok(signals::status(signal)),
         }
     };
-    let window = window::fit(
-        model.window,
-        elsewhere.context_window,
-        elsewhere.output_tokens,
-    )?;
+    let window = window::fit(model.window, elsewhere.asked)?;
     ui.done(&format!(
         "{} at {host} · window {} tokens",
         model.id,
-        ui::thousands(window.context_window)
+        ui::thousands(window.window.tokens)
     ));
     for notice in &window.notices {
         ui.notice(notice);
@@ -79,26 +74,18 @@ pub async fn run(
     let endpoint = Endpoint {
         port: gateway.port,
         token: gateway.token.clone(),
-        model: &model.id,
-        context_window: window.context_window,
-        output_tokens: window.output_tokens,
+        model: model.id,
+        window: window.window,
     };
-    let outcome = match together::prepare(session, endpoint).await {
-        Ok(prepared) => together::run(prepared, &mut gateway, signals).await,
+    let outcome = match Prepared::new(session, endpoint).await {
+        Ok(prepared) => prepared.run(&mut gateway, signals).await,
         Err(error) => Err(error),
     };
     let figures = gateway.close().await;
     if let Some(line) = figures {
         ui.say(&line);
     }
-    match outcome? {
-        (Outcome::Client(ended), plan) => {
-            together::say_how_to_go_on(session, ended, &plan, &elsewhere.typed);
-            Ok(ended.shell_status())
-        }
-        (Outcome::Signalled(signal), _) => Ok(signals::status(signal)),
-        (Outcome::Engine(error), _) => Err(together::closed(error, &elsewhere.typed)),
-    }
+    run::finish(session, outcome?, &elsewhere.typed)
 }
 
 /// Our gateway to it.
@@ -135,7 +122,7 @@ impl Gateway {
         let (tell_window, longest_prompt) = watch::channel(window.longest_prompt);
         let served = anthropic::Served {
             name: model.to_owned(),
-            output_tokens: window.output_tokens,
+            output_tokens: window.window.output,
             form: None,
             shows_thoughts: true,
             may_think: true,

@@ -1,8 +1,8 @@
 //! How long the window and the replies are on an engine that somebody else runs: pure.
 
 use crate::error::{Error, Exit, Result};
-use crate::memory::{self, NARROW_WINDOW};
-use crate::session::prepare::{self, DEFAULT_OUTPUT_TOKENS};
+use crate::memory::{self, Asked, ContextWindow, NARROW_WINDOW, OUTPUTS};
+use crate::session::window;
 use crate::ui;
 
 /// The largest window that Claude Code is told, in tokens: what it assumes of a model that it does not know.
@@ -15,8 +15,7 @@ const SHORTEST_REPLY: u64 = 2_048;
 /// What Claude Code and the gateway are told, in tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Window {
-    pub context_window: u64,
-    pub output_tokens: u64,
+    pub window: ContextWindow,
     /// The longest prompt that is sent.
     pub longest_prompt: u64,
     /// What a person should know about it.
@@ -24,9 +23,9 @@ pub struct Window {
 }
 
 /// The window: as the engine tells, else as asked with `--ctx`, else a guess. Errors: what was asked for is more than there is, or no session fits in.
-pub fn fit(told: Option<u64>, asked: Option<u64>, output: Option<u64>) -> Result<Window> {
+pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
     let mut notices = Vec::new();
-    if let (Some(told), Some(asked)) = (told, asked)
+    if let (Some(told), Some(asked)) = (told, asked.window)
         && asked > told
     {
         return Err(Error::usage(format!(
@@ -37,20 +36,20 @@ pub fn fit(told: Option<u64>, asked: Option<u64>, output: Option<u64>) -> Result
             "leave --ctx out, or take --ctx {told} or less; its owner can serve a longer one (vLLM: --max-model-len {asked})"
         )));
     }
-    let window = asked.or(told).unwrap_or_else(|| {
+    let tokens = asked.window.or(told).unwrap_or_else(|| {
         notices.push(format!(
             "the engine does not say how long its window is: {} tokens is a guess; --ctx N says what it is",
             ui::thousands(NARROW_WINDOW)
         ));
         NARROW_WINDOW
     });
-    let context_window = window.min(LARGEST);
-    let room = context_window.saturating_sub(memory::smallest_window(0));
+    let tokens = tokens.min(LARGEST);
+    let room = tokens.saturating_sub(memory::smallest_window(0));
     if room < SHORTEST_REPLY {
         let needed = memory::smallest_window(SHORTEST_REPLY);
         return Err(Error::new(
             Exit::Engine,
-            format!("the engine's window of {context_window} tokens holds no session"),
+            format!("the engine's window of {tokens} tokens holds no session"),
         )
         .cause(format!(
             "Claude Code's own first request takes {} tokens of it, and it keeps {} free to compact in",
@@ -63,27 +62,20 @@ pub fn fit(told: Option<u64>, asked: Option<u64>, output: Option<u64>) -> Result
             memory::NARROW_WINDOW
         )));
     }
-    let output_tokens = match output {
-        Some(output) => {
-            prepare::check_window(context_window, output, told)?;
-            output
-        }
-        None => DEFAULT_OUTPUT_TOKENS.min(room),
-    };
-    if output.is_none() && output_tokens < DEFAULT_OUTPUT_TOKENS {
+    let output = asked.output.unwrap_or(OUTPUTS[0].min(room));
+    let window = ContextWindow { tokens, output };
+    window::check(window, told)?;
+    if asked.output.is_none() && output < OUTPUTS[0] {
         notices.push(format!(
             "replies are cut at {} tokens: longer ones do not fit in a window of {}",
-            ui::thousands(output_tokens),
-            ui::thousands(context_window)
+            ui::thousands(output),
+            ui::thousands(tokens)
         ));
     }
     // vLLM refuses a prompt that leaves less room than the longest reply, in words that make no client compact.
-    let longest_prompt = told.map_or(context_window, |told| {
-        context_window.min(told.saturating_sub(output_tokens))
-    });
+    let longest_prompt = told.map_or(tokens, |told| tokens.min(told.saturating_sub(output)));
     Ok(Window {
-        context_window,
-        output_tokens,
+        window,
         longest_prompt,
         notices,
     })
@@ -93,11 +85,15 @@ pub fn fit(told: Option<u64>, asked: Option<u64>, output: Option<u64>) -> Result
 mod tests {
     use super::*;
 
+    fn fit(told: Option<u64>, window: Option<u64>, output: Option<u64>) -> Result<Window> {
+        super::fit(told, Asked { window, output })
+    }
+
     fn figures(told: Option<u64>, asked: Option<u64>, output: Option<u64>) -> (u64, u64, u64) {
         let window = fit(told, asked, output).expect("it fits");
         (
-            window.context_window,
-            window.output_tokens,
+            window.window.tokens,
+            window.window.output,
             window.longest_prompt,
         )
     }

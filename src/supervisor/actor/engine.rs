@@ -1,6 +1,5 @@
 //! The engine's process: started, looked at while it starts, and what is done when it is ready, has gone or is to go.
 
-use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use crate::catalog::Source;
@@ -46,14 +45,13 @@ impl Owner<'_> {
         for (name, token) in &self.spec.hub_tokens {
             env.insert(name.into(), token.expose().into());
         }
-        if self.spec.complete {
+        if self.spec.serve.complete {
             // The token is for downloads, and there is nothing left to download.
             env.retain(|name, _| !name.to_str().is_some_and(engine_env::is_hub_token));
         }
-        env.extend(
-            (self.spec.env.iter())
-                .map(|(name, value)| (OsString::from(name), OsString::from(value))),
-        );
+        // It serves on its socket. On this port the gateway listens: one that would serve there cannot, and ends.
+        let command = self.spec.serve.command(self.reservation.port);
+        env.extend((command.env.into_iter()).map(|(name, value)| (name.into(), value.into())));
         if let Some(limit) = self.spec.memory_limit {
             env.insert(engine_env::MEMORY_LIMIT.into(), limit.to_string().into());
         }
@@ -67,14 +65,13 @@ impl Owner<'_> {
         ));
         Server::start(Launch {
             executable: &self.spec.engine,
-            // It serves on its socket. On this port the gateway listens: one that would serve there cannot, and ends.
-            argv: &self.spec.argv_on(self.reservation.port),
+            argv: &command.argv,
             env,
-            key: self.spec.takes_key.then_some(&self.engine_key),
+            key: self.spec.serve.takes_key().then_some(&self.engine_key),
             folder: &folder,
             log,
             socket: self.reservation.engine_socket(),
-            served_name: self.spec.model.served_name.clone(),
+            served_name: self.spec.serve.model.served_name.clone(),
         })
     }
 
@@ -112,7 +109,7 @@ impl Owner<'_> {
             self.on(Event::Stalled);
             return;
         }
-        if let Source::Hub(id) = &self.spec.model.source
+        if let Source::Hub(id) = &self.spec.serve.model.source
             && matches!(
                 hub::cached(&self.app.paths.hub, id),
                 Cached::Complete { .. }
@@ -126,7 +123,7 @@ impl Owner<'_> {
             self.lacking = patches::lacking(engine.log());
             let _ = self.tell_gateway.send(Engine::Ready {
                 base_url: BASE_URL.into(),
-                key: self.spec.takes_key.then(|| self.engine_key.clone()),
+                key: self.spec.serve.takes_key().then(|| self.engine_key.clone()),
             });
         }
         tracing::info!(took = self.took, "ready");
@@ -136,10 +133,10 @@ impl Owner<'_> {
 
     /// Reads the chat template, now that the model is on this disk, if the session could not. Errors: it has none.
     fn read_template(&mut self) -> Result<()> {
-        if self.spec.model.template.is_some() {
+        if self.spec.serve.model.template.is_some() {
             return Ok(());
         }
-        let Source::Hub(id) = &self.spec.model.source else {
+        let Source::Hub(id) = &self.spec.serve.model.source else {
             return Ok(());
         };
         let template = hub::template(&self.app.paths.hub, id);
@@ -148,15 +145,15 @@ impl Owner<'_> {
             Cached::Complete { .. }
         );
         let config = hub::config(&self.app.paths.hub, id);
-        self.spec.model = self.spec.model.clone().with_template(template);
-        match self.spec.model.form {
+        self.spec.serve.model = self.spec.serve.model.clone().with_template(template);
+        match self.spec.serve.model.form {
             Some(form) => {
                 let _ = self.form.set(form);
             }
             None => tracing::warn!("unknown tool-call format"),
         }
         match is_whole {
-            true => check_template(&self.spec.model, config.as_ref()),
+            true => check_template(&self.spec.serve.model, config.as_ref()),
             false => Ok(()),
         }
     }
@@ -168,8 +165,8 @@ impl Owner<'_> {
         };
         self.memory.begin(limit, |tell| Watched {
             socket: engine.socket().to_owned(),
-            key: self.spec.takes_key.then(|| self.engine_key.clone()),
-            watch: MemoryWatch::new(limit, self.spec.context_window, self.spec.output_tokens),
+            key: self.spec.serve.takes_key().then(|| self.engine_key.clone()),
+            watch: MemoryWatch::new(limit, self.spec.serve.window),
             figures: self.figures.clone(),
             tell,
         });
@@ -210,13 +207,13 @@ impl Owner<'_> {
             if (was_ready || again) && exit_reason::is_out_of_memory(end, &tail) {
                 self.spec.make_safer();
                 tracing::warn!(
-                    window = self.spec.context_window,
+                    window = self.spec.serve.window.tokens,
                     "out of memory: the next one gets less to do"
                 );
             }
             self.failure = Some(error);
         }
-        self.memory.end(self.spec.context_window);
+        self.memory.end(self.spec.serve.window.tokens);
         self.on(Event::Gone {
             deaths: self.deaths.len(),
         });

@@ -148,18 +148,18 @@ impl<'a> Owner<'a> {
         let access = Access::new(&key);
         let figures = Figures::new();
         let (tell_gateway, engine) = watch::channel(Engine::Starting);
-        let memory = Memory::new(spec.context_window);
+        let memory = Memory::new(spec.serve.window.tokens);
         let gateway_stop = CancellationToken::new();
         let form = Arc::default();
         let log = (spec.log.clone()).unwrap_or_else(|| engine_log(paths, reservation.port));
         let settings = gateway::Settings {
             served: anthropic::Served {
-                name: spec.model.served_name.clone(),
-                output_tokens: spec.output_tokens,
-                form: spec.model.form,
-                shows_thoughts: spec.model.thinking,
-                may_think: spec.model.may_think,
-                prose_calls: spec.model.prose_calls,
+                name: spec.serve.model.served_name.clone(),
+                output_tokens: spec.serve.window.output,
+                form: spec.serve.model.form,
+                shows_thoughts: spec.serve.model.thinking,
+                may_think: spec.serve.model.may_think,
+                prose_calls: spec.serve.model.prose_calls,
                 pictures: spec.pictures(&paths.hub),
             },
             form: Arc::clone(&form),
@@ -171,9 +171,7 @@ impl<'a> Owner<'a> {
             figures: figures.clone(),
             limits: gateway::Limits::default(),
             exclusive: true,
-            fronts: spec
-                .kept_prefixes()
-                .map(|folder| folder.join(gateway::FRONTS)),
+            fronts: (spec.serve.prefix_folder()).map(|folder| folder.join(gateway::FRONTS)),
             pdf_reader: std::env::current_exe().ok(),
             log: Some(log),
         };

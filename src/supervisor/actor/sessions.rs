@@ -1,12 +1,12 @@
 //! Sessions: their leases, what they are told, and what becomes of a Claude Code whose session was killed.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::gateway::auth::Caller;
+use crate::memory::ContextWindow;
 use crate::supervisor::actor::Owner;
 use crate::supervisor::connection::{Message, Teller};
 use crate::supervisor::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
@@ -110,13 +110,15 @@ impl Owner<'_> {
         tell.tell(Tell::Granted(Granted {
             port: self.reservation.port,
             token: token.expose().to_owned(),
-            served_name: self.spec.model.served_name.clone(),
-            name: self.spec.model.name.clone(),
-            typed: self.spec.model.typed.clone(),
-            context_window: window,
-            output_tokens: self.spec.output_tokens,
+            served_name: self.spec.serve.model.served_name.clone(),
+            name: self.spec.serve.model.name.clone(),
+            typed: self.spec.serve.model.typed.clone(),
+            window: ContextWindow {
+                tokens: window,
+                ..self.spec.serve.window
+            },
             version: env!("CARGO_PKG_VERSION").into(),
-            fronts: self.spec.kept_prefixes().map(PathBuf::from),
+            fronts: self.spec.serve.prefix_folder().cloned(),
             web_search: searches,
             network: network::own(),
         }));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use crate::engine::server::{self, Server};
+use crate::memory::ContextWindow;
 use crate::supervisor::actor::Owner;
 use crate::supervisor::connection::Teller;
 use crate::supervisor::process::engine_log;
@@ -73,16 +74,18 @@ impl Owner<'_> {
             pid: std::process::id(),
             port: self.reservation.port,
             phase,
-            name: self.spec.model.name.clone(),
-            typed: self.spec.model.typed.clone(),
-            served_name: self.spec.model.served_name.clone(),
-            source: self.spec.model.source.clone(),
-            profile: self.spec.model.engine_profile,
-            thinking: self.spec.model.thinking,
+            name: self.spec.serve.model.name.clone(),
+            typed: self.spec.serve.model.typed.clone(),
+            served_name: self.spec.serve.model.served_name.clone(),
+            source: self.spec.serve.model.source.clone(),
+            profile: self.spec.serve.model.engine_profile,
+            thinking: self.spec.serve.model.thinking,
             engine: self.spec.engine.script.clone(),
-            keeps_prefix: self.spec.kept_prefixes().is_some(),
-            context_window: self.memory.window(),
-            output_tokens: self.spec.output_tokens,
+            keeps_prefix: self.spec.serve.prefix_folder().is_some(),
+            window: ContextWindow {
+                tokens: self.memory.window(),
+                ..self.spec.serve.window
+            },
             weights: self.spec.weights,
             claim: self.spec.claim,
             resident: None,

@@ -1,18 +1,20 @@
 //! `cclocal --connect URL`: Claude Code on an engine that somebody else runs.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::json;
 
-use super::args::{ElsewhereArgs, LaunchArgs, Window};
+use super::args::{ElsewhereArgs, LaunchArgs};
 use super::{dry_run, launch, setup, web_search};
 use crate::app::App;
 use crate::claude;
+use crate::claude::command::ClaudePlan;
+use crate::claude::launch::{Endpoint, assumed_features};
 use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
-use crate::memory::NARROW_WINDOW;
-use crate::session::prepare::{self, Client};
+use crate::memory::{ContextWindow, NARROW_WINDOW};
 use crate::session::remote::address::Address;
 use crate::session::remote::{self, Elsewhere, token, window};
 use crate::session::session_dir::Folder;
@@ -42,8 +44,7 @@ pub fn run(
         address: &address,
         token: token.as_ref(),
         model: launch.model.named(),
-        context_window: launch.ctx.and_then(Window::tokens),
-        output_tokens: launch.out_tokens,
+        asked: launch::asked(launch),
         web_search: searches,
         typed: typed(url, args, launch, searches),
     };
@@ -55,18 +56,11 @@ pub fn run(
         app,
         claude: &claude,
         asked: &ask_features(app, &claude),
-        args: &launch.claude_args,
-        unknown_options: launch.pass_unknown,
+        user: launch::user(launch),
     };
     // What Claude Code may not be given is refused before anything is sent.
-    let settings = Folder::planned_settings(&app.paths);
-    let client = Client {
-        args: &launch.claude_args,
-        unknown_options: launch.pass_unknown,
-        ..planned(&elsewhere, &settings)
-    };
-    let features = prepare::assumed_features(&app.paths, Some(&claude));
-    prepare::plan_client(app, &client, &features)?;
+    let window = elsewhere.asked.or(NARROW_WINDOW);
+    plan(app, &elsewhere, window, launch, Some(&claude))?;
     app.ui.notice(&address.notice());
     if let Some(backend) = searches {
         app.ui.notice(&backend.notice());
@@ -77,20 +71,23 @@ pub fn run(
     })
 }
 
-/// What Claude Code is started for, as far as it is known before the engine was asked.
-fn planned<'a>(elsewhere: &Elsewhere<'a>, settings: &'a std::path::Path) -> Client<'a> {
-    Client {
-        args: &[],
-        unknown_options: false,
-        settings,
+/// Plans Claude Code's run, as far as it is known before the engine was asked. `claude`: its program, if it is installed.
+fn plan(
+    app: &App,
+    elsewhere: &Elsewhere,
+    window: ContextWindow,
+    launch: &LaunchArgs,
+    claude: Option<&Path>,
+) -> Result<ClaudePlan> {
+    let endpoint = Endpoint {
         port: 0,
         token: Secret::new("<token>"),
-        model: elsewhere.model.unwrap_or("<the only one there>"),
-        context_window: elsewhere.context_window.unwrap_or(NARROW_WINDOW),
-        output_tokens: elsewhere
-            .output_tokens
-            .unwrap_or(prepare::DEFAULT_OUTPUT_TOKENS),
-    }
+        model: elsewhere.model.unwrap_or("<the only one there>").to_owned(),
+        window,
+    };
+    let features = assumed_features(&app.paths, claude);
+    let settings = Folder::planned_settings(&app.paths);
+    claude::launch::plan(app, &endpoint, launch::user(launch), &settings, &features)
 }
 
 /// The command line without the arguments for Claude Code and the program's name.
@@ -108,8 +105,8 @@ fn typed(
     };
     add("--token-env", args.token_env.clone());
     add("--model", launch.model.named().map(str::to_owned));
-    let window = launch.ctx.and_then(Window::tokens);
-    add("--ctx", window.map(|tokens| tokens.to_string()));
+    let asked = launch::asked(launch);
+    add("--ctx", asked.window.map(|tokens| tokens.to_string()));
     add(
         "--out-tokens",
         launch.out_tokens.map(|tokens| tokens.to_string()),
@@ -132,17 +129,13 @@ fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewh
         ui,
         ..
     } = app;
-    let window = window::fit(None, elsewhere.context_window, elsewhere.output_tokens)?;
-    let program = claude::find::find(host, paths)?;
-    let settings = Folder::planned_settings(paths);
-    let client = Client {
-        args: &launch.claude_args,
-        unknown_options: launch.pass_unknown,
-        output_tokens: window.output_tokens,
-        ..planned(elsewhere, &settings)
+    // Whether it fits is checked, and what there is for replies; the engine tells the window itself.
+    let window = ContextWindow {
+        output: window::fit(None, elsewhere.asked)?.window.output,
+        ..elsewhere.asked.or(NARROW_WINDOW)
     };
-    let features = prepare::assumed_features(paths, program.as_deref());
-    let plan = prepare::plan_client(app, &client, &features)?;
+    let program = claude::find::find(host, paths)?;
+    let plan = plan(app, elsewhere, window, launch, program.as_deref())?;
     let mut notices = vec![
         elsewhere.address.notice(),
         "the gateway takes any port that is free, in the place of 0".to_owned(),
@@ -162,8 +155,8 @@ fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewh
             "key": args.token_env.as_ref().map(|_| "from the variable of --token-env"),
         },
         "claude": dry_run::claude(&plan, &program),
-        "context_window": elsewhere.context_window,
-        "output_tokens": elsewhere.output_tokens,
+        "context_window": elsewhere.asked.window,
+        "output_tokens": elsewhere.asked.output,
         "web_search": web_search::report(elsewhere.web_search),
         "notices": notices,
     });
@@ -180,7 +173,7 @@ fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewh
             elsewhere.address.base_url()
         );
         let _ = writeln!(out, "model    {model}");
-        let _ = match elsewhere.context_window {
+        let _ = match elsewhere.asked.window {
             Some(tokens) => writeln!(
                 out,
                 "window   {} tokens: as asked with --ctx",
