@@ -48,7 +48,9 @@ fn folder(host: &Environment, argument: &str) -> Result<ModelArgument> {
     let path = host.resolve(argument);
     let path = path
         .canonicalize()
-        .map_err(|error| Error::usage(format!("there is no model folder {argument}")).cause(error))
+        .map_err(|error| {
+            Error::usage(format!("there is no model folder {argument}")).because(error)
+        })
         .map_err(|error| {
             error.hint("--model takes a folder that holds config.json and *.safetensors")
         })?;

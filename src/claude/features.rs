@@ -54,7 +54,7 @@ fn ask(
         .env("DISABLE_AUTOUPDATER", "1");
     let help = capabilities::ask_unless(stopped, &mut command, HELP_DEADLINE).map_err(|error| {
         Error::new(Exit::ClaudeMissing, "Claude Code does not answer `--help`")
-            .cause(error)
+            .because(error)
             .hint(format!(
                 "run `{} --help` to see why",
                 environment.tilde(claude)

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::engine::log;
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::environment::Environment;
 use crate::sys::files;
+use crate::sys::log;
 use crate::sys::paths::Paths;
 
 /// How many of npm's last lines are shown when it fails.

@@ -32,16 +32,15 @@ const TRIES: usize = 3;
 pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
     let App {
         environment: host,
-        paths,
         ui,
         ..
     } = app;
     let linger = linger(host, args.linger)?;
     let choice = match args.model.choice(host)? {
         Some(choice) => choice,
-        None => match menu::choose(host, paths, ui)? {
-            menu::Chosen::Model(choice) => choice,
-            menu::Chosen::Nothing(status) => return Ok(status),
+        None => match menu::choose(app)? {
+            Some(choice) => choice,
+            None => return Ok(0),
         },
     };
     let request = request(app, args, Some(&choice))?;
@@ -230,7 +229,7 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
             Exit::Other,
             "what is kept of system prompts could not be removed",
         )
-        .cause(error)
+        .because(error)
         .hint(format!(
             "remove it by hand: rm -r {}",
             paths.kept_prefixes().display()

@@ -78,7 +78,7 @@ pub fn text(
         text += line.trim_end();
         text.push('\n');
     }
-    let total = scan::total(models);
+    let total = scan::total_bytes(models);
     let count = match models.len() {
         1 => "1 model".to_owned(),
         count => format!("{count} models"),
@@ -88,7 +88,7 @@ pub fn text(
 
 /// What a model gets on this machine.
 pub fn room(model: &Model, here: &Here) -> Room {
-    here.room(&model.id, model.complete.then_some(model.whole()))
+    here.room(&model.id, model.complete.then_some(model.loaded_bytes()))
 }
 
 /// That in words, if it is known and the model is there to be started.
@@ -118,10 +118,10 @@ pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
     if !model.complete {
         said.push("partial".into());
     }
-    if !model.stored.is_empty() {
-        said.push(format!("{} shared", ui::bytes(model.stored_bytes())));
+    if !model.shared.is_empty() {
+        said.push(format!("{} shared", ui::bytes(model.shared_bytes())));
     }
-    if model.elsewhere > 0 && model.link.is_none() {
+    if model.external > 0 && model.link.is_none() {
         said.push("files elsewhere".into());
     }
     if let Some(user) = user(model, running) {
@@ -140,7 +140,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Va
             json!({
                 "id": model.id,
                 "bytes": model.bytes,
-                "shared_bytes": model.stored_bytes(),
+                "shared_bytes": model.shared_bytes(),
                 "state": if model.complete { "complete" } else { "partial" },
                 "flag": flag(model),
                 "context_window": room(model, here).window(),
@@ -153,6 +153,6 @@ fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Va
     json!({
         "cache": paths.hub,
         "models": listed,
-        "total_bytes": scan::total(models),
+        "total_bytes": scan::total_bytes(models),
     })
 }

@@ -42,7 +42,7 @@ pub fn run(app: &App, args: &LogsArgs) -> Result<()> {
     };
     let mut file = files::open(&path).map_err(|error| {
         Error::other("there is no log")
-            .cause(error)
+            .because(error)
             .hint("an engine writes one when it is started; `cclocal status` shows what runs")
     })?;
     let unreadable = || format!("{} cannot be read", host.tilde(&path));

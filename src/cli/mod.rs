@@ -26,6 +26,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::escape::visible_lines;
 use crate::sys::environment::Environment;
+use crate::sys::network;
 use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
@@ -45,6 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if let Some(CliCommand::ReadPdf) = &cli.command {
         return crate::gateway::read_pdf();
     }
+    network::choose_tls();
     let mut host = match Environment::real() {
         Ok(host) => host,
         Err(error) => return report(&error),

@@ -22,8 +22,8 @@ pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
         ..
     } = app;
     if args.models.is_empty() {
-        if ui.interactive && ui.animated {
-            return cache_screen::run(host, paths, ui);
+        if ui.interactive && ui.paints_prompts() {
+            return cache_screen::manage(app).map(|()| 0);
         }
         return Err(Error::usage("no model is named")
             .cause("choosing from a list needs a terminal")
@@ -39,7 +39,7 @@ pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
                 .hint(why.hint));
         }
     }
-    let total = scan::freed(&chosen, &models);
+    let total = scan::freed_bytes(&chosen, &models);
     if !args.yes {
         if !ui.interactive {
             return Err(Error::usage("nothing was removed")
@@ -90,7 +90,7 @@ pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
             Exit::Other,
             format!("{} could not be removed completely", model.id),
         )
-        .cause(error)
+        .because(error)
     })?;
     // The links to its text part lead nowhere now.
     if let Some(name) = model.folder.file_name() {

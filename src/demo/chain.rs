@@ -261,7 +261,7 @@ fn demo_model(folder: &Path) -> Model {
 fn check(file: &Path) -> Result<()> {
     let found = files::read_text(file, files::OWN_RECORD).map_err(|error| {
         Error::other("the file was not written")
-            .cause(error)
+            .because(error)
             .hint("the tool call did not reach Claude Code as one; run it again with --keep and read server.log")
     })?;
     if found == TEXT {

@@ -257,7 +257,7 @@ pub fn disk_full(error: Error) -> Error {
 
 /// The last lines of an engine's log that say something, and where the rest is.
 pub fn last_words(log: &Path) -> Vec<String> {
-    let mut words = essential(&super::log::tail(log));
+    let mut words = essential(&crate::sys::log::tail(log));
     words.push(format!("the whole log: {}", log.display()));
     words
 }

@@ -87,7 +87,7 @@ pub fn probe(host: &Environment, cache: &Path, executable: &Path) -> Result<Flag
         .env("COLUMNS", "200");
     let help = capabilities::ask(&mut command, HELP_DEADLINE).map_err(|error| {
         Error::new(Exit::Engine, "the engine does not answer `serve --help`")
-            .cause(error)
+            .because(error)
             .hint(format!(
                 "run `{} serve --help` to see why, or `cclocal setup` to install the engine anew",
                 host.tilde(executable)

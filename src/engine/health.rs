@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::proof::{self, Question};
 use super::server::BASE_URL;
+use crate::sys::network;
 use crate::sys::secret::Secret;
 
 /// How often a starting engine is asked. A refused connection costs some 50 µs, and half of this is what a session waits longer than it must.
@@ -38,10 +39,9 @@ pub struct Asks {
 impl Asks {
     /// Over this socket alone, so no certificates are read for it.
     pub fn on(socket: &Path, proof_key: Secret) -> Self {
-        let client = Client::builder()
+        let client = network::plain_http()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .tls_built_in_root_certs(false)
             .timeout(ANSWER_DEADLINE)
             .unix_socket(socket)
             .build();

@@ -10,7 +10,6 @@ pub mod flags;
 mod health;
 pub mod install;
 pub mod lifecycle;
-pub mod log;
 pub mod patches;
 pub mod proof;
 pub mod server;

@@ -12,11 +12,11 @@ use nix::sys::signal::Signal;
 use super::executable::Executable;
 use super::health::{Asks, NotOurs};
 use super::lifecycle::{Action, End, Event, State};
-use super::{exit_reason, install, log};
+use super::{exit_reason, install};
 use crate::error::{Context, Error, Exit, Result};
-use crate::sys::disk;
 use crate::sys::process::Child;
 use crate::sys::secret::Secret;
+use crate::sys::{disk, log, machine};
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
 /// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
@@ -43,9 +43,6 @@ pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Less than this is free on a full disk, in bytes: a block or two may be left over.
 const FULL: u64 = 16 * 1024;
-
-/// Far more than `ps` takes.
-const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What requests on an engine's socket are sent to. The host is for form's sake: the way is the socket.
 pub const BASE_URL: &str = "http://localhost";
@@ -152,10 +149,10 @@ impl Server {
         &self.socket
     }
 
-    /// A sign of life that an engine gives while it loads: its resident memory in KiB as `ps` tells it, and the length of its log in bytes.
+    /// A sign of life that an engine gives while it loads: its resident memory and the length of its log, in bytes.
     /// None if neither can be read.
-    pub async fn pulse(&self) -> Option<(u64, u64)> {
-        let resident = resident(self.pid()).await;
+    pub fn pulse(&self) -> Option<(u64, u64)> {
+        let resident = machine::resident(self.pid());
         let written = fs_err::metadata(&self.log).map(|data| data.len()).ok();
         (resident.is_some() || written.is_some())
             .then(|| (resident.unwrap_or(0), written.unwrap_or(0)))
@@ -235,23 +232,6 @@ impl Server {
             self.lifeline = None;
         }
     }
-}
-
-/// The resident memory of a process in KiB, as `ps` tells it on every system; Linux tells it without another program.
-pub async fn resident(pid: i32) -> Option<u64> {
-    if cfg!(target_os = "linux") {
-        let status = fs_err::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        return line?.trim().strip_suffix("kB")?.trim().parse().ok();
-    }
-    let mut ps = tokio::process::Command::new("ps");
-    ps.args(["-o", "rss=", "-p", &pid.to_string()])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let told = tokio::time::timeout(PULSE_DEADLINE, ps.output()).await;
-    let told = told.ok()?.ok()?;
-    String::from_utf8_lossy(&told.stdout).trim().parse().ok()
 }
 
 impl Drop for Server {

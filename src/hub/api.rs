@@ -1,4 +1,4 @@
-//! What the hub says of a model that is not on this disk.
+//! The hub's API: facts about a model that is not on this disk.
 
 use std::time::Duration;
 
@@ -8,15 +8,16 @@ use serde_json::Value;
 use crate::catalog::template::{self, Traits};
 use crate::sys::environment::Environment;
 use crate::sys::files;
+use crate::sys::network;
 use crate::sys::paths;
 
-/// How long the hub may take. Its answer is welcome, but a launch goes on without it.
+/// The longest wait for the hub. Its answer is welcome, but a launch goes on without it.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// How long an answer may be, in bytes. The list of the files of the biggest models takes some hundred kB, a configuration some ten.
+/// The longest answer, in bytes. The list of the files of the biggest models takes some hundred kB, a configuration some ten.
 const LONGEST_ANSWER: usize = 8 << 20;
 
-/// Where the hub is, unless `HF_ENDPOINT` says otherwise. Source: huggingface_hub, `constants.py`.
+/// The hub's address, unless `HF_ENDPOINT` is set. Source: huggingface_hub, `constants.py`.
 const ENDPOINT: &str = "https://huggingface.co";
 
 #[derive(Deserialize)]
@@ -31,42 +32,42 @@ struct Sibling {
     size: Option<u64>,
 }
 
-/// What the hub says of how a model is to be served.
+/// Facts about a model that decide how it is served.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct ModelInfo {
     /// Its `config.json`.
     pub config: Option<Value>,
     /// The names of its files.
     pub files: Option<Vec<String>>,
     /// Bytes that the engine will download.
     pub size: Option<u64>,
-    /// Whether its chat template was looked for in all files that may hold it.
+    /// True if every file that may hold a chat template was read.
     pub template_asked: bool,
-    /// What that shows, if there is one.
+    /// Traits of the chat template, if there is one.
     pub template: Option<Traits>,
 }
 
-/// Bytes that the engine will download of this model. None if the hub is not to be asked, cannot be reached, or does not tell; whatever is
-/// wrong with the model, the engine's own attempt will show.
+/// Bytes that the engine will download of this model. None: the hub is not to be asked, cannot be reached, or does not tell. What is wrong
+/// with the model, the engine's own attempt will show.
 pub async fn size(host: &Environment, id: &str) -> Option<u64> {
     sum(&info(host, id).await?)
 }
 
-/// All that is to be known of a model before it is downloaded. What the hub does not tell is left open.
-pub async fn told(host: &Environment, id: &str) -> Told {
+/// Facts about a model before it is downloaded. Those that the hub does not tell are left open.
+pub async fn model_info(host: &Environment, id: &str) -> ModelInfo {
     let config = file(host, id, "config.json");
     let (info, config) = tokio::join!(info(host, id), config);
-    let mut told = Told {
+    let mut found = ModelInfo {
         config: config.and_then(|text| serde_json::from_slice(&text).ok()),
         size: info.as_ref().and_then(sum),
         files: info.map(|info| {
             let names = info.siblings.into_iter();
             names.map(|sibling| sibling.rfilename).collect()
         }),
-        ..Told::default()
+        ..ModelInfo::default()
     };
-    let Some(files) = &told.files else {
-        return told;
+    let Some(files) = &found.files else {
+        return found;
     };
     let [tool_use, jinja, tokenizer, json] = template::FILES.map(|name| async move {
         match files.iter().any(|file| file == name) {
@@ -75,16 +76,16 @@ pub async fn told(host: &Environment, id: &str) -> Told {
         }
     });
     let (tool_use, jinja, tokenizer, json) = tokio::join!(tool_use, jinja, tokenizer, json);
-    let found: Vec<_> = [tool_use, jinja, tokenizer, json]
+    let texts: Vec<_> = [tool_use, jinja, tokenizer, json]
         .into_iter()
         .flatten()
         .collect();
-    told.template_asked = found.iter().all(|(_, text)| text.is_some());
-    told.template = template::read(|name| {
-        let (_, text) = found.iter().find(|(file, _)| *file == name)?;
+    found.template_asked = texts.iter().all(|(_, text)| text.is_some());
+    found.template = template::read(|name| {
+        let (_, text) = texts.iter().find(|(file, _)| *file == name)?;
         String::from_utf8(text.clone()?).ok()
     });
-    told
+    found
 }
 
 async fn info(host: &Environment, id: &str) -> Option<Info> {
@@ -103,7 +104,7 @@ async fn ask(host: &Environment, path: &str) -> Option<Vec<u8>> {
     let endpoint = host.var("HF_ENDPOINT").unwrap_or(ENDPOINT);
     let url = format!("{}/{path}", endpoint.trim_end_matches('/'));
     // reqwest drops the token itself where a redirect leads to another host.
-    let client = reqwest::Client::builder().timeout(DEADLINE).build().ok()?;
+    let client = network::http().timeout(DEADLINE).build().ok()?;
     let mut request = client.get(url);
     if let Some(token) = token(host) {
         request = request.bearer_auth(token);
@@ -121,7 +122,7 @@ async fn ask(host: &Environment, path: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// The answer, unless it is too long or breaks off.
+/// The body of an answer. None: it is too long, or breaks off.
 async fn read(mut response: reqwest::Response) -> Option<Vec<u8>> {
     let mut answer = Vec::new();
     while let Some(piece) = response.chunk().await.ok()? {
@@ -143,7 +144,7 @@ fn sum(info: &Info) -> Option<u64> {
     sizes.sum::<Option<u64>>().filter(|bytes| *bytes > 0)
 }
 
-/// Whether the engine downloads a file of this name. Source: vllm-mlx 0.6.0, `utils/download.py`; its two lists differ in names that MLX
+/// True for the names of files that the engine downloads. Source: vllm-mlx 0.6.0, `utils/download.py`; its two lists differ in names that MLX
 /// models do not have.
 fn is_downloaded(name: &str) -> bool {
     const ENDINGS: &[&str] = &[
@@ -204,8 +205,8 @@ mod tests {
         assert_eq!(sum(&info(&[("README.md", Some(1))])), None);
     }
 
-    /// What is learnt of a model at a hub that answers what is asked for by this path, if anything, so.
-    fn asked(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> Told {
+    /// The facts about a model at a hub that answers a request for a path with this function's result, or with 404.
+    fn asked(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> ModelInfo {
         use std::io::{Read, Write};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         let endpoint = format!("http://{}/", listener.local_addr().expect("an address"));
@@ -242,7 +243,7 @@ mod tests {
             .build();
         let told = runtime
             .expect("a runtime")
-            .block_on(told(&host, "org/name"));
+            .block_on(model_info(&host, "org/name"));
         end.send(()).expect("sent");
         let address = endpoint.trim_start_matches("http://").trim_end_matches('/');
         std::net::TcpStream::connect(address).expect("woken");

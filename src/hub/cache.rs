@@ -1,4 +1,4 @@
-//! The Hugging Face hub cache on disk: where a model is, whether it is whole, how big it is. Reading only.
+//! The hub cache on disk: finds a model in it, its size, and whether it is complete. Reading only.
 //!
 //! Layout (huggingface_hub, "Manage your cache"): `models--org--name/{blobs,refs,snapshots}`; `refs/main` holds a commit,
 //! `snapshots/<commit>/` holds links to blobs; a blob that is being fetched ends in `.incomplete`.
@@ -10,22 +10,26 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::folder::{check_files, folder_config, folder_template, is_whole};
-use super::xet_store::{Entry, Store};
+use super::folder::{check_files, folder_config, folder_template, is_complete};
+use super::xet_store::{Entry, Store, is_real_folder};
 use crate::catalog::template::Traits;
 use crate::sys::files;
 
-/// What the cache has of a model.
+/// The state of a model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cached {
+    /// Nothing of it is there.
     Missing,
-    /// Something of it is there, `bytes` so far.
+    /// Some of it is there.
     Partial {
+        /// Bytes on disk.
         bytes: u64,
     },
-    /// All of it is there, in this snapshot folder.
+    /// All of it is there.
     Complete {
+        /// Bytes on disk.
         bytes: u64,
+        /// The folder with its files.
         snapshot: PathBuf,
     },
 }
@@ -45,24 +49,24 @@ pub fn model_folder(hub: &Path, id: &str) -> PathBuf {
     hub.join(format!("models--{}", id.replace('/', "--")))
 }
 
-/// What the cache has of this model. What cannot be read counts as not there.
+/// The state of this model in the cache. A file that cannot be read counts as not there.
 pub fn cached(hub: &Path, id: &str) -> Cached {
     let folder = model_folder(hub, id);
     if !folder.is_dir() {
         return Cached::Missing;
     }
-    let blobs = Blobs::of(&folder, Store::of(hub).as_ref());
-    let bytes = sum([blobs.own, blobs.stored_bytes(), blobs.elsewhere]);
-    match whole(&folder, blobs.unfinished) {
+    let blobs = Blobs::of(&folder, Store::open(hub).as_ref());
+    let bytes = sum([blobs.own, blobs.shared_bytes(), blobs.external]);
+    match complete_snapshot(&folder, blobs.unfinished) {
         Some(snapshot) => Cached::Complete { bytes, snapshot },
         None if bytes == 0 => Cached::Missing,
         None => Cached::Partial { bytes },
     }
 }
 
-/// The snapshot of a model of which nothing is missing.
-pub(super) fn whole(folder: &Path, unfinished: bool) -> Option<PathBuf> {
-    snapshot(folder).filter(|snapshot| !unfinished && is_whole(snapshot))
+/// The snapshot of a model that is complete.
+pub(super) fn complete_snapshot(folder: &Path, unfinished: bool) -> Option<PathBuf> {
+    snapshot(folder).filter(|snapshot| !unfinished && is_complete(snapshot))
 }
 
 /// The `config.json` of a model in the cache, even if the rest is still missing.
@@ -71,20 +75,20 @@ pub fn config(hub: &Path, id: &str) -> Option<Value> {
     folder_config(&snapshot)
 }
 
-/// What the chat template of a model in the cache shows, if it is there.
+/// Traits of the chat template of a model in the cache, if it is there.
 pub fn template(hub: &Path, id: &str) -> Option<Traits> {
     folder_template(&snapshot(&model_folder(hub, id))?)
 }
 
-/// The names of the files in the snapshot of a model of which nothing is on its way. None: there is none, or more comes.
+/// The names of the files in a model's snapshot. None: there is no snapshot, or a download is unfinished.
 pub fn settled_files(hub: &Path, id: &str) -> Option<Vec<String>> {
     let folder = model_folder(hub, id);
     let snapshot = snapshot(&folder)?;
-    let unfinished = Blobs::of(&folder, Store::of(hub).as_ref()).unfinished;
+    let unfinished = Blobs::of(&folder, Store::open(hub).as_ref()).unfinished;
     (!unfinished).then(|| files::names(&snapshot))
 }
 
-/// The same for a model of the cache, of which nothing need be there.
+/// Checks the files of a model in the cache as [`check_files`] does. Nothing of it need be there.
 pub fn check_cached_files(hub: &Path, id: &str) -> std::io::Result<()> {
     let folder = model_folder(hub, id);
     match files::read(&folder.join("refs/main"), files::ONE_LINE) {
@@ -96,17 +100,17 @@ pub fn check_cached_files(hub: &Path, id: &str) -> std::io::Result<()> {
     snapshot(&folder).map_or(Ok(()), |snapshot| check_files(&snapshot))
 }
 
-/// What a model's blobs take.
+/// The sizes of a model's blobs.
 #[derive(Debug, Default)]
 pub(super) struct Blobs {
     /// Bytes in its own folder, finished or not.
     pub(super) own: u64,
-    /// What it has in the store that models share.
-    pub(super) stored: Vec<Entry>,
-    /// Bytes of what links lead to that are not huggingface_hub's, such as to another disk. They are weights to be loaded, and nothing that
-    /// this cache takes of its disk.
-    pub(super) elsewhere: u64,
-    /// Whether one of them is still to be finished.
+    /// Its entries in the store that models share.
+    pub(super) shared: Vec<Entry>,
+    /// Bytes behind links that are not huggingface_hub's, such as to another disk. They are loaded with the model and take none of this
+    /// cache's disk.
+    pub(super) external: u64,
+    /// True if one of them is still to be finished.
     pub(super) unfinished: bool,
 }
 
@@ -119,13 +123,13 @@ impl Blobs {
         let Ok(entries) = std::fs::read_dir(&blobs) else {
             return found;
         };
-        let is_here = is_real_folder(folder) && is_real_folder(&blobs);
+        let is_own = is_real_folder(folder) && is_real_folder(&blobs);
         for entry in entries.flatten() {
             let Ok(data) = entry.metadata() else {
                 continue;
             };
             if data.is_symlink() {
-                found.linked(&entry.path(), store);
+                found.add_link(&entry.path(), store);
                 continue;
             }
             let name = entry.file_name();
@@ -146,27 +150,27 @@ impl Blobs {
         }
         // What an attempt left that was killed says nothing once another attempt has finished the blob.
         found.unfinished = unfinished.iter().any(|blob| !blobs.join(blob).exists());
-        if !is_here {
-            let led_to = std::mem::take(&mut found.own).saturating_add(found.stored_bytes());
-            found.stored.clear();
-            found.elsewhere = found.elsewhere.saturating_add(led_to);
+        if !is_own {
+            let bytes = std::mem::take(&mut found.own).saturating_add(found.shared_bytes());
+            found.shared.clear();
+            found.external = found.external.saturating_add(bytes);
         }
         found
     }
 
-    fn linked(&mut self, blob: &Path, store: Option<&Store>) {
+    fn add_link(&mut self, blob: &Path, store: Option<&Store>) {
         match store.and_then(|store| store.entry(blob)) {
-            Some(entry) if self.stored.contains(&entry) => {}
-            Some(entry) => self.stored.push(entry),
+            Some(entry) if self.shared.contains(&entry) => {}
+            Some(entry) => self.shared.push(entry),
             None => {
                 let bytes = std::fs::metadata(blob).map_or(0, |data| data.len());
-                self.elsewhere = self.elsewhere.saturating_add(bytes);
+                self.external = self.external.saturating_add(bytes);
             }
         }
     }
 
-    pub(super) fn stored_bytes(&self) -> u64 {
-        sum(self.stored.iter().map(|entry| entry.bytes))
+    pub(super) fn shared_bytes(&self) -> u64 {
+        sum(self.shared.iter().map(|entry| entry.bytes))
     }
 }
 
@@ -175,11 +179,7 @@ pub(super) fn sum(bytes: impl IntoIterator<Item = u64>) -> u64 {
     bytes.into_iter().fold(0, u64::saturating_add)
 }
 
-/// Whether it is a folder itself, no link to one.
-pub(super) fn is_real_folder(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
-}
-
+/// The snapshot folder that `refs/main` names.
 fn snapshot(folder: &Path) -> Option<PathBuf> {
     let commit = files::read_text(&folder.join("refs/main"), files::ONE_LINE).ok()?;
     let commit = Path::new(commit.trim());

@@ -1,21 +1,21 @@
-//! A download as its files grow: how much is there, how fast it comes, how long it will take. Pure; the clock is passed in.
+//! The progress of a download, from the growth of its files: size, speed, time left. Pure; the clock is passed in.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// Over how long the speed is taken. What comes side by side is written in pieces (10 MB each where `engine/resume.py` does not apply), so a
-/// shorter time would show leaps.
+/// The time over which the speed is averaged. Parallel downloads are written in pieces (10 MB each where `patches/resume.py` does not apply),
+/// so a shorter time would show leaps.
 const SPEED_OVER: Duration = Duration::from_secs(20);
 
-/// How much a speed must be built on before it is told.
+/// The shortest time from which a speed is computed.
 const SPEED_AFTER: Duration = Duration::from_secs(2);
 
-/// How much must have come before the time left is told, in bytes: the first files are small ones.
+/// The least that must have arrived before the time left is told, in bytes: the first files are small ones.
 const TIME_LEFT_AFTER: u64 = 1_000_000;
 
-/// How big a download is, in bytes.
+/// The size of a download, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "source", content = "bytes")]
 pub enum Total {
@@ -26,14 +26,15 @@ pub enum Total {
 }
 
 impl Total {
+    /// The size in bytes, whoever says so.
     pub fn bytes(self) -> u64 {
         match self {
             Total::Hub(bytes) | Total::Catalog(bytes) => bytes,
         }
     }
 
-    /// Bytes that must be free for what is still to come. A rounded figure is believed only as far as it can be.
-    pub fn room_needed(self, there: u64) -> u64 {
+    /// Free disk space that the rest needs, in bytes. Of a rounded size, a tenth is taken off.
+    pub fn space_needed(self, there: u64) -> u64 {
         match self {
             Total::Hub(bytes) => bytes.saturating_sub(there),
             Total::Catalog(bytes) => (bytes / 10 * 9).saturating_sub(there),
@@ -45,28 +46,30 @@ impl Total {
 #[derive(Debug, Clone)]
 pub struct Download {
     total: Option<Total>,
-    /// When how much was there. The first is when something last was as it was at the start: until then the engine only got going.
+    /// Bytes there, by time. The first sample is the last one before the size grew: until then the engine was still starting.
     samples: VecDeque<(Instant, u64)>,
     first: u64,
     latest: u64,
     grew: Instant,
 }
 
-/// What can be said of it.
+/// The progress of a download, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct DownloadProgress {
     /// Bytes there.
     pub bytes: u64,
+    /// The size of it all, if it is known.
     pub total: Option<Total>,
     /// 0 to 99: it is done when the model is complete, not before.
     pub percent: Option<u64>,
     /// Bytes a second.
     pub speed: Option<u64>,
+    /// Time left.
     pub left: Option<Duration>,
 }
 
 impl Download {
-    /// A download of which this much is there already.
+    /// Starts with the bytes that are there already.
     pub fn new(now: Instant, bytes: u64, total: Option<Total>) -> Self {
         Self {
             total,
@@ -77,8 +80,8 @@ impl Download {
         }
     }
 
-    /// This much is there now.
-    pub fn at(&mut self, now: Instant, bytes: u64) {
+    /// Records the bytes that are there now.
+    pub fn update(&mut self, now: Instant, bytes: u64) {
         // A part that is thrown away and fetched again makes it smaller: that is no progress, and no way back on the line either.
         if bytes > self.latest {
             self.latest = bytes;
@@ -97,20 +100,21 @@ impl Download {
         }
     }
 
-    /// How long nothing has come.
-    pub fn silent(&self, now: Instant) -> Duration {
+    /// Time since the last growth.
+    pub fn stalled_for(&self, now: Instant) -> Duration {
         now.duration_since(self.grew)
     }
 
-    /// Bytes that have come since the start.
+    /// Bytes that have arrived since the start.
     pub fn fetched(&self) -> u64 {
         self.latest - self.first
     }
 
-    pub fn standing(&self) -> Standing {
+    /// The progress so far.
+    pub fn progress(&self) -> DownloadProgress {
         let total = self.total.map(Total::bytes).filter(|total| *total > 0);
         let speed = self.speed().filter(|speed| *speed > 0);
-        Standing {
+        DownloadProgress {
             bytes: self.latest,
             total: self.total,
             percent: total.map(|total| (self.latest.saturating_mul(100) / total).min(99)),
@@ -148,15 +152,15 @@ mod tests {
         let start = Instant::now();
         let total = Some(Total::Hub(1_000 * MB));
         let mut download = Download::new(start, 500 * MB, total);
-        assert_eq!(download.standing().percent, Some(50));
-        assert_eq!(download.standing().speed, None);
+        assert_eq!(download.progress().percent, Some(50));
+        assert_eq!(download.progress().speed, None);
         for second in 1..=10 {
-            download.at(after(start, second), 500 * MB + second * 10 * MB);
+            download.update(after(start, second), 500 * MB + second * 10 * MB);
         }
-        let standing = download.standing();
-        assert_eq!(standing.percent, Some(60));
-        assert_eq!(standing.speed, Some(10 * MB));
-        assert_eq!(standing.left, Some(Duration::from_secs(40)));
+        let progress = download.progress();
+        assert_eq!(progress.percent, Some(60));
+        assert_eq!(progress.speed, Some(10 * MB));
+        assert_eq!(progress.left, Some(Duration::from_secs(40)));
         assert_eq!(download.fetched(), 100 * MB);
     }
 
@@ -165,14 +169,14 @@ mod tests {
         let start = Instant::now();
         let mut download = Download::new(start, 500 * MB, None);
         for second in 1..=15 {
-            download.at(after(start, second), 500 * MB);
+            download.update(after(start, second), 500 * MB);
         }
-        assert_eq!(download.standing().speed, None);
+        assert_eq!(download.progress().speed, None);
         for second in 16..=18 {
-            download.at(after(start, second), 500 * MB + (second - 15) * 10 * MB);
+            download.update(after(start, second), 500 * MB + (second - 15) * 10 * MB);
         }
-        assert_eq!(download.standing().speed, Some(10 * MB));
-        assert_eq!(download.silent(after(start, 18)), Duration::ZERO);
+        assert_eq!(download.progress().speed, Some(10 * MB));
+        assert_eq!(download.stalled_for(after(start, 18)), Duration::ZERO);
     }
 
     #[test]
@@ -180,42 +184,48 @@ mod tests {
         let start = Instant::now();
         let mut download = Download::new(start, 0, None);
         for second in 1..=30 {
-            download.at(after(start, second), second * 100 * MB);
+            download.update(after(start, second), second * 100 * MB);
         }
         for second in 31..=60 {
-            download.at(after(start, second), 3_000 * MB + (second - 30) * MB);
+            download.update(after(start, second), 3_000 * MB + (second - 30) * MB);
         }
-        assert_eq!(download.standing().speed, Some(MB));
+        assert_eq!(download.progress().speed, Some(MB));
         for second in 61..=90 {
-            download.at(after(start, second), 3_030 * MB);
+            download.update(after(start, second), 3_030 * MB);
         }
-        let standing = download.standing();
-        assert_eq!((standing.speed, standing.left), (None, None), "it stands");
-        assert_eq!(download.silent(after(start, 90)), Duration::from_secs(30));
+        let progress = download.progress();
+        assert_eq!((progress.speed, progress.left), (None, None), "it stands");
+        assert_eq!(
+            download.stalled_for(after(start, 90)),
+            Duration::from_secs(30)
+        );
     }
 
     #[test]
     fn the_percentage_neither_exceeds_nor_goes_back() {
         let start = Instant::now();
         let mut download = Download::new(start, 0, Some(Total::Catalog(100 * MB)));
-        download.at(after(start, 1), 60 * MB);
-        download.at(after(start, 2), 20 * MB);
+        download.update(after(start, 1), 60 * MB);
+        download.update(after(start, 2), 20 * MB);
         assert_eq!(
-            download.standing().percent,
+            download.progress().percent,
             Some(60),
             "a part was thrown away"
         );
-        assert_eq!(download.silent(after(start, 5)), Duration::from_secs(4));
-        download.at(after(start, 6), 130 * MB);
-        let standing = download.standing();
-        assert_eq!(standing.percent, Some(99), "the catalogue was rounded");
-        assert_eq!(standing.left, None);
+        assert_eq!(
+            download.stalled_for(after(start, 5)),
+            Duration::from_secs(4)
+        );
+        download.update(after(start, 6), 130 * MB);
+        let progress = download.progress();
+        assert_eq!(progress.percent, Some(99), "the catalogue was rounded");
+        assert_eq!(progress.left, None);
     }
 
     #[test]
     fn room_is_needed_for_what_is_still_to_come() {
-        assert_eq!(Total::Hub(1_000).room_needed(300), 700);
-        assert_eq!(Total::Hub(1_000).room_needed(2_000), 0);
-        assert_eq!(Total::Catalog(1_000).room_needed(300), 600);
+        assert_eq!(Total::Hub(1_000).space_needed(300), 700);
+        assert_eq!(Total::Hub(1_000).space_needed(2_000), 0);
+        assert_eq!(Total::Catalog(1_000).space_needed(300), 600);
     }
 }

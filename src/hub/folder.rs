@@ -1,4 +1,4 @@
-//! A folder with a model's files, in the cache or anywhere else. Reading only.
+//! A folder with a model's files: a snapshot in the cache, or any other. Reading only.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ pub fn folder_config(folder: &Path) -> Option<Value> {
     serde_json::from_slice(&text).ok()
 }
 
-/// What the chat template of a model folder shows, if it has one.
+/// Traits of the chat template of a model folder, if it has one.
 pub fn folder_template(folder: &Path) -> Option<Traits> {
     template::read(|name| files::read_text(&folder.join(name), template::LONGEST_FILE).ok())
 }
@@ -37,7 +37,7 @@ pub fn folder_bytes(folder: &Path) -> u64 {
 /// The longest file of a model that holds no weights, in bytes. The longest tokenizers take 40 MB.
 const LONGEST_TEXT: u64 = 256 << 20;
 
-/// The names of what an engine reads whole, and of weights, which may have any length. Other files of a folder concern nobody.
+/// The endings of files that an engine reads whole, and of weights, which may have any length. No other file is read.
 const TEXTS: &[&str] = &[
     ".json",
     ".jinja",
@@ -49,7 +49,7 @@ const TEXTS: &[&str] = &[
 ];
 const WEIGHTS: &[&str] = &[".safetensors", ".npz"];
 
-/// Errors: something in a model's folder is no file, or has a length that nobody reads, so that no engine is to be started with it.
+/// Checks the files that an engine would read. Errors: one is not a regular file or is too long, so that no engine is to be started with it.
 pub fn check_files(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)?.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
@@ -61,7 +61,7 @@ pub fn check_files(folder: &Path) -> std::io::Result<()> {
         let is_folder = || std::fs::metadata(&path).is_ok_and(|data| data.is_dir());
         let file = match files::open(&path) {
             Ok(file) => file,
-            // A link that leads nowhere is one that is still to be downloaded.
+            // A link without a target is still to be downloaded.
             Err(error) if error.kind() == ErrorKind::NotFound || is_folder() => continue,
             Err(error) => return Err(error),
         };
@@ -114,22 +114,22 @@ impl<'de> Deserialize<'de> for Files {
     }
 }
 
-/// Whether a snapshot has all that serving needs: the config, a tokenizer and every weight file that the index names.
-pub(super) fn is_whole(snapshot: &Path) -> bool {
-    let has = |name: &str| fs_err::metadata(snapshot.join(name)).is_ok_and(|data| data.is_file());
+/// True if a folder has all that serving needs: the config, a tokenizer and every weight file that the index names.
+pub(super) fn is_complete(folder: &Path) -> bool {
+    let has = |name: &str| fs_err::metadata(folder.join(name)).is_ok_and(|data| data.is_file());
     let tokenizer = ["tokenizer.json", "tokenizer.model", "vocab.json"]
         .iter()
         .any(|name| has(name));
     if !has("config.json") || !tokenizer {
         return false;
     }
-    let index = snapshot.join("model.safetensors.index.json");
+    let index = folder.join("model.safetensors.index.json");
     let index = files::read(&index, LONGEST_INDEX)
         .ok()
         .and_then(|text| serde_json::from_slice::<Index>(&text).ok());
     match index {
         Some(index) => index.weight_map.0.iter().all(|name| has(name)),
-        None => fs_err::read_dir(snapshot).is_ok_and(|entries| {
+        None => fs_err::read_dir(folder).is_ok_and(|entries| {
             entries
                 .flatten()
                 .filter_map(|entry| entry.file_name().into_string().ok())

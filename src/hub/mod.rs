@@ -1,4 +1,4 @@
-//! Models of the Hugging Face hub: the cache on disk, downloads into it, and the hub's answers.
+//! The Hugging Face hub: its cache on disk, downloads into the cache, and its API.
 
 pub mod api;
 mod cache;

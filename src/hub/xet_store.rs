@@ -1,4 +1,4 @@
-//! The store of files that models share: `blobs/` in the hub cache itself. What a model needs of it, and giving that up.
+//! The store of files that models share, `blobs/` in the hub cache itself: finds a model's entries and releases them.
 //!
 //! Layout (huggingface_hub 2.4, `utils/_shared_blobs.py`): `blobs/<2 hex digits>/<64 hex digits>` are regular files, and a model's
 //! own `blobs/<etag>` may be a link to one. Beside an entry stand `<entry>.refs`, the links that were made to it, one a line, which is a
@@ -14,47 +14,49 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::sys::files;
 
-/// What marks the folder as the library's store, and in which layout. A folder that another program named `blobs` is none.
+/// The file that marks the folder as the library's store, and its content for this layout. A folder that another program named `blobs` has none.
 const MARKER: &str = ".huggingface-shared-blobs";
 const LAYOUT: &str = "1\n";
 
-/// How long another program may hold an entry: it does so for moments.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(20);
+/// The longest wait for an entry that another program holds. It does so for moments.
+const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// The mode of the library's own locks, so that other users of a cache can take them.
 const LOCK_MODE: u32 = 0o666;
 
-/// A file of the store.
+/// A file in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// Its path in the store.
     pub path: PathBuf,
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
 /// The store of a cache.
 #[derive(Debug)]
-pub struct Store {
+pub(super) struct Store {
     hub: PathBuf,
     folder: PathBuf,
 }
 
 impl Store {
-    /// The store of this cache. None if it has none.
-    pub fn of(hub: &Path) -> Option<Self> {
-        let hub = without_detours(hub);
+    /// The store of this cache, if it has one.
+    pub(super) fn open(hub: &Path) -> Option<Self> {
+        let hub = normalized(hub);
         let folder = hub.join("blobs");
         if !is_real_folder(&folder) {
             return None;
         }
         let marker = folder.join(MARKER);
         let marked =
-            is_regular(&marker) && files::read_text(&marker, files::ONE_LINE).ok()? == LAYOUT;
+            !marker.is_symlink() && files::read_text(&marker, files::ONE_LINE).ok()? == LAYOUT;
         marked.then_some(Self { hub, folder })
     }
 
-    /// The entry that this blob of a model stands for. None if it is no link, or leads anywhere else.
-    pub fn entry(&self, blob: &Path) -> Option<Entry> {
+    /// The entry that a model's blob links to. None: it is no link, or leads anywhere else.
+    pub(super) fn entry(&self, blob: &Path) -> Option<Entry> {
         let path = self.target(blob)?;
         let data = std::fs::symlink_metadata(&path).ok()?;
         if !data.is_file() || !is_real_folder(path.parent()?) {
@@ -66,10 +68,10 @@ impl Store {
         })
     }
 
-    /// Where the link leads as it is written, if that is the place of an entry.
+    /// The target of a link, as it is written, if it has the form of an entry's path.
     fn target(&self, blob: &Path) -> Option<PathBuf> {
         let link = std::fs::read_link(blob).ok()?;
-        let target = without_detours(&without_detours(blob).parent()?.join(link));
+        let target = normalized(&normalized(blob).parent()?.join(link));
         let mut names = target.strip_prefix(&self.folder).ok()?.iter();
         let (start, name) = (names.next()?.to_str()?, names.next()?.to_str()?);
         let is_entry = names.next().is_none()
@@ -81,10 +83,10 @@ impl Store {
         is_entry.then_some(target)
     }
 
-    /// Removes the link, and the entry with it if nobody else has one. Returns the bytes that this freed. Errors: the entry is held for too
-    /// long, or something cannot be removed; the link is then still there, unless it was the entry that could not be removed.
-    pub fn release(&self, blob: &Path, entry: &Entry) -> Result<u64> {
-        // Whoever makes a link does it under this lock, so what nobody links to now is linked to by nobody when it is removed.
+    /// Removes the link, and the entry if nothing else links to it. Returns the bytes that this freed. Errors: the entry is held for too long, or
+    /// something cannot be removed; the link is then still there, unless it was the entry that could not be removed.
+    pub(super) fn release(&self, blob: &Path, entry: &Entry) -> Result<u64> {
+        // Links are made under this lock, so an entry without one now has none when it is removed.
         let _lock = lock(&entry.path)?;
         std::fs::remove_file(blob)?;
         if self.is_needed(&entry.path) {
@@ -97,7 +99,7 @@ impl Store {
         }
     }
 
-    /// Whether a model or data set of this cache has a link to it. What cannot be read may have one.
+    /// True if a model or data set of this cache has a link to it. A folder that cannot be read may have one.
     fn is_needed(&self, entry: &Path) -> bool {
         let leads_here = |blob: &Path| self.target(blob).as_deref() == Some(entry);
         let listed =
@@ -131,7 +133,7 @@ impl Store {
     }
 }
 
-/// The library's lock of an entry. The file stays, as it does with the library: whoever waits for it waits for this very file.
+/// Takes the library's lock of an entry. The file stays, as it does with the library: other programs may be waiting for this very file.
 fn lock(entry: &Path) -> Result<Flock<File>> {
     let path = beside(entry, ".lock");
     let mut file = files::open_lock_itself(&path, LOCK_MODE)?;
@@ -144,32 +146,30 @@ fn lock(entry: &Path) -> Result<Flock<File>> {
             Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
             Err((_, error)) => return Err(error.into()),
         }
-        if since.elapsed() >= PATIENCE {
+        if since.elapsed() >= LOCK_DEADLINE {
             return Err(Error::new(
                 ErrorKind::WouldBlock,
                 "another program holds a file that it shares",
             ));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(LOCK_RETRY);
     }
 }
 
+/// The path of a file beside an entry, with this ending.
 fn beside(entry: &Path, ending: &str) -> PathBuf {
     let mut name = entry.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-fn is_real_folder(path: &Path) -> bool {
+/// True for a folder itself, false for a link to one.
+pub(super) fn is_real_folder(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
 }
 
-fn is_regular(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file())
-}
-
-/// The path without `.` and `..`, as it is written: no link is followed. The library compares paths in this way.
-fn without_detours(path: &Path) -> PathBuf {
+/// The path without `.` and `..`; no link is followed. The library compares paths in this way.
+fn normalized(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn release(hub: &Path, model: &str) -> u64 {
-        let store = Store::of(hub).expect("a store");
+        let store = Store::open(hub).expect("a store");
         let blob = hub.join(model).join("blobs/etag");
         let entry = store.entry(&blob).expect("an entry");
         store.release(&blob, &entry).expect("released")
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn what_is_no_entry_of_a_store_is_left_alone() {
         let (hub, entry) = cache(&["models--a--x"]);
-        let store = Store::of(hub.path()).expect("a store");
+        let store = Store::open(hub.path()).expect("a store");
         let blobs = hub.path().join("models--a--x/blobs");
         let outside = tempfile::tempdir().expect("a folder");
         let strange = outside.path().join(HASH);
@@ -268,7 +268,7 @@ mod tests {
         symlink(&away, hub.path().join("blobs/ab")).expect("linked");
         assert_eq!(store.entry(&blobs.join("etag")), None);
         fs_err::remove_file(hub.path().join("blobs").join(MARKER)).expect("removed");
-        assert!(Store::of(hub.path()).is_none());
+        assert!(Store::open(hub.path()).is_none());
         assert!(away.join(HASH).exists() && strange.exists() && entry.exists());
     }
 
@@ -278,7 +278,7 @@ mod tests {
         let held = lock(&entry).expect("locked");
         let path = hub.path().to_owned();
         let releasing = std::thread::spawn(move || release(&path, "models--a--x"));
-        std::thread::sleep(PAUSE * 3);
+        std::thread::sleep(LOCK_RETRY * 3);
         assert!(hub.path().join("models--a--x/blobs/etag").is_symlink());
         drop(held);
         assert_eq!(releasing.join().expect("ended"), 5);

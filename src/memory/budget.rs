@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::environment::Environment;
+use crate::sys::machine;
 use crate::sys::platform::Os;
 use crate::sys::process;
 
@@ -27,7 +28,7 @@ pub enum BudgetSource {
     ThreeQuartersOfRam,
     /// Linux: free memory of the first NVIDIA GPU, for an engine that computes on it.
     Nvidia,
-    /// Linux: memory that can be had without swapping, `MemAvailable` of `/proc/meminfo`.
+    /// Linux: memory that can be had without swapping.
     AvailableRam,
 }
 
@@ -65,7 +66,11 @@ pub struct Device {
 pub fn read(host: &Environment, os: Os, device: impl FnOnce() -> Option<Device>) -> Option<Memory> {
     match os {
         Os::Macos => {
-            let ram = sysctl(host, "hw.memsize")?;
+            let ram = match host.var("CCLOCAL_PLATFORM") {
+                // Tests take the Mac's way on any system, with a `sysctl` of their own.
+                Some(_) => sysctl(host, "hw.memsize")?,
+                None => machine::ram()?.total,
+            };
             let (budget, budget_source) = match wired_limit(host) {
                 Some(limit @ 1..) => (limit << 20, BudgetSource::WiredLimit),
                 _ => match device().and_then(|device| device.recommended) {
@@ -80,13 +85,13 @@ pub fn read(host: &Environment, os: Os, device: impl FnOnce() -> Option<Device>)
             })
         }
         Os::Linux => {
-            let text = fs_err::read_to_string("/proc/meminfo").ok()?;
+            let ram = machine::ram()?;
             let (budget, budget_source) = match nvidia(host, device) {
                 Some(free) => (free, BudgetSource::Nvidia),
-                None => (meminfo(&text, "MemAvailable")?, BudgetSource::AvailableRam),
+                None => (ram.available, BudgetSource::AvailableRam),
             };
             Some(Memory {
-                ram: meminfo(&text, "MemTotal")?,
+                ram: ram.total,
                 budget,
                 budget_source,
             })
@@ -119,28 +124,4 @@ fn answer(host: &Environment, program: &str, args: &[&str]) -> Option<String> {
     let program = host.which(program)?;
     let finished = process::run(Command::new(program).args(args), DEADLINE).ok()?;
     finished.success.then_some(finished.stdout)
-}
-
-/// A line of `/proc/meminfo`, in bytes. Its "kB" are 1024 bytes (proc(5)).
-fn meminfo(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        let value = line
-            .strip_prefix(name)?
-            .strip_prefix(':')?
-            .trim()
-            .strip_suffix("kB")?;
-        value.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn meminfo_is_in_units_of_1024() {
-        let text = "MemTotal:       24689164 kB\nMemFree: 1 kB\nMemAvailable:    24000000 kB\n";
-        assert_eq!(meminfo(text, "MemAvailable"), Some(24_000_000 * 1024));
-        assert_eq!(meminfo(text, "Mem"), None);
-    }
 }

@@ -79,15 +79,6 @@ impl Choices {
             (Err(_), None) => Answer::Quit,
         }
     }
-
-    /// The answers that are offered, with their keys: numbers from 1 on for what changes something.
-    pub fn answers(&self) -> Vec<(&'static str, Answer)> {
-        let shrink = self.smaller.is_some().then_some(Answer::Shrink);
-        let raise = self.raise.is_some().then_some(Answer::Raise);
-        let changes = ["1", "2"].into_iter().zip(shrink.into_iter().chain(raise));
-        let always = [("c", Answer::Continue), ("q", Answer::Quit)];
-        changes.chain(always).collect()
-    }
 }
 
 /// Whether memory is what bounds it, to less than a wide window.
@@ -176,8 +167,7 @@ mod tests {
         assert!(matches!(choices.now, Err(Refusal::Memory { .. })));
         assert!(asked(&choices));
         assert_eq!(choices.recommended(), Answer::Raise);
-        let keys: Vec<&str> = choices.answers().iter().map(|(key, _)| *key).collect();
-        assert_eq!(keys, ["1", "c", "q"]);
+        assert_eq!(choices.smaller, None);
         let raise = choices.raise.expect("it helps");
         assert_eq!((raise.from, raise.to), (0, 21_504));
     }
@@ -205,8 +195,7 @@ mod tests {
     #[test]
     fn a_smaller_window_says_what_it_leaves() {
         let choices = choices("coder", 48, None);
-        let offered = choices.answers();
-        assert_eq!(offered[..2], [("1", Answer::Shrink), ("2", Answer::Raise)]);
+        assert!(choices.raise.is_some());
         let plan = choices.now.expect("a plan");
         let smaller = choices.smaller.expect("it leaves something");
         assert_eq!(smaller.window.tokens, NARROW_WINDOW);

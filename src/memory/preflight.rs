@@ -117,34 +117,20 @@ impl Question {
         }
     }
 
-    /// The answers that are offered, with their keys.
-    pub fn answers(&self) -> Vec<(&'static str, Answer)> {
+    /// The answers that are offered.
+    pub fn answers(&self) -> Vec<Answer> {
         let raise = self.limit.raised().is_some();
         let shrink = self.shrunk.is_some();
         let all = [
-            (shrink, ("1", Answer::Shrink)),
-            (raise, ("2", Answer::Raise)),
-            (shrink && raise, ("3", Answer::Both)),
-            (true, ("c", Answer::Continue)),
-            (true, ("q", Answer::Quit)),
+            (shrink, Answer::Shrink),
+            (raise, Answer::Raise),
+            (shrink && raise, Answer::Both),
+            (true, Answer::Continue),
+            (true, Answer::Quit),
         ];
         let offered = all.into_iter().filter(|(offered, _)| *offered);
         offered.map(|(_, answer)| answer).collect()
     }
-}
-
-/// The answer that was typed, of those offered; an empty one is the recommended. None: it is none of them.
-pub fn answered(
-    answers: &[(&'static str, Answer)],
-    recommended: Answer,
-    typed: &str,
-) -> Option<Answer> {
-    let typed = typed.trim().to_lowercase();
-    if typed.is_empty() {
-        return Some(recommended);
-    }
-    let found = answers.iter().find(|(key, _)| *key == typed);
-    found.map(|(_, answer)| *answer)
 }
 
 #[cfg(test)]
@@ -253,34 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_offered_is_an_answer() {
+    fn what_changes_nothing_is_not_offered() {
+        use Answer::{Both, Continue, Quit, Raise, Shrink};
         let question = question(24, 16_000_000_000, None).expect("tight");
-        let answer = |question: &Question, typed: &str| {
-            answered(&question.answers(), question.recommended(), typed)
-        };
-        for (typed, expected) in [
-            ("", Some(Answer::Shrink)),
-            ("1", Some(Answer::Shrink)),
-            (" 2 ", Some(Answer::Raise)),
-            ("3", Some(Answer::Both)),
-            ("C", Some(Answer::Continue)),
-            ("q", Some(Answer::Quit)),
-            ("4", None),
-            ("yes", None),
-        ] {
-            assert_eq!(answer(&question, typed), expected, "{typed}");
-        }
+        assert_eq!(question.answers(), [Shrink, Raise, Both, Continue, Quit]);
         let without_limit = Question {
             limit: Limit::Fine { mib: 21_504 },
             ..question
         };
-        assert_eq!(answer(&without_limit, "2"), None);
-        assert_eq!(answer(&without_limit, "3"), None);
+        assert_eq!(without_limit.answers(), [Shrink, Continue, Quit]);
         let without_window = Question {
             shrunk: None,
             ..question
         };
-        assert_eq!(answer(&without_window, "1"), None);
-        assert_eq!(answer(&without_window, "3"), None);
+        assert_eq!(without_window.answers(), [Raise, Continue, Quit]);
     }
 }

@@ -168,7 +168,7 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
     let mut size = None;
     request::learn(paths, &mut request, |id| {
         let _progress = ui.progress(&format!("asking the hub what {name} is"));
-        let told = process::runtime().map(|runtime| runtime.block_on(api::told(host, id)));
+        let told = process::runtime().map(|runtime| runtime.block_on(api::model_info(host, id)));
         let told = told.unwrap_or_default();
         size = told.size;
         told

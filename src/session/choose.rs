@@ -41,11 +41,8 @@ pub fn choose(
     if !ui.interactive {
         return Ok(None);
     }
-    for line in memory_chart::choices(&choices) {
-        ui.say(&line);
-    }
     loop {
-        match preflight::ask(ui, &choices.answers(), choices.recommended()) {
+        match preflight::ask(ui, &memory_chart::answers(&choices), choices.recommended()) {
             Answer::Continue => return Ok(None),
             Answer::Shrink | Answer::Both => {
                 if let Some(smaller) = &choices.smaller {

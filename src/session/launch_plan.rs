@@ -111,7 +111,7 @@ impl Measured {
             return Ok(());
         };
         let there = self.cached.bytes();
-        if total.room_needed(there) <= free {
+        if total.space_needed(there) <= free {
             return Ok(());
         }
         let name = &self.request.model.name;

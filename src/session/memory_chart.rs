@@ -4,7 +4,7 @@ use crate::memory::budget::Memory;
 use crate::memory::choices::{Choices, left_by};
 use crate::memory::plan::{Plan, usable};
 use crate::memory::preflight::Answer;
-use crate::ui;
+use crate::ui::{self, Row};
 
 /// Letters in the bar.
 const WIDTH: u64 = 74;
@@ -97,49 +97,47 @@ fn bar(parts: &[&Part], limit: Option<u64>) -> String {
     bar
 }
 
-/// What is offered, and what each choice comes to.
-pub fn choices(choices: &Choices) -> Vec<String> {
-    let window = |plan: &Plan| format!("{} tokens", ui::kilo(plan.window.tokens));
+/// The answers that are offered, each with what it comes to.
+pub fn answers(choices: &Choices) -> Vec<(Answer, Row)> {
     let recommended = |answer: Answer| match choices.recommended() == answer {
         true => " (recommended)",
         false => "",
     };
-    let answers = choices.answers();
-    let key = |wanted: Answer| {
-        let offered = answers.iter().find(|(_, answer)| *answer == wanted);
-        offered.map_or("", |(key, _)| key)
-    };
-    let mut lines = Vec::new();
+    let mut answers = Vec::new();
     if let (Ok(now), Some(smaller)) = (&choices.now, &choices.smaller) {
-        lines.push(format!(
-            "  {}) Smaller window       {}: leaves {} more to other programs",
-            key(Answer::Shrink),
+        let row = Row::new(format!(
+            "Smaller window       {}: leaves {} more to other programs",
             effect(Some(now), smaller),
             ui::bytes(left_by(now, smaller))
         ));
+        answers.push((Answer::Shrink, row));
     }
     if let Some(raise) = &choices.raise {
-        lines.push(format!(
-            "  {}) Raise the GPU limit  {}{}",
-            key(Answer::Raise),
-            effect(choices.now.as_ref().ok(), &raise.plan),
-            recommended(Answer::Raise)
-        ));
-        lines.push(format!(
-            "                          {} → {} MiB, with sudo, until the session ends",
-            raise.from, raise.to
-        ));
+        let row = Row {
+            note: format!(
+                "                   {} → {} MiB, with sudo, until the session ends",
+                raise.from, raise.to
+            ),
+            ..Row::new(format!(
+                "Raise the GPU limit  {}{}",
+                effect(choices.now.as_ref().ok(), &raise.plan),
+                recommended(Answer::Raise)
+            ))
+        };
+        answers.push((Answer::Raise, row));
     }
-    lines.push(match &choices.now {
+    let go_on = match &choices.now {
         Ok(now) => format!(
-            "  c) Go on                {}{}",
-            window(now),
+            "Go on                {} tokens{}",
+            ui::kilo(now.window.tokens),
             recommended(Answer::Continue)
         ),
-        Err(_) => "  c) Try it all the same  (risky: the engine may crash)".into(),
-    });
-    lines.push(format!("  q) Quit{}", recommended(Answer::Quit)));
-    lines
+        Err(_) => "Try it all the same  (risky: the engine may crash)".into(),
+    };
+    answers.push((Answer::Continue, Row::new(go_on)));
+    let quit = format!("Quit{}", recommended(Answer::Quit));
+    answers.push((Answer::Quit, Row::new(quit)));
+    answers
 }
 
 /// What a choice does to the window: `24k → 61k tokens`. Without a plan now it is `none`.

@@ -8,12 +8,12 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::memory::budget::{BudgetSource, Memory, wired_limit};
 use crate::memory::choices::Choices;
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
-use crate::memory::preflight::{Answer, Checking, Limit, Question, answered};
+use crate::memory::preflight::{Answer, Checking, Limit, Question};
 use crate::memory::{Figures, Fit};
 use crate::sys::environment::Environment;
 use crate::sys::platform::Os;
 use crate::sys::syscalls;
-use crate::ui::{self, Ui};
+use crate::ui::{self, Row, Ui};
 
 /// What the preflight found wrong at the files of the raised limit.
 const NOT_WRITTEN: &str =
@@ -105,7 +105,10 @@ pub fn check(
         ui.say(&line);
     }
     loop {
-        let answer = ask(ui, &question.answers(), question.recommended());
+        let answers: Vec<_> = (question.answers().into_iter())
+            .map(|answer| (answer, row(&question, answer)))
+            .collect();
+        let answer = ask(ui, &answers, question.recommended());
         if let (Answer::Raise | Answer::Both, Some(to)) = (answer, question.limit.raised()) {
             match raise(check, figures, limit, to)? {
                 Raising::Signalled(signal) => return Ok(Some(signal)),
@@ -228,68 +231,62 @@ fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
             ),
         );
     }
-    let recommended = |answer| {
-        if question.recommended() == answer {
-            " (recommended)"
-        } else {
-            ""
-        }
-    };
-    let window = ui::thousands(question.window);
-    lines.push(match question.shrunk {
-        Some(shrunk) => format!(
-            "  1) Shrink the context window  {window} → {} tokens{}",
-            ui::thousands(shrunk),
-            recommended(Answer::Shrink)
-        ),
-        None => format!("  1) Context window             already small: {window} tokens"),
-    });
-    match question.limit {
-        Limit::Raise { from, to } => {
-            lines.push(format!(
-                "  2) Raise the GPU limit        {} → {} MiB (sudo, until the session ends){}",
-                from,
-                to,
-                recommended(Answer::Raise)
-            ));
-            if question.shrunk.is_some() {
-                lines.push(format!("  3) Both{}", recommended(Answer::Both)));
-            }
-        }
-        Limit::Fine { mib } => {
-            lines.push(format!(
-                "  2) GPU limit                  already fine: {mib} MiB"
-            ));
-        }
-        Limit::None => {}
+    if question.shrunk.is_none() {
+        let window = ui::thousands(question.window);
+        lines.push(format!(
+            "  {:<9} {window:>9}  tokens, small already",
+            "window"
+        ));
     }
-    let risky = if question.fit == Fit::Ample {
-        ""
-    } else {
-        " (risky: the engine may crash)"
-    };
-    lines.push(format!(
-        "  c) Continue as it is{risky}{}",
-        recommended(Answer::Continue)
-    ));
-    lines.push(format!("  q) Quit{}", recommended(Answer::Quit)));
+    if let Limit::Fine { mib } = question.limit {
+        let limit = format!("{mib} MiB");
+        lines.push(format!("  {:<9} {limit:>9}  fine already", "GPU limit"));
+    }
     lines
 }
 
-/// The answer to a question, one of those offered. The end of the input is none of them, and quits.
-pub(super) fn ask(ui: &Ui, answers: &[(&'static str, Answer)], recommended: Answer) -> Answer {
-    let keys: Vec<&str> = answers.iter().map(|(key, _)| *key).collect();
-    let keys = keys.join("/");
-    let enter = answers.iter().find(|(_, answer)| *answer == recommended);
-    let enter = enter.map_or("q", |(key, _)| key);
-    loop {
-        let Some(typed) = ui.ask(&format!("Choose [{keys}] (Enter = {enter})")) else {
-            return Answer::Quit;
-        };
-        match answered(answers, recommended, &typed) {
-            Some(answer) => return answer,
-            None => ui.say(&format!("Please answer one of {keys}.")),
+/// An answer as a row to choose.
+fn row(question: &Question, answer: Answer) -> Row {
+    let window = ui::thousands(question.window);
+    let shrunk = ui::thousands(question.shrunk.unwrap_or(question.window));
+    let recommended = match question.recommended() == answer {
+        true => " (recommended)",
+        false => "",
+    };
+    let text = match (answer, question.limit) {
+        (Answer::Shrink, _) => {
+            format!("Shrink the context window  {window} → {shrunk} tokens{recommended}")
         }
+        (Answer::Raise, Limit::Raise { from, to }) => format!(
+            "Raise the GPU limit        {from} → {to} MiB (sudo, until the session ends){recommended}"
+        ),
+        (Answer::Raise, _) => "Raise the GPU limit".into(),
+        (Answer::Both, _) => format!("Both{recommended}"),
+        (Answer::Continue, _) if question.fit == Fit::Ample => {
+            format!("Continue as it is{recommended}")
+        }
+        (Answer::Continue, _) => {
+            format!("Continue as it is (risky: the engine may crash){recommended}")
+        }
+        (Answer::Quit, _) => format!("Quit{recommended}"),
+    };
+    Row::new(text)
+}
+
+/// Asks for one of the answers, each with its row. Leaving the question quits.
+pub(super) fn ask(ui: &Ui, answers: &[(Answer, Row)], recommended: Answer) -> Answer {
+    let rows: Vec<Row> = answers.iter().map(|(_, row)| row.clone()).collect();
+    let default = answers
+        .iter()
+        .position(|(answer, _)| *answer == recommended);
+    let keys = (ui.paints_prompts()).then(|| "Enter choose · q quit · ↑↓ j k move".to_owned());
+    let heading: Vec<String> = keys.into_iter().collect();
+    match ui.select(&heading, &rows, default.unwrap_or_default()) {
+        Some(chosen) => {
+            ui.say(&format!("> {}", rows[chosen].text));
+            answers[chosen].0
+        }
+        None => Answer::Quit,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::catalog::template::Traits;
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve, servable};
 use crate::error::{Context, Error, Exit, Result};
-use crate::hub::api::Told;
+use crate::hub::api::ModelInfo;
 use crate::hub::{self, Cached};
 use crate::memory::Asked;
 use crate::supervisor::registry::Wanted;
@@ -128,7 +128,7 @@ fn template(paths: &Paths, model: &Model) -> Option<Traits> {
 pub fn learn(
     paths: &Paths,
     request: &mut Request,
-    remote: impl FnOnce(&str) -> Told,
+    remote: impl FnOnce(&str) -> ModelInfo,
 ) -> Result<()> {
     let Source::Hub(id) = &request.model.source else {
         return Ok(());
@@ -203,8 +203,8 @@ mod tests {
     };
 
     /// A hub that knows a model with these files.
-    fn told(files: &[&str], template: Option<Traits>) -> Told {
-        Told {
+    fn told(files: &[&str], template: Option<Traits>) -> ModelInfo {
+        ModelInfo {
             config: Some(serde_json::json!({"model_type": "qwen2"})),
             files: Some(files.iter().map(|name| (*name).to_owned()).collect()),
             size: None,
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_not_on_this_disk_is_learnt_from_the_hub() {
         let (_home, paths) = home();
-        let learnt = |id: &str, told: Told| {
+        let learnt = |id: &str, told: ModelInfo| {
             let mut request = request(&paths, id);
             request.think = true;
             learn(&paths, &mut request, |asked| {
@@ -225,7 +225,7 @@ mod tests {
             })
             .map(|()| request)
         };
-        let nothing = learnt("org/name", Told::default()).expect("not refused");
+        let nothing = learnt("org/name", ModelInfo::default()).expect("not refused");
         assert_eq!(nothing.model.form, None);
         let asked = learnt("org/name", told(&["m.safetensors"], Some(HERMES)));
         let asked = asked.expect("a model");
@@ -234,7 +234,7 @@ mod tests {
         let known = &catalog().models[0];
         let form = |request: Request| request.model.form;
         assert_eq!(
-            learnt(&known.id, Told::default()).map(form),
+            learnt(&known.id, ModelInfo::default()).map(form),
             Ok(Some(known.form))
         );
         let template = r#"{"chat_template": "tools [TOOL_CALLS]"}"#;
@@ -242,7 +242,7 @@ mod tests {
         let files = [config, ("tokenizer_config.json", template)];
         snapshot(&paths, "org/here", &files);
         assert_eq!(
-            learnt("org/here", Told::default()).map(form),
+            learnt("org/here", ModelInfo::default()).map(form),
             Ok(Some(Form::Mistral))
         );
     }
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn what_cannot_be_served_is_not_downloaded() {
         let (_home, paths) = home();
-        let refused = |id: &str, told: Told| {
+        let refused = |id: &str, told: ModelInfo| {
             let mut request = request(&paths, id);
             let error = learn(&paths, &mut request, |_| told).expect_err("refused");
             assert_eq!(error.exit, Exit::Usage);
@@ -267,7 +267,7 @@ mod tests {
         );
         // What is on this disk counts where the hub says nothing, and else what the hub has.
         snapshot(&paths, "org/here", &[("config.json", "{}"), ("m.gguf", "")]);
-        assert!(refused("org/here", Told::default()).contains("GGUF"));
+        assert!(refused("org/here", ModelInfo::default()).contains("GGUF"));
         let mut request = request(&paths, "org/here");
         let all = told(&["m.gguf", "m.safetensors"], Some(HERMES));
         assert_eq!(learn(&paths, &mut request, |_| all), Ok(()));

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::app::App;
 use crate::error::{Error, Exit, Result};
-use crate::hub::download_progress::{Standing, Total};
+use crate::hub::download_progress::{DownloadProgress, Total};
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::{Progress, Tell};
 use crate::supervisor::{port_holder, reservation};
@@ -101,7 +101,7 @@ fn line(name: &str, progress: &Progress, columns: usize) -> String {
 }
 
 /// The line of a download, as much of it as fits: first the speed is left out, then the rest of the name.
-fn downloading(name: &str, standing: &Standing, columns: usize) -> String {
+fn downloading(name: &str, standing: &DownloadProgress, columns: usize) -> String {
     let so_far = match standing.total {
         Some(total) => {
             let about = match total {
@@ -143,8 +143,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn standing(speed: Option<u64>) -> Standing {
-        Standing {
+    fn standing(speed: Option<u64>) -> DownloadProgress {
+        DownloadProgress {
             bytes: 8_400_000_000,
             total: Some(Total::Hub(16_200_000_000)),
             percent: Some(51),
@@ -165,7 +165,7 @@ mod tests {
             downloading("Gemma-4-26B-A4B", &standing(None), 80),
             "downloading Gemma-4-26B-A4B: 8.4 GB of 16.2 GB, 51 %"
         );
-        let unknown = Standing {
+        let unknown = DownloadProgress {
             total: None,
             percent: None,
             left: None,

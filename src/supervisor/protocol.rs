@@ -11,7 +11,7 @@ use crate::claude::launch::Endpoint;
 use crate::error::Error;
 use crate::gateway::metrics::Summary;
 use crate::gateway::web_search::Backend;
-use crate::hub::download_progress::Standing;
+use crate::hub::download_progress::DownloadProgress;
 use crate::memory::ContextWindow;
 use crate::sys::secret::Secret;
 
@@ -151,7 +151,7 @@ impl std::fmt::Debug for Granted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Progress {
-    Downloading { standing: Standing },
+    Downloading { standing: DownloadProgress },
     Loading { seconds: u64 },
 }
 
@@ -185,6 +185,7 @@ impl From<Failure> for Error {
             cause: failure.cause,
             hint: failure.hint,
             detail: failure.detail,
+            source: None,
         }
     }
 }
@@ -236,7 +237,7 @@ pub struct Status {
     /// What the engine takes of the budget at the worst moment, or may come to take, in bytes, if it was planned.
     #[serde(default)]
     pub claim: Option<u64>,
-    /// Resident memory of the engine in bytes, as `ps` tells it; on a Mac that leaves out most of what the GPU uses.
+    /// Resident memory of the engine in bytes; on a Mac that leaves out most of what the GPU uses.
     pub resident: Option<u64>,
     /// What the engine holds and may hold, if that is known.
     #[serde(default)]

@@ -8,7 +8,7 @@ use super::spec::Spec;
 use crate::catalog::{Model, Source};
 use crate::engine::server::Server;
 use crate::error::{Error, Exit, Result};
-use crate::hub::download_progress::{Download, Standing};
+use crate::hub::download_progress::{Download, DownloadProgress};
 use crate::hub::{self, Cached};
 use crate::sys::environment::Environment;
 use crate::ui;
@@ -92,14 +92,14 @@ impl Startup {
     pub async fn look(&mut self, now: Instant, server: &Server, host: &Environment) -> Result<()> {
         self.look_at_files(now);
         match (&mut self.phase, &self.download) {
-            (Phase::Downloading, Some(download)) if download.silent(now) >= self.limit => {
-                Err(stalled(self.limit, &download.standing()))
+            (Phase::Downloading, Some(download)) if download.stalled_for(now) >= self.limit => {
+                Err(stalled(self.limit, &download.progress()))
             }
             (Phase::Downloading, _) => Ok(()),
             (Phase::Loading { pulse, alive, .. }, _) => {
                 if now.duration_since(self.looked) >= PULSE_INTERVAL.min(self.limit) {
                     self.looked = now;
-                    let seen = server.pulse().await;
+                    let seen = server.pulse();
                     if seen != *pulse {
                         *pulse = seen;
                         *alive = now;
@@ -120,7 +120,7 @@ impl Startup {
             return;
         };
         let cached = hub::cached(&self.hub, id);
-        download.at(now, cached.bytes());
+        download.update(now, cached.bytes());
         match (&cached, self.phase) {
             (Cached::Complete { .. }, Phase::Downloading) => self.phase = Phase::loading(now),
             (Cached::Complete { .. }, Phase::Loading { .. }) | (_, Phase::Downloading) => {}
@@ -132,7 +132,7 @@ impl Startup {
     pub fn progress(&self, now: Instant) -> Progress {
         match (&self.phase, &self.download) {
             (Phase::Downloading, Some(download)) => Progress::Downloading {
-                standing: download.standing(),
+                standing: download.progress(),
             },
             _ => Progress::Loading {
                 seconds: self.loading_for(now).unwrap_or_default().as_secs(),
@@ -163,7 +163,7 @@ impl Startup {
     }
 }
 
-fn stalled(limit: Duration, standing: &Standing) -> Error {
+fn stalled(limit: Duration, standing: &DownloadProgress) -> Error {
     let there = match standing.total {
         Some(total) => format!(
             "{} of {}",

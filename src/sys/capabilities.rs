@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::sys::process;
 
 /// Runs the command and returns what it printed to stdout. Failing, or staying silent beyond the deadline, is an error with its last words.
-pub fn ask(command: &mut Command, deadline: Duration) -> Result<String, String> {
+pub fn ask(command: &mut Command, deadline: Duration) -> anyhow::Result<String> {
     ask_unless(&AtomicBool::new(false), command, deadline)
 }
 
@@ -22,9 +22,8 @@ pub fn ask_unless(
     stopped: &AtomicBool,
     command: &mut Command,
     deadline: Duration,
-) -> Result<String, String> {
-    let finished =
-        process::run_unless(stopped, command, deadline).map_err(|error| error.to_string())?;
+) -> anyhow::Result<String> {
+    let finished = process::run_unless(stopped, command, deadline)?;
     if finished.success {
         return Ok(finished.stdout);
     }
@@ -34,7 +33,7 @@ pub fn ask_unless(
         .chain(finished.stdout.lines())
         .rfind(|line| !line.trim().is_empty())
         .unwrap_or("it failed without a word");
-    Err(last.trim().to_owned())
+    anyhow::bail!("{}", last.trim())
 }
 
 /// What was remembered of this executable under this topic. None if it has changed since.

@@ -17,7 +17,7 @@ impl Secret {
     pub fn random() -> Result<Self> {
         let mut bytes = [0u8; 32];
         getrandom::fill(&mut bytes)
-            .map_err(|error| Error::other("there are no random numbers").cause(error))?;
+            .map_err(|error| Error::other("there are no random numbers").because(error))?;
         Ok(Self(
             bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
         ))

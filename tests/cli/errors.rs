@@ -20,8 +20,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the asynchronous runtime cannot be started",
     "signals cannot be received",
     "there are no random numbers",
-    "the terminal cannot be used for a menu",
-    "the terminal cannot be read",
     "{what} failed: /bin/sh cannot be started",
     // A rehearsal is nobody's errand: that there is none is logged.
     "a folder for the rehearsal cannot be made",

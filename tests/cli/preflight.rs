@@ -61,20 +61,18 @@ fn wired(stage: &Stage) -> String {
 fn enter_shrinks_the_window() {
     let stage = tight("no");
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = 1)");
+    let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     GPU memory for model
       budget      19.3 GB  75 % of RAM, a rule of thumb
       weights     16.0 GB  3.3 GB left for the conversation (KV cache): tight
-      1) Shrink the context window  65,536 → 32,768 tokens (recommended)
-      2) Raise the GPU limit        0 → 21504 MiB (sudo, until the session ends)
-      3) Both
-      c) Continue as it is (risky: the engine may crash)
-      q) Quit
-    Choose [1/2/3/c/q] (Enter = 1)
+    Enter choose · q quit · ↑↓ j k move
+    > Shrink the context window  65,536 → 32,768 tokens (recommended)
+      Raise the GPU limit        0 → 21504 MiB (sudo, until the session ends)
+      Both
+      Continue as it is (risky: the engine may crash)
+      Quit
     ");
-    terminal.keys("x\r");
-    terminal.wait_for("Please answer one of 1/2/3/c/q.");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(window(&stage), "32768");
@@ -86,8 +84,8 @@ fn enter_shrinks_the_window() {
 fn the_limit_is_raised_for_the_session_and_put_back() {
     let stage = tight("yes");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("2\r");
+    terminal.wait_for("Quit");
+    terminal.keys("j\r");
     assert_eq!(terminal.end(), 0);
     let said = "✓ GPU memory limit raised to 21504 MiB until the session ends";
     assert!(terminal.text().contains(said), "{}", terminal.text());
@@ -101,8 +99,8 @@ fn the_limit_is_raised_for_the_session_and_put_back() {
 fn both_at_once_with_a_password() {
     let stage = tight("ask");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("3\r");
+    terminal.wait_for("Quit");
+    terminal.keys("jj\r");
     terminal.wait_for("Password for sudo:");
     // Written down before it is raised.
     assert_eq!(
@@ -126,8 +124,8 @@ fn both_at_once_with_a_password() {
 fn what_cannot_be_put_back_is_said_and_offered_at_the_next_start() {
     let stage = tight("ask");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("2\r");
+    terminal.wait_for("Quit");
+    terminal.keys("j\r");
     terminal.wait_for("Password for sudo:");
     terminal.keys("secret\r");
     terminal.wait_until("the second question", |screen| {
@@ -157,12 +155,14 @@ fn what_cannot_be_put_back_is_said_and_offered_at_the_next_start() {
 fn a_refused_sudo_leaves_the_other_choices() {
     let stage = tight("no");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("2\r");
+    terminal.wait_for("Quit");
+    terminal.keys("j\r");
     terminal.wait_for("by hand it is: sudo sysctl iogpu.wired_limit_mb=21504");
-    terminal.wait_for("Choose [1/c/q] (Enter = 1)");
+    terminal.wait_until("the question again", |screen| {
+        screen.contains("Quit") && !screen.contains("Both")
+    });
     assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
-    terminal.keys("c\r");
+    terminal.keys("kk\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(window(&stage), "65536");
 }
@@ -171,8 +171,8 @@ fn a_refused_sudo_leaves_the_other_choices() {
 fn quitting_starts_nothing() {
     let stage = tight("no");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("q\r");
+    terminal.wait_for("Quit");
+    terminal.keys("q");
     assert_eq!(terminal.end(), 12);
     let text = terminal.text();
     insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
@@ -187,8 +187,8 @@ fn quitting_starts_nothing() {
 fn ctrl_c_at_the_password_ends_it_with_nothing_changed() {
     let stage = tight("ask");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("2\r");
+    terminal.wait_for("Quit");
+    terminal.keys("j\r");
     terminal.wait_for("Password for sudo:");
     terminal.keys("\x03");
     assert_eq!(terminal.end(), 130);
@@ -208,8 +208,8 @@ fn after_any_signal_the_limit_is_put_back() {
         let stage = tight("yes");
         stage.write("home/stay", "yes");
         let mut terminal = launch(&stage, &[]);
-        terminal.wait_for("(Enter = 1)");
-        terminal.keys("2\r");
+        terminal.wait_for("Quit");
+        terminal.keys("j\r");
         stage.wait_for("home/wired-in-session");
         assert_eq!(wired(&stage), "21504");
         let pid = i32::try_from(terminal.pid()).expect("a pid");
@@ -230,8 +230,8 @@ fn after_a_kill_the_next_start_puts_it_back_and_knows_what_was_before() {
     let stage = tight("yes");
     stage.write("home/stay", "yes");
     let mut killed = launch(&stage, &[]);
-    killed.wait_for("(Enter = 1)");
-    killed.keys("2\r");
+    killed.wait_for("Quit");
+    killed.keys("j\r");
     stage.wait_for("home/wired-in-session");
     let pid = i32::try_from(killed.pid()).expect("a pid");
     // The supervisor tries to put it back, and cannot: sudo would ask.
@@ -257,8 +257,8 @@ fn after_a_kill_the_supervisor_puts_it_back_where_that_takes_no_password() {
     let stage = tight("yes");
     stage.write("home/stay", "yes");
     let mut killed = launch(&stage, &[]);
-    killed.wait_for("(Enter = 1)");
-    killed.keys("2\r");
+    killed.wait_for("Quit");
+    killed.keys("j\r");
     stage.wait_for("home/wired-in-session");
     let pid = i32::try_from(killed.pid()).expect("a pid");
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
@@ -273,8 +273,8 @@ fn an_engine_for_which_the_limit_was_raised_is_not_kept() {
     let mut stage = tight("yes");
     stage.set("CCLOCAL_LINGER", "300");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("2\r");
+    terminal.wait_for("Quit");
+    terminal.keys("j\r");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     assert!(!terminal.text().contains("stays loaded"));
     stage.assert_nothing_left();
@@ -286,8 +286,8 @@ fn another_session_in_between_shares_the_raised_limit() {
     let stage = tight("yes");
     stage.write("home/stay", "yes");
     let mut first = launch(&stage, &[]);
-    first.wait_for("(Enter = 1)");
-    first.keys("2\r");
+    first.wait_for("Quit");
+    first.keys("j\r");
     stage.wait_for("home/wired-in-session");
     std::fs::remove_file(stage.path("client/pid")).expect("removed");
     let second = stage.start(&["--model", "../model", "--yes"]);
@@ -355,20 +355,18 @@ fn a_limit_that_is_high_enough_is_fine() {
         .set_len(17_000_000_000)
         .expect("its size");
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = 1)");
+    let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     GPU memory for model
       budget      22.5 GB  iogpu.wired_limit_mb
       weights     17.0 GB  5.5 GB left for the conversation (KV cache): tight
-      1) Shrink the context window  65,536 → 32,768 tokens (recommended)
-      2) GPU limit                  already fine: 21504 MiB
-      c) Continue as it is (risky: the engine may crash)
-      q) Quit
-    Choose [1/c/q] (Enter = 1)
+      GPU limit 21504 MiB  fine already
+    Enter choose · q quit · ↑↓ j k move
+    > Shrink the context window  65,536 → 32,768 tokens (recommended)
+      Continue as it is (risky: the engine may crash)
+      Quit
     ");
-    terminal.keys("2\r");
-    terminal.wait_for("Please answer one of 1/c/q.");
-    terminal.keys("1\r");
+    terminal.keys("\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(stage.read("sudo-log"), "");
 }
@@ -381,23 +379,23 @@ fn metal_is_asked_where_no_limit_is_set() {
         r#"{"gpu": true, "recommended": 17179869184}"#,
     );
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = 1)");
+    let screen = terminal.wait_for("Quit");
     assert!(
         screen.contains("17.2 GB  what Metal recommends"),
         "{screen}"
     );
-    terminal.keys("q\r");
+    terminal.keys("q");
     assert_eq!(terminal.end(), 12);
 
     // It is asked once: it says the same until the system is another one.
     std::fs::remove_file(stage.path("engine/device")).expect("removed");
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = 1)");
+    let screen = terminal.wait_for("Quit");
     assert!(
         screen.contains("17.2 GB  what Metal recommends"),
         "{screen}"
     );
-    terminal.keys("q\r");
+    terminal.keys("q");
     assert_eq!(terminal.end(), 12);
 }
 
@@ -405,17 +403,17 @@ fn metal_is_asked_where_no_limit_is_set() {
 fn weights_that_do_not_fit_are_not_started_by_enter() {
     let stage = stage(16, 18_000_000_000, "no");
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = q)");
+    let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     GPU memory for model
       budget      12.9 GB  75 % of RAM, a rule of thumb
       weights     18.0 GB  5.1 GB more than there is
-      1) Shrink the context window  65,536 → 32,768 tokens
-      2) Raise the GPU limit        0 → 13312 MiB (sudo, until the session ends)
-      3) Both
-      c) Continue as it is (risky: the engine may crash)
-      q) Quit (recommended)
-    Choose [1/2/3/c/q] (Enter = q)
+    Enter choose · q quit · ↑↓ j k move
+      Shrink the context window  65,536 → 32,768 tokens
+      Raise the GPU limit        0 → 13312 MiB (sudo, until the session ends)
+      Both
+      Continue as it is (risky: the engine may crash)
+    > Quit (recommended)
     ");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 12);
@@ -439,9 +437,9 @@ fn ample_memory_asks_nothing_unless_told_to() {
             rest.clear();
         }
         let mut terminal = launch(&stage, &rest);
-        let screen = terminal.wait_for("(Enter = 1)");
+        let screen = terminal.wait_for("Quit");
         assert!(screen.contains("ample"), "{screen}");
-        terminal.keys("c\r");
+        terminal.keys("kk\r");
         assert_eq!(terminal.end(), 0);
         assert_eq!(window(&stage), "65536");
     }
@@ -458,7 +456,7 @@ fn the_check_can_be_skipped() {
         }
         let mut terminal = launch(&stage, &rest);
         assert_eq!(terminal.end(), 0);
-        assert!(!terminal.text().contains("Choose"), "{}", terminal.text());
+        assert!(!terminal.text().contains("Quit"), "{}", terminal.text());
         assert_eq!(window(&stage), "65536");
     }
 }

@@ -138,8 +138,8 @@ fn cell(phase: Phase, victim: Victim, signal: Signal) -> String {
         }
     }
     let mut terminal = Terminal::run(&stage, &["--model", model, "--port", &port], 80, 30);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("2\r");
+    terminal.wait_for("Quit");
+    terminal.keys("j\r");
     let engine = pid(&stage.wait_for("engine/pid"));
     let record = stage.wait_for(&format!("cclocal/state/run/{port}/record.json"));
     let record: serde_json::Value = serde_json::from_str(&record).expect("a record");

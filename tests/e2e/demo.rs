@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::real;
 
 fn demo_works(client: &Path) {
-    let stage = real::stage(client);
+    let stage = real::fresh_stage(client);
     let ran = stage.run(&["demo"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(

@@ -353,24 +353,39 @@ fn odd_files(settings: &str) -> Vec<(&'static str, Vec<u8>)> {
 /// Two readers of one file: what the client takes for settings we do, too, and the other way round.
 #[test]
 fn odd_settings_files_are_read_as_the_client_reads_them() {
-    let run = hooks(&json!({"type": "command", "command": "touch FOLDER/ran"}));
+    const FILES: [&str; 2] = ["settings.json", "settings.local.json"];
+    let settings = FILES.map(|file| {
+        let run = json!({"type": "command", "command": format!("touch FOLDER/ran-{file}")});
+        json!({"hooks": hooks(&run)}).to_string()
+    });
     let mut jobs: Jobs = Vec::new();
     for (version, client) in clients() {
-        for at in 0..odd_files("{}").len() {
-            let (client, settings) = (client.clone(), json!({"hooks": run}).to_string());
+        // Two of them in each session: how one is read changes nothing for the other.
+        for first in (0..odd_files("{}").len()).step_by(FILES.len()) {
+            let (client, settings) = (client.clone(), settings.clone());
             jobs.push(Box::new(move || {
                 let world = World::new(ok());
-                let (name, bytes) = odd_files(&world.fill(&settings)).remove(at);
-                world.write_bytes("project/.claude/settings.json", &bytes);
-                let ours =
-                    json::object(&bytes).is_ok_and(|settings| settings["hooks"]["Stop"].is_array());
+                let mut expected = Vec::new();
+                for (file, settings) in FILES.iter().zip(&settings) {
+                    let at = first + expected.len();
+                    let Some((name, bytes)) = odd_files(&world.fill(settings)).into_iter().nth(at)
+                    else {
+                        break;
+                    };
+                    world.write_bytes(&format!("project/.claude/{file}"), &bytes);
+                    let ours = json::object(&bytes)
+                        .is_ok_and(|settings| settings["hooks"]["Stop"].is_array());
+                    expected.push((name, file, ours));
+                }
                 world.run(
                     &client,
                     Guard::None,
-                    &["--setting-sources", "project", "-p", "go"],
+                    &["--setting-sources", "project,local", "-p", "go"],
                 );
-                let theirs = world.path("ran").exists();
-                assert_eq!(ours, theirs, "{name}, {version} client");
+                for (name, file, ours) in expected {
+                    let theirs = world.path(&format!("ran-{file}")).exists();
+                    assert_eq!(ours, theirs, "{name}, {version} client");
+                }
             }));
         }
     }

@@ -8,12 +8,9 @@ use serde_json::{Value, json};
 
 use crate::interactive;
 use crate::real::{self, free_port};
-use crate::support::Stage;
+use crate::support::{HANG, Stage};
 use crate::tool_loop::Turn;
 use crate::turns::{self, Gateway};
-
-/// How long a file may take to be written. Far more than it does.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Words of the engine's log. Source: `engine/kept.py`.
 const WRITTEN: &str = "[kept_prefix] written";
@@ -43,7 +40,7 @@ fn asked(
 
 /// The log once it has these words: files are written in the background.
 fn until(words: &str, log: impl Fn() -> String) -> String {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + HANG;
     loop {
         let log = log();
         if log.contains(words) {
@@ -155,8 +152,6 @@ fn kept_prefix_of_qwen3_5() {
 
 /// As little as is worth a file, so that a processor is quick with it.
 fn small(request: &mut Value) {
-    let system = request["system"][1]["text"].as_str().expect("text");
-    request["system"] = system[..6_000].into();
     let tools = request["tools"].as_array_mut().expect("tools");
     tools.truncate(1);
 }
@@ -231,7 +226,7 @@ fn kept_prefix_that_cannot_be_written_or_read_breaks_nothing() {
     const MODEL: &str = "qwen2-random";
     let stage = turns::stage(&[MODEL]);
     // No folder can be made where a file is.
-    std::fs::create_dir_all(stage.path("cclocal/cache")).expect("made");
+    std::fs::remove_dir_all(folder(&stage)).expect("removed");
     std::fs::write(folder(&stage), "").expect("written");
     let (cold, _) = asked(&stage, MODEL, &[], NOT_KEPT, small);
     assert_eq!(cold.prefilled, cold.prompt);
@@ -341,7 +336,7 @@ fn kept_prefix_is_computed_before_the_first_question() {
 #[test]
 fn kept_prefix_serves_the_real_client() {
     for client in [real::client(), real::old_client()] {
-        let stage = real::stage(&client);
+        let stage = real::fresh_stage(&client);
         let port = free_port();
         let log = || stage.read(&format!("cclocal/state/server-{port}.log"));
         for folder in ["work", "elsewhere"] {

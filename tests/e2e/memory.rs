@@ -107,7 +107,7 @@ fn the_engine_holds_what_the_arithmetic_says() {
 }
 
 /// A window of the conversation that a whole scheduler runs, in tokens: a step of it takes time on a processor.
-const SHORT_WINDOW: u64 = 2_048;
+const SHORT_WINDOW: u64 = 1_024;
 
 /// The limits of the prefix cache that are planned for full windows, with entries that are quantised and with others.
 fn limits(configs: &BTreeMap<String, Value>) -> Value {

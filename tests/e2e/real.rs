@@ -1,11 +1,15 @@
 //! A stage with the real engine, the real client and the demo model.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use cclocal::claude::features;
 use cclocal::demo::model;
+use cclocal::engine::flags;
 use cclocal::engine::install::{self, Status};
 use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
+use cclocal::sys::{capabilities, files};
 
 use crate::support::Stage;
 pub use crate::support::free_port;
@@ -38,8 +42,15 @@ pub fn engine() -> PathBuf {
     }
 }
 
-/// A fresh home with the real engine and this client, and the model in `model`, which writes `work/hello.txt`.
+/// A home with the real engine and this client, as cclocal leaves it once it knows both, and the model in `hermes-llama`, which writes `work/hello.txt`.
 pub fn stage(client: &Path) -> Stage {
+    let stage = fresh_stage(client);
+    share_answers(&stage, client);
+    stage
+}
+
+/// The same without anything that is remembered of engine and client.
+pub fn fresh_stage(client: &Path) -> Stage {
     let engine = engine();
     let mut stage = Stage::bare();
     share_kernels(&stage);
@@ -54,6 +65,33 @@ pub fn stage(client: &Path) -> Stage {
     )
     .expect("the model is written");
     stage
+}
+
+/// Lets stages share what engine and client answer when they are asked for their options, which takes seconds, and has the client's beginning be
+/// known, so that no session rehearses it.
+fn share_answers(stage: &Stage, client: &Path) {
+    static ASKING: Mutex<()> = Mutex::new(());
+    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let home = required("CCLOCAL_E2E_HOME");
+    let host = Environment::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
+    let paths = Paths::of(&host);
+    let (kept, profile) = (&paths.cache, paths.claude_profile());
+    flags::probe(&host, kept, &engine()).expect("the engine's flags");
+    features::probe(&host, kept, &profile, client).expect("the client's options");
+    let cache = stage.path("cclocal/cache");
+    files::private_folder(&cache).expect("made");
+    for entry in std::fs::read_dir(kept).expect("read").flatten() {
+        let name = entry.file_name();
+        if ["engine-flags-", "client-features-"]
+            .iter()
+            .any(|topic| name.to_string_lossy().starts_with(topic))
+        {
+            std::fs::copy(entry.path(), cache.join(name)).expect("copied");
+        }
+    }
+    let prefixes = cache.join("prefixes");
+    files::private_folder(&prefixes).expect("made");
+    capabilities::remember(&prefixes, "rehearsal", client, &true);
 }
 
 /// Lets engines share the kernels that mlx compiles for a processor, into its folder of temporary files: each takes a C++ compiler seconds.

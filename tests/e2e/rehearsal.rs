@@ -10,16 +10,13 @@ use serde_json::Value;
 use crate::interactive;
 use crate::real::{self, free_port};
 use crate::screen::Screen;
-use crate::support::Stage;
-
-/// How long a rehearsal may take. Far more than it does.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::support::{HANG, Stage};
 
 /// In the engine's log. Source: `engine/kept.py`.
 const WRITTEN: &str = "[kept_prefix] written";
 
 fn until<T>(what: &str, found: impl Fn() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + HANG;
     loop {
         if let Some(found) = found() {
             return found;
@@ -82,7 +79,7 @@ fn transcripts(profile: &Path) -> String {
 
 #[test]
 fn rehearsal_shows_what_the_first_question_begins_with() {
-    let mut stage = real::stage(&real::old_client());
+    let mut stage = real::fresh_stage(&real::old_client());
     // What the user has set is in the system prompt and in the tools, and what the user has run at certain moments is not run for this.
     stage.write(
         "home/.claude/settings.json",
@@ -146,7 +143,7 @@ fn rehearsal_shows_what_the_first_question_begins_with() {
 /// The kernel hangs up on it, and the real client heeds that.
 #[test]
 fn rehearsal_ends_with_a_session_that_is_killed() {
-    let stage = real::stage(&real::client());
+    let stage = real::fresh_stage(&real::client());
     let screen = interactive::launch_on(&stage, &free_port());
     let settings = "/claude-settings.json";
     let rehearsing = |pid: &i32| {

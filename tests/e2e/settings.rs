@@ -203,13 +203,16 @@ fn without_a_guard_they_do() {
     let client = real::client();
     let mut jobs: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
     for (name, settings, dangerous) in hostile() {
+        if !dangerous {
+            continue;
+        }
         let client = client.clone();
         jobs.push(Box::new(move || {
             let world = World::new(ok());
             world.case(&settings, Place::Project);
             world.run(&client, Guard::None, &["-p", "say hi"]);
             assert!(
-                !dangerous || !world.other.requests().is_empty(),
+                !world.other.requests().is_empty(),
                 "{name} is no danger any more: is the case still right?"
             );
         }));

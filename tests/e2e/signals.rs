@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::interactive;
 use crate::real::{self, free_port, launch};
 use crate::screen::Screen;
-use crate::support::{Stage, finish, signal};
+use crate::support::{HANG, Stage, finish, signal};
 
 const ALL: [(Signal, i32); 4] = [
     (Signal::SIGINT, 130),
@@ -22,10 +22,7 @@ fn port_is_free(port: &str) {
     let number = port.parse().expect("a number");
     let since = Instant::now();
     while !cclocal::sys::port::is_free(number) {
-        assert!(
-            since.elapsed() < Duration::from_secs(20),
-            "port {port} is still taken"
-        );
+        assert!(since.elapsed() < HANG, "port {port} is still taken");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -104,7 +101,7 @@ fn an_engine_that_the_system_kills_while_it_loads() {
         if let Some(pid) = found {
             break pid;
         }
-        assert!(since.elapsed() < crate::support::HANG, "no engine");
+        assert!(since.elapsed() < HANG, "no engine");
         std::thread::sleep(Duration::from_millis(50));
     };
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(engine), Signal::SIGKILL).expect("killed");

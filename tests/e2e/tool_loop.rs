@@ -12,6 +12,12 @@ use crate::engine::served;
 /// How long a turn may take. Far more than any does.
 const TURN_DEADLINE: Duration = Duration::from_secs(600);
 
+/// Bytes of system prompt and tools as Claude Code 2.1 has them.
+pub const CLIENTS: usize = 23_000;
+
+/// The same for tests, as a processor is slow with a long prompt: longer than a step of reading it, and than the windows of models whose attention slides.
+pub const SHORT: usize = 9_000;
+
 /// What one turn cost.
 #[derive(Debug, Clone)]
 pub struct Turn {
@@ -76,10 +82,17 @@ impl ToolLoop {
             url: format!("{base_url}/v1/messages?beta=true"),
             key: key.to_owned(),
             socket: None,
-            request: first_request(model),
+            request: first_request(model, SHORT),
             client: "tool-loop",
             turns: Vec::new(),
         }
+    }
+
+    /// Begins with this many bytes of system prompt and tools.
+    pub fn of_length(mut self, bytes: usize) -> Self {
+        let model = self.request["model"].as_str().expect("a model");
+        self.request = first_request(model, bytes);
+        self
     }
 
     /// Another request for the next turn.
@@ -224,8 +237,9 @@ pub fn reminds(turn: usize) -> bool {
     turn % 6 == 5
 }
 
-/// As Claude Code 2.1 begins: about 26 kB, a system prompt of two blocks, nine tools, and a system message behind the question.
-fn first_request(model: &str) -> Value {
+/// As Claude Code 2.1 begins: a system prompt of two blocks, nine tools, and a system message behind the question. `bytes`: of the first two, without schemas.
+fn first_request(model: &str, bytes: usize) -> Value {
+    let system = bytes * 10 / 23;
     let names = [
         "Bash",
         "Edit",
@@ -242,7 +256,7 @@ fn first_request(model: &str) -> Value {
         .map(|name| {
             json!({
                 "name": name,
-                "description": sentences(&format!("what {name} is for"), 1_300),
+                "description": sentences(&format!("what {name} is for"), (bytes - system) / names.len()),
                 "input_schema": {
                     "type": "object",
                     "properties": {
@@ -261,7 +275,7 @@ fn first_request(model: &str) -> Value {
         "temperature": 0,
         "system": [
             {"type": "text", "text": "You help with programs, in a terminal."},
-            {"type": "text", "text": sentences("how to work", 10_000), "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": sentences("how to work", system), "cache_control": {"type": "ephemeral"}},
         ],
         "tools": tools,
         "messages": [

@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use crate::fake_hub::Hub;
 use crate::real::{self, free_port};
 use crate::support::{Stage, finish, signal};
-use crate::tool_loop::{self, ToolLoop};
+use crate::tool_loop::{self, CLIENTS, SHORT, ToolLoop};
 
 /// The flags of the scripts that cclocal replaces, where this engine has them. Source: their README, "Server flags".
 const SCRIPTS_FLAGS: &str = "--max-tokens 32768 --kv-cache-quantization --cache-memory-percent 0.35 --prefill-step-size 4096 --stream-interval 4 --timeout 600 --enable-auto-tool-choice --tool-call-parser auto";
@@ -125,16 +125,16 @@ fn paths(stage: &Stage) -> Paths {
     ))
 }
 
-/// Turns through cclocal.
+/// Turns through cclocal. `bytes`: of the first request.
 fn turns(
     stage: &Stage,
     name: &str,
-    more: &[&str],
+    bytes: usize,
     turns: usize,
     questions: &[usize],
 ) -> (ToolLoop, String) {
-    let gateway = Gateway::start(stage, &format!("../models/{name}"), more);
-    let mut ran = gateway.tool_loop(name);
+    let gateway = Gateway::start(stage, &format!("../models/{name}"), &[]);
+    let mut ran = gateway.tool_loop(name).of_length(bytes);
     ran.run(turns, questions);
     let log = gateway.log(stage);
     gateway.end();
@@ -183,15 +183,15 @@ pub fn serve(
 }
 
 /// Turns with the scripts' flags, on the engine itself.
-fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize, questions: &[usize]) -> ToolLoop {
+fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize) -> ToolLoop {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     let key = Secret::random().expect("a key");
     let mut server = serve(stage, &runtime, &key, name, SCRIPTS_FLAGS, &[]);
-    let mut ran = ToolLoop::on(&server, key.expose(), name);
-    ran.run(turns, questions);
+    let mut ran = ToolLoop::on(&server, key.expose(), name).of_length(CLIENTS);
+    ran.run(turns, &[]);
     runtime.block_on(async {
         server.ask_to_end();
         server.ended().await
@@ -202,7 +202,7 @@ fn turns_of_the_scripts(stage: &Stage, name: &str, turns: usize, questions: &[us
 /// On a processor a turn of the two mixtures takes seconds, so they get fewer: a turn that computed more than its own would show in any.
 fn only_what_is_new(name: &str, count: usize) {
     let stage = stage(&[name]);
-    let (ran, _) = turns(&stage, name, &[], count, &[]);
+    let (ran, _) = turns(&stage, name, SHORT, count, &[]);
     assert!(ran.ratio() <= 1.05, "{}: {}", ran.ratio(), table(&ran));
 }
 
@@ -224,7 +224,7 @@ fn turns_of_glm4_moe_lite_compute_only_what_is_new() {
 /// The text route: no turn computes more than the step between snapshots beside what is new, whatever the template ends a prompt with.
 fn text_route(name: &str, questions: &[usize]) {
     let stage = stage(&[name]);
-    let (ran, log) = turns(&stage, name, &[], TURNS, questions);
+    let (ran, log) = turns(&stage, name, SHORT, TURNS, questions);
     assert!(log.contains("Model route: LLM"), "{log:.3000}");
     assert!(ran.most_beyond_new() <= STEP, "{}", table(&ran));
 }
@@ -244,7 +244,7 @@ fn turns_of_qwen3_5_take_the_text_route() {
     let stage = stage(&["qwen3_5"]);
     // The reminder after turn 5 comes far behind the last question.
     let questions = [8];
-    let (ran, log) = turns(&stage, "qwen3_5", &[], TURNS, &questions);
+    let (ran, log) = turns(&stage, "qwen3_5", SHORT, TURNS, &questions);
     assert!(log.contains("Model route: LLM"), "{log:.3000}");
     assert!((0..TURNS - 1).any(tool_loop::reminds));
     assert_questions_are_kept(&ran, &questions);
@@ -257,7 +257,7 @@ fn turns_of_qwen3_5_keep_the_last_question_in_a_full_prefix_cache() {
     let mut stage = stage(&["qwen3_5"]);
     limit_prefix_cache(&mut stage, FULL_CACHE_MIB);
     let questions = [5, 7];
-    let (ran, log) = turns(&stage, "qwen3_5", &[], 9, &questions);
+    let (ran, log) = turns(&stage, "qwen3_5", SHORT, 9, &questions);
     assert!(!log.contains("Cache entry too large"), "{}", table(&ran));
     let config = stage.read("models/qwen3_5/config.json");
     let config: Value = serde_json::from_str(&config).expect("JSON");
@@ -271,7 +271,7 @@ fn turns_of_qwen3_5_keep_the_last_question_in_a_full_prefix_cache() {
 }
 
 /// In MiB, for the conversation of a test.
-const FULL_CACHE_MIB: u64 = 24;
+const FULL_CACHE_MIB: u64 = 13;
 
 /// Has the engine start with this limit of its prefix cache, in MiB, whatever it is told.
 fn limit_prefix_cache(stage: &mut Stage, mib: u64) {
@@ -483,8 +483,8 @@ fn bench_turns() {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for name in names {
-        let (ours, _) = turns(&stage, name, &[], 20, &[]);
-        let theirs = turns_of_the_scripts(&stage, name, 20, &[]);
+        let (ours, _) = turns(&stage, name, CLIENTS, 20, &[]);
+        let theirs = turns_of_the_scripts(&stage, name, 20);
         let of = |part: std::time::Duration, whole: std::time::Duration| {
             part.as_secs_f64() / whole.as_secs_f64()
         };

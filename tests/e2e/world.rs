@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::real;
 use crate::scripted_server::{Reply, Request, ScriptedServer};
+use crate::support::HANG;
 
 pub const TOKEN: &str = "token-of-this-launch";
 pub const MODEL: &str = "org/local-model";
@@ -254,7 +255,7 @@ impl World {
     }
 }
 
-/// Runs a command to its end, a minute at most.
+/// Runs a command to its end; one that hangs is ended.
 fn finish(mut command: Command, output: &Path) -> Outcome {
     let file = fs_err::File::create(output).expect("made").into_parts().0;
     let both = file.try_clone().expect("a second handle");
@@ -264,7 +265,7 @@ fn finish(mut command: Command, output: &Path) -> Outcome {
         .stderr(both)
         .spawn()
         .expect("started");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + HANG;
     let success = loop {
         if let Some(status) = child.try_wait().expect("waited") {
             break status.success();

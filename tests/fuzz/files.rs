@@ -153,7 +153,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("log");
         fs::write(&log, text.as_slice()).expect("written");
-        let _ = (engine::log::tail(&log), engine::patches::lacking(&log), engine::exit_reason::last_words(&log));
+        let _ = (cclocal::sys::log::tail(&log), engine::patches::lacking(&log), engine::exit_reason::last_words(&log));
         let text = String::from_utf8_lossy(&text);
         let _ = engine::flags::Flags::from_help(&text);
         let shown = cclocal::escape::visible(&text);

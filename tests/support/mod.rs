@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Far beyond what anything here takes; only a hang reaches it.
-pub const HANG: Duration = Duration::from_secs(90);
+pub const HANG: Duration = Duration::from_secs(180);
 
 /// A scratch home. When it is dropped, no process that was started in it may be left.
 pub struct Stage {
@@ -202,10 +202,7 @@ impl Stage {
             if survivors.is_empty() {
                 return;
             }
-            assert!(
-                since.elapsed() < Duration::from_secs(20),
-                "left behind: {survivors:#?}"
-            );
+            assert!(since.elapsed() < HANG, "left behind: {survivors:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

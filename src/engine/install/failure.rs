@@ -68,7 +68,7 @@ const KINDS: &[Kind] = &[
 ];
 
 /// The error for a tool that failed with this status after these lines.
-pub fn explain(what: &str, status: &str, lines: &[String]) -> Error {
+pub(super) fn explain(what: &str, status: &str, lines: &[String]) -> Error {
     let lower: Vec<String> = lines.iter().map(|line| line.to_lowercase()).collect();
     let kind = KINDS.iter().find(|kind| {
         kind.signs

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use sha2::{Digest, Sha256};
 
 /// The lock of the system that this program was built for. The files are written by `.ci/lock-engine.sh`.
-pub const LOCK: &str = if cfg!(target_os = "macos") {
+pub(super) const LOCK: &str = if cfg!(target_os = "macos") {
     include_str!("../locks/macos-arm64.lock")
 } else if cfg!(target_arch = "aarch64") {
     include_str!("../locks/linux-aarch64.lock")
@@ -14,17 +14,17 @@ pub const LOCK: &str = if cfg!(target_os = "macos") {
 };
 
 /// The lock's SHA-256 in hexadecimal: the identity of what is to be installed.
-pub fn identity() -> String {
+pub(super) fn identity() -> String {
     sha256(LOCK.as_bytes())
 }
 
 /// The number of packages in the lock.
-pub fn packages() -> usize {
+pub(super) fn packages() -> usize {
     LOCK.lines().filter(|line| pin(line).is_some()).count()
 }
 
 /// The version of a package in the lock.
-pub fn version_of(package: &str) -> Option<&'static str> {
+pub(super) fn version_of(package: &str) -> Option<&'static str> {
     LOCK.lines()
         .filter_map(pin)
         .find(|(name, _)| *name == package)
@@ -32,7 +32,7 @@ pub fn version_of(package: &str) -> Option<&'static str> {
 }
 
 /// SHA-256 in hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .fold(String::new(), |mut text, byte| {

@@ -50,11 +50,13 @@ pub struct Installed {
 /// The state of the installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
+    /// It is installed and can be used.
     Ready(Installed),
     /// Nothing was installed.
     Missing,
     /// Something is there that cannot be used.
     Broken {
+        /// The reason, in words.
         why: String,
     },
     /// Another lock file than this program's was installed.
@@ -96,7 +98,7 @@ pub fn install(app: &App, on_step: &mut dyn FnMut(&str)) -> Result<Installed> {
     }
     let root = paths.engine();
     enough_space(disk::free(&root))?;
-    let log = super::log::start(&paths.state.join("setup.log")).context(
+    let log = crate::sys::log::start(&paths.state.join("setup.log")).context(
         Exit::EngineMissing,
         "the log of the installation cannot be written",
     )?;

@@ -25,19 +25,19 @@ const IN_USE: &str = ".in-use";
 
 /// The record, as it is in `current.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub(super) struct Record {
     /// SHA-256 of the lock file that was installed.
-    pub lock: String,
+    pub(super) lock: String,
     /// The environment.
-    pub environment: PathBuf,
+    pub(super) environment: PathBuf,
     /// The engine's version.
-    pub engine: String,
+    pub(super) engine: String,
     /// The version of the environment's Python, such as `3.12.1`.
-    pub python: String,
+    pub(super) python: String,
 }
 
 /// The state of the installation. Reads a few files and runs nothing.
-pub fn status(paths: &Paths) -> Status {
+pub(super) fn status(paths: &Paths) -> Status {
     match read(paths).and_then(|record| check(paths, &record)) {
         Ok(installed) => Status::Ready(installed),
         Err(status) => status,
@@ -45,7 +45,7 @@ pub fn status(paths: &Paths) -> Status {
 }
 
 /// The environment that the record names, also if it is out of date.
-pub fn current(paths: &Paths) -> Option<PathBuf> {
+pub(super) fn current(paths: &Paths) -> Option<PathBuf> {
     read(paths).ok().map(|record| record.environment)
 }
 
@@ -106,23 +106,23 @@ fn other_minor(interpreter: &Path, minor: &str) -> bool {
         .is_some_and(|version| version.contains('.') && version != minor)
 }
 
-pub fn file(paths: &Paths) -> PathBuf {
+pub(super) fn file(paths: &Paths) -> PathBuf {
     paths.engine().join("current.json")
 }
 
-pub fn environments(paths: &Paths) -> PathBuf {
+pub(super) fn environments(paths: &Paths) -> PathBuf {
     paths.engine().join("envs")
 }
 
 /// Makes an environment the one in use. This is the last step of an installation.
-pub fn write(paths: &Paths, record: &Record) -> Result<()> {
+pub(super) fn write(paths: &Paths, record: &Record) -> Result<()> {
     let failed = "the installation cannot be recorded";
     let text = serde_json::to_vec_pretty(record).context(Exit::EngineMissing, failed)?;
     files::write_private(&file(paths), &text).context(Exit::EngineMissing, failed)
 }
 
 /// Forgets what is installed.
-pub fn remove(paths: &Paths) -> Result<()> {
+pub(super) fn remove(paths: &Paths) -> Result<()> {
     match std::fs::remove_file(file(paths)) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).context(Exit::EngineMissing, "the engine's record cannot be removed")
@@ -132,7 +132,7 @@ pub fn remove(paths: &Paths) -> Result<()> {
 }
 
 /// The lock that one installation holds at a time. `waiting` is called if another one is at work.
-pub fn exclusively(paths: &Paths, waiting: impl FnOnce()) -> Result<Flock<std::fs::File>> {
+pub(super) fn exclusively(paths: &Paths, waiting: impl FnOnce()) -> Result<Flock<std::fs::File>> {
     let folder = paths.engine();
     let take = || -> std::io::Result<_> {
         files::private_folder(&folder)?;
@@ -177,7 +177,7 @@ pub fn hold(executable: &Path) -> Option<Hold> {
 }
 
 /// Removes the environments that are neither `keep` nor in use. What cannot be removed now is left for the next time.
-pub fn sweep(paths: &Paths, keep: Option<&Path>) {
+pub(super) fn sweep(paths: &Paths, keep: Option<&Path>) {
     let Ok(entries) = std::fs::read_dir(environments(paths)) else {
         return;
     };

@@ -9,7 +9,7 @@ use crate::sys::environment::Environment;
 use crate::sys::files;
 
 /// The variables of a process, by name.
-pub type Variables = BTreeMap<OsString, OsString>;
+pub(super) type Variables = BTreeMap<OsString, OsString>;
 
 /// uv's settings that are passed on: where packages come from, and how they are fetched. Those that change what is installed, or where
 /// (`UV_PYTHON`, `UV_EXCLUDE_NEWER`, `PIP_TARGET`, …), are not.
@@ -44,7 +44,7 @@ const PIP_CONNECTION: &[(&str, &str)] = &[
 
 /// The environment for a uv of the user's own: uv's settings, and pip's that are variables. uv reads neither of pip's, but a mirror that
 /// was set up for pip is meant for everything. Hashes are checked either way.
-pub fn variables(environment: &Environment) -> Variables {
+pub(super) fn variables(environment: &Environment) -> Variables {
     let mut env = env::inherited(environment);
     env.retain(|name, _| {
         name.to_str()
@@ -69,7 +69,7 @@ pub fn variables(environment: &Environment) -> Variables {
 }
 
 /// Adds what pip's configuration files say. For a uv that cclocal fetched: one of the user's own has a configuration of its own.
-pub fn add_pip_files(env: &mut Variables, environment: &Environment) {
+pub(super) fn add_pip_files(env: &mut Variables, environment: &Environment) {
     let config = environment.var("XDG_CONFIG_HOME").map_or_else(
         || environment.home.join(".config"),
         |folder| environment.home.join(folder),
@@ -120,7 +120,7 @@ fn add_pip_settings(env: &mut Variables, pip: impl Fn(&str) -> Option<String>) {
 }
 
 /// True for the values that pip and uv take for yes.
-pub fn is_on(value: &str) -> bool {
+pub(super) fn is_on(value: &str) -> bool {
     let value = value.trim().to_ascii_lowercase();
     ["1", "true", "yes", "on", "t", "y"].contains(&value.as_str())
 }

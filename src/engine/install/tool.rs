@@ -42,15 +42,15 @@ exit "$status"
 "#;
 
 /// The environment of the tools, the log of the installation, and the receiver of its steps.
-pub struct Tools<'a> {
-    pub env: Variables,
+pub(super) struct Tools<'a> {
+    pub(super) env: Variables,
     cwd: &'a Path,
     log: File,
     on_step: &'a mut dyn FnMut(&str),
 }
 
 impl<'a> Tools<'a> {
-    pub fn new(
+    pub(super) fn new(
         environment: &Environment,
         cwd: &'a Path,
         log: File,
@@ -66,25 +66,25 @@ impl<'a> Tools<'a> {
     }
 
     /// Reports the step that begins now.
-    pub fn step(&mut self, name: impl AsRef<str>) {
+    pub(super) fn step(&mut self, name: impl AsRef<str>) {
         self.note(&format!("== {}", name.as_ref()));
         (self.on_step)(name.as_ref());
     }
 
     /// Writes a line to the log. One that cannot be written must not stop an installation.
-    pub fn note(&mut self, line: &str) {
+    pub(super) fn note(&mut self, line: &str) {
         let _ = writeln!(self.log, "{line}");
     }
 
     /// A command with the tools' environment and nothing else of ours.
-    pub fn command(&self, program: &Path) -> Command {
+    pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(&self.env).current_dir(self.cwd);
         command
     }
 
     /// Asks a tool something. Its standard output, unless it fails or takes too long; the log has the whole answer.
-    pub fn ask(&mut self, command: &mut Command) -> Option<String> {
+    pub(super) fn ask(&mut self, command: &mut Command) -> Option<String> {
         self.note(&words(command));
         match process::run(command, DEADLINE) {
             Ok(finished) => {
@@ -100,7 +100,7 @@ impl<'a> Tools<'a> {
 
     /// Runs a tool to its end and returns its last lines. Failing is an error that says what was tried, why it failed as far as that can
     /// be told, and the last lines.
-    pub fn run(&mut self, what: &str, command: &Command) -> Result<Vec<String>> {
+    pub(super) fn run(&mut self, what: &str, command: &Command) -> Result<Vec<String>> {
         self.run_within(what, command, SILENCE)
     }
 

@@ -6,13 +6,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{anyhow, ensure};
+use reqwest::Url;
+
 use super::lock::sha256;
 use super::settings::{self, Variables};
 use super::tool::Tools;
 use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::platform::{Os, Platform};
-use crate::sys::{files, process};
+use crate::sys::{files, network, process};
 
 /// The oldest uv that is used, major and minor version: it knows every option that is passed here. Shown: 0.7.0 installs the engine.
 const OLDEST: (u32, u32) = (0, 7);
@@ -65,7 +68,7 @@ const MAC_PYTHONS: [&str; 4] = [
 ];
 
 /// A uv that works: on PATH, where its installer puts it, fetched by us before, or fetched now.
-pub fn get(app: &App, tools: &mut Tools<'_>) -> Result<PathBuf> {
+pub(super) fn get(app: &App, tools: &mut Tools<'_>) -> Result<PathBuf> {
     let environment = &app.environment;
     let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| environment.home.join(path));
     for own in environment.which("uv").into_iter().chain(installers) {
@@ -100,7 +103,11 @@ fn version(answer: &str) -> Option<(u32, u32)> {
 
 /// An installed Python that the engine can run on. One that is broken hides those behind it from uv, so it looks again without the first
 /// folder of PATH, until there is none.
-pub fn find_python(uv: &Path, platform: &Platform, tools: &mut Tools<'_>) -> Option<PathBuf> {
+pub(super) fn find_python(
+    uv: &Path,
+    platform: &Platform,
+    tools: &mut Tools<'_>,
+) -> Option<PathBuf> {
     let mac = platform.os == Os::Macos;
     let request = match mac {
         true => format!("{PYTHONS}-macos-aarch64"),
@@ -127,28 +134,24 @@ pub fn find_python(uv: &Path, platform: &Platform, tools: &mut Tools<'_>) -> Opt
 
 /// Fetches uv, compares it with its hash, and puts it into its place.
 fn fetch(place: &Path, tools: &mut Tools<'_>) -> Result<()> {
-    let failed = |cause: &str, remedy: &str| {
-        Error::new(Exit::EngineMissing, "uv could not be fetched")
-            .cause(cause)
-            .hint(format!(
-                "{remedy}, or install uv {}.{} or newer yourself, then run `cclocal setup` again",
-                OLDEST.0, OLDEST.1
-            ))
+    let failed = |remedy: &str| {
+        Error::new(Exit::EngineMissing, "uv could not be fetched").hint(format!(
+            "{remedy}, or install uv {}.{} or newer yourself, then run `cclocal setup` again",
+            OLDEST.0, OLDEST.1
+        ))
     };
     if variable(&tools.env, "UV_OFFLINE").is_some_and(settings::is_on) {
         let cause = "UV_OFFLINE is set, or pip's no-index";
-        return Err(failed(cause, "unset it"));
+        return Err(failed("unset it").cause(cause));
     }
-    let wheel = download(&tools.env).map_err(|cause| failed(&cause, "connect to the network"))?;
+    let wheel =
+        download(&tools.env).map_err(|error| failed("connect to the network").because(error))?;
     if sha256(&wheel) != WHEEL.1 {
         let cause = format!(
             "the file {} is not the one that this cclocal knows (its hash differs)",
             WHEEL.0
         );
-        return Err(failed(
-            &cause,
-            "your package index serves a changed file: use another",
-        ));
+        return Err(failed("your package index serves a changed file: use another").cause(cause));
     }
     let unpacked = "uv could not be unpacked";
     let executable = unpack(&wheel).context(Exit::EngineMissing, unpacked)?;
@@ -168,7 +171,7 @@ fn variable<'a>(env: &'a Variables, name: &str) -> Option<&'a str> {
 }
 
 /// The wheel, from the index that is set.
-fn download(env: &Variables) -> std::result::Result<Vec<u8>, String> {
+fn download(env: &Variables) -> anyhow::Result<Vec<u8>> {
     let index = variable(env, "UV_DEFAULT_INDEX").or(variable(env, "UV_INDEX_URL"));
     let index = index.unwrap_or(PUBLIC_INDEX).trim_end_matches('/');
     // `name=url`, as uv allows.
@@ -176,9 +179,9 @@ fn download(env: &Variables) -> std::result::Result<Vec<u8>, String> {
         Some((_, rest)) => format!("http{rest}/uv/"),
         None => format!("{index}/uv/"),
     };
-    let url = reqwest::Url::parse(&url)
-        .map_err(|_| "the package index's address is not a URL".to_owned())?;
-    let mut client = reqwest::Client::builder()
+    // The address may hold a password, and is not shown.
+    let url = Url::parse(&url).map_err(|_| anyhow!("the package index's address is not a URL"))?;
+    let mut client = network::http()
         .user_agent(concat!("cclocal/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(30))
         .read_timeout(SILENCE);
@@ -190,57 +193,40 @@ fn download(env: &Variables) -> std::result::Result<Vec<u8>, String> {
             client = client.add_root_certificate(certificate);
         }
     }
-    let client = client.build().map_err(words)?;
+    let client = client.build()?;
     // A runtime of its own on a thread of its own: the caller may be inside one already.
     std::thread::scope(|scope| {
-        let download = scope.spawn(|| {
-            let runtime = process::runtime().map_err(|error| error.to_string())?;
-            runtime.block_on(wheel(&client, url))
-        });
-        let stopped = |_| Err("the download stopped unexpectedly".into());
+        let download = scope.spawn(|| process::runtime()?.block_on(wheel(&client, url)));
+        let stopped = |_| Err(anyhow!("the download stopped unexpectedly"));
         download.join().unwrap_or_else(stopped)
     })
 }
 
 /// The wheel, by the link on the index's page of uv.
-async fn wheel(
-    client: &reqwest::Client,
-    page: reqwest::Url,
-) -> std::result::Result<Vec<u8>, String> {
+async fn wheel(client: &reqwest::Client, page: Url) -> anyhow::Result<Vec<u8>> {
     let ask = async |url, limit| {
         let request = client.get(url).header("Accept", "text/html, */*;q=0.1");
         let answer = request.send().await;
         let mut answer = answer
             .and_then(reqwest::Response::error_for_status)
-            .map_err(words)?;
+            .map_err(reqwest::Error::without_url)?;
         let mut bytes = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(words)? {
+        while let Some(piece) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
             bytes.extend_from_slice(&piece);
-            if bytes.len() > limit {
-                return Err(format!("its answer is longer than {limit} bytes"));
-            }
+            ensure!(
+                bytes.len() <= limit,
+                "its answer is longer than {limit} bytes"
+            );
         }
-        Ok((answer.url().clone(), bytes))
+        anyhow::Ok((answer.url().clone(), bytes))
     };
     let (base, page) = ask(page, PAGE).await?;
     let link = link(&String::from_utf8_lossy(&page), WHEEL.0)
-        .ok_or_else(|| format!("the package index has no {}", WHEEL.0))?;
+        .ok_or_else(|| anyhow!("the package index has no {}", WHEEL.0))?;
     let url = base
         .join(&link)
-        .map_err(|_| "the package index's link is not a URL".to_owned())?;
+        .map_err(|_| anyhow!("the package index's link is not a URL"))?;
     Ok(ask(url, LONGEST_WHEEL).await?.1)
-}
-
-/// The chain of an error as one sentence, without the address: it may hold a password.
-fn words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// The link to a file on an index's page, without the fragment.
@@ -264,17 +250,12 @@ fn link(page: &str, file: &str) -> Option<String> {
 }
 
 /// The executable in the wheel, which is a zip file.
-fn unpack(wheel: &[u8]) -> std::result::Result<Vec<u8>, String> {
-    let mut archive =
-        zip::ZipArchive::new(std::io::Cursor::new(wheel)).map_err(|error| error.to_string())?;
+fn unpack(wheel: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(wheel))?;
     let name = format!("uv-{VERSION}.data/scripts/uv");
-    let file = archive
-        .by_name(&name)
-        .map_err(|error| format!("{name}: {error}"))?;
+    let file = anyhow::Context::context(archive.by_name(&name), name.clone())?;
     let mut bytes = Vec::new();
-    file.take(LONGEST_WHEEL as u64)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(LONGEST_WHEEL as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -6,7 +6,7 @@ use crate::catalog::Source;
 use crate::catalog::servable::check_template;
 use crate::engine::env as engine_env;
 use crate::engine::server::{self, BASE_URL, Launch, Server};
-use crate::engine::{exit_reason, log, patches};
+use crate::engine::{exit_reason, patches};
 use crate::error::{Context, Exit, Result};
 use crate::gateway::Engine;
 use crate::hub::{self, Cached};
@@ -18,6 +18,7 @@ use crate::supervisor::protocol::{Progress, Tell};
 use crate::supervisor::startup::Startup;
 use crate::supervisor::state::{self, Event, Phase};
 use crate::sys::files;
+use crate::sys::log;
 
 /// How long an engine that has served nobody may take to end.
 const SHORT_GRACE: Duration = Duration::from_secs(2);

@@ -23,7 +23,6 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::memory::Memory;
-use self::status::Resident;
 use super::spec::Spec;
 use super::startup::Startup;
 use crate::app::App;
@@ -97,7 +96,6 @@ pub(super) struct Owner<'a> {
     grace_over: Option<tokio::time::Instant>,
     /// When a starting engine is looked at next.
     look_at: tokio::time::Instant,
-    resident: Resident,
     signals: Signals,
     /// The raised GPU limit, if there is one: should every session be killed, it is put back here, where that takes no password.
     limit: Option<Raised>,
@@ -218,7 +216,6 @@ impl<'a> Owner<'a> {
             linger_over: Some(tokio::time::Instant::now() + state::UNCLAIMED),
             grace_over: None,
             look_at: tokio::time::Instant::now(),
-            resident: Resident::default(),
             signals,
             limit,
             done: false,

@@ -1,61 +1,20 @@
 //! What is said of the engine to whoever asks.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use tokio::sync::Mutex;
-
-use crate::engine::server::{self, Server};
+use crate::engine::server::Server;
 use crate::memory::ContextWindow;
 use crate::supervisor::actor::Owner;
 use crate::supervisor::connection::Teller;
 use crate::supervisor::process::engine_log;
 use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status, Tell};
 use crate::supervisor::state::Phase;
-use crate::sys::network;
-
-/// How long a figure is told again that another program was asked for.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// The resident memory of an engine's process, as it was told last. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Resident(Arc<Mutex<Option<Told>>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    at: Instant,
-    pid: i32,
-    bytes: Option<u64>,
-}
-
-impl Resident {
-    /// In bytes. All who ask at the same time are told the same, for which one program is run at most.
-    async fn of(&self, pid: i32) -> Option<u64> {
-        let mut told = self.0.lock().await;
-        if let Some(told) = *told
-            && told.pid == pid
-            && told.at.elapsed() < FRESH
-        {
-            return told.bytes;
-        }
-        let bytes = server::resident(pid).await.map(|kib| kib << 10);
-        let at = Instant::now();
-        *told = Some(Told { at, pid, bytes });
-        bytes
-    }
-}
+use crate::sys::{machine, network};
 
 impl Owner<'_> {
-    /// Tells how things are now. The owner itself waits for nothing here.
+    /// Tells how things are now.
     pub(super) fn tell_status(&self, tell: Teller) {
-        let mut status = Box::new(self.status());
-        let resident = self.resident.clone();
-        tokio::spawn(async move {
-            if let Some(pid) = status.engine_pid {
-                status.resident = resident.of(pid).await;
-            }
-            tell.tell(Tell::Status(status));
-        });
+        let mut status = self.status();
+        status.resident = status.engine_pid.and_then(machine::resident);
+        tell.tell(Tell::Status(Box::new(status)));
     }
 
     fn status(&self) -> Status {

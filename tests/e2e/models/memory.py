@@ -182,7 +182,7 @@ def turns(model, quantise, snapshots=None):
     scheduler = scheduler_of(model, quantise, 64, 1024)
     gc.collect()
     weights = mx.get_active_memory()
-    said = [number % 300 for number in range(1200)]
+    said = [number % 300 for number in range(600)]
     measured = []
     for number in range(3):
         mx.reset_peak_memory()
@@ -201,7 +201,7 @@ def turns(model, quantise, snapshots=None):
                 "stored": scheduler.memory_aware_cache._current_memory,
             }
         )
-        said += [number % 300 for number in range(600)]
+        said += [number % 300 for number in range(300)]
     return measured
 
 

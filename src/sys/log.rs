@@ -1,11 +1,12 @@
-//! The engine's log. It holds the start of what users ask (the engine prints previews), so it is private data: 0600 in a 0700 folder.
+//! Logs of programs that we start. The engine's holds the start of what users ask (it prints previews), so they are private data: 0600 in a 0700
+//! folder.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::sys::files;
+use super::files;
 
 /// How much of the end of a log is read to find out what went wrong, in bytes.
 const TAIL_BYTES: u64 = 64 * 1024;
