@@ -55,7 +55,7 @@ pub struct Entry {
     pub name: String,
     /// Download size, in GB (10⁹ bytes). Source: the scripts' README; approximate.
     pub download_gb: u64,
-    /// The RAM of the smallest Mac that holds a session with it, in GB as Apple counts it (2³⁰ bytes). Source: the plan (`memory/offer.rs`).
+    /// The RAM of the smallest Mac that holds a session with it, in GB as Apple counts it (2³⁰ bytes). Source: the plan (`memory/fit.rs`).
     pub ram_gb: u64,
     pub note: String,
     /// How it writes tool calls, as far as its chat template on this disk does not say otherwise.

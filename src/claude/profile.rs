@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -14,7 +13,7 @@ use super::{json, merge};
 use crate::claude::setting_keys;
 use crate::error::{Context, Exit, Result};
 use crate::sys::environment::Environment;
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 
 /// Files and folders of the user's own that are linked. Reading goes to the user's files; writing too, when the user asks the session for it.
 const LINKED: &[&str] = &[
@@ -100,9 +99,9 @@ fn refresh(environment: &Environment, dir: &Path) -> Result<()> {
     write_json(&record_path(dir), &json!(record)).context(Exit::Other, SAYING)
 }
 
-fn lock(dir: &Path) -> std::io::Result<Flock<std::fs::File>> {
+fn lock(dir: &Path) -> std::io::Result<Lock> {
     let file = files::open_lock(&dir.join(".cclocal.lock"), 0o600)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    Lock::wait(file)
 }
 
 fn record_path(dir: &Path) -> PathBuf {

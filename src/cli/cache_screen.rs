@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::room::Room;
+use crate::memory::fit::Room;
 use crate::supervisor::registry;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Row, Ui};

@@ -20,13 +20,11 @@ use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
 use crate::hub::Cached;
-use crate::memory::choices::Choices;
-use crate::memory::preflight::Checking;
-use crate::memory::{Figures, Fit};
+use crate::memory::chart;
+use crate::memory::preflight::{Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
 use crate::session::session_dir::Folder;
 use crate::session::window::{self, Instead};
-use crate::session::{choose, preflight};
 use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
@@ -57,10 +55,10 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
     let measured = Measured::of(app, request.clone(), None, |_| None)?;
-    let option = preflight::limit_option(host, os, measured.memory.machine);
+    let option = Limit::find(host, os, measured.memory.machine);
     let choices = Choices::of(&measured.memory, option);
     let checking = super::launch::checking(host, args);
-    let asked = would_ask(&measured.memory, choices.as_ref(), checking);
+    let asked = (choices.as_ref()).and_then(|choices| would_ask(choices, checking));
     let refusal = choices
         .as_ref()
         .and_then(|choices| choices.now.as_ref().err());
@@ -127,13 +125,7 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
 }
 
 /// That a launch on a terminal would ask, if it would.
-fn would_ask(figures: &Figures, choices: Option<&Choices>, checking: Checking) -> Option<String> {
-    let Some(choices) = choices else {
-        let tight = checking != Checking::Never && matches!(figures.fit(), Fit::Tight(_));
-        return tight.then(|| {
-            "memory is tight: on a terminal a launch asks what to do; off one it shrinks the window".into()
-        });
-    };
+fn would_ask(choices: &Choices, checking: Checking) -> Option<String> {
     let raise = choices.raise.as_ref()?;
     let otherwise = match choices.now {
         Ok(_) => "",
@@ -298,7 +290,7 @@ fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Val
         ui::thousands(launch.serve.window.tokens),
         launch.memory.why
     );
-    let picture = choose::lines(&model.name, &launch.memory);
+    let picture = chart::of(&model.name, &launch.memory);
     if !picture.is_empty() {
         let _ = writeln!(out, "\n{}", picture.join("\n"));
     }

@@ -6,13 +6,13 @@ use crate::catalog::{Choice, ModelArgument, catalog, resolve};
 use crate::engine::device;
 use crate::engine::executable::{self, Found};
 use crate::hub;
+use crate::memory::architecture::Knowledge;
 use crate::memory::budget::{self as machine_memory, Memory};
-use crate::memory::planner::Planner;
+use crate::memory::fit::Room;
+use crate::memory::plan::Planner;
 use crate::memory::preflight::Limit;
-use crate::memory::room::Room;
 use crate::memory::working::Device;
 use crate::memory::{Asked, WeightsSource};
-use crate::session::preflight;
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::{Os, Platform};
@@ -37,7 +37,7 @@ impl<'a> Here<'a> {
             paths,
             memory,
             os,
-            limit: preflight::limit_option(host, os, memory),
+            limit: Limit::find(host, os, memory),
         }
     }
 
@@ -58,7 +58,10 @@ impl<'a> Here<'a> {
             ),
         };
         let device = Device::of(self.os);
-        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default())?;
+        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default());
+        if planner.architecture.knowledge == Knowledge::Guessed {
+            return None;
+        }
         let raised = self.limit.raised().map(|mib| planner.on(mib << 20));
         Some(Room::of(&planner.on(self.memory?.budget), raised.as_ref()))
     }

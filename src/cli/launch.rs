@@ -130,8 +130,11 @@ impl Launch<'_> {
         let runtime = runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
         for _ in 0..TRIES {
-            let port = match acquire::reach(&reach, limit)? {
-                Reached::Port(port) => port,
+            let port = match acquire::reach(&reach)? {
+                Reached::Port { port, raised } => {
+                    *limit = raised.or(limit.take());
+                    port
+                }
                 Reached::Signalled(signal) => return Ok(signals::status(signal)),
             };
             let linger = acquire::linger(linger, limit.as_ref());

@@ -9,7 +9,7 @@ use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::room::Room;
+use crate::memory::fit::Room;
 use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hub::{self, Cached};
 use crate::memory::WIDE_WINDOW;
 use crate::memory::budget::Memory;
-use crate::memory::room::Room;
+use crate::memory::fit::Room;
 use crate::supervisor::registry;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Row};

@@ -279,7 +279,7 @@ mod tests {
     use crate::catalog::{Choice, resolve};
     use crate::memory::Asked;
     use crate::memory::WeightsSource;
-    use crate::memory::planner::Planner;
+    use crate::memory::plan::Planner;
     use crate::memory::working::Device;
 
     fn served(model: Model, plan: Option<&Plan>, flags: &Flags, complete: bool) -> Serve {
@@ -321,7 +321,6 @@ mod tests {
         let model = model("coder");
         let weights = (18_000_000_000, WeightsSource::Catalog);
         let planner = Planner::of(&model, None, weights, Device::Metal, Asked::default());
-        let planner = planner.expect("known");
         let flags = |plan: &Plan, flags: &Flags| {
             let argv = served(model.clone(), Some(plan), flags, true)
                 .command(0)

@@ -4,12 +4,9 @@
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
 use super::scan::Model;
 use super::xet_store::Store;
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 
 /// The parts of a model's folder in the order of their removal. An interrupted one leaves a partial model: without its reference a snapshot is
 /// not found.
@@ -22,10 +19,7 @@ pub fn is_downloading(hub: &Path, model: &Model) -> bool {
     };
     let locks = std::fs::read_dir(hub.join(".locks").join(name));
     locks.into_iter().flatten().flatten().any(|entry| {
-        files::open(&entry.path()).is_ok_and(|file| {
-            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-            matches!(lock, Err((_, Errno::EWOULDBLOCK)))
-        })
+        files::open(&entry.path()).is_ok_and(|file| matches!(Lock::exclusive(file), Ok(None)))
     })
 }
 

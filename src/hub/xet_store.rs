@@ -4,15 +4,12 @@
 //! own `blobs/<etag>` may be a link to one. Beside an entry stand `<entry>.refs`, the links that were made to it, one a line, which is a
 //! hint and not to be trusted, and `<entry>.lock`, which is held (`flock`) while a link is made or an entry is removed.
 
-use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
-
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 
 /// The file that marks the folder as the library's store, and its content for this layout. A folder that another program named `blobs` has none.
 const MARKER: &str = ".huggingface-shared-blobs";
@@ -134,17 +131,15 @@ impl Store {
 }
 
 /// Takes the library's lock of an entry. The file stays, as it does with the library: other programs may be waiting for this very file.
-fn lock(entry: &Path) -> Result<Flock<File>> {
+fn lock(entry: &Path) -> Result<Lock> {
     let path = beside(entry, ".lock");
     let mut file = files::open_lock_itself(&path, LOCK_MODE)?;
     // What the umask took away. Not ours: then it is as its owner wants it.
     let _ = file.set_permissions(std::fs::Permissions::from_mode(LOCK_MODE));
     let since = Instant::now();
     loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
-            Err((_, error)) => return Err(error.into()),
+        if let Some(lock) = Lock::exclusive(file)? {
+            return Ok(lock);
         }
         if since.elapsed() >= LOCK_DEADLINE {
             return Err(Error::new(
@@ -153,6 +148,7 @@ fn lock(entry: &Path) -> Result<Flock<File>> {
             ));
         }
         std::thread::sleep(LOCK_RETRY);
+        file = files::open_lock_itself(&path, LOCK_MODE)?;
     }
 }
 

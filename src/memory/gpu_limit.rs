@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::budget::{WIRED_LIMIT, wired_limit};
 use crate::sys::environment::Environment;
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 use crate::sys::paths::Paths;
 use crate::sys::process;
 
@@ -61,7 +60,7 @@ pub enum Found {
 pub struct Raised {
     pub record: Record,
     file: PathBuf,
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 /// Looks for what other sessions did to the limit. Errors: the files in our own state folder cannot be used.
@@ -78,7 +77,7 @@ pub fn find(host: &Environment, paths: &Paths) -> std::io::Result<Found> {
         })),
         Some(lock) if wired_limit(host) == Some(record.raised) => Ok(Found::LeftBehind(Raised {
             record,
-            lock: self::lock(lock, FlockOperation::NonBlockingLockShared)?,
+            lock: lock.share()?,
             file,
         })),
         // A restart has put it back, or somebody has set it to something else since: there is nothing of ours left to undo.
@@ -182,7 +181,7 @@ fn open(file: &Path) -> std::io::Result<File> {
 
 /// The lock for us alone. None: others use the limit. A process that was killed is seen to be gone by its closed connections, and the kernel may
 /// close its files a moment later, so it is tried for a while.
-fn alone(file: &Path) -> Option<File> {
+fn alone(file: &Path) -> Option<Lock> {
     let since = Instant::now();
     loop {
         match exclusive(file) {
@@ -192,19 +191,11 @@ fn alone(file: &Path) -> Option<File> {
     }
 }
 
-fn exclusive(file: &Path) -> std::io::Result<Option<File>> {
-    lock(open(file)?, FlockOperation::NonBlockingLockExclusive)
+fn exclusive(file: &Path) -> std::io::Result<Option<Lock>> {
+    Lock::exclusive(open(file)?)
 }
 
 /// None: somebody has it alone at this moment, and is putting the limit back.
-fn shared(file: &Path) -> std::io::Result<Option<File>> {
-    lock(open(file)?, FlockOperation::NonBlockingLockShared)
-}
-
-fn lock(file: File, how: FlockOperation) -> std::io::Result<Option<File>> {
-    match flock(&file, how) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+fn shared(file: &Path) -> std::io::Result<Option<Lock>> {
+    Lock::shared(open(file)?)
 }

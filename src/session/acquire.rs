@@ -1,21 +1,18 @@
 //! Getting at an engine: one that runs already, or a new one, where memory allows it beside what runs.
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::app::App;
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api;
-use crate::memory::choices::{self, Choices};
-use crate::memory::gpu_limit::Raised;
-use crate::memory::preflight::Checking;
-use crate::memory::{AMPLE_HEADROOM, Figures, Fit};
+use crate::memory::Figures;
+use crate::memory::gpu_limit::{Asking, Raised};
+use crate::memory::preflight::{self, Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
-use crate::session::preflight::{self, Check};
+use crate::session::preflight::{self as prompt, Outcome};
 use crate::session::request::{self, Request};
 use crate::session::window::{self, Instead};
 use crate::supervisor::protocol::Status;
@@ -23,7 +20,7 @@ use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::supervisor::spawn;
 use crate::supervisor::spec::Port;
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 use crate::sys::paths::Paths;
 use crate::sys::platform::Os;
 use crate::sys::port;
@@ -47,12 +44,38 @@ pub struct Reach<'a> {
 /// What came of it.
 pub enum Reached {
     /// The gateway to the engine listens on this port; the engine may still be starting.
+    Port {
+        port: u16,
+        /// The raised GPU limit, if it was raised for it: the session puts it back.
+        raised: Option<Raised>,
+    },
+    Signalled(Signal),
+}
+
+/// Finds the engine or starts one. If that fails, the GPU limit is as it was.
+pub fn reach(reach: &Reach) -> Result<Reached> {
+    let mut raised = None;
+    let failed = match find_or_start(reach, &mut raised) {
+        Ok(Found::Port(port)) => return Ok(Reached::Port { port, raised }),
+        Ok(Found::Signalled(signal)) => Ok(Reached::Signalled(signal)),
+        Err(error) => Err(error),
+    };
+    if let Some(raised) = raised {
+        let asking = match reach.app.ui.interactive {
+            true => Asking::Allowed,
+            false => Asking::No,
+        };
+        prompt::put_back(reach.app, raised, asking);
+    }
+    failed
+}
+
+enum Found {
     Port(u16),
     Signalled(Signal),
 }
 
-/// Finds the engine or starts one. The raised GPU limit, if this session raises it, is put into `limit`.
-pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
+fn find_or_start(reach: &Reach, raised: &mut Option<Raised>) -> Result<Found> {
     let wanted = reach.request.wanted(&reach.engine.script);
     for _ in 0..TRIES {
         let running = current(reach)?;
@@ -60,12 +83,15 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
             for notice in reach.request.notices() {
                 reach.app.ui.notice(&notice);
             }
-            return Ok(Reached::Port(status.port));
+            return Ok(Found::Port(status.port));
         }
-        let plan = match check(reach, &running, limit)? {
-            Checked::Go(plan) => *plan,
+        let plan = match check(reach, &running)? {
+            Checked::Go(plan, limit) => {
+                *raised = limit.or(raised.take());
+                (*plan)?
+            }
             Checked::Again => continue,
-            Checked::Signalled(signal) => return Ok(Reached::Signalled(signal)),
+            Checked::Signalled(signal) => return Ok(Found::Signalled(signal)),
         };
         // Two that start at once: the second finds the first.
         let lock = lock(reach)?;
@@ -88,7 +114,7 @@ pub fn reach(reach: &Reach, limit: &mut Option<Raised>) -> Result<Reached> {
             // It is not shrunk later either.
             spec.memory_limit = None;
         }
-        return spawn::start(&reach.app.environment, &spec).map(Reached::Port);
+        return spawn::start(&reach.app.environment, &spec).map(Found::Port);
     }
     Err(
         Error::other("other engines keep being started and ended at the same time")
@@ -142,14 +168,15 @@ fn replace(reach: &Reach, port: u16, version: &str) -> Result<()> {
 
 /// What the look at memory came to.
 enum Checked {
-    Go(Box<LaunchPlan>),
+    /// With the GPU limit, if it was raised for it.
+    Go(Box<Result<LaunchPlan>>, Option<Raised>),
     /// Something was ended to make room: look again.
     Again,
     Signalled(Signal),
 }
 
 /// Looks whether there is room for it beside what runs, and makes the plan.
-fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Result<Checked> {
+fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
     let &Reach {
         app,
         request,
@@ -204,17 +231,16 @@ fn check(reach: &Reach, running: &[Status], limit: &mut Option<Raised>) -> Resul
         }
     }
     measured.check_disk(app)?;
-    let check = Check {
-        app,
-        name,
-        checking,
+    let raised = match prompt::check(app, name, checking, &mut measured.memory)? {
+        Outcome::Go(raised) => raised,
+        Outcome::Signalled(signal) => return Ok(Checked::Signalled(signal)),
     };
-    if let Some(signal) = preflight::check(&check, &mut measured.memory, limit)? {
-        return Ok(Checked::Signalled(signal));
-    }
-    let plan = measured.plan(app, Some(engine), Probing::Ask)?;
-    Ok(Checked::Go(Box::new(plan)))
+    let plan = measured.plan(app, Some(engine), Probing::Ask);
+    Ok(Checked::Go(Box::new(plan), raised))
 }
+
+/// Room for the conversation of an engine of which no plan is told, in bytes. Source: the scripts' README, problem 17 ("~6GB").
+const CONVERSATION: u64 = 6_000_000_000;
 
 /// What an engine takes of the budget or may come to take, in bytes: what was planned for it, else its weights and room for its conversation.
 /// Where the budget is what is available now, what it has taken already is not in it any more.
@@ -228,7 +254,7 @@ fn claim(os: Os, status: &Status) -> u64 {
 
 /// The same, with what it has taken already.
 fn whole_claim(status: &Status) -> u64 {
-    let guess = status.weights.unwrap_or(0).saturating_add(AMPLE_HEADROOM);
+    let guess = status.weights.unwrap_or(0).saturating_add(CONVERSATION);
     status.claim.unwrap_or(guess)
 }
 
@@ -237,7 +263,7 @@ fn raising_helps(reach: &Reach, figures: &Figures) -> Result<bool> {
     let App {
         environment, ui, ..
     } = reach.app;
-    let option = preflight::limit_option(environment, reach.app.os()?, figures.machine);
+    let option = Limit::find(environment, reach.app.os()?, figures.machine);
     let choices = Choices::of(figures, option);
     Ok(ui.interactive && choices.is_some_and(|choices| choices.raise.is_some()))
 }
@@ -268,11 +294,11 @@ fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
 /// Whether there would be room, or a good deal more of it, if these were ended.
 fn would_help<'a>(figures: &Figures, ended: impl Iterator<Item = &'a Status>) -> bool {
     let (Some(now), Some(budget)) = (figures.planned(), figures.budget()) else {
-        return matches!(figures.fit(), Fit::Tight(_) | Fit::TooBig(_));
+        return false;
     };
     let freed = ended.map(whole_claim).fold(0, u64::saturating_add);
     let then = figures.planned_on(budget.saturating_add(freed));
-    choices::is_short(&now) && then.is_some_and(|then| choices::is_worth_asking(&now, &then))
+    preflight::is_short(&now) && then.is_some_and(|then| preflight::is_worth_asking(&now, &then))
 }
 
 /// A model that would fit by itself and does not fit beside what is used is not started.
@@ -283,11 +309,7 @@ fn refuse_beside(reach: &Reach, figures: &Figures, running: &[Status]) -> Result
         // What can be raised is asked about.
         Some(Err(_)) if raising_helps(reach, figures)? => false,
         Some(Err(_)) => would_help(figures, running.iter()),
-        None => {
-            let others = i64::try_from(figures.others).unwrap_or(i64::MAX);
-            let alone = (figures.headroom).map(|headroom| headroom.saturating_add(others));
-            matches!(figures.fit(), Fit::TooBig(_)) && alone.is_some_and(|left| left >= 0)
-        }
+        None => false,
     };
     if !fits_alone {
         return Ok(());
@@ -356,7 +378,7 @@ pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
 }
 
 /// The lock under which engines are started. It is held for milliseconds.
-fn lock(reach: &Reach) -> Result<Flock<File>> {
+fn lock(reach: &Reach) -> Result<Lock> {
     let folder = &reach.app.paths.state;
     let unusable = || {
         format!(
@@ -364,26 +386,23 @@ fn lock(reach: &Reach) -> Result<Flock<File>> {
             reach.app.environment.tilde(folder)
         )
     };
-    let mut file = files::private_folder(folder)
-        .and_then(|()| files::open_lock(&folder.join("start.lock"), 0o600))
-        .context(Exit::Other, unusable())?;
+    let take = || {
+        files::private_folder(folder)?;
+        Lock::exclusive(files::open_lock(&folder.join("start.lock"), 0o600)?)
+    };
     let since = Instant::now();
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((file, nix::errno::Errno::EWOULDBLOCK)) if since.elapsed() < OTHERS_START => file,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                return Err(
-                    Error::other("another session of cclocal is starting an engine")
-                        .cause(format!(
-                            "it has not done so within {} s",
-                            OTHERS_START.as_secs()
-                        ))
-                        .hint("if it was stopped, let it go on or end it, and run this again"),
-                );
-            }
-            Err((_, error)) => return Err(error).context(Exit::Other, unusable()),
-        };
+        if let Some(lock) = take().context(Exit::Other, unusable())? {
+            return Ok(lock);
+        }
+        if since.elapsed() >= OTHERS_START {
+            let seconds = OTHERS_START.as_secs();
+            return Err(
+                Error::other("another session of cclocal is starting an engine")
+                    .cause(format!("it has not done so within {seconds} s"))
+                    .hint("if it was stopped, let it go on or end it, and run this again"),
+            );
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -13,9 +13,9 @@ use crate::engine::flags::{self, Flags};
 use crate::error::{Error, Exit, Result};
 use crate::hub::download_progress::Total;
 use crate::hub::{self, Cached};
-use crate::memory::planner::Planner;
+use crate::memory::plan::Planner;
 use crate::memory::working::Device;
-use crate::memory::{Figures, Fit, WeightsSource, budget};
+use crate::memory::{Figures, WeightsSource, budget};
 use crate::supervisor::spec::{Port, Spec};
 use crate::sys::disk;
 use crate::ui;
@@ -84,7 +84,7 @@ impl Measured {
             }
             _ => (Some((cached.bytes(), WeightsSource::Disk)), None),
         };
-        let planner = weights.and_then(|weights| {
+        let planner = weights.map(|weights| {
             let config = match &model.source {
                 Source::Hub(id) => hub::config(&paths.hub, id),
                 Source::Folder(folder) => hub::folder_config(folder),
@@ -156,16 +156,6 @@ impl Measured {
             Some(Err(refusal)) => {
                 return Err(window::refused(name, &refusal, Instead::default()));
             }
-        }
-        if let (None, Some(machine), Some(bytes), Fit::TooBig(_)) =
-            (&memory.plan, &memory.machine, memory.weights, memory.fit())
-        {
-            notices.push(format!(
-                "{name} needs {} for its weights alone, and this machine has {} for it ({}): expect it to fail; cclocal --gemma-light is smaller",
-                ui::bytes(bytes),
-                ui::bytes(machine.budget.saturating_sub(memory.others)),
-                machine.budget_source.words()
-            ));
         }
         let flags = match (engine, probing) {
             (Some(engine), Probing::Ask) => {

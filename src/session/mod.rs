@@ -1,9 +1,7 @@
 //! A session: from what was asked for to Claude Code in the terminal, and back to a clean machine.
 
 pub mod acquire;
-pub mod choose;
 pub mod launch_plan;
-mod memory_chart;
 mod orphan_guard;
 pub mod preflight;
 mod rehearsal;

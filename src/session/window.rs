@@ -1,8 +1,8 @@
 //! The window in words: why there is none, and what helps.
 
 use crate::error::{Error, Exit, Result};
+use crate::memory::fit;
 use crate::memory::gpu_limit;
-use crate::memory::offer;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
 use crate::memory::{COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, Figures, smallest_window};
@@ -22,7 +22,7 @@ impl Instead {
     pub fn of(figures: &Figures, limit: Limit) -> Self {
         let planner = figures.planner.as_ref().zip(figures.budget());
         let model = planner
-            .and_then(|(planner, budget)| offer::instead(budget, planner.device, figures.asked));
+            .and_then(|(planner, budget)| fit::instead(budget, planner.device, figures.asked));
         let raised = limit.raised().and_then(|mib| {
             let plan = figures.planned_on((mib << 20).saturating_sub(figures.others))?;
             Some((mib, plan.ok()?.window.tokens))
@@ -179,13 +179,13 @@ mod tests {
 
     fn plan(flag: &str, gib: u64, asked: Asked) -> Result<Plan, Refusal> {
         let entry = catalog().by_flag(flag).expect("a model");
-        offer::plan(entry, None, gib << 30, Device::Metal, asked).expect("known")
+        fit::plan(entry, None, gib << 30, Device::Metal, asked).expect("known")
     }
 
     #[test]
     fn a_refusal_says_the_arithmetic_and_what_to_do() {
         let refusal = plan("coder", 18, Asked::default()).expect_err("too big");
-        let instead = offer::instead(18 << 30, Device::Metal, Asked::default());
+        let instead = fit::instead(18 << 30, Device::Metal, Asked::default());
         let instead = Instead {
             model: instead.map(|(entry, window)| (entry.flag.as_str(), window)),
             raised: None,

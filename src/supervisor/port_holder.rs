@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::FlockOperation;
@@ -15,7 +14,7 @@ use crate::catalog::Source;
 use crate::error::{Error, Exit, Result};
 use crate::supervisor::reservation::{self, LOCK, OWNER, Record};
 use crate::supervisor::{registry, socket};
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 use crate::sys::paths::Paths;
 
 /// How long one may take to answer again that was only stopped.
@@ -67,12 +66,7 @@ fn owner(folder: &Path) -> Option<Option<i32>> {
 
 /// Whether the other one is held: by supervisors of versions that had no other, and for the moment between the two.
 fn is_locked(folder: &Path) -> bool {
-    files::open(&folder.join(LOCK)).is_ok_and(|file| {
-        matches!(
-            Flock::lock(file, FlockArg::LockSharedNonblock),
-            Err((_, nix::errno::Errno::EWOULDBLOCK))
-        )
-    })
+    files::open(&folder.join(LOCK)).is_ok_and(|file| matches!(Lock::shared(file), Ok(None)))
 }
 
 impl Holder {

@@ -226,7 +226,7 @@ pub struct Status {
     /// Whether the model is asked to think.
     pub thinking: bool,
     /// The engine's program.
-    pub engine: std::path::PathBuf,
+    pub engine: PathBuf,
     /// Whether it keeps on the disk what it computes of system prompts.
     #[serde(default)]
     pub keeps_prefix: bool,
@@ -257,7 +257,7 @@ pub struct Status {
     #[serde(default)]
     pub lacking: Vec<String>,
     pub figures: Summary,
-    pub log: std::path::PathBuf,
+    pub log: PathBuf,
     /// The network that its gateway listens in. None: not known.
     #[serde(default)]
     pub network: Option<u64>,

@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::port_holder;
@@ -17,7 +16,7 @@ use super::spec::Port;
 use crate::catalog::Source;
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::environment::Environment;
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 use crate::sys::paths::Paths;
 use crate::sys::port;
 use crate::sys::secret::Secret;
@@ -107,7 +106,7 @@ pub fn sweep_after(paths: &Paths, port: u16) {
 pub fn sweep(paths: &Paths, port: u16) {
     let folder = folder(paths, port);
     if let Ok(file) = files::open(&folder.join(LOCK))
-        && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        && let Ok(Some(lock)) = Lock::exclusive(file)
     {
         clear(&folder);
         drop(lock);
@@ -127,7 +126,7 @@ pub struct Served<'a> {
 pub struct Reservation {
     pub port: u16,
     folder: PathBuf,
-    _lock: Flock<File>,
+    _lock: Lock,
     _owner: Option<File>,
 }
 
@@ -253,7 +252,7 @@ fn own(folder: &Path) -> std::io::Result<()> {
     files::own_folder(folder)
 }
 
-fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
+fn lock(folder: &Path) -> std::io::Result<Option<Lock>> {
     let path = folder.join(LOCK);
     let since = Instant::now();
     let mut tries = 0..LOCK_TRIES;
@@ -268,22 +267,22 @@ fn lock(folder: &Path) -> std::io::Result<Option<Flock<File>>> {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             file => file?,
         };
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            // It may be somebody who only looks whether it is held.
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) if since.elapsed() < LOOKED_AT => {
-                std::thread::sleep(Duration::from_millis(2));
-                tries = 0..LOCK_TRIES;
-                continue;
+        let Some(lock) = Lock::exclusive(file)? else {
+            if since.elapsed() >= LOOKED_AT {
+                return Ok(None);
             }
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, error)) => return Err(error.into()),
+            // It may be somebody who only looks whether it is held.
+            std::thread::sleep(Duration::from_millis(2));
+            tries = 0..LOCK_TRIES;
+            continue;
         };
         // The one before may have removed the file between our opening and our locking it: then the lock is on a file that nobody else
         // will find.
-        if std::fs::metadata(&path)
-            .is_ok_and(|named| lock.metadata().is_ok_and(|held| held.ino() == named.ino()))
-        {
+        if std::fs::metadata(&path).is_ok_and(|named| {
+            lock.file()
+                .metadata()
+                .is_ok_and(|held| held.ino() == named.ino())
+        }) {
             return Ok(Some(lock));
         }
     }

@@ -199,7 +199,7 @@ mod tests {
     fn the_limit_is_a_number_of_seconds() {
         let limit = |value| {
             let vars = [("CCLOCAL_STALL_LIMIT", value)];
-            stall_limit(&Environment::for_tests(std::path::Path::new("/"), &vars))
+            stall_limit(&Environment::for_tests(Path::new("/"), &vars))
         };
         assert_eq!(limit(""), Ok(STALL_LIMIT));
         assert_eq!(limit("3"), Ok(Duration::from_secs(3)));

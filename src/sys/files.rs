@@ -4,7 +4,7 @@
 //! A name that others can write may lead to a device that never ends, a pipe that nobody writes to, or a file of a terabyte. So all that is
 //! read through here is a regular file, links followed, and has a limit.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -78,6 +78,59 @@ fn open_lock_with(path: &Path, mode: u32, more: OFlag) -> Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(mode);
     open_with(path, &mut options, more)
+}
+
+/// A lock on a whole file (`flock`). Given back when it is dropped, also while a child that is just being started has the file open, too.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Waits until nobody else has it.
+    pub fn wait(file: File) -> Result<Self> {
+        loop {
+            match file.lock() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                locked => return locked.map(|()| Self(file)),
+            }
+        }
+    }
+
+    /// The lock for this process alone. None: another has it.
+    pub fn exclusive(file: File) -> Result<Option<Self>> {
+        Self::of(file.try_lock(), file)
+    }
+
+    /// The lock together with others who share it. None: another has it alone.
+    pub fn shared(file: File) -> Result<Option<Self>> {
+        Self::of(file.try_lock_shared(), file)
+    }
+
+    /// Shares it from now on. None: another has taken it meanwhile.
+    pub fn share(self) -> Result<Option<Self>> {
+        match self.0.try_lock_shared() {
+            Ok(()) => Ok(Some(self)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn of(tried: std::result::Result<(), TryLockError>, file: File) -> Result<Option<Self>> {
+        match tried {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// Looks before it opens, as opening some devices does something, and again afterwards, as it may be another by then.
@@ -205,7 +258,7 @@ mod tests {
             assert_eq!(data.permissions().mode() & 0o777, 0o700);
         }
         let link = scratch.path().join("link");
-        std::os::unix::fs::symlink(&folder, &link).expect("linked");
+        symlink(&folder, &link).expect("linked");
         let file = scratch.path().join("file");
         std::fs::write(&file, "").expect("written");
         for other in [&link, &file] {

@@ -6,6 +6,7 @@ mod prompts;
 use std::time::Duration;
 
 use console::{Style, Term};
+use indicatif::HumanCount;
 
 use crate::error::Error;
 use crate::escape::{visible, visible_json, visible_lines};
@@ -159,15 +160,7 @@ pub fn kilo(tokens: u64) -> String {
 
 /// A number with its thousands set apart: `65,536`.
 pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use crate::sys::syscalls;
 /// The fewest lines of a terminal that a prompt is painted on. dialoguer panics on fewer than three.
 const FEWEST_LINES: u16 = 8;
 
+/// Puts the rows of these numbers into words.
+type Words<'a> = dyn Fn(&[usize]) -> String + 'a;
+
 /// A row to choose. What comes from elsewhere must have been made visible.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
@@ -68,7 +71,7 @@ impl Ui {
         heading: &[String],
         rows: &[Row],
         chosen: &[usize],
-        below: &dyn Fn(&[usize]) -> String,
+        below: &Words<'_>,
     ) -> Option<Vec<usize>> {
         if !self.interactive || !self.paints_prompts() || rows.is_empty() {
             return None;
@@ -187,7 +190,7 @@ struct List<'a> {
     heading: &'a [String],
     rows: &'a [Row],
     /// Words for what is chosen, where several can be.
-    below: Option<&'a dyn Fn(&[usize]) -> String>,
+    below: Option<&'a Words<'a>>,
     /// The rows that are chosen, as dialoguer told when it showed them.
     chosen: RefCell<Vec<bool>>,
 }
@@ -197,7 +200,7 @@ impl<'a> List<'a> {
         ui: &'a Ui,
         heading: &'a [String],
         rows: &'a [Row],
-        below: Option<&'a dyn Fn(&[usize]) -> String>,
+        below: Option<&'a Words<'a>>,
     ) -> Self {
         Self {
             ui,

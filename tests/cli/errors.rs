@@ -63,7 +63,7 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "name one that is, with --port",
     // Another session is stopped at the moment at which it starts an engine.
     "another session of cclocal is starting an engine",
-    "it has not done so within {} s",
+    "it has not done so within {seconds} s",
     "if it was stopped, let it go on or end it, and run this again",
     // It answers, and then does not end; or it is of a version before the locks that tell whose they are, or the system keeps it.
     "{} is still there after {} s",

@@ -1,6 +1,6 @@
 //! The plan of memory decides: on a Mac of fakes, with folders that have the configurations of real models.
 
-use cclocal::memory::known;
+use cclocal::memory::architecture;
 use serde_json::Value;
 
 use crate::fakes;
@@ -20,7 +20,7 @@ fn stage(ram_gib: u64, id: &str, weights: u64) -> Stage {
 }
 
 fn model(stage: &Stage, folder: &str, id: &str, weights: u64) {
-    let mut config = known::known(id).expect("known").config.clone();
+    let mut config = architecture::known(id).expect("known").config.clone();
     if id == GEMMA {
         config["model_type"] = "gemma4".into();
     }

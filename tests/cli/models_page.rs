@@ -4,9 +4,8 @@ use std::fmt::Write;
 
 use cclocal::catalog::{Entry, catalog};
 use cclocal::memory::Asked;
-use cclocal::memory::architecture::Architecture;
-use cclocal::memory::known;
-use cclocal::memory::plan::{Inputs, Plan};
+use cclocal::memory::architecture::{Architecture, known};
+use cclocal::memory::plan::Planner;
 use cclocal::memory::preflight::Limit;
 use cclocal::memory::working::Device;
 use cclocal::sys::platform::Os;
@@ -47,7 +46,7 @@ fn generated() -> String {
     text += "| | weights | for each token | constant | conversation of 64k tokens | its longest context |\n";
     text += "| --- | ---: | ---: | ---: | ---: | ---: |\n";
     for entry in &catalog().models {
-        let (model, _) = architecture(entry);
+        let model = planner(entry).architecture;
         let longest = model.longest_context.map_or("unknown".into(), kilo);
         writeln!(
             text,
@@ -62,8 +61,8 @@ fn generated() -> String {
     }
     text += "\n### Where the values come from\n\n";
     for entry in &catalog().models {
-        let source = &known::known(&entry.id).expect("known").source;
-        let doubt = match architecture(entry).1 {
+        let source = &known(&entry.id).expect("known").source;
+        let doubt = match known(&entry.id).is_none_or(|known| !known.certain) {
             true => " Estimated.",
             false => "",
         };
@@ -84,22 +83,21 @@ fn windows(text: &mut String, budget: impl Fn(u64) -> u64) {
 }
 
 fn cell(entry: &Entry, budget: u64) -> String {
-    let (architecture, estimated) = architecture(entry);
-    let plan = Plan::of(&Inputs {
-        architecture: &architecture,
-        profile: entry.engine_profile,
-        device: Device::Metal,
-        weights: entry.download_bytes(),
-        budget,
-        asked: Asked::default(),
-        step: None,
-        estimated,
-    });
+    let plan = planner(entry).on(budget);
     plan.map_or("–".into(), |plan| kilo(plan.window.tokens))
 }
 
-fn architecture(entry: &Entry) -> (Architecture, bool) {
-    known::architecture(&entry.id, None).expect("known")
+fn planner(entry: &Entry) -> Planner {
+    let (architecture, estimated) = Architecture::of_model(&entry.id, None, entry.download_bytes());
+    Planner {
+        architecture,
+        profile: entry.engine_profile,
+        device: Device::Metal,
+        weights: entry.download_bytes(),
+        asked: Asked::default(),
+        step: None,
+        estimated,
+    }
 }
 
 fn kilo(tokens: u64) -> String {

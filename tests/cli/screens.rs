@@ -90,7 +90,8 @@ fn a_small_terminal_shows_a_part_of_it() {
     > List the cache
     ");
     terminal.keys("j");
-    let screen = terminal.wait_for("> Gemma-4-E4B");
+    terminal.wait_for("> Gemma-4-E4B");
+    let screen = terminal.wait_for("Qwen2.5-Coder-7B");
     insta::assert_snapshot!(screen, @"
     cclocal 0.1.0 · 19.3 GB for a model (75 % of R…
     Enter start · q quit · ↑↓ j k move

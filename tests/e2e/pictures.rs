@@ -72,7 +72,7 @@ impl Asked<'_> {
 fn asked(gateway: &Gateway) -> Asked<'_> {
     Asked {
         gateway,
-        http: reqwest::Client::builder()
+        http: cclocal::sys::network::plain_http()
             .no_proxy()
             .build()
             .expect("a client"),
@@ -124,7 +124,7 @@ fn a_tool_with_a_long_name_does_not_fail_the_turn() {
     let gateway = Gateway::start(&stage, "../models/text", &[]);
     let (url, key) = gateway.address();
     let runtime = cclocal::sys::process::runtime().expect("a runtime");
-    let http = reqwest::Client::builder()
+    let http = cclocal::sys::network::plain_http()
         .no_proxy()
         .build()
         .expect("a client");

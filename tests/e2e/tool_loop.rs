@@ -124,7 +124,9 @@ impl ToolLoop {
     }
 
     async fn ask(&self) -> Turn {
-        let client = reqwest::Client::builder().timeout(TURN_DEADLINE).no_proxy();
+        let client = cclocal::sys::network::plain_http()
+            .timeout(TURN_DEADLINE)
+            .no_proxy();
         let client = match &self.socket {
             Some(socket) => client.unix_socket(socket.as_path()),
             None => client,

@@ -11,7 +11,7 @@ use cclocal::memory::Asked;
 use cclocal::memory::WeightsSource;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::gpu_limit;
-use cclocal::memory::planner::Planner;
+use cclocal::memory::plan::Planner;
 use cclocal::memory::working::Device;
 use cclocal::supervisor::protocol::{Ask, Say, Tell};
 use cclocal::supervisor::spec::Spec;
@@ -99,9 +99,7 @@ fn plan(config: &Value, weights: u64, budget: u64, asked: Asked) {
         };
         let weights = (weights, WeightsSource::Disk);
         for device in [Device::Metal, Device::Other] {
-            if let Some(planner) = Planner::of(&model, Some(config), weights, device, asked) {
-                let _ = planner.on(budget);
-            }
+            let _ = Planner::of(&model, Some(config), weights, device, asked).on(budget);
         }
     }
 }

@@ -11,13 +11,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::{Installed, Status, lock};
 use crate::error::{Context, Exit, Result};
-use crate::sys::files;
+use crate::sys::files::{self, Lock};
 use crate::sys::paths::Paths;
 
 /// The name of the file whose lock says that an environment is in use.
@@ -132,24 +130,16 @@ pub(super) fn remove(paths: &Paths) -> Result<()> {
 }
 
 /// The lock that one installation holds at a time. `waiting` is called if another one is at work.
-pub(super) fn exclusively(paths: &Paths, waiting: impl FnOnce()) -> Result<Flock<std::fs::File>> {
+pub(super) fn exclusively(paths: &Paths, waiting: impl FnOnce()) -> Result<Lock> {
     let folder = paths.engine();
     let take = || -> std::io::Result<_> {
         files::private_folder(&folder)?;
-        let mut file = open_lock(&folder.join("lock"))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(held) => return Ok(held),
-            Err((same, Errno::EWOULDBLOCK)) => file = same,
-            Err((_, error)) => return Err(error.into()),
+        let file = folder.join("lock");
+        if let Some(held) = Lock::exclusive(open_lock(&file)?)? {
+            return Ok(held);
         }
         waiting();
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusive) {
-                Ok(held) => return Ok(held),
-                Err((same, Errno::EINTR)) => file = same,
-                Err((_, error)) => return Err(error.into()),
-            }
-        }
+        Lock::wait(open_lock(&file)?)
     };
     take()
         .context(Exit::EngineMissing, "the engine's folder cannot be used")
@@ -163,7 +153,7 @@ pub(super) fn exclusively(paths: &Paths, waiting: impl FnOnce()) -> Result<Flock
 
 /// Says that an environment is in use until dropped, so that a newer installation doesn't remove it.
 #[derive(Debug)]
-pub struct Hold(#[allow(dead_code)] Flock<std::fs::File>);
+pub struct Hold(#[allow(dead_code)] Lock);
 
 /// Keeps an installed environment in place for as long as the result lives. None if it is no environment of ours, or just being removed.
 pub fn hold(executable: &Path) -> Option<Hold> {
@@ -172,7 +162,7 @@ pub fn hold(executable: &Path) -> Option<Hold> {
         return None;
     }
     let file = open_lock(&environment.join(IN_USE)).ok()?;
-    let held = Flock::lock(file, FlockArg::LockSharedNonblock).ok()?;
+    let held = Lock::shared(file).ok()??;
     executable.exists().then_some(Hold(held))
 }
 
@@ -185,9 +175,8 @@ pub(super) fn sweep(paths: &Paths, keep: Option<&Path>) {
         if Some(path.as_path()) == keep || !path.is_dir() {
             continue;
         }
-        let unused = open_lock(&path.join(IN_USE))
-            .map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
-        if let Ok(Ok(_held)) = unused
+        let unused = open_lock(&path.join(IN_USE)).map(Lock::exclusive);
+        if let Ok(Ok(Some(_held))) = unused
             && let Err(error) = std::fs::remove_dir_all(&path)
         {
             tracing::debug!(path = %path.display(), %error, "an old environment is left for the next time");

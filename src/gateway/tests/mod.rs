@@ -99,7 +99,7 @@ impl Stage {
             figures,
             stop: Some(stop),
             serving: AbortOnDropHandle::new(serving),
-            client: reqwest::Client::builder()
+            client: crate::sys::network::plain_http()
                 .no_proxy()
                 .build()
                 .expect("a client"),

@@ -58,8 +58,8 @@ pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
         ))
         .hint(format!(
             "its owner can serve a longer one: {needed} tokens are the least, {} hold a conversation (vLLM: --max-model-len {})",
-            memory::NARROW_WINDOW,
-            memory::NARROW_WINDOW
+            NARROW_WINDOW,
+            NARROW_WINDOW
         )));
     }
     let output = asked.output.unwrap_or(OUTPUTS[0].min(room));

@@ -1,9 +1,9 @@
 //! A plan of memory as a picture: what the budget is shared out to, in letters, so that it works without colour and in 80 columns. Pure.
 
+use crate::memory::Figures;
 use crate::memory::budget::Memory;
-use crate::memory::choices::{Choices, left_by};
 use crate::memory::plan::{Plan, usable};
-use crate::memory::preflight::Answer;
+use crate::memory::preflight::{Answer, Choices, left_by};
 use crate::ui::{self, Row};
 
 /// Letters in the bar.
@@ -17,8 +17,22 @@ struct Part {
     remark: String,
 }
 
+/// A model's plan, else what would be tried. Empty: nothing is known of the model's size or the machine's memory.
+pub fn of(name: &str, figures: &Figures) -> Vec<String> {
+    let known = (figures.machine.as_ref())
+        .zip(figures.planner.as_ref())
+        .zip(figures.budget());
+    let Some(((machine, planner), budget)) = known else {
+        return Vec::new();
+    };
+    let plan = (figures.plan.clone())
+        .or_else(|| planner.on(budget).ok())
+        .unwrap_or_else(|| planner.thriftiest_on(budget));
+    lines(name, machine, figures.others, &plan)
+}
+
 /// The budget of a machine as a plan shares it out beside other engines, which take `others` bytes. What does not fit is beyond a bar.
-pub fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> {
+fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> {
     let shares = plan.shares;
     let taken = others + shares.taken();
     let limit = others + usable(machine.budget.saturating_sub(others));

@@ -1,14 +1,73 @@
-//! What the models of the catalogue get on a machine.
+//! What models get on a machine: a window, or how much is missing; and which of the catalogue fits instead.
 
 use super::WeightsSource;
-use super::plan::{Plan, Refusal};
-use super::planner::Planner;
+use super::plan::{Plan, Planner, Refusal};
 use super::window::Asked;
 use super::working::Device;
 use crate::catalog::{Choice, Entry, catalog, resolve};
 
+/// What a model gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// This window, in tokens.
+    Window { tokens: u64, estimated: bool },
+    /// No session as it is, and this window, in tokens, with the GPU limit raised.
+    Raised { tokens: u64, estimated: bool },
+    /// The smallest session needs this many bytes more than there are.
+    TooBig(u64),
+    /// It holds no session anywhere: it was made for contexts of so many tokens.
+    TooShort(u64),
+    /// Its size, its layers or the machine's memory are unknown.
+    Unknown,
+}
+
+impl Room {
+    /// What a plan comes to. `raised`: the plan with the GPU limit raised, where it can be.
+    pub fn of(plan: &Result<Plan, Refusal>, raised: Option<&Result<Plan, Refusal>>) -> Self {
+        match (plan, raised) {
+            (Ok(plan), _) => Room::Window {
+                tokens: plan.window.tokens,
+                estimated: plan.estimated,
+            },
+            (Err(Refusal::Memory { .. }), Some(Ok(plan))) => Room::Raised {
+                tokens: plan.window.tokens,
+                estimated: plan.estimated,
+            },
+            (Err(refusal), _) => Room::refused(refusal),
+        }
+    }
+
+    fn refused(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Memory { needed, usable, .. } => Room::TooBig(needed.saturating_sub(*usable)),
+            Refusal::Model { longest, .. } => Room::TooShort(*longest),
+            Refusal::Asked { fits, .. } => Room::Window {
+                tokens: *fits,
+                estimated: false,
+            },
+            Refusal::Reply { .. } => Room::Unknown,
+        }
+    }
+
+    /// The window that a raised GPU limit gives where there is none without, in tokens.
+    pub fn raised(self) -> Option<u64> {
+        match self {
+            Room::Raised { tokens, .. } => Some(tokens),
+            Room::Window { .. } | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
+        }
+    }
+
+    /// The window with the memory as it is, in tokens.
+    pub fn window(self) -> Option<u64> {
+        match self {
+            Room::Window { tokens, .. } => Some(tokens),
+            Room::Raised { .. } | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
+        }
+    }
+}
+
 /// The plan of a model of the catalogue. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken and the
-/// plan is estimated. None: its architecture is unknown.
+/// plan is estimated. None: the catalogue does not have it.
 pub fn plan(
     entry: &Entry,
     weights: Option<u64>,
@@ -21,7 +80,7 @@ pub fn plan(
         Some(bytes) => (bytes, WeightsSource::Disk),
         None => (entry.download_bytes(), WeightsSource::Catalog),
     };
-    Planner::of(&model, None, weights, device, asked).map(|planner| planner.on(budget))
+    Some(Planner::of(&model, None, weights, device, asked).on(budget))
 }
 
 /// The model to take instead of one that does not fit: the biggest that does, and its window in tokens.
