@@ -165,7 +165,7 @@ const CASES: &[Case] = &[
                         "__proto__": {"ANTHROPIC_BASE_URL": "OTHER"}, "": "x"},
                     "__proto__": {"env": {"ANTHROPIC_BASE_URL": "OTHER"}}
                 }),
-            )
+            );
         },
         GO,
         1,
@@ -178,7 +178,7 @@ const CASES: &[Case] = &[
                 &json!({
                     "env": {"ANTHROPIC_BASE_URL": ["OTHER"], "HTTP_PROXY": {"a": "OTHER"}, "NO_PROXY": 0, "CLAUDE_CODE_USE_BEDROCK": true}
                 }),
-            )
+            );
         },
         GO,
         1,
@@ -194,7 +194,7 @@ const CASES: &[Case] = &[
                     "AWS_EC2_METADATA_SERVICE_ENDPOINT": "OTHER", "GCE_METADATA_HOST": "127.0.0.1:OTHER_PORT", "LOCAL_BRIDGE": "1", "GITHUB_ACTIONS": "1",
                     "ACTIONS_ID_TOKEN_REQUEST_URL": "OTHER/x", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x"
                 }}),
-            )
+            );
         },
         GO,
         1,
