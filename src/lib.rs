@@ -6,7 +6,6 @@ pub mod claude;
 pub mod cli;
 pub mod demo;
 pub mod engine;
-pub mod env_vars;
 pub mod error;
 pub mod escape;
 pub mod gateway;

@@ -8,7 +8,6 @@ const ORDER: &[&[&str]] = &[
     &["escape"],
     &["error"],
     &["sys"],
-    &["env_vars"],
     &["ui"],
     &["app"],
     &["catalog"],

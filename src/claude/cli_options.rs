@@ -1,12 +1,12 @@
-//! The options and commands of Claude Code that are known, by what a session may do with them. Read from its `--help` and its sources,
-//! 2.1.197 and 2.1.332. What is in no table is refused until it is known.
+//! Tables of the options and commands of Claude Code: allowed in a session, or refused, and why. Source: its `--help` and its code,
+//! 2.1.197 and 2.1.332. An option in no table is refused until it is known.
 
-/// What follows an option.
+/// Number of words that belong to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Values {
     None,
     One,
-    /// One, which may be left out.
+    /// None or one.
     Maybe,
     /// Every following word that is not an option.
     Many,
@@ -105,7 +105,7 @@ pub const ALLOWED: &[(&str, Values)] = &[
     ("--safe-mode", None),
 ];
 
-/// Why an option is refused, and what to do instead.
+/// Reason for a refusal, and the way to do it instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reason {
     pub why: &'static str,

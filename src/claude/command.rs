@@ -1,4 +1,4 @@
-//! What Claude Code is started with: its arguments, its environment and its settings. Pure: nothing is read and nothing is written here.
+//! Claude Code's arguments, environment and settings for one session. Pure: nothing is read and nothing is written here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -7,15 +7,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::claude::env;
 use crate::claude::hooks;
 use crate::claude::hooks_plugin;
 use crate::claude::launch::Endpoint;
 use crate::claude::settings_files::SettingsFile;
 use crate::claude::settings_overlay;
 use crate::claude::user_args;
-use crate::env_vars;
 use crate::error::Result;
-use crate::memory::ContextWindow;
 use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
 
@@ -29,7 +28,7 @@ pub const MCP_CONFIG: &str = include_str!("../../mcp-local.json");
 pub const WRITE_IN_PARTS: &str = "Your output is limited. Never write a file of more than about 150 lines in one tool call: \
 create it with a first part of at most 150 lines using Write, then add the rest in further calls using Edit, at most 150 lines each.";
 
-/// What this version of Claude Code can do, read from its `--help`.
+/// Options and commands of the installed Claude Code, read from its `--help`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
     /// The long options it names, such as `--tools`.
@@ -69,17 +68,17 @@ impl Features {
     }
 }
 
-/// What the plan is made from.
+/// Facts that a plan is made from.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    pub host: &'a Environment,
+    pub environment: &'a Environment,
     /// The private profile, `CLAUDE_CONFIG_DIR`.
     pub profile_dir: &'a Path,
-    /// Where the settings will be written before the start. A file, as a command line shows in `ps`.
+    /// File that the settings will be written to before the start: a command line would show them in `ps`.
     pub settings_path: &'a Path,
     /// The gateway, and what it serves.
     pub endpoint: &'a Endpoint,
-    /// What follows `--` on cclocal's command line.
+    /// Arguments after `--` on cclocal's command line.
     pub user_args: &'a [OsString],
     /// Whether options that are not known are passed on.
     pub unknown_options: bool,
@@ -89,7 +88,7 @@ pub struct Inputs<'a> {
     pub features: &'a Features,
 }
 
-/// What Claude Code is started with. It holds the token: print [`ClaudePlan::redacted`] instead.
+/// Plan of one start of Claude Code. Holds the token: print [`ClaudePlan::redacted`] instead.
 #[derive(Clone)]
 pub struct ClaudePlan {
     /// Without the program.
@@ -102,7 +101,7 @@ pub struct ClaudePlan {
     pub settings: Value,
     /// The hooks that run, lists of groups by event: the content of the session's own plugin.
     pub hooks: Map<String, Value>,
-    /// One line each, for the user. Names, never values.
+    /// Lines for the user: names, never values.
     pub notices: Vec<String>,
     token: Secret,
 }
@@ -125,15 +124,14 @@ impl ClaudePlan {
         )
     }
 
-    /// The same for Claude Code on a terminal that nobody sees: with this profile, at the gateway's address for rehearsals, and without the user's hooks
-    /// and status line, which would run a second time.
+    /// The plan of a rehearsal (see `session::rehearsal`): with this profile, at the gateway's address for rehearsals, and without the
+    /// user's hooks and status line, which would run a second time.
     pub fn for_rehearsal(mut self, profile_dir: &Path) -> Self {
-        const ADDRESS: &str = "ANTHROPIC_BASE_URL";
         let profile_dir = profile_dir.to_string_lossy().into_owned();
-        self.set.insert("CLAUDE_CONFIG_DIR".into(), profile_dir);
-        if let Some(address) = self.set.get_mut(ADDRESS) {
+        self.set.insert(env::CONFIG_DIR.into(), profile_dir);
+        if let Some(address) = self.set.get_mut(env::BASE_URL) {
             address.push_str("/rehearsal");
-            self.settings["env"][ADDRESS] = address.clone().into();
+            self.settings["env"][env::BASE_URL] = address.clone().into();
         }
         self.settings[hooks::ALL_OFF] = true.into();
         self
@@ -178,16 +176,22 @@ impl std::fmt::Debug for ClaudePlan {
 /// Plans the start of Claude Code. Errors: arguments that would take the session elsewhere, and settings that could and cannot be overlaid.
 pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     user_args::check(inputs.user_args, inputs.features, inputs.unknown_options)?;
-    let set = environment(inputs);
+    let set = env::set(inputs.environment, inputs.profile_dir, inputs.endpoint);
     let files = inputs.settings_files;
     settings_overlay::check_managed(&set, files)?;
     settings_overlay::check_shared(files)?;
     let off = hooks::off(files, inputs.user_args);
     let hooks = match off {
         Some(_) => Map::new(),
-        None => hooks::kept(inputs.host, inputs.own_settings, files, inputs.user_args),
+        None => hooks::kept(
+            inputs.environment,
+            inputs.own_settings,
+            files,
+            inputs.user_args,
+        ),
     };
-    let mut settings = settings_overlay::overlay(inputs.host, &set, &inputs.endpoint.model, files);
+    let mut settings =
+        settings_overlay::overlay(inputs.environment, &set, &inputs.endpoint.model, files);
     if off.is_some() {
         settings[hooks::ALL_OFF] = true.into();
     }
@@ -195,7 +199,7 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     notices.extend(off);
     Ok(ClaudePlan {
         argv: arguments(inputs, &hooks),
-        unset: unset(inputs.host, &set),
+        unset: unset(inputs.environment, &set),
         settings,
         hooks,
         notices,
@@ -238,98 +242,14 @@ fn compact(json: &str) -> String {
     json.split_whitespace().collect()
 }
 
-/// An hour: longer than any prompt that fits a local model takes to read.
-const PATIENCE_MS: &str = "3600000";
-
-/// Half an hour, the most that the client allows between two pieces of an answer.
-const IDLE_MS: &str = "1800000";
-
-fn environment(inputs: &Inputs) -> BTreeMap<String, String> {
-    let mut set: BTreeMap<String, String> = [
-        ("CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST", "1"),
-        ("CLAUDE_CODE_ATTRIBUTION_HEADER", "0"),
-        ("CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS", "1"),
-        ("CLAUDE_CODE_DISABLE_FEEDBACK_SURVEY", "1"),
-        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
-        ("CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL", "1"),
-        ("CLAUDE_CODE_ENABLE_TELEMETRY", "0"),
-        ("CLAUDE_CODE_TOTAL_TOKENS_REMINDER", "off"),
-        ("DISABLE_AUTOUPDATER", "1"),
-        ("DISABLE_BUG_COMMAND", "1"),
-        ("DISABLE_ERROR_REPORTING", "1"),
-        ("DISABLE_FEEDBACK_COMMAND", "1"),
-        ("DISABLE_NON_ESSENTIAL_MODEL_CALLS", "1"),
-        ("DISABLE_TELEMETRY", "1"),
-        ("DO_NOT_TRACK", "1"),
-        ("API_FORCE_IDLE_TIMEOUT", "0"),
-        ("API_TIMEOUT_MS", PATIENCE_MS),
-        ("CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS", IDLE_MS),
-        ("CLAUDE_STREAM_FIRST_BYTE_TIMEOUT_MS", PATIENCE_MS),
-        ("CLAUDE_STREAM_IDLE_TIMEOUT_MS", IDLE_MS),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect();
-    let mut add = |name: &str, value: String| set.insert(name.to_owned(), value);
-    add(
-        "CLAUDE_CONFIG_DIR",
-        inputs.profile_dir.to_string_lossy().into_owned(),
-    );
-    let endpoint = inputs.endpoint;
-    let ContextWindow { tokens, output } = endpoint.window;
-    add("ANTHROPIC_BASE_URL", endpoint.base_url());
-    add("ANTHROPIC_AUTH_TOKEN", endpoint.token.expose().to_owned());
-    add("CLAUDE_CODE_MAX_CONTEXT_TOKENS", tokens.to_string());
-    add("CLAUDE_CODE_MAX_OUTPUT_TOKENS", output.to_string());
-    for name in model_names() {
-        add(name, endpoint.model.clone());
-    }
-    let direct = no_proxy(inputs.host);
-    add("NO_PROXY", direct.clone());
-    add("no_proxy", direct);
-    set
-}
-
-/// Every variable that names a model.
-fn model_names() -> impl Iterator<Item = &'static str> {
-    use env_vars::{Class, Handling, Reader};
-    env_vars::ALL
-        .iter()
-        .filter(|row| {
-            row.reader == Reader::Claude
-                && row.class == Class::Model
-                && row.handling == Handling::Set
-        })
-        .flat_map(|row| row.names)
-        .copied()
-}
-
-/// The user's own list of hosts to reach without a proxy, with this machine in it.
-fn no_proxy(host: &Environment) -> String {
-    let theirs = host
-        .var("NO_PROXY")
-        .or(host.var("no_proxy"))
-        .unwrap_or_default();
-    let mut hosts: Vec<&str> = theirs
-        .split(',')
-        .map(str::trim)
-        .filter(|host| !host.is_empty())
-        .collect();
-    for ours in ["127.0.0.1", "localhost", "::1"] {
-        if !hosts.contains(&ours) {
-            hosts.push(ours);
-        }
-    }
-    hosts.join(",")
-}
-
-fn unset(host: &Environment, set: &BTreeMap<String, String>) -> Vec<String> {
-    let mut names: BTreeSet<&str> = env_vars::exact_removed_for_claude().collect();
+fn unset(environment: &Environment, set: &BTreeMap<String, String>) -> Vec<String> {
+    let mut names: BTreeSet<&str> = env::removed().collect();
     names.extend(
-        host.env
+        environment
+            .env
             .keys()
             .filter_map(|name| name.to_str())
-            .filter(|name| env_vars::removed_for_claude(name)),
+            .filter(|name| env::is_removed(name)),
     );
     names.retain(|name| !set.contains_key(*name));
     names.into_iter().map(str::to_owned).collect()

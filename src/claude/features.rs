@@ -1,4 +1,7 @@
-//! What this version of Claude Code can be asked for, read from its `--help`, asked once per version and remembered.
+//! Options and commands of the installed Claude Code, read from its `--help`.
+//!
+//! Asked once per version and remembered, as `--help` takes up to a second. It buys two things: an option is passed only to a version
+//! that has it (an unknown one ends Claude Code), and a command of a later version is known for one, and refused as no session.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +16,7 @@ use crate::claude::command::Features;
 use crate::error::{Error, Exit, Result};
 use crate::sys::capabilities;
 use crate::sys::environment::Environment;
+use crate::sys::variables;
 
 const TOPIC: &str = "client-features";
 
@@ -20,16 +24,21 @@ const TOPIC: &str = "client-features";
 const HELP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks Claude Code, or remembers what it answered. The answer is forgotten when the executable changes.
-pub fn probe(host: &Environment, cache: &Path, profile: &Path, claude: &Path) -> Result<Features> {
+pub fn probe(
+    environment: &Environment,
+    cache: &Path,
+    profile: &Path,
+    claude: &Path,
+) -> Result<Features> {
     match remembered(cache, claude) {
         Some(features) => Ok(features),
-        None => ask(&AtomicBool::new(false), host, cache, profile, claude),
+        None => ask(&AtomicBool::new(false), environment, cache, profile, claude),
     }
 }
 
 fn ask(
     stopped: &AtomicBool,
-    host: &Environment,
+    environment: &Environment,
     cache: &Path,
     profile: &Path,
     claude: &Path,
@@ -38,7 +47,7 @@ fn ask(
     command
         .arg("--help")
         .env_clear()
-        .envs(crate::env_vars::engine_env(host))
+        .envs(variables::passed(environment, &[variables::SYSTEM]))
         // Nothing of the user's own is read or written, and nothing is looked up.
         .env("CLAUDE_CONFIG_DIR", profile)
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
@@ -46,14 +55,17 @@ fn ask(
     let help = capabilities::ask_unless(stopped, &mut command, HELP_DEADLINE).map_err(|error| {
         Error::new(Exit::ClaudeMissing, "Claude Code does not answer `--help`")
             .because(error)
-            .hint(format!("run `{} --help` to see why", host.tilde(claude)))
+            .hint(format!(
+                "run `{} --help` to see why",
+                environment.tilde(claude)
+            ))
     })?;
     let features = Features::from_help(&help);
     capabilities::remember(cache, TOPIC, claude, &features);
     Ok(features)
 }
 
-/// What Claude Code answered before, without asking it.
+/// The remembered answer, if there is one for this executable.
 pub fn remembered(cache: &Path, claude: &Path) -> Option<Features> {
     capabilities::remembered(cache, TOPIC, claude)
 }
@@ -68,14 +80,14 @@ pub struct Asked {
 
 impl Asked {
     /// Asks, unless the answer is remembered.
-    pub fn begin(host: &Environment, cache: &Path, profile: &Path, claude: &Path) -> Self {
+    pub fn begin(environment: &Environment, cache: &Path, profile: &Path, claude: &Path) -> Self {
         let (sender, answer) = watch::channel(remembered(cache, claude).map(Ok));
         let stopped = Arc::new(AtomicBool::new(false));
         let thread = answer.borrow().is_none().then(|| {
-            let (host, stopped) = (host.clone(), stopped.clone());
+            let (environment, stopped) = (environment.clone(), stopped.clone());
             let [cache, profile, claude] = [cache, profile, claude].map(PathBuf::from);
             std::thread::spawn(move || {
-                sender.send_replace(Some(ask(&stopped, &host, &cache, &profile, &claude)));
+                sender.send_replace(Some(ask(&stopped, &environment, &cache, &profile, &claude)));
             })
         });
         Self {

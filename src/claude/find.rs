@@ -1,4 +1,4 @@
-//! Where Claude Code is installed.
+//! Search for the installed Claude Code.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use crate::sys::paths::Paths;
 
 /// Finds Claude Code: `CCLOCAL_CLAUDE`, then PATH, then where its installers put it, then our own folder. None if it is not installed.
 /// `CCLOCAL_CLAUDE` that names nothing is an error, never passed over.
-pub fn find(host: &Environment, paths: &Paths) -> Result<Option<PathBuf>> {
-    if let Some(named) = host.var("CCLOCAL_CLAUDE") {
+pub fn find(environment: &Environment, paths: &Paths) -> Result<Option<PathBuf>> {
+    if let Some(named) = environment.var("CCLOCAL_CLAUDE") {
         let named_path = if named.contains('/') {
-            host.resolve(named).display().to_string()
+            environment.resolve(named).display().to_string()
         } else {
             named.to_owned()
         };
-        return match host.which(&named_path) {
+        return match environment.which(&named_path) {
             Some(path) => Ok(Some(path)),
             None => Err(Error::new(
                 Exit::ClaudeMissing,
@@ -27,13 +27,13 @@ pub fn find(host: &Environment, paths: &Paths) -> Result<Option<PathBuf>> {
     }
     let usual = [
         // The native installer's link, and the place of the older local installation.
-        host.home.join(".local/bin/claude"),
-        host.home.join(".claude/local/claude"),
+        environment.home.join(".local/bin/claude"),
+        environment.home.join(".claude/local/claude"),
         super::install::executable(paths),
     ];
-    Ok(host
+    Ok(environment
         .which("claude")
-        .or_else(|| usual.into_iter().find_map(|path| host.which(path))))
+        .or_else(|| usual.into_iter().find_map(|path| environment.which(path))))
 }
 
 /// Claude Code is missing: the official ways to install it.

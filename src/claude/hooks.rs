@@ -1,4 +1,4 @@
-//! Which hooks a session runs. A hook that posts to a URL would send prompts and results elsewhere, and may appear at any time: in a settings file that
+//! Choice of the hooks that a session runs. A hook that posts to a URL would send prompts and results elsewhere, and may appear at any time: in a settings file that
 //! is written in mid-session, in the head of a skill, a command or an agent, in a plugin. Claude Code has no switch for HTTP hooks alone, so the session
 //! is locked from its start to the hooks of plugins, no plugin of a project is loaded, and a plugin of ours brings the hooks that stay on this machine.
 
@@ -16,16 +16,16 @@ pub const ALL_OFF: &str = "disableAllHooks";
 /// The kinds of hooks that are kept: what runs a program, or asks the session's model. One that calls a tool of an MCP server could post as well.
 const KEPT: &[&str] = &["command", "prompt", "agent"];
 
-/// What is passed with `--managed-settings`. It has the rank of an organisation's policy, can only restrict, and no settings file undoes it.
+/// Settings for `--managed-settings`. They have the rank of an organisation's policy, can only restrict, and no settings file undoes them.
 pub fn lock() -> Value {
     json!({
         "strictPluginOnlyCustomization": ["hooks"],
-        // None: also not the folders of `.claude/skills` that are plugins.
+        // Also shuts out the folders of `.claude/skills` that are plugins. 2.1.197 passes over it (see `profile`).
         "strictKnownMarketplaces": []
     })
 }
 
-/// Why all hooks are off, and the status line with them. None where the lock holds by itself.
+/// The reason why all hooks are off, and the status line with them. None where the lock holds by itself.
 pub fn off(files: &[SettingsFile], user_args: &[OsString]) -> Option<String> {
     let managed = files.iter().find(|file| file.source == Source::Managed);
     if let Some(file) = managed {
@@ -44,7 +44,7 @@ pub fn off(files: &[SettingsFile], user_args: &[OsString]) -> Option<String> {
 
 /// The hooks of a session, lists of groups by event: those of the user (`own`), and those of the project's files as they are now.
 pub fn kept(
-    host: &Environment,
+    environment: &Environment,
     own: &Map<String, Value>,
     files: &[SettingsFile],
     user_args: &[OsString],
@@ -65,7 +65,9 @@ pub fn kept(
     for file in files {
         let taken = match file.source {
             // The client takes those of the working directory alone.
-            Source::Project => file.path.starts_with(host.cwd.join(".claude")) && takes("project"),
+            Source::Project => {
+                file.path.starts_with(environment.cwd.join(".claude")) && takes("project")
+            }
             Source::Local => takes("local"),
             Source::User | Source::Managed => false,
         };
@@ -135,8 +137,8 @@ mod tests {
     }
 
     fn commands(args: &str) -> String {
-        let mut host = Environment::for_tests(Path::new("/home/u"), &[]);
-        host.cwd = "/repo/sub".into();
+        let mut environment = Environment::for_tests(Path::new("/home/u"), &[]);
+        environment.cwd = "/repo/sub".into();
         let files = [
             file(
                 Source::User,
@@ -166,7 +168,7 @@ mod tests {
         ];
         let args: Vec<OsString> = args.split_whitespace().map(OsString::from).collect();
         let own = object(command("own"));
-        let kept = kept(&host, &own, &files, &args);
+        let kept = kept(&environment, &own, &files, &args);
         let groups = kept.get("Stop").and_then(Value::as_array);
         let commands: Vec<&str> = groups
             .into_iter()
@@ -207,9 +209,9 @@ mod tests {
             "PostToolUse": "x",
             "SessionStart": [{"hooks": [{"type": "prompt", "prompt": "ok?"}]}]
         }}));
-        let host = Environment::for_tests(Path::new("/home/u"), &[]);
+        let environment = Environment::for_tests(Path::new("/home/u"), &[]);
         assert_eq!(
-            Value::Object(kept(&host, &own, &[], &[])),
+            Value::Object(kept(&environment, &own, &[], &[])),
             json!({
                 "Stop": [{"matcher": "a", "hooks": [{"type": "command", "command": "true"}]}],
                 "SessionStart": [{"hooks": [{"type": "prompt", "prompt": "ok?"}]}]
@@ -220,7 +222,7 @@ mod tests {
             json!({"hooks": {"Stop": {}}}),
             json!({}),
         ] {
-            assert!(kept(&host, &object(odd), &[], &[]).is_empty());
+            assert!(kept(&environment, &object(odd), &[], &[]).is_empty());
         }
     }
 

@@ -1,4 +1,4 @@
-//! The plugin that brings the hooks of a session to Claude Code. Hooks of settings files are shut out (`plan::hooks`), as those files can
+//! The plugin that brings the hooks of a session to Claude Code. Hooks of settings files are shut out (`hooks`), as those files can
 //! change at any time; the ones that were there at the start, and stay on this machine, are handed over in a folder of the session.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::sys::files;
 /// The plugin's name, which Claude Code shows in its list of plugins.
 const NAME: &str = "cclocal-hooks";
 
-/// Where the plugin of a session is, beside its settings.
+/// Folder of a session's plugin, beside its settings.
 pub fn folder(settings: &Path) -> PathBuf {
     settings.with_file_name("hooks")
 }

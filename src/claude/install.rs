@@ -14,7 +14,7 @@ const SHOWN_LINES: usize = 8;
 
 const PACKAGE: &str = "@anthropic-ai/claude-code";
 
-/// Where the client's executable is once it is installed by us.
+/// Path of the executable that [`install`] installs.
 ///
 /// It is the platform package's own binary: the launcher that the main package links in `.bin` is completed by an install script, which
 /// npm 11 does not run unless it is told to.
@@ -31,13 +31,13 @@ pub fn executable(paths: &Paths) -> PathBuf {
 }
 
 /// npm, if it is there.
-pub fn npm(host: &Environment) -> Option<PathBuf> {
-    host.which("npm")
+pub fn npm(environment: &Environment) -> Option<PathBuf> {
+    environment.which("npm")
 }
 
 /// Installs the newest client with npm. Its words go to a log, and to the person only if it fails.
-pub fn install(host: &Environment, paths: &Paths) -> Result<PathBuf> {
-    let npm = npm(host).ok_or_else(super::find::missing)?;
+pub fn install(environment: &Environment, paths: &Paths) -> Result<PathBuf> {
+    let npm = npm(environment).ok_or_else(super::find::missing)?;
     let folder = paths.client();
     let failed = "Claude Code could not be installed with npm";
     files::private_folder(&folder).context(Exit::ClaudeMissing, failed)?;

@@ -36,28 +36,28 @@ impl Endpoint {
 /// The user's own arguments for Claude Code.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UserArgs<'a> {
-    /// What follows `--` on the command line.
+    /// Arguments after `--` on the command line.
     pub args: &'a [OsString],
     /// Whether options that are not known are passed on.
     pub pass_unknown: bool,
 }
 
-/// Where Claude Code's output goes.
+/// Destination of Claude Code's output.
 pub enum Output {
-    /// To the terminal, or wherever ours goes.
+    /// That of our own output.
     Inherited,
-    /// To these files: standard output and standard error.
+    /// Files: standard output and standard error.
     Files(std::fs::File, std::fs::File),
 }
 
-/// What Claude Code can be asked for, as far as it is remembered. `program`: None where it is not installed.
+/// Options of Claude Code, as far as they are remembered. `program`: None where it is not installed.
 pub fn assumed_features(paths: &Paths, program: Option<&Path>) -> Features {
     program
         .and_then(|claude| features::remembered(&paths.cache, claude))
         .unwrap_or_default()
 }
 
-/// Plans Claude Code's run, with the settings files as they are now. `settings`: where its own will be written.
+/// Plans Claude Code's run, with the settings files as they are now. `settings`: the file that its own will be written to.
 ///
 /// Errors: arguments and settings that would take the session elsewhere.
 pub fn plan(
@@ -71,7 +71,7 @@ pub fn plan(
     let settings_files = settings_files::read(environment, app.os()? == Os::Macos)?;
     let profile_dir = app.paths.claude_profile();
     let mut plan = command::plan(&command::Inputs {
-        host: environment,
+        environment,
         profile_dir: &profile_dir,
         settings_path: settings,
         endpoint,
@@ -103,7 +103,7 @@ fn options_without_debugger(environment: &Environment) -> Option<String> {
         .and_then(node_options::without_debugger)
 }
 
-/// Where Claude Code runs, and where it finds what is written for it.
+/// Folders and files of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'a> {
     pub profile_dir: &'a Path,

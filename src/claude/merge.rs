@@ -1,8 +1,8 @@
-//! Joins two sets of changes to the same JSON, as a version control system does.
+//! Three-way merge of JSON, as a version control system does it.
 
 use serde_json::{Map, Value};
 
-/// What results when `mine` and `theirs` both come from `base`. Where both changed the same thing, `mine` stays.
+/// Merges `mine` and `theirs`, which both come from `base`. If both changed the same thing, `mine` stays.
 pub fn three_way(
     base: &Map<String, Value>,
     mine: &Map<String, Value>,

@@ -2,6 +2,7 @@
 
 pub mod cli_options;
 pub mod command;
+pub mod env;
 pub mod features;
 pub mod find;
 pub mod foreground;

@@ -3,7 +3,7 @@
 /// The variable.
 pub const NAME: &str = "NODE_OPTIONS";
 
-/// What makes Claude Code take itself to be debugged, wherever it stands in [`NAME`]: then it ends without a word (2.1.197 and 2.1.332).
+/// Words that make Claude Code take itself to be debugged, anywhere in [`NAME`]: then it ends without a word (2.1.197 and 2.1.332).
 const DEBUGGERS: [&str; 2] = ["--inspect", "--debug"];
 
 /// [`NAME`] without what has a debugger attached. None: there is nothing of it.

@@ -1,4 +1,7 @@
-//! Claude Code on a terminal that nobody sees.
+//! A terminal that nobody sees, for Claude Code.
+//!
+//! It buys the rehearsal (`session::rehearsal`): on a terminal alone Claude Code sends the prompt and tools that an interactive session
+//! begins with, so that the engine has computed them when the first question comes.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -17,7 +20,8 @@ const SIZE: Winsize = Winsize {
     ws_ypixel: 0,
 };
 
-/// Running. It gets no keys, and what it shows is thrown away. Should our process vanish, its terminal does, too, and the kernel hangs up on it.
+/// A running command on a hidden terminal. It gets no keys, and its output is thrown away. If our process vanishes, the terminal does,
+/// too, and the kernel hangs up on the command.
 #[derive(Debug)]
 pub struct Hidden(Child);
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::env_vars::{self, Class};
+use crate::claude::env::{self, Class};
 
 /// Keys that could send the session elsewhere, run something that hands out credentials, or choose another model, with their class.
 pub const HOSTILE_KEYS: &[(&str, Class)] = &[
@@ -64,7 +64,7 @@ pub fn class_of(key: &str) -> Option<Class> {
         .map(|(_, class)| *class)
 }
 
-/// One thing in a settings file that a local session does not take: where it stands, such as `env.ANTHROPIC_BASE_URL`, and its class.
+/// A setting that a local session does not take: its place, such as `env.ANTHROPIC_BASE_URL`, and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub key: String,
@@ -78,7 +78,7 @@ pub fn findings(settings: &Map<String, Value>) -> Vec<Finding> {
         match key.as_str() {
             "env" => {
                 for (name, value) in value.as_object().into_iter().flatten() {
-                    if let Some(class) = env_vars::hostile_in_settings(name)
+                    if let Some(class) = env::hostile_in_settings(name)
                         && !is_off(value)
                     {
                         found.push(Finding {
@@ -158,7 +158,7 @@ pub fn sanitized(settings: &Map<String, Value>) -> Map<String, Value> {
                     .as_object()
                     .into_iter()
                     .flatten()
-                    .filter(|(name, _)| env_vars::hostile_in_settings(name).is_none())
+                    .filter(|(name, _)| env::hostile_in_settings(name).is_none())
                     .map(|(name, value)| (name.clone(), value.clone()))
                     .collect();
                 if !harmless.is_empty() {

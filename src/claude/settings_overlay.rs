@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::claude::env::{self, Class};
 use crate::claude::setting_keys::{self, Finding};
 use crate::claude::settings_files::{Content, SettingsFile, Source};
-use crate::env_vars::{self, Class};
 use crate::error::{Error, Result};
 use crate::sys::environment::Environment;
 
@@ -26,18 +26,18 @@ const PROXIES: &[&str] = &[
 /// The client drops the whole file if one key has the wrong type, so only keys and types go in that the oldest and the newest client
 /// were seen to accept.
 pub fn overlay(
-    host: &Environment,
+    environment: &Environment,
     set: &BTreeMap<String, String>,
     model: &str,
     files: &[SettingsFile],
 ) -> Value {
-    let mut env: BTreeMap<String, String> = env_vars::exact_removed_for_claude()
+    let mut env: BTreeMap<String, String> = env::removed()
         .map(|name| (name.to_owned(), String::new()))
         .collect();
     for name in PROXIES {
         env.insert(
             (*name).to_owned(),
-            host.var(name).unwrap_or_default().to_owned(),
+            environment.var(name).unwrap_or_default().to_owned(),
         );
     }
     let shared: Vec<&Map<String, Value>> = files
@@ -53,7 +53,7 @@ pub fn overlay(
     // The profile's place is the environment's alone: the client reads it before any settings.
     env.extend(
         set.iter()
-            .filter(|(name, _)| *name != "CLAUDE_CONFIG_DIR")
+            .filter(|(name, _)| *name != env::CONFIG_DIR)
             .map(|(name, value)| (name.clone(), value.clone())),
     );
 
@@ -105,11 +105,11 @@ fn hostile_env(settings: &Map<String, Value>) -> impl Iterator<Item = String> {
         .and_then(Value::as_object)
         .into_iter()
         .flat_map(|env| env.keys())
-        .filter(|name| env_vars::hostile_in_settings(name).is_some())
+        .filter(|name| env::hostile_in_settings(name).is_some())
         .cloned()
 }
 
-/// What to tell the user about these files: one line for each that has something a local session does not take. Names only, no values.
+/// Lines for the user, one for each file with something that a local session does not take. Names only, no values.
 pub fn notices(files: &[SettingsFile]) -> Vec<String> {
     let mut said = Vec::new();
     for file in files.iter().filter(|file| file.source != Source::Managed) {

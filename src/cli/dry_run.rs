@@ -14,8 +14,8 @@ use crate::catalog::Source;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
 use crate::claude::launch::{Endpoint, assumed_features};
+use crate::engine::env;
 use crate::engine::executable::{self, Found};
-use crate::env_vars;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
@@ -184,7 +184,7 @@ fn report(
     let command = launch.serve.command(0);
     let mut engine_argv = vec![engine.to_owned()];
     engine_argv.extend(command.argv);
-    let inherited: Vec<String> = env_vars::engine_env(host)
+    let inherited: Vec<String> = env::inherited(host)
         .keys()
         .map(|name: &std::ffi::OsString| OsStr::to_string_lossy(name).into_owned())
         .collect();

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::catalog::{EngineProfile, Form, Model};
+use crate::engine::env;
 use crate::engine::flags::Flags;
-use crate::env_vars;
 use crate::memory::plan::{Plan, STEPS};
 use crate::memory::{ContextWindow, smallest_window};
 
@@ -44,9 +44,9 @@ pub struct Serve {
     pub complete: bool,
     /// The flags that the engine has.
     pub flags: Flags,
-    /// Where folders of links to the text part of models are made.
+    /// Folder for the text parts of models.
     pub text_models: PathBuf,
-    /// Where what stands before a conversation is kept for the next engine. None: nowhere.
+    /// Folder for computed prefixes that outlive the engine. None: they don't.
     pub kept_prefixes: Option<PathBuf>,
 }
 
@@ -67,7 +67,7 @@ pub struct EngineCommand {
     pub argv: Vec<String>,
     /// Variables set on top of the scrubbed environment.
     pub env: BTreeMap<String, String>,
-    /// What this engine cannot do that a user should know of.
+    /// Lines for the user: abilities that this engine lacks.
     pub notices: Vec<String>,
 }
 
@@ -186,28 +186,22 @@ impl Serve {
     }
 
     fn env(&self) -> BTreeMap<String, String> {
-        let mut env = BTreeMap::new();
-        let mut set = |name: &str, value: &str| env.insert(name.to_owned(), value.to_owned());
-        set("VLLM_MLX_ENABLE_THINKING", &self.model.thinking.to_string());
-        if self.model.engine_profile == EngineProfile::Simple {
-            set("VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION", "wait");
+        let profile = self.model.engine_profile;
+        let mut env = env::fixed();
+        let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
+        set(env::THINKING, self.model.thinking.to_string());
+        if profile == EngineProfile::Simple {
+            set(env::ADMISSION, "wait".into());
         }
-        if self.model.engine_profile == EngineProfile::Text {
-            set(
-                "CCLOCAL_TEXT_ROUTE",
-                &self.text_models.display().to_string(),
-            );
+        if profile == EngineProfile::Text {
+            set(env::TEXT_ROUTE, self.text_models.display().to_string());
         }
         if let Some(folder) = self.prefix_folder() {
-            set(env_vars::KEPT_PREFIX, &folder.display().to_string());
+            set(env::KEPT_PREFIX, folder.display().to_string());
         }
         if self.complete {
-            set("HF_HUB_OFFLINE", "1");
+            set(env::OFFLINE, "1".into());
         }
-        // What the engine says reaches the log at once, so that the last words before a crash are there.
-        set("PYTHONUNBUFFERED", "1");
-        // Nothing of ours calls home (huggingface_hub, "Environment variables").
-        set("HF_HUB_DISABLE_TELEMETRY", "1");
         env
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::utsname::uname;
 use serde::{Deserialize, Serialize};
 
 use super::executable::Executable;
-use crate::env_vars;
+use crate::engine::env;
 use crate::memory::budget::Device;
 use crate::sys::capabilities;
 use crate::sys::environment::Environment;
@@ -59,7 +59,7 @@ fn answer(host: &Environment, engine: &Executable) -> Option<Device> {
     command
         .args(["-I", "-c", QUESTION])
         .env_clear()
-        .envs(env_vars::engine_env(host));
+        .envs(env::inherited(host));
     match capabilities::ask(&mut command, DEADLINE) {
         Ok(answer) => serde_json::from_str(answer.trim()).ok(),
         Err(error) => {

@@ -82,7 +82,7 @@ pub fn probe(host: &Environment, cache: &Path, executable: &Path) -> Result<Flag
     command
         .args(["serve", "--help"])
         .env_clear()
-        .envs(crate::env_vars::engine_env(host))
+        .envs(crate::engine::env::inherited(host))
         // argparse breaks its lines at this width.
         .env("COLUMNS", "200");
     let help = capabilities::ask(&mut command, HELP_DEADLINE).map_err(|error| {

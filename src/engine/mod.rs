@@ -3,6 +3,7 @@
 pub mod argv;
 pub mod complaint;
 pub mod device;
+pub mod env;
 pub mod executable;
 pub mod exit_reason;
 pub mod flags;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::Failure;
 use super::spec::Spec;
-use crate::env_vars;
+use crate::engine::env;
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::environment::Environment;
 
@@ -36,7 +36,7 @@ pub fn start(host: &Environment, spec: &Spec) -> Result<u16> {
         .current_dir("/")
         .env_clear()
         // None of the user's keys: it needs no more than the engine and our own settings. The hub's token comes through the pipe.
-        .envs(env_vars::supervisor_env(host))
+        .envs(env::of_supervisor(host))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -45,7 +45,7 @@ pub fn start(host: &Environment, spec: &Spec) -> Result<u16> {
     if let Some(mut pipe) = child.stdin.take() {
         let mut spec = spec.clone();
         if !spec.serve.complete {
-            spec.hub_tokens = env_vars::hub_tokens(host);
+            spec.hub_tokens = env::hub_tokens(host);
         }
         let text = serde_json::to_string(&spec).unwrap_or_default();
         // If it is gone already, its silence is noticed below.

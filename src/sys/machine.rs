@@ -1,5 +1,7 @@
 //! The memory of this machine and of its processes, as sysinfo tells it on every system.
 
+use std::time::Duration;
+
 use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// RAM, in bytes.
@@ -19,6 +21,15 @@ pub fn ram() -> Option<Ram> {
         total,
         available: system.available_memory(),
     })
+}
+
+/// The age of a process, in whole seconds. None: there is no such process.
+pub fn age(pid: i32) -> Option<Duration> {
+    let pid = Pid::from_u32(u32::try_from(pid).ok()?);
+    let mut system = System::new();
+    let what = ProcessRefreshKind::nothing();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, what);
+    Some(Duration::from_secs(system.process(pid)?.run_time()))
 }
 
 /// The resident memory of a process, in bytes. None: there is no such process, or it has ended and nobody has waited for it yet.

@@ -14,3 +14,4 @@ pub mod port;
 pub mod process;
 pub mod secret;
 pub mod syscalls;
+pub mod variables;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cclocal::cli::args::Cli;
-use cclocal::env_vars::{ALL, Reader};
+use cclocal::sys::variables::OWN;
 use clap::CommandFactory;
 
 #[test]
@@ -17,12 +17,8 @@ fn every_option_command_and_variable_is_documented() {
         let options = command.get_arguments().filter_map(clap::Arg::get_long);
         wanted.extend(options.map(|option| format!("--{option}")));
     }
-    let variables = ALL.iter().filter(|row| row.reader == Reader::Cclocal);
-    wanted.extend(
-        variables
-            .flat_map(|row| row.names)
-            .map(|name| (*name).to_owned()),
-    );
+    let names = OWN.iter().flat_map(|(names, _)| names.split_whitespace());
+    wanted.extend(names.map(str::to_owned));
     for word in wanted {
         let found = page.match_indices(&word).any(|(at, _)| {
             !page[at + word.len()..]

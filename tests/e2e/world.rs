@@ -51,7 +51,7 @@ pub enum Guard {
     Whole,
     /// Without the client's own guard, `CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST`: what the overlay does alone.
     OverlayAlone,
-    /// The right variables, but no overlay, no lock and no guard: shows that the case is a danger at all.
+    /// The right variables and a fresh profile, but no overlay, no lock and no guard: shows that the case is a danger at all.
     None,
     /// As cclocal starts it on a machine with managed settings, beside which the client drops the lock.
     BesideManaged,
@@ -150,7 +150,7 @@ impl World {
         }
         let user_args: Vec<OsString> = args.iter().map(OsString::from).collect();
         let mut plan = plan::plan(&Inputs {
-            host: &host,
+            environment: &host,
             profile_dir: &profile_dir,
             settings_path: &settings_path,
             endpoint: &Endpoint {
@@ -179,6 +179,9 @@ impl World {
                 .remove("CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST");
         }
         if guard == Guard::None {
+            for name in profile::PLUGIN_LISTS {
+                fs_err::remove_dir(profile_dir.join(name)).expect("removed");
+            }
             plan.settings = json!({});
             plan.set
                 .retain(|name, _| !name.eq_ignore_ascii_case("NO_PROXY"));

@@ -1,10 +1,11 @@
-//! What Claude Code is started with, case by case.
+//! Arguments, environment and settings, case by case.
 
 use serde_json::json;
 
 use super::*;
 use crate::claude::settings_files::{Content, Source};
 use crate::error::Exit;
+use crate::memory::ContextWindow;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -23,7 +24,7 @@ fn plan_with(
     files: &[SettingsFile],
     features: &Features,
 ) -> Result<ClaudePlan> {
-    let host = Environment::for_tests(Path::new("/home/u"), vars);
+    let environment = Environment::for_tests(Path::new("/home/u"), vars);
     let user_args: Vec<OsString> = args.iter().map(OsString::from).collect();
     // As the profile would have them.
     let own = (files.iter().find(|file| file.source == Source::User))
@@ -31,7 +32,7 @@ fn plan_with(
         .cloned()
         .unwrap_or_default();
     plan(&Inputs {
-        host: &host,
+        environment: &environment,
         profile_dir: Path::new("/data/claude"),
         settings_path: Path::new("/state/settings.json"),
         endpoint: &Endpoint {

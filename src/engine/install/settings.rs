@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::env_vars;
+use crate::engine::env;
 use crate::sys::environment::Environment;
 use crate::sys::files;
 
@@ -45,10 +45,10 @@ const PIP_CONNECTION: &[(&str, &str)] = &[
 /// The environment for a uv of the user's own: uv's settings, and pip's that are variables. uv reads neither of pip's, but a mirror that
 /// was set up for pip is meant for everything. Hashes are checked either way.
 pub(super) fn variables(environment: &Environment) -> Variables {
-    let mut env = env_vars::engine_env(environment);
+    let mut env = env::inherited(environment);
     env.retain(|name, _| {
         name.to_str()
-            .is_some_and(|name| !env_vars::is_hub_token(name) && !name.starts_with("LD_"))
+            .is_some_and(|name| !env::is_hub_token(name) && !name.starts_with("LD_"))
     });
     let passed_on = environment.env.iter().filter(|(name, _)| {
         name.to_str().is_some_and(|name| {

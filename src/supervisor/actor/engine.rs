@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::catalog::Source;
 use crate::catalog::servable::check_template;
+use crate::engine::env as engine_env;
 use crate::engine::server::{self, BASE_URL, Launch, Server};
 use crate::engine::{exit_reason, patches};
-use crate::env_vars;
 use crate::error::{Context, Exit, Result};
 use crate::gateway::Engine;
 use crate::hub::{self, Cached};
@@ -42,19 +42,19 @@ impl Owner<'_> {
             Exit::Other,
             format!("{} cannot be made", self.app.environment.tilde(&folder)),
         )?;
-        let mut env = env_vars::engine_env(&self.app.environment);
+        let mut env = engine_env::inherited(&self.app.environment);
         for (name, token) in &self.spec.hub_tokens {
             env.insert(name.into(), token.expose().into());
         }
         if self.spec.serve.complete {
             // The token is for downloads, and there is nothing left to download.
-            env.retain(|name, _| !name.to_str().is_some_and(env_vars::is_hub_token));
+            env.retain(|name, _| !name.to_str().is_some_and(engine_env::is_hub_token));
         }
         // It serves on its socket. On this port the gateway listens: one that would serve there cannot, and ends.
         let command = self.spec.serve.command(self.reservation.port);
         env.extend((command.env.into_iter()).map(|(name, value)| (name.into(), value.into())));
         if let Some(limit) = self.spec.memory_limit {
-            env.insert(env_vars::MEMORY_LIMIT.into(), limit.to_string().into());
+            env.insert(engine_env::MEMORY_LIMIT.into(), limit.to_string().into());
         }
         let log = (self.spec.log.clone())
             .unwrap_or_else(|| engine_log(&self.app.paths, self.reservation.port));

@@ -11,7 +11,7 @@ use crate::supervisor::actor::Owner;
 use crate::supervisor::connection::{Message, Teller};
 use crate::supervisor::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
 use crate::supervisor::state::{Action, Event, LONGEST_LINGER, Phase};
-use crate::sys::network;
+use crate::sys::{machine, network};
 
 /// How long Claude Code may take to end that lost its session.
 pub(super) const CLIENT_GRACE: Duration = Duration::from_secs(3);
@@ -21,8 +21,7 @@ pub(super) struct Lease {
     pub pid: i32,
     /// How long the engine is kept if the session vanishes, and was the last.
     pub linger: Duration,
-    /// Claude Code's process and group.
-    pub client: Option<(i32, i32)>,
+    pub client: Option<Client>,
     pub tell: Teller,
     /// Whether it knows that the engine is ready.
     pub told_ready: bool,
@@ -58,8 +57,8 @@ impl Owner<'_> {
                     for folder in self.app.paths.of_session(lease.pid) {
                         let _ = std::fs::remove_dir_all(folder);
                     }
-                    if let Some((pid, group)) = lease.client {
-                        self.connections.spawn(end_client(pid, group));
+                    if let Some(client) = lease.client {
+                        self.connections.spawn(client.end());
                     }
                     self.returned(lease.linger);
                 }
@@ -145,7 +144,13 @@ impl Owner<'_> {
             return;
         };
         match say {
-            Say::Client { pid, group } => lease.client = Some((pid, group)),
+            Say::Client { pid, group } => {
+                lease.client = Some(Client {
+                    pid,
+                    group,
+                    named: Instant::now(),
+                });
+            }
             Say::ClientEnded => lease.client = None,
             Say::Leave { linger } => {
                 let linger = linger.min(LONGEST_LINGER);
@@ -201,24 +206,74 @@ impl Owner<'_> {
     }
 }
 
-/// Ends a Claude Code whose session was killed: without a session nobody tells it anything any more.
-async fn end_client(pid: i32, group: i32) {
-    let pid = Pid::from_raw(pid);
-    // In another group it is another process: the number has been given away.
-    let is_there = || nix::unistd::getpgid(Some(pid)) == Ok(Pid::from_raw(group));
-    for (signal, patience) in [
-        (Signal::SIGTERM, CLIENT_GRACE),
-        (Signal::SIGKILL, Duration::ZERO),
-    ] {
-        if !is_there() {
-            return;
+/// A session's Claude Code.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    pid: i32,
+    group: i32,
+    /// The moment at which the session named it.
+    named: Instant,
+}
+
+impl Client {
+    /// Whether the process that was named still runs. The number may have been given away since: to one of another group, or to one
+    /// that is younger.
+    fn is_there(&self) -> bool {
+        /// Ages are told in whole seconds.
+        const ROUNDING: Duration = Duration::from_secs(2);
+        nix::unistd::getpgid(Some(Pid::from_raw(self.pid))) == Ok(Pid::from_raw(self.group))
+            && machine::age(self.pid).is_none_or(|age| age + ROUNDING >= self.named.elapsed())
+    }
+
+    /// Ends it when its session was killed: without a session nobody tells it anything any more.
+    async fn end(self) {
+        let pid = Pid::from_raw(self.pid);
+        for (signal, patience) in [
+            (Signal::SIGTERM, CLIENT_GRACE),
+            (Signal::SIGKILL, Duration::ZERO),
+        ] {
+            if !self.is_there() {
+                return;
+            }
+            let _ = nix::sys::signal::kill(pid, signal);
+            // One that is stopped cannot hear until it is continued.
+            let _ = nix::sys::signal::kill(pid, Signal::SIGCONT);
+            let until = Instant::now() + patience;
+            while self.is_there() && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
-        let _ = nix::sys::signal::kill(pid, signal);
-        // One that is stopped cannot hear until it is continued.
-        let _ = nix::sys::signal::kill(pid, Signal::SIGCONT);
-        let until = Instant::now() + patience;
-        while is_there() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{Child, Ended};
+
+    #[tokio::test]
+    async fn only_the_process_that_was_named_is_ended() {
+        let mut command = std::process::Command::new("sleep");
+        let mut child = Child::spawn(command.arg("1000")).expect("started");
+        let client = Client {
+            pid: child.pid(),
+            group: nix::unistd::getpgrp().as_raw(),
+            named: Instant::now(),
+        };
+        let others = [
+            // Named before this process began, so another had the number.
+            Client {
+                named: Instant::now() - Duration::from_secs(60),
+                ..client
+            },
+            Client { group: 1, ..client },
+        ];
+        for other in others {
+            assert!(!other.is_there(), "{other:?}");
+            other.end().await;
+            assert!(client.is_there(), "{other:?}");
         }
+        let (ended, ()) = tokio::join!(child.ended(), client.end());
+        assert_eq!(ended, Ended::Signal(Signal::SIGTERM as i32));
     }
 }
