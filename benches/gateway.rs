@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cclocal::catalog::Form;
-use cclocal::gateway::wire::Served;
+use cclocal::gateway::anthropic::Served;
 use cclocal::gateway::{Access, Engine, Settings, serve};
-use cclocal::secret::Secret;
+use cclocal::sys::secret::Secret;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use crate::host::Host;
-use crate::paths::{self, Paths};
-use crate::secret::Secret;
+use crate::sys::environment::Environment;
+use crate::sys::paths::{self, Paths};
+use crate::sys::secret::Secret;
 
 /// What a variable is about. Names in one class are treated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -859,7 +859,7 @@ const ENGINE_MAY_INHERIT: &[&str] = &[
 ///
 /// Where the hub's folders are is said in full, so that its library finds the same as we do: it reads `~` and `$NAME` in them, counts
 /// an empty one as set, and starts relative ones at a working directory that the engine does not share.
-pub fn engine_env(host: &Host) -> BTreeMap<OsString, OsString> {
+pub fn engine_env(host: &Environment) -> BTreeMap<OsString, OsString> {
     let inherited = host.env.iter();
     let mut env: BTreeMap<OsString, OsString> = inherited
         .filter(|(name, _)| allowed_for_engine(name))
@@ -876,7 +876,7 @@ pub fn engine_env(host: &Host) -> BTreeMap<OsString, OsString> {
 }
 
 /// The environment of a supervisor: what an engine may inherit but for the hub's token, and our own settings. Folders are named from the root.
-pub fn supervisor_env(host: &Host) -> BTreeMap<OsString, OsString> {
+pub fn supervisor_env(host: &Environment) -> BTreeMap<OsString, OsString> {
     let mut env = engine_env(host);
     let ours = host
         .env
@@ -894,7 +894,7 @@ pub fn supervisor_env(host: &Host) -> BTreeMap<OsString, OsString> {
 }
 
 /// The hub's tokens that are set. The supervisor gets them in its specification, for the engine's download.
-pub fn hub_tokens(host: &Host) -> BTreeMap<String, Secret> {
+pub fn hub_tokens(host: &Environment) -> BTreeMap<String, Secret> {
     let set = HUB_TOKENS.iter();
     set.filter_map(|name| Some(((*name).to_owned(), Secret::new(host.var(name)?))))
         .collect()
@@ -984,7 +984,7 @@ mod tests {
 
     #[test]
     fn an_engine_inherits_no_secret() {
-        let host = Host::for_tests(
+        let host = Environment::for_tests(
             Path::new("/home/u"),
             &[
                 ("PATH", "/bin"),

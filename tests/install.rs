@@ -5,7 +5,6 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::{Ran, Stage, finish, signal};
@@ -22,70 +21,65 @@ fn bare() -> Stage {
     stage
 }
 
-/// A Python of this minor version. It makes environments whose Python is a link to itself, writes down what it is asked in `python.log`, and
-/// does what `python-mode` says when it installs.
-fn python(stage: &Stage, minor: u32, venv: bool) {
-    let root = stage.path("");
+/// A Python of this minor version, which passes the check of what was installed unless the file `check-fails` is there.
+fn python(stage: &Stage, minor: u32) {
+    let fails = stage.path("check-fails").display().to_string();
     stage.script(
         &format!("python3.{minor}"),
         &format!(
             r#"#!/bin/sh
-PATH=/usr/bin:/bin
-root='{root}'
 case "$*" in
-*find_spec*) echo '{{"version": "3.{minor}.1", "minor": {minor}, "cpython": true, "free_threaded": false, "machine": "x86_64", "venv": {venv}, "executable": "'"$root/bin/python3.{minor}"'"}}' ;;
-*mlx.core*) [ ! -e "$root/check-fails" ] && echo vllm-mlx 0.6.0 || {{ echo 'ImportError: libmlx.so'; exit 1; }} ;;
-*"-m venv"*)
-    echo "$*" >>"$root/python.log"
-    for last; do :; done
-    mkdir -p "$last/bin" "$last/lib/python3.{minor}/site-packages"
-    ln -s "$root/bin/python3.{minor}" "$last/bin/python" ;;
-*"-m pip install"*)
-    echo "$*" >>"$root/python.log"
-    at=$(dirname "$(dirname "$0")")
-    . "$root/bin/fake-install" ;;
+version) echo 3.{minor} ;;
+*mlx.core*) [ ! -e '{fails}' ] && echo 3.{minor}.1 || {{ echo 'ImportError: libmlx.so'; exit 1; }} ;;
 *) exit 9 ;;
 esac
-"#,
-            root = root.display().to_string().trim_end_matches('/'),
+"#
         ),
     );
-    fake_install(stage);
 }
 
-/// A uv, which writes down what it is asked in `uv.log`. Its Python is the newest fake one.
+/// A uv, which writes down what it is asked in `uv.log`. It finds a Python on PATH, unless one in its first folder is broken, and can fetch
+/// none. It installs as the file `mode` says.
 fn uv(stage: &Stage) {
-    let root = stage.path("");
+    let root = stage.path("").display().to_string();
     stage.script(
         "uv",
         &format!(
             r#"#!/bin/sh
-PATH=/usr/bin:/bin
-root='{root}'
+path=$PATH PATH=/usr/bin:/bin
+root='{}'
 echo "$*" >>"$root/uv.log"
 env >"$root/uv.env"
 case "$1" in
---version) echo 'uv 0.13.9' ;;
+--version) echo 'uv 0.13.9 (x86_64-unknown-linux-gnu)' ;;
+python)
+    [ ! -e "${{path%%:*}}/broken" ] || {{ echo 'error: Failed to inspect Python' >&2; exit 2; }}
+    IFS=:
+    for folder in $path; do
+        for minor in 12 13 11; do
+            python="$folder/python3.$minor"
+            [ ! -e "$python" ] || {{ echo "$python"; exit 0; }}
+        done
+    done
+    echo 'error: No interpreter found' >&2; exit 2 ;;
 venv)
-    for last; do :; done
     python=
-    for word; do case "$word" in */python3.*) python=$word ;; esac; done
+    for at; do case "$at" in */python3.*) python=$at ;; esac; done
     [ -n "$python" ] || {{ echo 'error: Failed to download python: dns error'; exit 2; }}
-    minor=${{python##*/}}
-    mkdir -p "$last/bin" "$last/lib/$minor/site-packages"
-    ln -s "$python" "$last/bin/python" ;;
+    mkdir -p "$at/bin" "$at/lib/python$("$python" version)/site-packages"
+    ln -s "$python" "$at/bin/python" ;;
 pip)
     at=$4
     . "$root/bin/fake-install" ;;
 esac
 "#,
-            root = root.display().to_string().trim_end_matches('/'),
+            root.trim_end_matches('/'),
         ),
     );
     fake_install(stage);
 }
 
-/// What both do when they install into `$at`: what the file `mode` says.
+/// Installs into `$at`, or does what the file `mode` says.
 fn fake_install(stage: &Stage) {
     stage.script(
         "fake-install",
@@ -94,7 +88,7 @@ fn fake_install(stage: &Stage) {
 case "$mode" in
 hash) echo "  × Failed to download mlx"; echo "  Hash mismatch for mlx"; exit 1 ;;
 network) echo "error: Request failed"; echo "  cause: dns error" >&2; exit 2 ;;
-full) echo "OSError: [Errno 28] No space left on device"; exit 1 ;;
+full) echo "error: failed to write to file: No space left on device (os error 28)"; exit 2 ;;
 hang) mkdir -p "$at/half"; echo $$ >"$root/hanging"; sleep 1000 & sleep 1000 ;;
 slow) echo $$ >"$root/hanging"; sleep 1 ;;
 esac
@@ -108,7 +102,7 @@ echo "installed into $at" >>"$root/installs"
 
 fn with_uv() -> Stage {
     let stage = bare();
-    python(&stage, 12, true);
+    python(&stage, 12);
     uv(&stage);
     stage
 }
@@ -231,47 +225,18 @@ fn the_first_session_need_not_ask_for_flags() {
 }
 
 #[test]
-fn the_second_setup_does_nothing_and_at_once() {
+fn the_second_setup_asks_nobody() {
     let stage = with_uv();
     done(&setup(&stage));
     let asked = stage.read("uv.log");
-    let best = (0..10)
-        .map(|_| {
-            let started = Instant::now();
-            done(&setup(&stage));
-            started.elapsed()
-        })
-        .min()
-        .expect("some");
-    assert_eq!(stage.read("uv.log"), asked);
-    assert!(best < Duration::from_millis(100), "{best:?}");
-}
-
-#[test]
-fn without_uv_pip_installs() {
-    let stage = bare();
-    python(&stage, 11, true);
     done(&setup(&stage));
-    let asked = stage.read("python.log");
-    assert!(
-        asked.contains("-m pip install") && asked.contains("--require-hashes"),
-        "{asked}"
-    );
-    assert_eq!(installs(&stage), 1);
+    assert_eq!(stage.read("uv.log"), asked);
 }
 
 #[test]
-fn a_python_that_is_too_old_or_too_new_is_passed_over() {
+fn the_python_is_one_that_the_packages_exist_for() {
     let stage = with_uv();
     std::fs::rename(stage.path("bin/python3.12"), stage.path("bin/aside")).expect("moved");
-    for (name, minor) in [("python3.13", 14), ("python3.11", 10)] {
-        python(&stage, minor, true);
-        std::fs::rename(
-            stage.path(format!("bin/python3.{minor}")),
-            stage.path(format!("bin/{name}")),
-        )
-        .expect("moved");
-    }
     fails(
         &setup(&stage),
         10,
@@ -280,15 +245,24 @@ fn a_python_that_is_too_old_or_too_new_is_passed_over() {
             "install Python 3.12",
         ],
     );
-    assert!(stage.read("uv.log").contains("--managed-python"));
+    let asked = stage.read("uv.log");
+    assert!(asked.contains("python find --no-project --system cpython->=3.11,<3.14-linux-x86_64"));
+    assert!(asked.contains("--managed-python --python 3.12"), "{asked}");
     std::fs::rename(stage.path("bin/aside"), stage.path("bin/python3.12")).expect("moved");
     done(&setup(&stage));
 }
 
 #[test]
-fn without_uv_and_without_a_useful_python_uv_is_fetched_and_its_hash_is_checked() {
-    let mut stage = bare();
-    python(&stage, 12, false);
+fn a_broken_python_does_not_hide_those_behind_it() {
+    let mut stage = with_uv();
+    stage.write("shims/broken", "");
+    let path = [stage.path("shims"), stage.path("bin")].map(|path| path.display().to_string());
+    stage.set("PATH", path.join(":"));
+    done(&setup(&stage));
+}
+
+/// An index whose wheels of uv are not uv's. Its address.
+fn index_of_wrong_wheels() -> String {
     let server = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = server.local_addr().expect("an address").port();
     std::thread::spawn(move || {
@@ -316,10 +290,14 @@ fn without_uv_and_without_a_useful_python_uv_is_fetched_and_its_hash_is_checked(
             );
         }
     });
-    stage.set(
-        "UV_INDEX_URL",
-        format!("http://user:password@127.0.0.1:{port}/simple"),
-    );
+    format!("http://user:password@127.0.0.1:{port}/simple")
+}
+
+#[test]
+fn without_uv_it_is_fetched_and_its_hash_is_checked() {
+    let mut stage = bare();
+    python(&stage, 12);
+    stage.set("UV_INDEX_URL", index_of_wrong_wheels());
     let ran = setup(&stage);
     assert_eq!(ran.status, 10);
     insta::assert_snapshot!(
@@ -327,10 +305,11 @@ fn without_uv_and_without_a_useful_python_uv_is_fetched_and_its_hash_is_checked(
         @"
     error: uv could not be fetched
       cause: the file uv-[VERSION].whl is not the one that this cclocal knows (its hash differs)
-      hint: your package index serves a changed file: install uv or Python 3.12 yourself, then run `cclocal setup` again
+      hint: your package index serves a changed file: use another, or install uv 0.7 or newer yourself, then run `cclocal setup` again
     "
     );
     assert!(!stage.path(ENGINE).join("uv").exists());
+    assert!(ran.stderr.contains("fetching uv"));
 
     stage.set("UV_INDEX_URL", "http://user:password@127.0.0.1:9/simple");
     let ran = setup(&stage);
@@ -341,12 +320,37 @@ fn without_uv_and_without_a_useful_python_uv_is_fetched_and_its_hash_is_checked(
     let end = refused.lines().last().unwrap_or_default().to_owned();
     insta::assert_snapshot!(format!("{start}\n{end}"), @"
     error: uv could not be fetched
-      hint: connect to the network, or install uv or Python 3.12 yourself, then run `cclocal setup` again
+      hint: connect to the network, or install uv 0.7 or newer yourself, then run `cclocal setup` again
     ");
     assert!(
         !ran.stderr.contains("password")
             && !stage.read("cclocal/state/setup.log").contains("password")
     );
+
+    stage.set("UV_OFFLINE", "1");
+    let ran = setup(&stage);
+    assert_eq!(ran.status, 10);
+    insta::assert_snapshot!(error(&stage, &ran), @"
+    error: uv could not be fetched
+      cause: UV_OFFLINE is set, or pip's no-index
+      hint: unset it, or install uv 0.7 or newer yourself, then run `cclocal setup` again
+    ");
+}
+
+#[test]
+fn an_old_uv_is_not_used_and_the_configuration_of_pip_says_where_one_is_fetched() {
+    let stage = with_uv();
+    let old = stage.read("bin/uv").replace("uv 0.13.9", "uv 0.6.17");
+    stage.script("uv", &old);
+    let index = index_of_wrong_wheels();
+    let configuration = format!("[global]\nindex-url = {index}\n");
+    stage.write("home/.config/pip/pip.conf", &configuration);
+    fails(
+        &setup(&stage),
+        10,
+        &["uv could not be fetched", "its hash differs"],
+    );
+    assert_eq!(stage.read("uv.log"), "--version\n");
 }
 
 #[test]
@@ -457,7 +461,7 @@ fn an_environment_whose_python_is_gone_is_made_anew() {
     let stage = with_uv();
     done(&setup(&stage));
     std::fs::remove_file(stage.path("bin/python3.12")).expect("removed");
-    python(&stage, 13, true);
+    python(&stage, 13);
     done(&setup(&stage));
     assert!(
         stage
@@ -466,7 +470,7 @@ fn an_environment_whose_python_is_gone_is_made_anew() {
     );
 
     // The same name, but another version behind it, as a system's upgrade does.
-    python(&stage, 11, true);
+    python(&stage, 11);
     std::fs::remove_file(stage.path("bin/python3.13")).expect("removed");
     symlink(stage.path("bin/python3.11"), stage.path("bin/python3.13")).expect("linked");
     done(&setup(&stage));
@@ -537,11 +541,16 @@ fn a_mac_with_apple_silicon_is_taken_also_when_translated() {
         "sysctl",
         "#!/bin/sh\n[ \"$2\" = hw.optional.arm64 ] && echo 1\n",
     );
-    let text = stage
-        .read("bin/python3.12")
-        .replace("\"machine\": \"x86_64\"", "\"machine\": \"arm64\"");
-    stage.script("python3.12", &text);
+    stage.set(
+        "PATH",
+        stage.path("bin").display().to_string() + ":/usr/bin",
+    );
     done(&setup(&stage));
+    let asked = stage.read("uv.log");
+    assert!(
+        asked.contains("cpython->=3.11,<3.14-macos-aarch64"),
+        "{asked}"
+    );
 }
 
 #[test]
@@ -581,24 +590,22 @@ fn pythons_that_cannot_be_had_or_used() {
     // No Python at all, and a uv that fetches none.
     let stage = bare();
     uv(&stage);
-    stage.script("uv", "#!/bin/sh\n[ \"$1\" = --version ] && echo 'uv 0.13.9' && exit 0\necho 'error: dns error'; exit 2\n");
     let ran = setup(&stage);
     assert_eq!(ran.status, 10);
     insta::assert_snapshot!(error(&stage, &ran), @"
     error: there is no Python 3.11, 3.12 or 3.13 here, and uv could not fetch one
       cause: the server that it comes from cannot be reached
-      hint: install Python 3.12 (macOS: `brew install python@3.12`; Debian and Ubuntu: `apt install python3 python3-venv`), then run `cclocal setup` again
+      hint: install Python 3.12 (macOS: `brew install python@3.12`; Debian and Ubuntu: `apt install python3`), then run `cclocal setup` again
     ");
-    // A Python without the system's package for environments.
-    let stage = bare();
-    python(&stage, 12, true);
-    let text = stage.read("bin/python3.12");
-    stage.script("python3.12", &text.replace("ln -s", "exit 1; ln -s"));
+    // One that uv can make no environment with.
+    let stage = with_uv();
+    let text = stage.read("bin/uv");
+    stage.script("uv", &text.replace("ln -s", "exit 1; ln -s"));
     let ran = setup(&stage);
     assert_eq!(ran.status, 10);
     insta::assert_snapshot!(error(&stage, &ran), @"
-    error: making the Python environment failed
+    error: making the Python environment with uv failed
       cause: it ended with exit status: 1
-      hint: install uv, or your system's package for Python environments (Debian and Ubuntu: `apt install python3-venv`)
+      hint: the whole output is in setup.log in cclocal's state folder; run `cclocal setup` to try again
     ");
 }

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use bodies::{SHAPES, body, message, text};
 use cclocal::catalog::Form;
-use cclocal::gateway::wire::{self, Pictures, Served, Streamed};
+use cclocal::gateway::anthropic::{self, Pictures, Served, Streamed};
 use cclocal::gateway::{Access, Engine, Settings, serve};
-use cclocal::secret::Secret;
+use cclocal::sys::secret::Secret;
 use tokio::sync::watch;
 
 const MB: usize = 1_000_000;
@@ -242,7 +242,7 @@ impl Clock {
 fn ready(body: &[u8]) -> (Duration, bool) {
     let served = served();
     let begun = Clock::start();
-    let request = wire::messages(body, &served);
+    let request = anthropic::messages(body, &served);
     let accepted = request.is_ok();
     drop(request);
     (begun.elapsed(), accepted)
@@ -290,7 +290,7 @@ const STREAMS: &[Stream] = &[
 /// As the gateway reads it from an engine that does not hand over what the model wrote.
 fn streamed((stream, size): &Pieces) -> Duration {
     let body = body(&message("user", &text("hello")));
-    let request = wire::messages(body.as_bytes(), &served()).expect("a request");
+    let request = anthropic::messages(body.as_bytes(), &served()).expect("a request");
     let mut repair = Streamed::new(&request, &served(), None);
     let begun = Clock::start();
     for piece in stream.as_bytes().chunks(*size) {

@@ -55,7 +55,7 @@ pub struct Entry {
     pub name: String,
     /// Download size, in GB (10⁹ bytes). Source: the scripts' README; approximate.
     pub download_gb: u64,
-    /// The RAM of the smallest Mac that holds a session with it, in GB as Apple counts it (2³⁰ bytes). Source: the plan (`memory/offer.rs`).
+    /// The RAM of the smallest Mac that holds a session with it, in GB as Apple counts it (2³⁰ bytes). Source: the plan (`memory/fit.rs`).
     pub ram_gb: u64,
     pub note: String,
     /// How it writes tool calls, as far as its chat template on this disk does not say otherwise.
@@ -72,7 +72,7 @@ pub struct Entry {
     pub turns: Turns,
 }
 
-/// What the turns of a tool loop compute, measured on the engine with a tiny model of the same layout. Source: `scripts/bench-turns.sh`,
+/// What the turns of a tool loop compute, measured on the engine with a tiny model of the same layout. Source: `benches/bench-turns.sh`,
 /// docs/performance.md.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,7 +122,7 @@ impl Catalog {
 pub fn catalog() -> &'static Catalog {
     static CATALOG: OnceLock<Catalog> = OnceLock::new();
     CATALOG.get_or_init(
-        || match serde_json::from_str(include_str!("../../catalog.json")) {
+        || match serde_json::from_str(include_str!("catalog.json")) {
             Ok(catalog) => catalog,
             // The file is part of the binary and parsed by a unit test, so this cannot reach a user.
             Err(error) => unreachable!("catalog.json is not valid: {error}"),

@@ -23,6 +23,9 @@ pub enum Form {
 }
 
 impl Form {
+    /// Read where the chat template does not show the form. Its reader takes all that models write in `<tool_call>` tags, and finds no calls in prose.
+    pub const UNKNOWN: Self = Self::Hermes;
+
     /// The engine's own parser for this form, for an engine that doesn't hand over what the model wrote.
     pub fn engine_parser(self) -> &'static str {
         match self {

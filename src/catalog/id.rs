@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::servable;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::host::Host;
+use crate::sys::environment::Environment;
+use crate::sys::files;
 
 /// `--model`, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ const LONGEST_ID: usize = 96;
 
 /// Reads `--model`. What starts with `/`, `./`, `../` or `~` is a folder; anything else is a hub id.
 /// A wrong one is a usage error that says what an id looks like.
-pub fn parse_model_argument(host: &Host, argument: &str) -> Result<ModelArgument> {
+pub fn parse_model_argument(host: &Environment, argument: &str) -> Result<ModelArgument> {
     let looks_like_path = ["/", "./", "../", "~/"]
         .iter()
         .any(|start| argument.starts_with(start))
@@ -44,11 +44,13 @@ pub fn parse_model_argument(host: &Host, argument: &str) -> Result<ModelArgument
     Ok(ModelArgument::Hub(argument.to_owned()))
 }
 
-fn folder(host: &Host, argument: &str) -> Result<ModelArgument> {
+fn folder(host: &Environment, argument: &str) -> Result<ModelArgument> {
     let path = host.resolve(argument);
     let path = path
         .canonicalize()
-        .map_err(|error| Error::usage(format!("there is no model folder {argument}")).cause(error))
+        .map_err(|error| {
+            Error::usage(format!("there is no model folder {argument}")).because(error)
+        })
         .map_err(|error| {
             error.hint("--model takes a folder that holds config.json and *.safetensors")
         })?;
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn hub_ids_are_told_from_everything_else() {
-        let host = Host::for_tests(std::path::Path::new("/nonexistent"), &[]);
+        let host = Environment::for_tests(std::path::Path::new("/nonexistent"), &[]);
         let parse = |text: &str| parse_model_argument(&host, text);
         assert_eq!(
             parse("mlx-community/Qwen3.5-9B-MLX-4bit"),
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn a_folder_needs_a_config() {
         let folder = tempfile::tempdir().expect("a folder");
-        let host = Host::for_tests(folder.path(), &[]);
+        let host = Environment::for_tests(folder.path(), &[]);
         let error = parse_model_argument(&host, "./missing").expect_err("missing");
         assert_eq!(error.exit.code(), 2);
         let error = parse_model_argument(&host, ".").expect_err("no config");

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::claude::command::Features;
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::plan::claude::Features;
-use crate::probe;
+use crate::sys::capabilities;
+use crate::sys::environment::Environment;
 
 const TOPIC: &str = "client-features";
 
@@ -20,7 +20,7 @@ const TOPIC: &str = "client-features";
 const HELP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks Claude Code, or remembers what it answered. The answer is forgotten when the executable changes.
-pub fn probe(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Result<Features> {
+pub fn probe(host: &Environment, cache: &Path, profile: &Path, claude: &Path) -> Result<Features> {
     match remembered(cache, claude) {
         Some(features) => Ok(features),
         None => ask(&AtomicBool::new(false), host, cache, profile, claude),
@@ -29,7 +29,7 @@ pub fn probe(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Result
 
 fn ask(
     stopped: &AtomicBool,
-    host: &Host,
+    host: &Environment,
     cache: &Path,
     profile: &Path,
     claude: &Path,
@@ -43,19 +43,19 @@ fn ask(
         .env("CLAUDE_CONFIG_DIR", profile)
         .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
         .env("DISABLE_AUTOUPDATER", "1");
-    let help = probe::ask_unless(stopped, &mut command, HELP_DEADLINE).map_err(|error| {
+    let help = capabilities::ask_unless(stopped, &mut command, HELP_DEADLINE).map_err(|error| {
         Error::new(Exit::ClaudeMissing, "Claude Code does not answer `--help`")
-            .cause(error)
+            .because(error)
             .hint(format!("run `{} --help` to see why", host.tilde(claude)))
     })?;
     let features = Features::from_help(&help);
-    probe::remember(cache, TOPIC, claude, &features);
+    capabilities::remember(cache, TOPIC, claude, &features);
     Ok(features)
 }
 
 /// What Claude Code answered before, without asking it.
 pub fn remembered(cache: &Path, claude: &Path) -> Option<Features> {
-    probe::remembered(cache, TOPIC, claude)
+    capabilities::remembered(cache, TOPIC, claude)
 }
 
 /// The question, asked while other things go on. Dropping it ends a client that has not answered.
@@ -68,7 +68,7 @@ pub struct Asked {
 
 impl Asked {
     /// Asks, unless the answer is remembered.
-    pub fn begin(host: &Host, cache: &Path, profile: &Path, claude: &Path) -> Self {
+    pub fn begin(host: &Environment, cache: &Path, profile: &Path, claude: &Path) -> Self {
         let (sender, answer) = watch::channel(remembered(cache, claude).map(Ok));
         let stopped = Arc::new(AtomicBool::new(false));
         let thread = answer.borrow().is_none().then(|| {

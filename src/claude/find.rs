@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::paths::Paths;
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
 
 /// Finds Claude Code: `CCLOCAL_CLAUDE`, then PATH, then where its installers put it, then our own folder. None if it is not installed.
 /// `CCLOCAL_CLAUDE` that names nothing is an error, never passed over.
-pub fn find(host: &Host, paths: &Paths) -> Result<Option<PathBuf>> {
+pub fn find(host: &Environment, paths: &Paths) -> Result<Option<PathBuf>> {
     if let Some(named) = host.var("CCLOCAL_CLAUDE") {
         let named_path = if named.contains('/') {
             host.resolve(named).display().to_string()

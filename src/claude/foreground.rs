@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::terminal::Terminal;
-use crate::process::{Change, Child, Ended};
+use crate::sys::process::{Change, Child, Ended};
 
 /// How long Claude Code may take to end when it was asked to.
 pub const GRACE: Duration = Duration::from_secs(5);

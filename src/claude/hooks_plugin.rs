@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::files;
+use crate::sys::files;
 
 /// The plugin's name, which Claude Code shows in its list of plugins.
 const NAME: &str = "cclocal-hooks";

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::engine::log;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
+use crate::sys::environment::Environment;
+use crate::sys::files;
+use crate::sys::log;
+use crate::sys::paths::Paths;
 
 /// How many of npm's last lines are shown when it fails.
 const SHOWN_LINES: usize = 8;
@@ -31,12 +31,12 @@ pub fn executable(paths: &Paths) -> PathBuf {
 }
 
 /// npm, if it is there.
-pub fn npm(host: &Host) -> Option<PathBuf> {
+pub fn npm(host: &Environment) -> Option<PathBuf> {
     host.which("npm")
 }
 
 /// Installs the newest client with npm. Its words go to a log, and to the person only if it fails.
-pub fn install(host: &Host, paths: &Paths) -> Result<PathBuf> {
+pub fn install(host: &Environment, paths: &Paths) -> Result<PathBuf> {
     let npm = npm(host).ok_or_else(super::find::missing)?;
     let folder = paths.client();
     let failed = "Claude Code could not be installed with npm";

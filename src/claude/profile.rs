@@ -5,16 +5,15 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::settings_files::{self, SettingsFile};
 use super::{json, merge};
+use crate::claude::setting_keys;
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::plan::setting_keys;
+use crate::sys::environment::Environment;
+use crate::sys::files::{self, Lock};
 
 /// What of the user's own is linked. Reading goes to the user's files; writing too, when the user asks the session for it.
 const LINKED: &[&str] = &[
@@ -48,7 +47,7 @@ struct Record {
 }
 
 /// Makes or refreshes the profile. Safe when two launches do it at once.
-pub fn prepare(host: &Host, dir: &Path) -> Result<()> {
+pub fn prepare(host: &Environment, dir: &Path) -> Result<()> {
     refresh(host, dir).map_err(|error| crate::error::Error {
         hint: Some(format!(
             "check the folder {}; it can be deleted when no session is open",
@@ -78,7 +77,7 @@ pub fn begin_rehearsal(own: &Path, dir: &Path, folder: &Path) -> Result<()> {
     write_json(&dir.join(".claude.json"), &state).context(Exit::Other, SAYING)
 }
 
-fn refresh(host: &Host, dir: &Path) -> Result<()> {
+fn refresh(host: &Environment, dir: &Path) -> Result<()> {
     const SAYING: &str = "the profile for local sessions cannot be prepared";
     files::private_folder(dir).context(Exit::Other, SAYING)?;
     fs_err::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
@@ -92,9 +91,9 @@ fn refresh(host: &Host, dir: &Path) -> Result<()> {
     write_json(&record_path(dir), &json!(record)).context(Exit::Other, SAYING)
 }
 
-fn lock(dir: &Path) -> std::io::Result<Flock<std::fs::File>> {
+fn lock(dir: &Path) -> std::io::Result<Lock> {
     let file = files::open_lock(&dir.join(".cclocal.lock"), 0o600)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    Lock::wait(file)
 }
 
 fn record_path(dir: &Path) -> PathBuf {
@@ -111,7 +110,7 @@ fn read_record(dir: &Path) -> Record {
 
 /// Without this key a fresh profile asks for a login and looks up servers before anything else. Whether to trust a folder is not
 /// among what it skips: that is asked once per folder, and the answer stays here. What the client wrote is never changed otherwise.
-fn start_without_questions(host: &Host, dir: &Path) -> std::io::Result<()> {
+fn start_without_questions(host: &Environment, dir: &Path) -> std::io::Result<()> {
     const KEY: &str = "hasCompletedOnboarding";
     /// Variables: older clients take them from here, before any settings.
     const ENV: &str = "env";
@@ -158,7 +157,7 @@ fn no_plugin_catalog(dir: &Path) -> std::io::Result<()> {
 }
 
 /// The colours that the user chose, so that they are not asked again. Older clients keep them in `.claude.json`.
-fn own_theme(host: &Host) -> Option<(String, Value)> {
+fn own_theme(host: &Environment) -> Option<(String, Value)> {
     let path = settings_files::own_config_dir(host)
         .unwrap_or_else(|| host.home.clone())
         .join(".claude.json");
@@ -210,19 +209,23 @@ fn symlink(target: &Path, place: &Path) -> std::io::Result<()> {
 }
 
 /// The settings that local sessions run with: those of [`merged`], or none where they cannot be read.
-pub fn own_settings(host: &Host, dir: &Path) -> Map<String, Value> {
+pub fn own_settings(host: &Environment, dir: &Path) -> Map<String, Value> {
     let mut record = read_record(dir);
     merged(host, dir, &mut record).unwrap_or_default()
 }
 
 /// Writes the profile's `settings.json`. It has the rank of user settings, so the project's still stand above it.
-fn settings(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<()> {
+fn settings(host: &Environment, dir: &Path, record: &mut Record) -> std::io::Result<()> {
     let merged = merged(host, dir, record)?;
     write_json(&dir.join("settings.json"), &Value::Object(merged))
 }
 
 /// The user's own settings without what a local session does not take, joined with what was changed in earlier local sessions.
-fn merged(host: &Host, dir: &Path, record: &mut Record) -> std::io::Result<Map<String, Value>> {
+fn merged(
+    host: &Environment,
+    dir: &Path,
+    record: &mut Record,
+) -> std::io::Result<Map<String, Value>> {
     let own = settings_files::read_user(host)
         .as_ref()
         .and_then(SettingsFile::settings)
@@ -274,7 +277,7 @@ mod tests {
 
     struct Profile {
         _folder: tempfile::TempDir,
-        host: Host,
+        host: Environment,
         dir: PathBuf,
     }
 
@@ -284,7 +287,7 @@ mod tests {
             let home = folder.path().join("home");
             fs_err::create_dir_all(home.join(".claude")).expect("made");
             Self {
-                host: Host::for_tests(&home, &[]),
+                host: Environment::for_tests(&home, &[]),
                 dir: folder.path().join("data/claude"),
                 _folder: folder,
             }

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::json;
 use crate::error::{Error, Result};
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process;
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
+use crate::sys::process;
 
 /// Whose file it is. Later ones stand above earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,17 +59,17 @@ impl SettingsFile {
 }
 
 /// Reads every settings file that there is. Errors: managed MCP servers, which the client does not run together with ours.
-pub fn read(host: &Host, macos: bool) -> Result<Vec<SettingsFile>> {
+pub fn read(host: &Environment, macos: bool) -> Result<Vec<SettingsFile>> {
     read_under(host, macos, Path::new("/"))
 }
 
 /// The user's own settings file, None if there is none.
-pub fn read_user(host: &Host) -> Option<SettingsFile> {
+pub fn read_user(host: &Environment) -> Option<SettingsFile> {
     read_file(host, Source::User, user_folder(host).join("settings.json"))
 }
 
 /// [`read`] with another root for the managed files.
-fn read_under(host: &Host, macos: bool, root: &Path) -> Result<Vec<SettingsFile>> {
+fn read_under(host: &Environment, macos: bool, root: &Path) -> Result<Vec<SettingsFile>> {
     let mut files: Vec<SettingsFile> = read_user(host).into_iter().collect();
     let mut add = |source, path: PathBuf| files.extend(read_file(host, source, path));
     for folder in project_folders(host) {
@@ -101,12 +101,12 @@ fn read_under(host: &Host, macos: bool, root: &Path) -> Result<Vec<SettingsFile>
 
 /// Where the user's own settings are: `CLAUDE_CONFIG_DIR` or `~/.claude`. Our own profile is not theirs: a cclocal that is started from
 /// within a local session inherits it.
-pub fn user_folder(host: &Host) -> PathBuf {
+pub fn user_folder(host: &Environment) -> PathBuf {
     own_config_dir(host).unwrap_or_else(|| host.home.join(".claude"))
 }
 
 /// The user's `CLAUDE_CONFIG_DIR`, if they have one.
-pub fn own_config_dir(host: &Host) -> Option<PathBuf> {
+pub fn own_config_dir(host: &Environment) -> Option<PathBuf> {
     host.var("CLAUDE_CONFIG_DIR")
         .map(|folder| host.resolve(folder))
         .filter(|folder| *folder != Paths::of(host).claude_profile())
@@ -114,7 +114,7 @@ pub fn own_config_dir(host: &Host) -> Option<PathBuf> {
 
 /// The folders whose `.claude` the client reads: the working directory and the top of its repository; local settings in a worktree are
 /// those of the main one. The client looks for some files in some of them only; reading all is the safe side.
-fn project_folders(host: &Host) -> Vec<PathBuf> {
+fn project_folders(host: &Environment) -> Vec<PathBuf> {
     let mut folders = vec![host.cwd.clone()];
     if let Some(top) = host
         .cwd
@@ -133,7 +133,7 @@ fn project_folders(host: &Host) -> Vec<PathBuf> {
 
 /// In a worktree `.git` is a file that says `gitdir: MAIN/.git/worktrees/NAME`.
 fn main_worktree(git: &Path) -> Option<PathBuf> {
-    let text = crate::files::read_text(git, crate::files::ONE_LINE).ok()?;
+    let text = crate::sys::files::read_text(git, crate::sys::files::ONE_LINE).ok()?;
     let folder = git
         .parent()?
         .join(text.trim().strip_prefix("gitdir:")?.trim());
@@ -159,8 +159,8 @@ fn drop_ins(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn read_file(host: &Host, source: Source, path: PathBuf) -> Option<SettingsFile> {
-    let content = match crate::files::read(&path, crate::files::SETTINGS) {
+fn read_file(host: &Environment, source: Source, path: PathBuf) -> Option<SettingsFile> {
+    let content = match crate::sys::files::read(&path, crate::sys::files::SETTINGS) {
         Ok(bytes) => parse(&bytes),
         // A missing folder, or a file in a folder's place, is a settings file that does not exist.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -191,7 +191,7 @@ fn parse(bytes: &[u8]) -> Content {
     }
 }
 
-fn label(host: &Host, path: &Path) -> String {
+fn label(host: &Environment, path: &Path) -> String {
     match path.strip_prefix(&host.cwd) {
         Ok(inside) => inside.display().to_string(),
         Err(_) => host.tilde(path),
@@ -199,7 +199,7 @@ fn label(host: &Host, path: &Path) -> String {
 }
 
 /// Settings that a device management puts on a Mac.
-fn managed_preferences(host: &Host, root: &Path) -> Vec<PathBuf> {
+fn managed_preferences(host: &Environment, root: &Path) -> Vec<PathBuf> {
     const NAME: &str = "com.anthropic.claudecode.plist";
     let folder = root.join("Library/Managed Preferences");
     let mut paths = vec![folder.join(NAME)];
@@ -210,7 +210,7 @@ fn managed_preferences(host: &Host, root: &Path) -> Vec<PathBuf> {
 }
 
 /// `plutil` is part of macOS. Such a file may be binary, so nothing else reads it.
-fn read_preferences(host: &Host, path: PathBuf) -> SettingsFile {
+fn read_preferences(host: &Environment, path: PathBuf) -> SettingsFile {
     let plutil = host
         .which("plutil")
         .unwrap_or_else(|| "/usr/bin/plutil".into());
@@ -243,7 +243,7 @@ mod tests {
         fs_err::write(path, text).expect("written");
     }
 
-    fn found(host: &Host, macos: bool, root: &Path) -> Vec<(Source, String, bool)> {
+    fn found(host: &Environment, macos: bool, root: &Path) -> Vec<(Source, String, bool)> {
         let files = read_under(host, macos, root).expect("read");
         files
             .into_iter()
@@ -273,7 +273,7 @@ mod tests {
             root.join("etc/claude-code/managed-settings.d/readme.txt"),
             "{}",
         );
-        let mut host = Host::for_tests(&home, &[]);
+        let mut host = Environment::for_tests(&home, &[]);
 
         host.cwd = project.join("src");
         let managed = |name: &str| {
@@ -332,7 +332,7 @@ mod tests {
         );
         fs_err::set_permissions(bin.join("plutil"), std::fs::Permissions::from_mode(0o755))
             .expect("executable");
-        let host = Host::for_tests(&home, &[("PATH", &bin.display().to_string())]);
+        let host = Environment::for_tests(&home, &[("PATH", &bin.display().to_string())]);
         let files = read_under(&host, true, &root).expect("read");
         assert_eq!(files.len(), 1);
         assert!(
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn what_is_no_file_may_hold_anything_and_what_is_closed_is_closed_to_the_client() {
         let folder = tempfile::tempdir().expect("a folder");
-        let host = Host::for_tests(folder.path(), &[]);
+        let host = Environment::for_tests(folder.path(), &[]);
         let content = |place: &str| {
             let file = read_file(&host, Source::Project, folder.path().join(place));
             file.map(|file| file.content)
@@ -392,7 +392,7 @@ mod tests {
             folder.path().join("mine/settings.json"),
             "\u{feff}{\"model\": \"opus\"}",
         );
-        let host = Host::for_tests(folder.path(), &[("CLAUDE_CONFIG_DIR", "~/mine")]);
+        let host = Environment::for_tests(folder.path(), &[("CLAUDE_CONFIG_DIR", "~/mine")]);
         assert_eq!(
             found(&host, false, Path::new("/nowhere")),
             [(Source::User, "mine/settings.json".to_owned(), true)]

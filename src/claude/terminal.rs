@@ -33,7 +33,7 @@ impl Terminal {
             return;
         };
         // A process in the background that changes the terminal is stopped for it, unless it ignores the signal.
-        let ignored = crate::sys::ignore(Signal::SIGTTOU);
+        let ignored = crate::sys::syscalls::ignore(Signal::SIGTTOU);
         let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, modes);
         if forced && std::io::stderr().is_terminal() {
             let _ = std::io::stderr().write_all(RESET.as_bytes());

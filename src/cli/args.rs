@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::catalog::{Choice, catalog, parse_model_argument};
+use crate::engine::argv::MAX_OUTPUT_TOKENS;
 use crate::error::{Error, Result};
 use crate::gateway;
-use crate::host::Host;
-use crate::plan::engine::MAX_OUTPUT_TOKENS;
+use crate::sys::environment::Environment;
 
 /// The longest time for which an engine is kept without a session, in seconds: a day.
 pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
@@ -98,7 +98,7 @@ pub struct ConnectArgs {
     /// The engine's port [default: of the only one that runs, else 8000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
+    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once] [env: CCLOCAL_LINGER]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
     /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave or tavily [default: no web search]
@@ -185,6 +185,8 @@ fn window(text: &str) -> std::result::Result<Window, String> {
     }
 }
 
+// The variables are named in the words of the options, not read by clap: what it read from one would conflict with `--connect` and with other options, and
+// an empty one would be wrong.
 #[derive(Debug, Args)]
 pub struct LaunchArgs {
     #[command(flatten)]
@@ -207,19 +209,19 @@ pub struct LaunchArgs {
     /// Let the model think before it answers, where it can, and show its thoughts; they count against --out-tokens [default: it does not]
     #[arg(long)]
     pub think: bool,
-    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once]
+    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once] [env: CCLOCAL_LINGER]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
-    /// Keep nothing on the disk of what the model computed of Claude Code's system prompt and tools, and remove what is kept; engines that run already go on as they were started
+    /// Keep nothing on the disk of what the model computed of Claude Code's system prompt and tools, and remove what is kept; engines that run already go on as they were started [env: CCLOCAL_FORGET_PREFIX]
     #[arg(long)]
     pub forget_prefix: bool,
     /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: no web search]
     #[arg(long, value_name = "URL")]
     pub web_search: Option<String>,
-    /// Show what memory is planned for and what can be done, however much there is
+    /// Show what memory is planned for and what can be done, however much there is [env: CCLOCAL_FORCE_MEMCHECK]
     #[arg(long, conflicts_with = "no_mem_check")]
     pub safe: bool,
-    /// Start it whatever memory there is: what does not fit is tried in the thriftiest way
+    /// Start it whatever memory there is: what does not fit is tried in the thriftiest way [env: CCLOCAL_NO_MEMCHECK]
     #[arg(long)]
     pub no_mem_check: bool,
     /// Ask nothing: install the engine if it is missing
@@ -281,7 +283,7 @@ pub struct ModelFlags {
 
 impl ModelFlags {
     /// The one model that was asked for. More than one is a usage error.
-    pub fn choice(&self, host: &Host) -> Result<Option<Choice>> {
+    pub fn choice(&self, host: &Environment) -> Result<Option<Choice>> {
         let mut given: Vec<String> = self.flags.iter().map(|flag| format!("--{flag}")).collect();
         if let Some(model) = &self.model {
             given.push(format!("--model {model}"));

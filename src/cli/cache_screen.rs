@@ -1,102 +1,94 @@
-//! The cache on the whole terminal: to be looked through, and to be cleared.
+//! The cache at a prompt: models to choose several of, to be removed.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
-use nix::sys::signal::Signal;
-
-use super::here::Here;
 use super::{list, rm};
+use crate::app::App;
 use crate::error::Result;
-use crate::host::Host;
+use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::room::Room;
-use crate::paths::Paths;
-use crate::process::signals;
-use crate::supervisor::find;
-use crate::ui::picker::{Action, Picker, Row};
-use crate::ui::reader::Reader;
-use crate::ui::screen::{Input, Screen};
-use crate::ui::{self, Ui};
-use crate::visible::visible;
+use crate::memory::fit::Room;
+use crate::supervisor::registry;
+use crate::sys::paths::Paths;
+use crate::ui::{self, Row, Ui};
 
-/// `cclocal rm` without names. Returns the status to exit with.
-pub fn run(host: &Host, paths: &Paths, ui: &Ui) -> Result<u8> {
-    let mut screen = Screen::open()?;
-    let signal = manage(&mut screen, host, paths, ui)?;
-    Ok(signal.map_or(0, signals::status))
-}
+const KEYS: &str = "Space choose · a all · Enter remove · q back · ↑↓ j k move";
 
-/// Shows the models to be chosen and removed, until it is left or a signal comes.
-pub fn manage(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
-    let mut models = list::models(host, paths)?;
-    let mut picker = picker(host, paths, &models);
+/// Asks which models are to be removed, and removes them, until it is left.
+pub fn manage(app: &App) -> Result<()> {
+    let App {
+        environment,
+        paths,
+        ui,
+        ..
+    } = app;
+    let mut chosen: Vec<usize> = Vec::new();
+    let mut models = list::models(environment, paths)?;
     loop {
-        let (width, height) = screen.size();
-        screen.draw(&picker.lines(ui, width, height));
-        match screen.input()? {
-            Input::Redraw => {}
-            Input::Signal(signal) => return Ok(Some(signal)),
-            Input::Key(key) => match picker.key(key, height) {
-                Action::Nothing => {}
-                Action::Back => return Ok(None),
-                Action::Remove(rows) => {
-                    let chosen: Vec<&Model> = rows.iter().map(|row| &models[*row]).collect();
-                    let message = remove(paths, &chosen);
-                    models = list::models(host, paths)?;
-                    picker = self::picker(host, paths, &models);
-                    picker.message = Some(message);
-                }
-            },
+        let folder = environment.tilde(&paths.hub);
+        if models.is_empty() {
+            ui.say(&format!("No models in {folder}."));
+            return Ok(());
+        }
+        let total = ui::bytes(scan::total_bytes(&models));
+        let heading = [format!("{total} in {folder}"), KEYS.into()];
+        let of = |rows: &[usize]| rows.iter().map(|row| &models[*row]).collect::<Vec<_>>();
+        let below = |rows: &[usize]| match rows {
+            [] => String::new(),
+            rows => format!("{} chosen", words(&of(rows), &models)),
+        };
+        let Some(picked) = ui.pick(&heading, &rows(paths, ui, &models), &chosen, &below) else {
+            return Ok(());
+        };
+        chosen = picked;
+        if chosen.is_empty() {
+            ui.say("Nothing is chosen: Space chooses.");
+        } else if ui.confirm_loss(&format!("Remove {}?", words(&of(&chosen), &models))) {
+            ui.say(&remove(paths, &of(&chosen)));
+            chosen.clear();
+            models = list::models(environment, paths)?;
         }
     }
 }
 
-/// Shows the list, until it is left or a signal comes.
-pub fn read(screen: &mut Screen, host: &Host, paths: &Paths, ui: &Ui) -> Result<Option<Signal>> {
-    let models = list::models(host, paths)?;
-    let running = find::running(paths);
-    let here = Here::find(host, paths);
-    let mut reader = Reader::new(&list::text(host, paths, &models, &running, &here));
-    loop {
-        let (width, height) = screen.size();
-        screen.draw(&reader.lines(ui, width, height));
-        match screen.input()? {
-            Input::Redraw => {}
-            Input::Signal(signal) => return Ok(Some(signal)),
-            Input::Key(key) if reader.key(key, height) => {}
-            Input::Key(_) => return Ok(None),
-        }
-    }
+/// How many they are, and the bytes that go with them.
+fn words(chosen: &[&Model], all: &[Model]) -> String {
+    let count = match chosen.len() {
+        1 => "1 model".to_owned(),
+        count => format!("{count} models"),
+    };
+    format!("{count}, {}", ui::bytes(scan::freed_bytes(chosen, all)))
 }
 
-fn picker(host: &Host, paths: &Paths, models: &[Model]) -> Picker {
-    let running = find::running(paths);
-    let mut files = HashMap::new();
-    let rows = models
-        .iter()
-        .map(|model| Row {
-            name: visible(&model.id).into_owned(),
-            bytes: model.bytes,
-            shared: model
-                .stored
-                .iter()
-                .map(|entry| {
-                    let number = files.len();
-                    (*files.entry(&entry.path).or_insert(number), entry.bytes)
-                })
-                .collect(),
-            remark: visible(&list::remarks(model, &running, Room::Unknown)).into_owned(),
-            held: rm::held(paths, model, &running).map(|held| visible(&held.cause).into_owned()),
-        })
-        .collect();
-    let total = scan::total(models);
-    let title = format!("{} in {}", ui::bytes(total), host.tilde(&paths.hub));
-    Picker::new(title, rows)
+fn rows(paths: &Paths, ui: &Ui, models: &[Model]) -> Vec<Row> {
+    let running = registry::running(paths);
+    let names: Vec<_> = models.iter().map(|model| visible(&model.id)).collect();
+    let widths = names.iter().map(|name| console::measure_text_width(name));
+    let widest = widths.max().unwrap_or(0);
+    // 40 columns are for the rest.
+    let columns = ui.columns().saturating_sub(38).clamp(20, 60).min(widest);
+    let row = |(model, name): (&Model, &Cow<str>)| {
+        let held = rm::held(paths, model, &running).map(|held| held.cause);
+        let is_held = held.is_some();
+        let remark = held.unwrap_or_else(|| list::remarks(model, &running, Room::Unknown));
+        let name = console::truncate_str(name, columns, "…");
+        let name = console::pad_str(&name, columns, console::Alignment::Left, None);
+        Row {
+            text: format!(
+                "{name} {:>8}   {}",
+                ui::bytes(model.bytes),
+                visible(&remark)
+            ),
+            held: is_held,
+            ..Row::default()
+        }
+    };
+    models.iter().zip(&names).map(row).collect()
 }
 
 /// Removes what nothing speaks against by now, and says what came of it.
 fn remove(paths: &Paths, chosen: &[&Model]) -> String {
-    let running = find::running(paths);
+    let running = registry::running(paths);
     let mut freed = 0;
     for model in chosen {
         let removed = match rm::held(paths, model, &running) {

@@ -2,47 +2,42 @@
 
 use super::args::ConnectArgs;
 use super::{launch, setup, web_search};
-use crate::claude::features::Asked;
+use crate::app::App;
+use crate::claude::launch::UserArgs;
 use crate::error::{Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
-use crate::machine::platform::Platform;
-use crate::paths::Paths;
-use crate::process::signals::Signals;
-use crate::session::{self, Session, connect, leave};
+use crate::session::{self, Session, acquire, ask_features, release};
 use crate::supervisor::Lease;
-use crate::ui::Ui;
+use crate::sys::process::signals::Signals;
 
-pub fn run(host: &Host, ui: &Ui, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
+pub fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
     if args.url.is_some() {
         return Err(Error::usage("`cclocal connect` takes no URL")
             .cause("it is for an engine of cclocal on this machine")
             .hint("for any other engine: cclocal --connect URL"));
     }
-    let paths = Paths::of(host);
-    let found = connect::find(&paths, args.port)?;
-    let claude = setup::client(host, &paths, ui, false)?;
-    let linger = launch::linger(host, args.linger)?;
-    let linger = linger.map_or(leave::LINGER, std::time::Duration::from_secs);
+    let found = acquire::find_running(&app.paths, args.port)?;
+    let claude = setup::client(app, false)?;
+    let linger = launch::linger(&app.environment, args.linger)?;
+    let linger = linger.map_or(release::LINGER, std::time::Duration::from_secs);
     let session = Session {
-        host,
-        paths: &paths,
-        ui,
-        os: Platform::detect(host)?.os,
+        app,
         claude: &claude,
-        asked: &Asked::begin(host, &paths.cache, &paths.claude_profile(), &claude),
-        args: &args.claude_args,
-        unknown_options: args.pass_unknown,
+        asked: &ask_features(app, &claude),
+        user: UserArgs {
+            args: &args.claude_args,
+            pass_unknown: args.pass_unknown,
+        },
     };
     if let Some(backend) = searches {
-        ui.notice(&backend.notice());
+        app.ui.notice(&backend.notice());
     }
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let wanted = web_search::wanted(searches, false);
-        match Lease::take(&paths, found.port, linger, wanted).await? {
+        match Lease::take(&app.paths, found.port, linger, wanted).await? {
             Some(lease) => {
-                web_search::say_if_refused(ui, &lease, searches);
+                web_search::say_if_refused(&app.ui, &lease, searches);
                 session::run(&session, lease, linger, &mut signals).await
             }
             None => Err(Error::new(

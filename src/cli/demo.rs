@@ -5,24 +5,23 @@ use std::time::Instant;
 
 use super::args::DemoArgs;
 use super::{launch, setup};
+use crate::app::App;
 use crate::demo::chain::Demo;
 use crate::error::{Context, Exit, Result};
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process::signals::Signals;
-use crate::ui::{self, Ui};
+use crate::sys::process::signals::Signals;
+use crate::ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
-    let paths = Paths::of(host);
+pub fn run(app: &App, args: &DemoArgs) -> Result<u8> {
+    let ui = &app.ui;
     ui.say(
         "The whole chain on a built-in model: the real engine, the real Claude Code, a real file.",
     );
     let started = Instant::now();
-    let engine = launch::engine(host, &paths, ui, args.yes)?;
-    found(host, ui, "engine", &engine.script, started);
+    let engine = launch::engine(app, args.yes)?;
+    found(app, "engine", &engine.script, started);
     let started = Instant::now();
-    let claude = setup::client(host, &paths, ui, args.yes)?;
-    found(host, ui, "client", &claude, started);
+    let claude = setup::client(app, args.yes)?;
+    found(app, "client", &claude, started);
     let folder = tempfile::Builder::new()
         .prefix("cclocal-demo-")
         .tempdir()
@@ -31,9 +30,7 @@ pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
     let scratch = fs_err::canonicalize(folder.path())
         .context(Exit::Other, "the demo's folder cannot be found")?;
     let demo = Demo {
-        host,
-        paths: &paths,
-        ui,
+        app,
         engine: &engine,
         claude: &claude,
         scratch: &scratch,
@@ -52,10 +49,10 @@ pub fn run(host: &Host, ui: &Ui, args: &DemoArgs) -> Result<u8> {
     status
 }
 
-fn found(host: &Host, ui: &Ui, what: &str, program: &Path, started: Instant) {
-    ui.done(&format!(
+fn found(app: &App, what: &str, program: &Path, started: Instant) {
+    app.ui.done(&format!(
         "{what}: {} ({})",
-        host.tilde(program),
+        app.environment.tilde(program),
         ui::seconds(started.elapsed())
     ));
 }

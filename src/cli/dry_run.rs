@@ -7,114 +7,96 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::LaunchArgs;
-use super::{launch, web_search};
+use super::launch::user;
+use super::web_search;
+use crate::app::App;
 use crate::catalog::Source;
 use crate::claude;
+use crate::claude::command::ClaudePlan;
+use crate::claude::launch::{Endpoint, assumed_features};
 use crate::engine::executable::{self, Found};
 use crate::env_vars;
 use crate::error::Result;
+use crate::escape::visible;
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
 use crate::hub::Cached;
-use crate::machine::platform::Platform;
-use crate::memory::choices::Choices;
-use crate::memory::preflight::Checking;
-use crate::memory::working::Device;
-use crate::memory::{Figures, Fit};
-use crate::paths::Paths;
-use crate::plan::claude::ClaudePlan;
-use crate::secret::Secret;
-use crate::session::folder::Folder;
-use crate::session::prepare::{self, Client, Prepared, Probing};
+use crate::memory::chart;
+use crate::memory::preflight::{Checking, Choices, Limit};
+use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
+use crate::session::session_dir::Folder;
 use crate::session::window::{self, Instead};
-use crate::session::{choose, preflight};
-use crate::supervisor::find::{self, Running, Wanted};
-use crate::supervisor::record::USUAL_PORT;
-use crate::ui::{self, Ui};
-use crate::visible::visible;
+use crate::supervisor::registry::{self, Running};
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::sys::environment::Environment;
+use crate::sys::secret::Secret;
+use crate::ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
+pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
     let choice = args.model.choice(host)?;
-    let request = launch::request(host, args, choice.as_ref())?;
-    let paths = Paths::of(host);
-    let platform = Platform::detect(host)?;
+    let request = super::launch::request(app, args, choice.as_ref())?;
+    let os = app.os()?;
     let mut missing = Vec::new();
-    let engine = match executable::find(host, &paths)? {
+    let engine = match executable::find(host, paths)? {
         Found::Ready(engine) => Some(engine),
         Found::Absent(why) => {
             missing.push(format!("{why}: a launch would offer to install it"));
             None
         }
     };
-    let claude = claude::find::find(host, &paths)?;
+    let claude = claude::find::find(host, paths)?;
     if claude.is_none() {
         missing.push("Claude Code is not installed: a launch would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
-    let measured = prepare::measure(host, &paths, &platform, &request, None, |_| None);
-    let option = preflight::limit_option(host, platform.os, measured.memory.machine);
+    let measured = Measured::of(app, request.clone(), None, |_| None)?;
+    let option = Limit::find(host, os, measured.memory.machine);
     let choices = Choices::of(&measured.memory, option);
-    let checking = launch::checking(host, args);
-    let asked = would_ask(&measured.memory, choices.as_ref(), checking);
+    let checking = super::launch::checking(host, args);
+    let asked = (choices.as_ref()).and_then(|choices| would_ask(choices, checking));
     let refusal = choices
         .as_ref()
         .and_then(|choices| choices.now.as_ref().err());
     let refused = refusal.map(|refusal| {
-        let instead = Instead::of(&measured.memory, option, Device::of(platform.os));
+        let instead = Instead::of(&measured.memory, option);
         (
             window::refused(&request.model.name, refusal, instead),
             instead,
         )
     });
-    let mut prepared = prepare::prepare(
-        host,
-        &paths,
-        &request,
-        measured,
-        engine.as_ref(),
-        Probing::Assume,
-    )?;
-    let settings = Folder::planned_settings(&paths);
-    let client = Client {
-        args: &args.claude_args,
-        unknown_options: args.pass_unknown,
-        settings: &settings,
+    let mut launch = measured.plan(app, engine.as_ref(), Probing::Assume)?;
+    let endpoint = Endpoint {
         port: args.port.unwrap_or(USUAL_PORT),
         token: Secret::random()?,
-        model: &prepared.model.served_name,
-        context_window: prepared.memory.context_window,
-        output_tokens: prepared.memory.output_tokens,
+        model: launch.serve.model.served_name.clone(),
+        window: launch.serve.window,
     };
-    let features = prepare::assumed_features(&paths, claude.as_deref());
-    let plan = prepare::plan_client(host, &paths, platform.os, &client, &features)?;
-    prepared.notices.extend(searches.map(Backend::notice));
-    prepared.notices.extend(plan.notices.iter().cloned());
+    let features = assumed_features(paths, claude.as_deref());
+    let settings = Folder::planned_settings(paths);
+    let plan = claude::launch::plan(app, &endpoint, user(args), &settings, &features)?;
+    launch.notices.extend(searches.map(Backend::notice));
+    launch.notices.extend(plan.notices.iter().cloned());
     let said = checking == Checking::Never || asked.is_some();
-    prepared.notices.extend(asked);
+    launch.notices.extend(asked);
     if let Some((error, _)) = refused.as_ref().filter(|_| !said) {
-        prepared.notices.push(match &error.hint {
+        launch.notices.push(match &error.hint {
             Some(hint) => format!("a launch is refused: {}; {hint}", error.message),
             None => format!("a launch is refused: {}", error.message),
         });
     }
-    let wanted = Wanted {
-        source: &request.model.source,
-        profile: request.model.engine_profile,
-        thinking: request.model.thinking,
-        engine: engine
-            .as_ref()
-            .map_or(Path::new(""), |engine| &engine.script),
-        context_window: request.context_window,
-        output_tokens: request.output_tokens,
-        port: request.port,
-    };
-    for running in find::running(&paths) {
+    let wanted = request.wanted((engine.as_ref()).map_or(Path::new(""), |engine| &engine.script));
+    for running in registry::running(paths) {
         match running {
-            Running::Known(status) if wanted.is(&status) => prepared.notices.push(format!(
+            Running::Known(status) if wanted.is(&status) => launch.notices.push(format!(
                 "an engine for it runs already: a launch would use it on port {}",
                 status.port
             )),
-            Running::Silent(holder) => prepared.notices.push(format!(
+            Running::Silent(holder) => launch.notices.push(format!(
                 "a launch is refused: the supervisor of {} does not answer; {}",
                 holder.words(),
                 holder.hint()
@@ -122,7 +104,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
             _ => {}
         }
     }
-    prepared.notices.extend(missing);
+    launch.notices.extend(missing);
     let engine = engine.map_or_else(
         || "vllm-mlx".into(),
         |engine| engine.script.display().to_string(),
@@ -132,24 +114,18 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
         choices: choices.as_ref(),
         instead: refused.map(|(_, instead)| instead),
     };
-    let mut report = report(host, &prepared, &planned, &plan, &engine, &claude);
+    let mut report = report(host, &launch, &planned, &plan, &engine, &claude);
     report["web_search"] = web_search::report(searches);
     if args.json {
         ui.json(&report);
     } else {
-        ui.data(&text(host, &prepared, &plan, &report));
+        ui.data(&text(host, &launch, &plan, &report));
     }
     Ok(())
 }
 
 /// That a launch on a terminal would ask, if it would.
-fn would_ask(figures: &Figures, choices: Option<&Choices>, checking: Checking) -> Option<String> {
-    let Some(choices) = choices else {
-        let tight = checking != Checking::Never && matches!(figures.fit(), Fit::Tight(_));
-        return tight.then(|| {
-            "memory is tight: on a terminal a launch asks what to do; off one it shrinks the window".into()
-        });
-    };
+fn would_ask(choices: &Choices, checking: Checking) -> Option<String> {
     let raise = choices.raise.as_ref()?;
     let otherwise = match choices.now {
         Ok(_) => "",
@@ -158,7 +134,7 @@ fn would_ask(figures: &Figures, choices: Option<&Choices>, checking: Checking) -
     choices.are_asked(checking).then(|| {
         format!(
             "on a terminal a launch asks whether to raise the GPU limit, for a window of {} tokens{otherwise}",
-            ui::thousands(raise.plan.context_window)
+            ui::thousands(raise.plan.window.tokens)
         )
     })
 }
@@ -198,47 +174,48 @@ impl Planned<'_> {
 }
 
 fn report(
-    host: &Host,
-    prepared: &Prepared,
+    host: &Environment,
+    launch: &LaunchPlan,
     planned: &Planned,
     plan: &ClaudePlan,
     engine: &str,
     claude: &str,
 ) -> Value {
+    let command = launch.serve.command(0);
     let mut engine_argv = vec![engine.to_owned()];
-    engine_argv.extend(prepared.engine.argv.iter().cloned());
+    engine_argv.extend(command.argv);
     let inherited: Vec<String> = env_vars::engine_env(host)
         .keys()
         .map(|name: &std::ffi::OsString| OsStr::to_string_lossy(name).into_owned())
         .collect();
     json!({
         "model": {
-            "name": prepared.model.name,
-            "served_name": prepared.model.served_name,
-            "source": prepared.model.source,
-            "cached": match &prepared.cached {
+            "name": launch.serve.model.name,
+            "served_name": launch.serve.model.served_name,
+            "source": launch.serve.model.source,
+            "cached": match &launch.cached {
                 Cached::Missing => "missing",
                 Cached::Partial { .. } => "partial",
                 Cached::Complete { .. } => "complete",
             },
-            "bytes_on_disk": prepared.cached.bytes(),
-            "tool_call_form": prepared.model.form,
-            "thinking": prepared.model.thinking,
-            "engine_profile": prepared.model.engine_profile,
-            "note": prepared.model.note,
+            "bytes_on_disk": launch.cached.bytes(),
+            "tool_call_form": launch.serve.model.form,
+            "thinking": launch.serve.model.thinking,
+            "engine_profile": launch.serve.model.engine_profile,
+            "note": launch.serve.model.note,
         },
         "engine": {
             "argv": engine_argv,
-            "env": prepared.engine.env,
+            "env": command.env,
             "inherited": inherited,
-            "key": if prepared.engine.takes_key { "given inside the process, not on the command line" } else { "none" },
+            "key": if launch.serve.takes_key() { "given inside the process, not on the command line" } else { "none" },
         },
         "claude": self::claude(plan, claude),
-        "memory": prepared.memory,
+        "memory": launch.memory,
         "memory_plan": planned.plan(),
         "memory_raised": planned.raised(),
         "memory_smaller": planned.smaller(),
-        "notices": prepared.notices,
+        "notices": launch.notices,
     })
 }
 
@@ -259,14 +236,14 @@ pub fn claude(plan: &ClaudePlan, program: &str) -> Value {
     })
 }
 
-fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> String {
+fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Value) -> String {
     let mut out = String::new();
-    let model = &prepared.model;
+    let model = &launch.serve.model;
     let source = match &model.source {
         Source::Hub(id) => id.clone(),
         Source::Folder(path) => host.tilde(path),
     };
-    let cached = match &prepared.cached {
+    let cached = match &launch.cached {
         Cached::Missing => match model.download_bytes {
             Some(bytes) => format!(
                 "not on this disk; the first run downloads about {}",
@@ -291,14 +268,14 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
         model.engine_profile.words(),
         match model.form {
             Some(form) => format!("the form of {}", form.name()),
-            None => "a form that the engine guesses".into(),
+            None => "an unknown form, read as <tool_call> tags".into(),
         },
         match model.thinking {
             true => "it thinks before it answers",
             false => "without thoughts",
         }
     );
-    if let Some(machine) = &prepared.memory.machine {
+    if let Some(machine) = &launch.memory.machine {
         let _ = writeln!(
             out,
             "memory   {} for the model ({}), of {} RAM",
@@ -310,17 +287,17 @@ fn text(host: &Host, prepared: &Prepared, plan: &ClaudePlan, report: &Value) -> 
     let _ = writeln!(
         out,
         "window   {} tokens: {}",
-        ui::thousands(prepared.memory.context_window),
-        prepared.memory.why
+        ui::thousands(launch.serve.window.tokens),
+        launch.memory.why
     );
-    let picture = choose::lines(&model.name, &prepared.memory);
+    let picture = chart::of(&model.name, &launch.memory);
     if !picture.is_empty() {
         let _ = writeln!(out, "\n{}", picture.join("\n"));
     }
     part(&mut out, report, "engine");
     part(&mut out, report, "claude");
     rest_of_claude(&mut out, host, plan, report);
-    for notice in &prepared.notices {
+    for notice in &launch.notices {
         let _ = writeln!(out, "\nnote: {}", visible(notice));
     }
     out
@@ -348,7 +325,7 @@ pub fn part(out: &mut String, report: &Value, part: &str) {
 }
 
 /// What of the shell's environment Claude Code does not get, and its settings.
-pub fn rest_of_claude(out: &mut String, host: &Host, plan: &ClaudePlan, report: &Value) {
+pub fn rest_of_claude(out: &mut String, host: &Environment, plan: &ClaudePlan, report: &Value) {
     // All names are in the JSON; a person wants to know what of theirs is held back.
     let held_back: Vec<&str> = (plan.unset.iter().map(String::as_str))
         .filter(|name| host.env.contains_key(OsStr::new(name)))

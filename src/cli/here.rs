@@ -5,18 +5,17 @@ use serde_json::Value;
 use crate::catalog::{Choice, ModelArgument, catalog, resolve};
 use crate::engine::device;
 use crate::engine::executable::{self, Found};
-use crate::host::Host;
 use crate::hub;
-use crate::machine::memory::{self as machine_memory, Memory};
-use crate::machine::platform::{Os, Platform};
-use crate::memory::WeightsSource;
-use crate::memory::plan::Asked;
-use crate::memory::planner::Planner;
+use crate::memory::architecture::Knowledge;
+use crate::memory::budget::{self as machine_memory, Memory};
+use crate::memory::fit::Room;
+use crate::memory::plan::Planner;
 use crate::memory::preflight::Limit;
-use crate::memory::room::Room;
 use crate::memory::working::Device;
-use crate::paths::Paths;
-use crate::session::preflight;
+use crate::memory::{Asked, WeightsSource};
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
+use crate::sys::platform::{Os, Platform};
 
 /// This machine, as far as it decides what context fits.
 pub struct Here<'a> {
@@ -28,7 +27,7 @@ pub struct Here<'a> {
 }
 
 impl<'a> Here<'a> {
-    pub fn find(host: &Host, paths: &'a Paths) -> Self {
+    pub fn find(host: &Environment, paths: &'a Paths) -> Self {
         let os = Platform::detect(host).map_or(Os::Linux, |platform| platform.os);
         let memory = machine_memory::read(host, os, || match executable::find(host, paths) {
             Ok(Found::Ready(engine)) => device::ask(host, &paths.cache, &engine),
@@ -38,7 +37,7 @@ impl<'a> Here<'a> {
             paths,
             memory,
             os,
-            limit: preflight::limit_option(host, os, memory),
+            limit: Limit::find(host, os, memory),
         }
     }
 
@@ -59,7 +58,10 @@ impl<'a> Here<'a> {
             ),
         };
         let device = Device::of(self.os);
-        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default())?;
+        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default());
+        if planner.architecture.knowledge == Knowledge::Guessed {
+            return None;
+        }
         let raised = self.limit.raised().map(|mib| planner.on(mib << 20));
         Some(Room::of(&planner.on(self.memory?.budget), raised.as_ref()))
     }

@@ -4,50 +4,50 @@ use nix::sys::signal::Signal;
 
 use super::args::{LONGEST_LINGER, LaunchArgs, Window};
 use super::{menu, setup, web_search};
-use crate::claude::features::Asked;
+use crate::app::App;
+use crate::claude::launch::{self as claude_launch, Endpoint, UserArgs, assumed_features};
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
-use crate::machine::gpu_limit::{Asking, Raised};
-use crate::machine::platform::Platform;
-use crate::memory::WIDE_WINDOW;
+use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::preflight::Checking;
-use crate::paths::Paths;
-use crate::process;
-use crate::process::signals::{self, Signals};
-use crate::secret::Secret;
-use crate::session::folder::Folder;
-use crate::session::prepare::{self, Client, Request};
-use crate::session::reach::{self, Reach, Reached};
-use crate::session::{self, Session, leave, preflight};
+use crate::memory::{Asked, WIDE_WINDOW};
+use crate::session::acquire::{self, Reach, Reached};
+use crate::session::request::{self, Request};
+use crate::session::session_dir::Folder;
+use crate::session::{self, Session, ask_features, preflight, release};
 use crate::supervisor::Lease;
-use crate::supervisor::find;
-use crate::supervisor::record::USUAL_PORT;
+use crate::supervisor::registry;
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
+use crate::sys::process;
+use crate::sys::process::signals::{self, Signals};
+use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
 
 /// How often it is tried to get hold of an engine that is just ending.
 const TRIES: usize = 3;
 
-pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
-    let paths = Paths::of(host);
+pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
+    let App {
+        environment: host,
+        ui,
+        ..
+    } = app;
     let linger = linger(host, args.linger)?;
     let choice = match args.model.choice(host)? {
         Some(choice) => choice,
-        None => match menu::choose(host, &paths, ui)? {
-            menu::Chosen::Model(choice) => choice,
-            menu::Chosen::Nothing(status) => return Ok(status),
+        None => match menu::choose(app)? {
+            Some(choice) => choice,
+            None => return Ok(0),
         },
     };
-    let request = request(host, args, Some(&choice))?;
-    let platform = Platform::detect(host)?;
-    let mut limit = preflight::take_over_limit(host, &paths, platform.os, ui)?;
+    let request = request(app, args, Some(&choice))?;
+    let mut limit = preflight::take_over_limit(app)?;
     let launch = Launch {
-        host,
-        paths: &paths,
-        ui,
+        app,
         args,
-        platform: &platform,
         request: &request,
         linger,
         searches,
@@ -65,17 +65,14 @@ pub fn run(host: &Host, ui: &Ui, args: &LaunchArgs, searches: Option<&Backend>) 
         } else {
             Asking::No
         };
-        preflight::put_back(host, ui, raised, asking);
+        preflight::put_back(app, raised, asking);
     }
     status
 }
 
 struct Launch<'a> {
-    host: &'a Host,
-    paths: &'a Paths,
-    ui: &'a Ui,
+    app: &'a App,
     args: &'a LaunchArgs,
-    platform: &'a Platform,
     request: &'a Request,
     linger: Option<u64>,
     /// The service that searches the web, if one was named.
@@ -86,50 +83,46 @@ impl Launch<'_> {
     /// The session. The limit of GPU memory is left as it is then.
     fn with_limit(&self, limit: &mut Option<Raised>) -> Result<u8> {
         let &Launch {
-            host,
-            paths,
-            ui,
+            app,
             args,
-            platform,
             request,
             linger,
             searches,
         } = self;
-        let engine = engine(host, paths, ui, args.yes)?;
+        let App {
+            environment: host,
+            paths,
+            ui,
+            ..
+        } = app;
+        let engine = engine(app, args.yes)?;
         if request.forget_prefix {
             forget_prefixes(paths)?;
             say_who_keeps(paths, ui);
         }
         let claude = match args.server {
             true => None,
-            false => Some(setup::client(host, paths, ui, false)?),
+            false => Some(setup::client(app, false)?),
         };
         // It answers while the engine is looked at and loads.
-        let asked = (claude.as_ref())
-            .map(|claude| Asked::begin(host, &paths.cache, &paths.claude_profile(), claude));
+        let asked = (claude.as_ref()).map(|claude| ask_features(app, claude));
         if let Some(claude) = &claude {
             // What Claude Code may not be given is refused before anything is started for it.
-            let client = Client {
-                args: &args.claude_args,
-                unknown_options: args.pass_unknown,
-                settings: &Folder::planned_settings(paths),
+            let endpoint = Endpoint {
                 port: USUAL_PORT,
                 token: Secret::new(""),
-                model: &request.model.served_name,
-                context_window: request.context_window.unwrap_or(WIDE_WINDOW),
-                output_tokens: request.longest_reply(),
+                model: request.model.served_name.clone(),
+                window: request.asked.or(WIDE_WINDOW),
             };
-            let features = prepare::assumed_features(paths, Some(claude));
-            prepare::plan_client(host, paths, platform.os, &client, &features)?;
+            let features = assumed_features(paths, Some(claude));
+            let settings = Folder::planned_settings(paths);
+            claude_launch::plan(app, &endpoint, user(args), &settings, &features)?;
         }
         if let Some(backend) = searches {
             ui.notice(&backend.notice());
         }
         let reach = Reach {
-            host,
-            paths,
-            ui,
-            platform,
+            app,
             request,
             engine: &engine,
             checking: checking(host, args),
@@ -137,11 +130,14 @@ impl Launch<'_> {
         let runtime = runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
         for _ in 0..TRIES {
-            let port = match reach::reach(&reach, limit)? {
-                Reached::Port(port) => port,
+            let port = match acquire::reach(&reach)? {
+                Reached::Port { port, raised } => {
+                    *limit = raised.or(limit.take());
+                    port
+                }
                 Reached::Signalled(signal) => return Ok(signals::status(signal)),
             };
-            let linger = reach::linger(linger, limit.as_ref());
+            let linger = acquire::linger(linger, limit.as_ref());
             let status = runtime.block_on(async {
                 let mut signals = Signals::listen()?;
                 let signals = &mut signals;
@@ -152,19 +148,13 @@ impl Launch<'_> {
                 web_search::say_if_refused(ui, &lease, searches);
                 let (Some(claude), Some(asked)) = (&claude, &asked) else {
                     let word = searches.and_then(Backend::word);
-                    return session::serve(host, paths, ui, lease, word, signals)
-                        .await
-                        .map(Some);
+                    return session::serve(app, lease, word, signals).await.map(Some);
                 };
                 let session = Session {
-                    host,
-                    paths,
-                    ui,
-                    os: platform.os,
+                    app,
                     claude,
                     asked,
-                    args: &args.claude_args,
-                    unknown_options: args.pass_unknown,
+                    user: user(args),
                 };
                 session::run(&session, lease, linger, signals)
                     .await
@@ -183,7 +173,7 @@ impl Launch<'_> {
 }
 
 /// How long the engine is kept after its last session, in seconds, if it was asked for: by the flag, else by the variable.
-pub fn linger(host: &Host, asked: Option<u64>) -> Result<Option<u64>> {
+pub fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
     if asked.is_some() {
         return Ok(asked);
     }
@@ -195,7 +185,7 @@ pub fn linger(host: &Host, asked: Option<u64>) -> Result<Option<u64>> {
         _ => Err(
             Error::usage(format!("CCLOCAL_LINGER={set} is not a number of seconds")).hint(format!(
                 "set it to a whole number from 0 to {LONGEST_LINGER}, or unset it for {}",
-                leave::LINGER.as_secs()
+                release::LINGER.as_secs()
             )),
         ),
     }
@@ -203,22 +193,36 @@ pub fn linger(host: &Host, asked: Option<u64>) -> Result<Option<u64>> {
 
 /// What the command line asks for. Without a choice: the default model.
 pub fn request(
-    host: &Host,
+    app: &App,
     args: &LaunchArgs,
     choice: Option<&crate::catalog::Choice>,
 ) -> Result<Request> {
-    let paths = Paths::of(host);
-    let model = prepare::model(&paths, choice)?;
+    let model = request::model(&app.paths, choice)?;
     let request = Request {
         model: model.clone(),
         port: args.port,
-        context_window: args.ctx.and_then(Window::tokens),
-        output_tokens: args.out_tokens,
-        forget_prefix: args.forget_prefix || host.switch("CCLOCAL_FORGET_PREFIX"),
+        asked: asked(args),
+        forget_prefix: args.forget_prefix || app.environment.switch("CCLOCAL_FORGET_PREFIX"),
         vision: args.vision,
         think: args.think,
     };
     Ok(request.with_model(model))
+}
+
+/// The window and the replies that were asked for.
+pub fn asked(args: &LaunchArgs) -> Asked {
+    Asked {
+        window: args.ctx.and_then(Window::tokens),
+        output: args.out_tokens,
+    }
+}
+
+/// What Claude Code is given of the command line.
+pub fn user(args: &LaunchArgs) -> UserArgs<'_> {
+    UserArgs {
+        args: &args.claude_args,
+        pass_unknown: args.pass_unknown,
+    }
 }
 
 /// Removes what engines keep of what stands before a conversation.
@@ -228,7 +232,7 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
             Exit::Other,
             "what is kept of system prompts could not be removed",
         )
-        .cause(error)
+        .because(error)
         .hint(format!(
             "remove it by hand: rm -r {}",
             paths.kept_prefixes().display()
@@ -239,11 +243,11 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
 
 /// Engines that run are not ended for it, and go on as they were started.
 fn say_who_keeps(paths: &Paths, ui: &Ui) {
-    for status in find::statuses(paths) {
-        if status.keeps_prefix && find::is_usable(&status) {
+    for status in registry::statuses(paths) {
+        if status.keeps_prefix && registry::is_usable(&status) {
             ui.notice(&format!(
                 "{} goes on keeping system prompts on the disk, as it was started; `cclocal stop --port {}` ends it",
-                reach::words(&status),
+                acquire::words(&status),
                 status.port
             ));
         }
@@ -251,7 +255,7 @@ fn say_who_keeps(paths: &Paths, ui: &Ui) {
 }
 
 /// Whether memory is checked: by the flags, else by the variables that say the same.
-pub fn checking(host: &Host, args: &LaunchArgs) -> Checking {
+pub fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
     match (args.safe, args.no_mem_check) {
         (true, _) => Checking::Always,
         (_, true) => Checking::Never,
@@ -262,8 +266,9 @@ pub fn checking(host: &Host, args: &LaunchArgs) -> Checking {
 }
 
 /// The engine, installed on the way if the user agrees.
-pub fn engine(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executable> {
-    let why = match executable::find(host, paths)? {
+pub fn engine(app: &App, yes: bool) -> Result<Executable> {
+    let ui = &app.ui;
+    let why = match executable::find(&app.environment, &app.paths)? {
         Found::Ready(engine) => return Ok(engine),
         Found::Absent(why) => why,
     };
@@ -276,7 +281,7 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<Executab
                 .hint("run `cclocal setup`; it changes nothing outside cclocal's own folder"));
         }
     }
-    setup::engine(host, paths, ui)
+    setup::engine(app)
 }
 
 /// What sessions run on.

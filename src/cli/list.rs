@@ -4,31 +4,37 @@ use serde_json::{Value, json};
 
 use super::args::ListArgs;
 use super::here::Here;
+use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
-use crate::host::Host;
+use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::room::Room;
-use crate::paths::Paths;
-use crate::supervisor::find::{self, Running};
-use crate::ui::{self, Ui};
-use crate::visible::visible;
+use crate::memory::fit::Room;
+use crate::supervisor::registry::{self, Running};
+use crate::sys::environment::Environment;
+use crate::sys::paths::Paths;
+use crate::ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &ListArgs) -> Result<()> {
-    let paths = Paths::of(host);
-    let models = models(host, &paths)?;
-    let running = find::running(&paths);
-    let here = Here::find(host, &paths);
+pub fn run(app: &App, args: &ListArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let models = models(host, paths)?;
+    let running = registry::running(paths);
+    let here = Here::find(host, paths);
     if args.json {
-        ui.json(&json(&paths, &models, &running, &here));
+        ui.json(&json(paths, &models, &running, &here));
     } else {
-        ui.data(&text(host, &paths, &models, &running, &here));
+        ui.data(&text(host, paths, &models, &running, &here));
     }
     Ok(())
 }
 
 /// The models in the cache.
-pub fn models(host: &Host, paths: &Paths) -> Result<Vec<Model>> {
+pub fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
     scan::scan(&paths.hub).context(
         Exit::Other,
         format!("the model cache {} cannot be read", host.tilde(&paths.hub)),
@@ -48,7 +54,7 @@ pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
 
 /// The list for people.
 pub fn text(
-    host: &Host,
+    host: &Environment,
     paths: &Paths,
     models: &[Model],
     running: &[Running],
@@ -72,7 +78,7 @@ pub fn text(
         text += line.trim_end();
         text.push('\n');
     }
-    let total = scan::total(models);
+    let total = scan::total_bytes(models);
     let count = match models.len() {
         1 => "1 model".to_owned(),
         count => format!("{count} models"),
@@ -82,7 +88,7 @@ pub fn text(
 
 /// What a model gets on this machine.
 pub fn room(model: &Model, here: &Here) -> Room {
-    here.room(&model.id, model.complete.then_some(model.whole()))
+    here.room(&model.id, model.complete.then_some(model.loaded_bytes()))
 }
 
 /// That in words, if it is known and the model is there to be started.
@@ -112,10 +118,10 @@ pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
     if !model.complete {
         said.push("partial".into());
     }
-    if !model.stored.is_empty() {
-        said.push(format!("{} shared", ui::bytes(model.stored_bytes())));
+    if !model.shared.is_empty() {
+        said.push(format!("{} shared", ui::bytes(model.shared_bytes())));
     }
-    if model.elsewhere > 0 && model.link.is_none() {
+    if model.external > 0 && model.link.is_none() {
         said.push("files elsewhere".into());
     }
     if let Some(user) = user(model, running) {
@@ -134,7 +140,7 @@ fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Va
             json!({
                 "id": model.id,
                 "bytes": model.bytes,
-                "shared_bytes": model.stored_bytes(),
+                "shared_bytes": model.shared_bytes(),
                 "state": if model.complete { "complete" } else { "partial" },
                 "flag": flag(model),
                 "context_window": room(model, here).window(),
@@ -147,6 +153,6 @@ fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Va
     json!({
         "cache": paths.hub,
         "models": listed,
-        "total_bytes": scan::total(models),
+        "total_bytes": scan::total_bytes(models),
     })
 }

@@ -5,13 +5,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use super::args::LogsArgs;
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::supervisor::find;
 use crate::supervisor::process::engine_log;
-use crate::supervisor::record::USUAL_PORT;
+use crate::supervisor::registry;
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::sys::environment::Environment;
+use crate::sys::files;
 use crate::ui::Ui;
 
 /// How often a log that is followed is looked at.
@@ -20,9 +20,14 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How much is read at a time, in bytes.
 const BLOCK: usize = 64 * 1024;
 
-pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
-    let paths = Paths::of(host);
-    let running = find::statuses(&paths);
+pub fn run(app: &App, args: &LogsArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let running = registry::statuses(paths);
     let status = match args.port {
         Some(port) => running.iter().find(|status| status.port == port),
         None => running
@@ -33,11 +38,11 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
     let path = match status {
         Some(status) => status.log.clone(),
         // The log of the last one is what one looks for when it is gone.
-        None => engine_log(&paths, args.port.unwrap_or(USUAL_PORT)),
+        None => engine_log(paths, args.port.unwrap_or(USUAL_PORT)),
     };
     let mut file = files::open(&path).map_err(|error| {
         Error::other("there is no log")
-            .cause(error)
+            .because(error)
             .hint("an engine writes one when it is started; `cclocal status` shows what runs")
     })?;
     let unreadable = || format!("{} cannot be read", host.tilde(&path));
@@ -64,7 +69,7 @@ pub fn run(host: &Host, ui: &Ui, args: &LogsArgs) -> Result<()> {
 }
 
 /// Shows a part of the log: as it is, but on a terminal without what that would obey. The log has words of the model and of its prompts in it.
-fn show(host: &Host, ui: &Ui, bytes: &[u8]) {
+fn show(host: &Environment, ui: &Ui, bytes: &[u8]) {
     if !host.stdout_tty {
         return ui.bytes(bytes);
     }

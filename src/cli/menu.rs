@@ -1,30 +1,37 @@
 //! The menu: which model is wanted, where the command line names none.
 
-use super::cache_screen;
+use console::Style;
+
 use super::here::Here;
+use super::{cache_screen, list};
+use crate::app::App;
 use crate::catalog::{Choice, catalog};
 use crate::error::{Error, Result};
-use crate::host::Host;
 use crate::hub::{self, Cached};
-use crate::machine::memory::Memory;
-use crate::paths::Paths;
-use crate::process::signals;
-use crate::ui::menu::{Action, Menu, Row};
-use crate::ui::screen::{Input, Screen};
-use crate::ui::{self, Ui};
+use crate::memory::WIDE_WINDOW;
+use crate::memory::budget::Memory;
+use crate::memory::fit::Room;
+use crate::supervisor::registry;
+use crate::sys::paths::Paths;
+use crate::ui::{self, Row};
 
-/// What came of the menu.
-pub enum Chosen {
-    Model(Choice),
-    /// It was left. The status to exit with.
-    Nothing(u8),
-}
+const TITLE: &str = concat!("cclocal ", env!("CARGO_PKG_VERSION"));
 
-/// Shows the menu. Without a terminal it is a usage error that names the flags.
-pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
+const KEYS: &str = "Enter start · q quit · ↑↓ j k move";
+
+const COLUMNS: &str = "  MODEL                   SIZE   ON DISK           CONTEXT";
+
+/// Asks for a model. None: the menu was left. Without a terminal it is a usage error that names the flags.
+pub fn choose(app: &App) -> Result<Option<Choice>> {
+    let App {
+        environment,
+        paths,
+        ui,
+        ..
+    } = app;
+    let models = &catalog().models;
     if !ui.interactive {
-        let flags: Vec<String> = catalog()
-            .models
+        let flags: Vec<String> = models
             .iter()
             .map(|entry| format!("--{}", entry.flag))
             .collect();
@@ -32,68 +39,41 @@ pub fn choose(host: &Host, paths: &Paths, ui: &Ui) -> Result<Chosen> {
             .cause("the menu of models needs a terminal")
             .hint(format!("name one: {} or --model ID", flags.join(", "))));
     }
-    let here = Here::find(host, paths);
-    if !ui.animated {
-        return plainly(paths, ui, &here);
+    let here = Here::find(environment, paths);
+    let bold = ui.style(Style::new().bold());
+    let dim = ui.style(Style::new().dim());
+    let title = format!("{} · {}", bold.apply_to(TITLE), machine(here.memory));
+    let mut heading = vec![title];
+    if ui.paints_prompts() {
+        heading.extend([KEYS, COLUMNS].map(|line| dim.apply_to(line).to_string()));
     }
-    let mut menu = Menu::new(rows(paths, &here), words(here.memory));
-    let mut screen = Screen::open()?;
+    let mut at = 0;
     loop {
-        let (width, height) = screen.size();
-        screen.draw(&menu.lines(ui, width, height));
-        match screen.input()? {
-            Input::Redraw => {}
-            Input::Signal(signal) => return Ok(Chosen::Nothing(signals::status(signal))),
-            Input::Key(key) => {
-                let signal = match menu.key(key, height) {
-                    Action::Nothing => None,
-                    Action::Start(row) => return Ok(Chosen::Model(choice(row))),
-                    Action::Quit => return Ok(Chosen::Nothing(0)),
-                    Action::List => cache_screen::read(&mut screen, host, paths, ui)?,
-                    Action::Manage => {
-                        let signal = cache_screen::manage(&mut screen, host, paths, ui)?;
-                        menu.refresh(rows(paths, &here));
-                        signal
-                    }
-                };
-                if let Some(signal) = signal {
-                    return Ok(Chosen::Nothing(signals::status(signal)));
+        let mut rows = rows(paths, &here);
+        if ui.paints_prompts() {
+            rows.extend(["Manage the cache", "List the cache"].map(Row::new));
+        }
+        match ui.select(&heading, &rows, at) {
+            None => return Ok(None),
+            Some(row) if row < models.len() => {
+                return Ok(Some(Choice::Flag(models[row].flag.clone())));
+            }
+            Some(row) => {
+                at = row;
+                if row == models.len() {
+                    cache_screen::manage(app)?;
+                } else {
+                    let models = list::models(environment, paths)?;
+                    let running = registry::running(paths);
+                    ui.say(&list::text(environment, paths, &models, &running, &here));
                 }
             }
         }
     }
 }
 
-/// The menu for terminals that cannot be painted on: a list and a question.
-fn plainly(paths: &Paths, ui: &Ui, here: &Here) -> Result<Chosen> {
-    let rows = rows(paths, here);
-    for line in Menu::new(rows.clone(), words(here.memory)).plain() {
-        ui.say(&line);
-    }
-    loop {
-        let question = format!("Model [1-{}/q] (Enter = 1)", rows.len());
-        let Some(typed) = ui.ask(&question) else {
-            return Ok(Chosen::Nothing(0));
-        };
-        match typed.as_str() {
-            "" => return Ok(Chosen::Model(choice(0))),
-            "q" => return Ok(Chosen::Nothing(0)),
-            typed => match typed.parse::<usize>() {
-                Ok(number) if (1..=rows.len()).contains(&number) => {
-                    return Ok(Chosen::Model(choice(number - 1)));
-                }
-                _ => ui.say("Please answer with a number of the list."),
-            },
-        }
-    }
-}
-
-fn choice(row: usize) -> Choice {
-    Choice::Flag(catalog().models[row].flag.clone())
-}
-
-fn words(machine: Option<Memory>) -> String {
-    match machine {
+fn machine(memory: Option<Memory>) -> String {
+    match memory {
         Some(memory) => format!(
             "{} for a model ({})",
             ui::bytes(memory.budget),
@@ -113,14 +93,50 @@ fn rows(paths: &Paths, here: &Here) -> Vec<Row> {
                 Cached::Complete { bytes, .. } => Some(*bytes),
                 _ => None,
             };
+            let room = here.room(&entry.id, on_disk);
+            let size = ui::bytes(on_disk.unwrap_or(entry.download_bytes()));
             Row {
-                name: entry.name.clone(),
-                flag: entry.flag.clone(),
-                size: on_disk.unwrap_or(entry.download_bytes()),
-                cached,
-                room: here.room(&entry.id, on_disk),
-                note: entry.note.clone(),
+                text: format!("{:<20} {size:>7}   {:<17} ", entry.name, words(&cached)),
+                remark: context(room),
+                remark_style: context_style(room),
+                note: format!("--{} · {}", entry.flag, entry.note),
+                held: false,
             }
         })
         .collect()
+}
+
+fn words(cached: &Cached) -> String {
+    match cached {
+        Cached::Missing => "not yet".into(),
+        Cached::Partial { bytes: so_far } => format!("partly, {}", ui::bytes(*so_far)),
+        Cached::Complete { .. } => "yes".into(),
+    }
+}
+
+fn context(room: Room) -> String {
+    match room {
+        Room::Window { tokens, estimated } => format!("{} tokens", about(tokens, estimated)),
+        Room::Raised { tokens, estimated } => {
+            format!("{}, GPU limit raised", about(tokens, estimated))
+        }
+        Room::TooBig(short) => format!("too big by {}", ui::bytes(short)),
+        Room::TooShort(longest) => format!("{}: too short", ui::kilo(longest)),
+        Room::Unknown => "unknown".into(),
+    }
+}
+
+/// In a sign that it is estimated, so that narrow terminals show the figure.
+fn about(tokens: u64, estimated: bool) -> String {
+    let about = if estimated { "~" } else { "" };
+    format!("{about}{}", ui::kilo(tokens))
+}
+
+fn context_style(room: Room) -> Style {
+    match room {
+        Room::Window { tokens, .. } if tokens >= WIDE_WINDOW => Style::new().green(),
+        Room::Window { .. } | Room::Raised { .. } => Style::new().yellow(),
+        Room::TooBig(_) | Room::TooShort(_) => Style::new().red(),
+        Room::Unknown => Style::new(),
+    }
 }

@@ -5,12 +5,12 @@ mod cache_screen;
 mod connect;
 mod demo;
 mod dry_run;
-mod elsewhere;
 mod here;
 mod launch;
 mod list;
 mod logs;
 mod menu;
+mod remote;
 mod rm;
 mod setup;
 mod status;
@@ -22,10 +22,11 @@ use std::ffi::OsString;
 
 use clap::Parser;
 
+use crate::app::App;
 use crate::error::Error;
-use crate::host::Host;
-use crate::ui::Ui;
-use crate::visible::visible_lines;
+use crate::escape::visible_lines;
+use crate::sys::environment::Environment;
+use crate::sys::network;
 use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
@@ -45,53 +46,47 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if let Some(CliCommand::ReadPdf) = &cli.command {
         return crate::gateway::read_pdf();
     }
-    let mut host = match Host::real() {
+    network::choose_tls();
+    let mut host = match Environment::real() {
         Ok(host) => host,
         Err(error) => return report(&error),
     };
-    let ui = Ui::of(&host);
-    let searches = match web_search::asked(&mut host, &cli) {
-        Ok(backend) => backend,
+    let searches = web_search::asked(&mut host, &cli);
+    let app = App::new(host);
+    let searches = match &searches {
+        Ok(backend) => backend.as_ref(),
         Err(error) => {
-            ui.error(&error);
+            app.ui.error(error);
             return error.exit.code();
         }
     };
-    let searches = searches.as_ref();
     let launch = |args: &LaunchArgs| {
         if args.dry_run {
-            dry_run::run(&host, &ui, args, searches).map(|()| 0)
+            dry_run::run(&app, args, searches).map(|()| 0)
         } else {
-            launch::run(&host, &ui, args, searches)
+            launch::run(&app, args, searches)
         }
     };
     let result = match &cli.command {
-        Some(CliCommand::Setup(args)) => setup::run(&host, &ui, args).map(|()| 0),
-        Some(CliCommand::Demo(args)) => demo::run(&host, &ui, args),
+        Some(CliCommand::Setup(args)) => setup::run(&app, args).map(|()| 0),
+        Some(CliCommand::Demo(args)) => demo::run(&app, args),
         Some(CliCommand::Server(args)) => launch(args),
-        Some(CliCommand::Connect(args)) => connect::run(&host, &ui, args, searches),
-        Some(CliCommand::List(args)) => list::run(&host, &ui, args).map(|()| 0),
-        Some(CliCommand::Rm(args)) => rm::run(&host, &ui, args),
-        Some(CliCommand::Status(args)) => status::run(&host, &ui, args).map(|()| 0),
-        Some(CliCommand::Stop(args)) => stop::run(&host, &ui, args).map(|()| 0),
-        Some(CliCommand::Logs(args)) => logs::run(&host, &ui, args).map(|()| 0),
+        Some(CliCommand::Connect(args)) => connect::run(&app, args, searches),
+        Some(CliCommand::List(args)) => list::run(&app, args).map(|()| 0),
+        Some(CliCommand::Rm(args)) => rm::run(&app, args),
+        Some(CliCommand::Status(args)) => status::run(&app, args).map(|()| 0),
+        Some(CliCommand::Stop(args)) => stop::run(&app, args).map(|()| 0),
+        Some(CliCommand::Logs(args)) => logs::run(&app, args).map(|()| 0),
         Some(CliCommand::Supervisor) => {
-            return crate::supervisor::process::run(&host, &crate::paths::Paths::of(&host));
+            return crate::supervisor::process::run(&app);
         }
         Some(CliCommand::ReadPdf) | None => match &cli.elsewhere.connect {
-            Some(url) => elsewhere::run(
-                host.clone(),
-                &ui,
-                url,
-                &cli.elsewhere,
-                &cli.launch,
-                searches,
-            ),
+            Some(url) => remote::run(&app, url, &cli.elsewhere, &cli.launch, searches),
             None => launch(&cli.launch),
         },
     };
     result.unwrap_or_else(|error| {
-        ui.error(&error);
+        app.ui.error(&error);
         error.exit.code()
     })
 }

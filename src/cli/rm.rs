@@ -2,39 +2,44 @@
 
 use super::args::RmArgs;
 use super::{cache_screen, list};
+use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
+use crate::escape::visible;
 use crate::hub::remove;
 use crate::hub::scan::{self, Model};
-use crate::paths::Paths;
-use crate::session::reach;
-use crate::supervisor::find::{self, Running};
-use crate::ui::{self, Ui};
-use crate::visible::visible;
+use crate::session::acquire;
+use crate::supervisor::registry::{self, Running};
+use crate::sys::paths::Paths;
+use crate::ui;
 
 /// Returns the status to exit with.
-pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
-    let paths = Paths::of(host);
+pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
     if args.models.is_empty() {
-        if ui.interactive && ui.animated {
-            return cache_screen::run(host, &paths, ui);
+        if ui.interactive && ui.paints_prompts() {
+            return cache_screen::manage(app).map(|()| 0);
         }
         return Err(Error::usage("no model is named")
             .cause("choosing from a list needs a terminal")
             .hint("`cclocal list` shows what is there; then: cclocal rm --yes ORG/NAME"));
     }
-    let models = list::models(host, &paths)?;
+    let models = list::models(host, paths)?;
     let chosen = select(&models, &args.models)?;
-    let running = find::running(&paths);
+    let running = registry::running(paths);
     for model in &chosen {
-        if let Some(why) = held(&paths, model, &running) {
+        if let Some(why) = held(paths, model, &running) {
             return Err(Error::other(format!("{} was not removed", model.id))
                 .cause(why.cause)
                 .hint(why.hint));
         }
     }
-    let total = scan::freed(&chosen, &models);
+    let total = scan::freed_bytes(&chosen, &models);
     if !args.yes {
         if !ui.interactive {
             return Err(Error::usage("nothing was removed")
@@ -55,7 +60,7 @@ pub fn run(host: &Host, ui: &Ui, args: &RmArgs) -> Result<u8> {
     }
     let mut freed = 0;
     for model in &chosen {
-        let gone = remove_one(&paths, model).map_err(|error| {
+        let gone = remove_one(paths, model).map_err(|error| {
             error.hint(format!(
                 "{} were freed before; `cclocal list` shows what is left, and the same command goes on",
                 ui::bytes(freed)
@@ -85,7 +90,7 @@ pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
             Exit::Other,
             format!("{} could not be removed completely", model.id),
         )
-        .cause(error)
+        .because(error)
     })?;
     // The links to its text part lead nowhere now.
     if let Some(name) = model.folder.file_name() {
@@ -116,7 +121,7 @@ pub fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
     if let Some(user) = list::user(model, running) {
         let (cause, idle) = match user {
             Running::Known(status) => (
-                format!("it is loaded: {}", reach::words(status)),
+                format!("it is loaded: {}", acquire::words(status)),
                 status.is_idle(),
             ),
             Running::Foreign { version, used, .. } => (

@@ -3,25 +3,28 @@
 use std::path::PathBuf;
 
 use super::args::SetupArgs;
+use crate::app::App;
 use crate::claude;
 use crate::engine::executable::Executable;
 use crate::engine::flags;
-use crate::engine::install::{self, Event, Status};
+use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::machine::platform::Platform;
-use crate::paths::Paths;
-use crate::ui::{self, Ui};
+use crate::ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
-    let paths = Paths::of(host);
+pub fn run(app: &App, args: &SetupArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
     if args.force {
-        install::remove(host, &paths)?;
+        install::remove(paths)?;
     }
-    match install::status(host, &paths) {
+    match install::status(paths) {
         ready @ Status::Ready(_) => ui.done(&format!("engine: {ready}")),
         status => {
-            install::supported(&Platform::detect(host)?)?;
+            install::supported(app.platform()?)?;
             if !args.yes && ui.interactive {
                 ui.say(&ui::sentence(&match status {
                     Status::Missing => {
@@ -35,26 +38,29 @@ pub fn run(host: &Host, ui: &Ui, args: &SetupArgs) -> Result<()> {
                         .hint("run `cclocal setup` again when you want to"));
                 }
             }
-            engine(host, &paths, ui)?;
+            engine(app)?;
         }
     }
     if args.client {
-        let claude = client(host, &paths, ui, true)?;
+        let claude = client(app, true)?;
         ui.done(&format!("Claude Code: {}", host.tilde(&claude)));
-    } else if claude::find::find(host, &paths)?.is_none() {
+    } else if claude::find::find(host, paths)?.is_none() {
         ui.notice("Claude Code is not installed; `cclocal setup --client` installs it with npm");
     }
     Ok(())
 }
 
 /// Installs the engine and shows how far it is.
-pub fn engine(host: &Host, paths: &Paths, ui: &Ui) -> Result<Executable> {
-    install::supported(&Platform::detect(host)?)?;
+pub fn engine(app: &App) -> Result<Executable> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    install::supported(app.platform()?)?;
     let mut progress = ui.progress("installing the engine");
-    let installed = install::install(host, paths, &mut |event| match event {
-        Event::Step { name } => progress.step(&name),
-        Event::Line(_) | Event::Done { .. } => {}
-    })?;
+    let installed = install::install(app, &mut |step| progress.step(step))?;
     // Asked now, so that the first session does not wait for it. One that does not answer is an error there.
     let _ = flags::probe(host, &paths.cache, &installed.executable);
     let took = progress.elapsed();
@@ -71,7 +77,13 @@ pub fn engine(host: &Host, paths: &Paths, ui: &Ui) -> Result<Executable> {
 }
 
 /// Claude Code, installed with npm on the way if the user agrees.
-pub fn client(host: &Host, paths: &Paths, ui: &Ui, yes: bool) -> Result<PathBuf> {
+pub fn client(app: &App, yes: bool) -> Result<PathBuf> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
     if let Some(found) = claude::find::find(host, paths)? {
         return Ok(found);
     }

@@ -5,17 +5,23 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::StatusArgs;
+use crate::app::App;
 use crate::error::Result;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::session::leave;
-use crate::supervisor::find::{self, Running};
+use crate::escape::visible;
+use crate::session::release;
 use crate::supervisor::protocol::Status;
-use crate::ui::{self, Ui};
-use crate::visible::visible;
+use crate::supervisor::registry::{self, Running};
+use crate::sys::environment::Environment;
+use crate::ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
-    let running = find::running(&Paths::of(host));
+pub fn run(app: &App, args: &StatusArgs) -> Result<()> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let running = registry::running(paths);
     if args.json {
         let all: Vec<_> = running
             .iter()
@@ -64,7 +70,7 @@ pub fn run(host: &Host, ui: &Ui, args: &StatusArgs) -> Result<()> {
     Ok(())
 }
 
-fn text(host: &Host, status: &Status) -> String {
+fn text(host: &Environment, status: &Status) -> String {
     let up = ui::roughly(Duration::from_secs(status.up));
     let mut lines = vec![format!(
         "{}  {} · port {} · up {up}",
@@ -89,7 +95,7 @@ fn text(host: &Host, status: &Status) -> String {
     }
     memory.push(format!(
         "window {} tokens",
-        ui::thousands(status.context_window)
+        ui::thousands(status.window.tokens)
     ));
     lines.push(format!("  memory    {}", memory.join(" · ")));
     lines.extend(short_of_memory(status));
@@ -109,7 +115,7 @@ fn text(host: &Host, status: &Status) -> String {
         lines.push(format!("  requests  {} at work or waiting", status.busy));
     }
     if status.figures.turns > 0 {
-        lines.push(format!("  served    {}", leave::tokens(&status.figures)));
+        lines.push(format!("  served    {}", release::tokens(&status.figures)));
     }
     if let Some(milliseconds) = status.figures.first_token_ms {
         let median = ui::seconds(Duration::from_millis(milliseconds));

@@ -1,17 +1,17 @@
 //! `cclocal stop`: ends what runs.
 
 use super::args::StopArgs;
+use crate::app::App;
 use crate::error::{Error, Result};
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::session::reach;
-use crate::supervisor::find::{self, Running};
-use crate::supervisor::holder::{self, Holder};
+use crate::session::acquire;
+use crate::supervisor::port_holder::{self, Holder};
+use crate::supervisor::registry::{self, Running};
+use crate::sys::paths::Paths;
 use crate::ui::Ui;
 
-pub fn run(host: &Host, ui: &Ui, args: &StopArgs) -> Result<()> {
-    let paths = Paths::of(host);
-    let running = find::running(&paths);
+pub fn run(app: &App, args: &StopArgs) -> Result<()> {
+    let App { paths, ui, .. } = app;
+    let running = registry::running(paths);
     let chosen: Vec<&Running> = running
         .iter()
         .filter(|running| args.port.is_none_or(|port| running.port() == port))
@@ -29,20 +29,20 @@ pub fn run(host: &Host, ui: &Ui, args: &StopArgs) -> Result<()> {
     let mut refused = None;
     for running in chosen {
         if let Running::Silent(holder) = running {
-            if let Err(error) = end_silent(&paths, ui, holder, args.force) {
+            if let Err(error) = end_silent(paths, ui, holder, args.force) {
                 refused = Some(error);
             }
             continue;
         }
         let words = match running {
-            Running::Known(status) => reach::words(status),
+            Running::Known(status) => acquire::words(status),
             Running::Foreign { port, version, .. } => {
                 format!("the engine of cclocal {version} on port {port}")
             }
             Running::Silent(holder) => holder.words(),
         };
         let progress = ui.progress(&format!("ending {words}"));
-        let ended = find::stop(&paths, running.port(), args.force);
+        let ended = registry::stop(paths, running.port(), args.force);
         drop(progress);
         match ended {
             Ok(()) => ui.done(&format!("ended {words}")),
@@ -61,7 +61,7 @@ fn end_silent(paths: &Paths, ui: &Ui, holder: &Holder, force: bool) -> Result<()
         return Err(holder.silent(format!("the engine on port {} was not ended", holder.port)));
     }
     let progress = ui.progress(&format!("ending {words}, which does not answer"));
-    let ended = holder::end(paths, holder);
+    let ended = port_holder::end(paths, holder);
     drop(progress);
     ended.map(|()| ui.done(&format!("ended {words}")))
 }

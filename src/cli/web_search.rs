@@ -5,16 +5,16 @@ use serde_json::{Value, json};
 use super::args::{Cli, CliCommand};
 use crate::error::{Error, Result};
 use crate::gateway::web_search::Backend;
-use crate::host::Host;
-use crate::session::elsewhere::token;
+use crate::session::remote::token;
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::WebSearch;
+use crate::sys::environment::Environment;
 use crate::ui::Ui;
 
 /// The service that was named, if one was. Its key is taken out of the host, so that nothing that is started gets it.
 ///
 /// Errors: it is none, or there is no key.
-pub fn asked(host: &mut Host, cli: &Cli) -> Result<Option<Backend>> {
+pub fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
     let named = match &cli.command {
         None => &cli.launch.web_search,
         Some(CliCommand::Server(args)) => &args.web_search,

@@ -8,29 +8,28 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::model;
+use crate::app::App;
 use crate::catalog::{EngineProfile, Model, Source};
 use crate::claude::features;
 use crate::claude::foreground::{self, Foreground};
+use crate::claude::launch::{self, Output, Places, UserArgs};
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
 use crate::hub;
-use crate::machine::platform::Platform;
-use crate::machine::port;
-use crate::memory::WIDE_WINDOW;
-use crate::paths::Paths;
-use crate::process::Ended;
-use crate::process::signals::{self, Signals};
-use crate::secret::Secret;
-use crate::session::folder::Folder;
-use crate::session::follow::{self, Followed};
-use crate::session::prepare::{self, Client, Probing, Request};
-use crate::session::{self, Output, client_command, leave};
+use crate::memory::{Asked, WIDE_WINDOW};
+use crate::session::launch_plan::{Measured, Probing};
+use crate::session::request::Request;
+use crate::session::session_dir::Folder;
+use crate::session::wait_ready::{self, Followed};
+use crate::session::{self, release};
 use crate::supervisor::protocol::Say;
 use crate::supervisor::spec::Port;
-use crate::supervisor::{Lease, start};
-use crate::ui::{self, Ui};
+use crate::supervisor::{Lease, spawn};
+use crate::sys::files;
+use crate::sys::port;
+use crate::sys::process::Ended;
+use crate::sys::process::signals::{self, Signals};
+use crate::ui;
 
 /// What the file holds in the end.
 const TEXT: &str = "hello world\n";
@@ -42,9 +41,7 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
 
 /// What the demo runs with.
 pub struct Demo<'a> {
-    pub host: &'a Host,
-    pub paths: &'a Paths,
-    pub ui: &'a Ui,
+    pub app: &'a App,
     pub engine: &'a Executable,
     pub claude: &'a Path,
     /// The folder for the model, the file and the logs. The caller removes it.
@@ -67,19 +64,20 @@ impl Demo<'_> {
         self.step("model: written from code", started);
 
         let port = link("starting the engine", self.start(&model_folder))?;
-        let taken = Lease::take(self.paths, port, Duration::ZERO, None).await?;
+        let taken = Lease::take(&self.app.paths, port, Duration::ZERO, None).await?;
         let mut lease = taken.ok_or_else(|| {
             Error::new(Exit::Engine, "the demo failed at starting the engine")
                 .cause("its supervisor ended at once")
                 .hint("run it again")
         })?;
-        let followed = follow::until_ready(self.paths, self.ui, &mut lease, signals).await;
+        let followed = wait_ready::until_ready(self.app, &mut lease, signals).await;
         match link("starting the engine", followed)? {
             Followed::Ready { took } => self
+                .app
                 .ui
                 .done(&format!("engine: serving it on 127.0.0.1:{port} ({took})")),
             Followed::Interrupted(signal) => {
-                leave::leave(self.paths, self.ui, &mut lease, signals, Duration::ZERO).await;
+                release::leave(self.app, &mut lease, signals, Duration::ZERO).await;
                 return Ok(signals::status(signal));
             }
         }
@@ -104,20 +102,20 @@ impl Demo<'_> {
         let request = Request {
             model: demo_model(model_folder),
             port: Some(free),
-            context_window: Some(WIDE_WINDOW),
-            output_tokens: None,
+            asked: Asked {
+                window: Some(WIDE_WINDOW),
+                output: None,
+            },
             forget_prefix: true,
             vision: false,
             think: false,
         };
-        let platform = Platform::detect(self.host)?;
         let engine = Some(self.engine);
-        let (host, paths) = (self.host, self.paths);
-        let measured = prepare::measure(host, paths, &platform, &request, engine, |_| None);
-        let prepared = prepare::prepare(host, paths, &request, measured, engine, Probing::Ask)?;
-        let mut spec = prepared.spec(self.engine, Port::Exactly(free));
+        let measured = Measured::of(self.app, request, engine, |_| None)?;
+        let plan = measured.plan(self.app, engine, Probing::Ask)?;
+        let mut spec = plan.spec(self.engine, Port::Exactly(free));
         spec.log = Some(self.scratch.join("server.log"));
-        start::start(host, &spec)
+        spawn::start(&self.app.environment, &spec)
     }
 
     /// Claude Code's two turns. Some signal if one came first.
@@ -132,40 +130,29 @@ impl Demo<'_> {
         let create = |path: &PathBuf| {
             std::fs::File::create(path).context(Exit::Other, "the demo's folder cannot be written")
         };
-        let folder = Folder::make(self.paths)?;
+        let folder = Folder::make(&self.app.paths)?;
         let settings = folder.settings();
         let args = ["-p", PROMPT].map(OsString::from);
-        let granted = &lease.granted;
-        let client = Client {
+        let App {
+            environment, paths, ..
+        } = self.app;
+        let profile_dir = paths.claude_profile();
+        let features = features::probe(environment, &paths.cache, &profile_dir, self.claude)?;
+        let user = UserArgs {
             args: &args,
-            unknown_options: false,
-            settings: &settings,
-            port: granted.port,
-            token: Secret::new(granted.token.clone()),
-            model: &granted.served_name,
-            context_window: granted.context_window,
-            output_tokens: granted.output_tokens,
+            pass_unknown: false,
         };
-        let os = Platform::detect(self.host)?.os;
-        let paths = self.paths;
-        let features = features::probe(
-            self.host,
-            &paths.cache,
-            &paths.claude_profile(),
-            self.claude,
-        )?;
-        let plan = prepare::plan_client(self.host, paths, os, &client, &features)?;
-        let mut command = client_command(
-            self.host,
-            self.claude,
-            &plan,
-            &paths.claude_profile(),
-            &settings,
-            work,
-            Output::Files(create(&said)?, create(&complained)?),
-        )?;
+        let endpoint = lease.granted.endpoint();
+        let plan = launch::plan(self.app, &endpoint, user, &settings, &features)?;
+        let places = Places {
+            profile_dir: &profile_dir,
+            settings: &settings,
+            folder: work,
+        };
+        let output = Output::Files(create(&said)?, create(&complained)?);
+        let mut command = launch::command(environment, self.claude, &plan, places, output)?;
         let started = Instant::now();
-        let progress = self.ui.progress("Claude Code is at work");
+        let progress = self.app.ui.progress("Claude Code is at work");
         let mut claude = Foreground::start(&mut command).context(
             Exit::ClaudeMissing,
             format!("{} cannot be started", self.claude.display()),
@@ -229,7 +216,9 @@ impl Demo<'_> {
     }
 
     fn step(&self, what: &str, started: Instant) {
-        self.ui.done(&format!("{what} {}", time(started.elapsed())));
+        self.app
+            .ui
+            .done(&format!("{what} {}", time(started.elapsed())));
     }
 }
 
@@ -272,7 +261,7 @@ fn demo_model(folder: &Path) -> Model {
 fn check(file: &Path) -> Result<()> {
     let found = files::read_text(file, files::OWN_RECORD).map_err(|error| {
         Error::other("the file was not written")
-            .cause(error)
+            .because(error)
             .hint("the tool call did not reach Claude Code as one; run it again with --keep and read server.log")
     })?;
     if found == TEXT {

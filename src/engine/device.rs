@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::executable::Executable;
 use crate::env_vars;
-use crate::host::Host;
-use crate::machine::memory::Device;
-use crate::probe;
+use crate::memory::budget::Device;
+use crate::sys::capabilities;
+use crate::sys::environment::Environment;
 
 /// Importing mlx takes 0.1 s on a warm disk.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,16 +32,16 @@ struct Kept {
 
 /// Asks, or remembers what Metal said: that stays the same until the system is another one. None if it does not say, which is no reason to stop:
 /// there are rougher figures.
-pub fn ask(host: &Host, cache: &Path, engine: &Executable) -> Option<Device> {
+pub fn ask(host: &Environment, cache: &Path, engine: &Executable) -> Option<Device> {
     let machine = machine();
-    if let Some(kept) = probe::remembered::<Kept>(cache, TOPIC, &engine.python)
+    if let Some(kept) = capabilities::remembered::<Kept>(cache, TOPIC, &engine.python)
         && Some(&kept.machine) == machine.as_ref()
     {
         return Some(kept.device);
     }
     let device = answer(host, engine)?;
     if let (Some(machine), Some(_)) = (machine, device.recommended) {
-        probe::remember(cache, TOPIC, &engine.python, &Kept { machine, device });
+        capabilities::remember(cache, TOPIC, &engine.python, &Kept { machine, device });
     }
     Some(device)
 }
@@ -53,14 +53,14 @@ fn machine() -> Option<String> {
     Some(text.join(" "))
 }
 
-fn answer(host: &Host, engine: &Executable) -> Option<Device> {
+fn answer(host: &Environment, engine: &Executable) -> Option<Device> {
     let mut command = Command::new(&engine.python);
     // Isolated: nothing of the current folder is imported.
     command
         .args(["-I", "-c", QUESTION])
         .env_clear()
         .envs(env_vars::engine_env(host));
-    match probe::ask(&mut command, DEADLINE) {
+    match capabilities::ask(&mut command, DEADLINE) {
         Ok(answer) => serde_json::from_str(answer.trim()).ok(),
         Err(error) => {
             tracing::debug!(%error, "the engine's device is unknown");

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
+use crate::sys::environment::Environment;
+use crate::sys::files;
+use crate::sys::paths::Paths;
 
 /// How much of a script is read, in bytes: its first lines name its interpreter.
 const START: u64 = 4096;
@@ -31,11 +31,11 @@ pub enum Found {
 }
 
 /// Finds the engine. `CCLOCAL_ENGINE` that does not name a usable one is an error, never passed over.
-pub fn find(host: &Host, paths: &Paths) -> Result<Found> {
+pub fn find(host: &Environment, paths: &Paths) -> Result<Found> {
     if let Some(named) = host.var("CCLOCAL_ENGINE") {
         return named_by_user(host, named).map(Found::Ready);
     }
-    Ok(match install::status(host, paths) {
+    Ok(match install::status(paths) {
         Status::Ready(installed) => Found::Ready(Executable {
             script: installed.executable,
             python: installed.python,
@@ -44,7 +44,7 @@ pub fn find(host: &Host, paths: &Paths) -> Result<Found> {
     })
 }
 
-fn named_by_user(host: &Host, named: &str) -> Result<Executable> {
+fn named_by_user(host: &Environment, named: &str) -> Result<Executable> {
     let wrong = |cause: String| {
         Error::new(
             Exit::EngineMissing,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::probe;
+use crate::sys::capabilities;
+use crate::sys::environment::Environment;
 
 /// `serve --help` imports the whole engine; measured 3 s on a warm disk, so a cold one gets ample time.
 const HELP_DEADLINE: Duration = Duration::from_secs(90);
@@ -74,7 +74,7 @@ impl Flags {
 }
 
 /// Asks the engine, or remembers what it answered. The answer is forgotten when the executable changes.
-pub fn probe(host: &Host, cache: &Path, executable: &Path) -> Result<Flags> {
+pub fn probe(host: &Environment, cache: &Path, executable: &Path) -> Result<Flags> {
     if let Some(flags) = remembered(cache, executable) {
         return Ok(flags);
     }
@@ -85,9 +85,9 @@ pub fn probe(host: &Host, cache: &Path, executable: &Path) -> Result<Flags> {
         .envs(crate::env_vars::engine_env(host))
         // argparse breaks its lines at this width.
         .env("COLUMNS", "200");
-    let help = probe::ask(&mut command, HELP_DEADLINE).map_err(|error| {
+    let help = capabilities::ask(&mut command, HELP_DEADLINE).map_err(|error| {
         Error::new(Exit::Engine, "the engine does not answer `serve --help`")
-            .cause(error)
+            .because(error)
             .hint(format!(
                 "run `{} serve --help` to see why, or `cclocal setup` to install the engine anew",
                 host.tilde(executable)
@@ -102,13 +102,13 @@ pub fn probe(host: &Host, cache: &Path, executable: &Path) -> Result<Flags> {
             ))
             .hint("unset CCLOCAL_ENGINE, or point it at a vllm-mlx executable"));
     }
-    probe::remember(cache, "engine-flags", executable, &flags);
+    capabilities::remember(cache, "engine-flags", executable, &flags);
     Ok(flags)
 }
 
 /// What the engine answered before, without asking it.
 pub fn remembered(cache: &Path, executable: &Path) -> Option<Flags> {
-    probe::remembered(cache, "engine-flags", executable)
+    capabilities::remembered(cache, "engine-flags", executable)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::proof::{self, Question};
 use super::server::BASE_URL;
-use crate::secret::Secret;
+use crate::sys::network;
+use crate::sys::secret::Secret;
 
 /// How often a starting engine is asked. A refused connection costs some 50 µs, and half of this is what a session waits longer than it must.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -38,10 +39,9 @@ pub struct Asks {
 impl Asks {
     /// Over this socket alone, so no certificates are read for it.
     pub fn on(socket: &Path, proof_key: Secret) -> Self {
-        let client = Client::builder()
+        let client = network::plain_http()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .tls_built_in_root_certs(false)
             .timeout(ANSWER_DEADLINE)
             .unix_socket(socket)
             .build();

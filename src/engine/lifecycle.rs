@@ -1,6 +1,6 @@
 //! The engine's life as a state machine: pure, so that every (state, event) pair can be tested.
 
-use crate::process::Ended;
+use crate::sys::process::Ended;
 
 /// Where an engine is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

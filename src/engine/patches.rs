@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::log;
+use crate::sys::log;
 
 /// What each patch says begins so. Source: `patches.py`.
 const BEGIN: &str = "[cclocal] patch ";

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::error::Result;
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// Where it is asked, as `listen.py` answers it.
 const PATH: &str = "/cclocal/proof";

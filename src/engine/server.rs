@@ -12,30 +12,30 @@ use nix::sys::signal::Signal;
 use super::executable::Executable;
 use super::health::{Asks, NotOurs};
 use super::lifecycle::{Action, End, Event, State};
-use super::{death, install, log};
+use super::{exit_reason, install};
 use crate::error::{Context, Error, Exit, Result};
-use crate::machine::disk;
-use crate::process::Child;
-use crate::secret::Secret;
+use crate::sys::process::Child;
+use crate::sys::secret::Secret;
+use crate::sys::{disk, log, machine};
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
 /// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
 /// from computing again what it, or an engine before it, has computed, and lets it read nothing but files.
 const BOOTSTRAP: &str = concat!(
-    include_str!("patches.py"),
-    include_str!("files.py"),
-    include_str!("listen.py"),
-    include_str!("resume.py"),
-    include_str!("raw.py"),
-    include_str!("history.py"),
-    include_str!("count.py"),
-    include_str!("entries.py"),
-    include_str!("pauses.py"),
-    include_str!("memory.py"),
-    include_str!("text_route.py"),
-    include_str!("kept.py"),
-    include_str!("snapshots.py"),
-    include_str!("bootstrap.py")
+    include_str!("patches/patches.py"),
+    include_str!("patches/files.py"),
+    include_str!("patches/listen.py"),
+    include_str!("patches/resume.py"),
+    include_str!("patches/raw.py"),
+    include_str!("patches/history.py"),
+    include_str!("patches/count.py"),
+    include_str!("patches/entries.py"),
+    include_str!("patches/pauses.py"),
+    include_str!("patches/memory.py"),
+    include_str!("patches/text_route.py"),
+    include_str!("patches/kept.py"),
+    include_str!("patches/snapshots.py"),
+    include_str!("patches/bootstrap.py")
 );
 
 /// How long an engine may take to end when asked. It has nothing to save (see `bootstrap.py`), and waits only for open streams.
@@ -43,9 +43,6 @@ pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Less than this is free on a full disk, in bytes: a block or two may be left over.
 const FULL: u64 = 16 * 1024;
-
-/// Far more than `ps` takes.
-const PULSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What requests on an engine's socket are sent to. The host is for form's sake: the way is the socket.
 pub const BASE_URL: &str = "http://localhost";
@@ -152,10 +149,10 @@ impl Server {
         &self.socket
     }
 
-    /// A sign of life that an engine gives while it loads: its resident memory in KiB as `ps` tells it, and the length of its log in bytes.
+    /// A sign of life that an engine gives while it loads: its resident memory and the length of its log, in bytes.
     /// None if neither can be read.
-    pub async fn pulse(&self) -> Option<(u64, u64)> {
-        let resident = resident(self.pid()).await;
+    pub fn pulse(&self) -> Option<(u64, u64)> {
+        let resident = machine::resident(self.pid());
         let written = fs_err::metadata(&self.log).map(|data| data.len()).ok();
         (resident.is_some() || written.is_some())
             .then(|| (resident.unwrap_or(0), written.unwrap_or(0)))
@@ -201,12 +198,13 @@ impl Server {
     /// Why the engine ended, for people.
     pub fn explain(&self, end: End) -> Error {
         if self.impersonated {
-            return death::impersonated(&self.socket).detail(death::last_words(&self.log));
+            return exit_reason::impersonated(&self.socket)
+                .detail(exit_reason::last_words(&self.log));
         }
-        let error = death::explain(end, &log::tail(&self.log), &self.log);
+        let error = exit_reason::explain(end, &log::tail(&self.log), &self.log);
         // One that cannot write its log ends, and has no place to say why.
         if disk::free(&self.log).is_some_and(|free| free < FULL) {
-            return death::disk_full(error);
+            return exit_reason::disk_full(error);
         }
         error
     }
@@ -234,23 +232,6 @@ impl Server {
             self.lifeline = None;
         }
     }
-}
-
-/// The resident memory of a process in KiB, as `ps` tells it on every system; Linux tells it without another program.
-pub async fn resident(pid: i32) -> Option<u64> {
-    if cfg!(target_os = "linux") {
-        let status = fs_err::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        return line?.trim().strip_suffix("kB")?.trim().parse().ok();
-    }
-    let mut ps = tokio::process::Command::new("ps");
-    ps.args(["-o", "rss=", "-p", &pid.to_string()])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let told = tokio::time::timeout(PULSE_DEADLINE, ps.output()).await;
-    let told = told.ok()?.ok()?;
-    String::from_utf8_lossy(&told.stdout).trim().parse().ok()
 }
 
 impl Drop for Server {

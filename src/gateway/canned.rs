@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::wire::Request;
+use super::anthropic::Request;
 
 /// A reply of one text that ends the turn, as a stream or plain, as it was asked for.
 pub fn reply(text: &str, request: &Request) -> Response {

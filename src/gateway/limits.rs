@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::wire::ApiError;
+use super::anthropic::ApiError;
 
 /// Limits and intervals. The defaults are for use; tests shorten them.
 #[derive(Debug, Clone)]

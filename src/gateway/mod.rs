@@ -2,41 +2,41 @@
 //!
 //! The supervisor owns the listener and says through [`Settings`] where the engine is; everything else happens here.
 
-pub mod access;
+pub mod anthropic;
+pub mod auth;
 mod canned;
-pub mod figures;
-mod fronts;
+mod exchange;
 mod limits;
-mod messages;
-mod outlet;
+pub mod metrics;
 mod pdf;
+mod prefix_warmer;
+mod prompt_prefixes;
 mod queue;
-mod reading;
+mod request_reader;
 mod routes;
 mod server;
+mod sse_writer;
 #[cfg(test)]
 mod tests;
 pub mod tool_calls;
 mod upstream;
-mod warm;
 pub mod web_search;
-pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
-pub use access::{Access, Caller};
-pub use figures::{Figures, Summary};
-pub use fronts::FILE as FRONTS;
+pub use auth::{Access, Caller};
 pub use limits::Limits;
+pub use metrics::{Figures, Summary};
 pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
+pub use prompt_prefixes::FILE as FRONTS;
 pub use server::serve;
 pub use upstream::{client, client_here, client_on, words};
 
 use crate::catalog::Form;
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// Where the engine is, as its owner tells.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ pub enum Engine {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What is served, and how.
-    pub served: wire::Served,
+    pub served: anthropic::Served,
     /// The form of tool calls that the chat template shows, put in when it is read: it can be only when the model is on this disk. It counts before what `served` says.
     pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
@@ -87,7 +87,7 @@ pub struct Settings {
 impl Settings {
     /// With the usual limits, figures of its own, and an engine that nobody else uses.
     pub fn new(
-        served: wire::Served,
+        served: anthropic::Served,
         engine: watch::Receiver<Engine>,
         window: watch::Receiver<u64>,
         access: Access,

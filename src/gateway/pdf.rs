@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-use super::wire::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
+use crate::gateway::anthropic::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
 
 /// The most pages of one PDF that are read.
 const MOST_PAGES: usize = 200;
@@ -185,7 +185,7 @@ pub fn run() -> u8 {
     if std::io::stdin().read_to_string(&mut base64).is_err() {
         return BROKEN;
     }
-    let Ok(bytes) = super::wire::decoded(&base64) else {
+    let Ok(bytes) = super::anthropic::decoded(&base64) else {
         return BROKEN;
     };
     drop(base64);

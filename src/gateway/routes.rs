@@ -13,11 +13,11 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
-use super::access::{Caller, refuse_the_web};
+use super::anthropic::ApiError;
 use super::server::Gateway;
 use super::upstream::{self, Failure};
-use super::wire::ApiError;
-use super::{Engine, limits, messages, reading, warm};
+use super::{Engine, exchange, limits, prefix_warmer, request_reader};
+use crate::gateway::auth::{Caller, refuse_the_web};
 
 /// How long a count of tokens waits for an engine that starts.
 const COUNT_WAITS: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ async fn rehearse(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
-    Err(warm::rehearse(&gateway, caller, name(&headers), body.bytes).await)
+    Err(prefix_warmer::rehearse(&gateway, caller, name(&headers), body.bytes).await)
 }
 
 /// Answered when that request has come.
@@ -99,7 +99,7 @@ async fn rehearsed(
     Extension(caller): Extension<Caller>,
 ) -> StatusCode {
     tokio::select! {
-        () = warm::rehearsed(&gateway, caller) => StatusCode::NO_CONTENT,
+        () = prefix_warmer::rehearsed(&gateway, caller) => StatusCode::NO_CONTENT,
         () = gateway.stop.cancelled() => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
@@ -116,7 +116,7 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
-    let answer = || messages::answer(&gateway, caller, name(&headers), body.clone());
+    let answer = || exchange::answer(&gateway, caller, name(&headers), body.clone());
     match answer().await {
         // One that it fails at again, it always fails at: the client is not to try for minutes.
         Err(error) if error.status == 500 && gateway.exclusive => answer()
@@ -132,7 +132,7 @@ async fn count(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
-    let prompt = reading::count(&gateway, body.bytes).await?;
+    let prompt = request_reader::count(&gateway, body.bytes).await?;
     // It is held until the count is known.
     let _taken = body.taken;
     let mut engine = gateway.engine.clone();

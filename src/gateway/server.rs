@@ -19,18 +19,18 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::access::Access;
-use super::figures::Figures;
+use super::auth::Access;
 use super::limits::{Limits, Room};
+use super::metrics::Figures;
 use super::queue::Queue;
-use super::reading::Reading;
+use super::request_reader::Reading;
 use super::routes::{self, Trusted};
 use super::upstream::Upstream;
-use super::warm::{self, Warm};
 use super::web_search::WebSearch;
-use super::{Engine, Settings, wire};
+use super::{Engine, Settings, anthropic};
 use crate::catalog::Form;
 use crate::error::{Context, Exit, Result};
+use crate::gateway::prefix_warmer::{self, Warm};
 
 /// How long to wait when the system has no more open files for us.
 const NO_MORE_FILES: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ pub struct Gateway(Arc<Shared>);
 
 #[derive(Debug)]
 pub struct Shared {
-    pub served: wire::Served,
+    pub served: anthropic::Served,
     pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     pub window: watch::Receiver<u64>,
@@ -70,7 +70,7 @@ impl Deref for Gateway {
 
 impl Gateway {
     /// The model as it is served, with all that is known of it by now.
-    pub fn served(&self) -> wire::Served {
+    pub fn served(&self) -> anthropic::Served {
         let mut served = self.served.clone();
         served.form = self.form.get().copied().or(served.form);
         served
@@ -115,7 +115,7 @@ pub async fn serve(
         web_search: WebSearch::default(),
         stop: CancellationToken::new(),
     }));
-    let _warming = AbortOnDropHandle::new(tokio::spawn(warm::compute(gateway.clone())));
+    let _warming = AbortOnDropHandle::new(tokio::spawn(prefix_warmer::compute(gateway.clone())));
     let mut connections = Connections::new(gateway.clone());
     let mut stop = pin!(stop);
     loop {

@@ -9,10 +9,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::wire::ApiError;
+use super::anthropic::ApiError;
 use super::{Engine, limits::Limits};
-use crate::engine::{complaint, log};
-use crate::secret::Secret;
+use crate::engine::complaint;
+use crate::sys::log;
+use crate::sys::network;
+use crate::sys::secret::Secret;
 
 /// How long a connection to the engine may take. It is on this machine, or near it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -51,27 +53,24 @@ pub enum Failure {
 
 /// Makes connections to engines, and to nothing else: through no proxy of the environment, and not where an answer points.
 ///
-/// Errors: the system's certificates cannot be read.
+/// Where the system has no certificates, nothing is reached that needs one.
 pub fn client() -> Result<reqwest::Client, reqwest::Error> {
-    builder().build()
+    through(network::http()).build().or_else(|_| client_here())
 }
 
 /// The same for engines on this machine alone, over plain HTTP. To read the system's certificates takes longer than all else that a gateway begins
 /// with.
 pub fn client_here() -> Result<reqwest::Client, reqwest::Error> {
-    builder().tls_built_in_root_certs(false).build()
+    through(network::plain_http()).build()
 }
 
 /// The same for engines on one Unix socket, and for nothing else.
 pub fn client_on(socket: &Path) -> Result<reqwest::Client, reqwest::Error> {
-    builder()
-        .tls_built_in_root_certs(false)
-        .unix_socket(socket)
-        .build()
+    through(network::plain_http()).unix_socket(socket).build()
 }
 
-fn builder() -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
+fn through(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    builder
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_DEADLINE)

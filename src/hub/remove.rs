@@ -1,34 +1,29 @@
-//! Removing a model from the hub cache: its own folder, its locks, and what it alone needs of the store that models share. Nothing else that
-//! links lead to.
+//! Removes a model from the hub cache: its own folder, its locks, and the entries of the shared store that no other model needs. Nothing else
+//! that links lead to.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::scan::Model;
-use super::store::Store;
-use crate::files;
+use super::xet_store::Store;
+use crate::sys::files::{self, Lock};
 
-/// What the removal goes through in this order, so that one that is interrupted leaves what shows as partial: without its reference a
-/// snapshot is not found.
+/// The parts of a model's folder in the order of their removal. An interrupted one leaves a partial model: without its reference a snapshot is
+/// not found.
 const ORDER: &[&str] = &["refs", "snapshots", "blobs"];
 
-/// Whether some program is downloading it at this moment: huggingface_hub holds `flock` locks in `.locks/models--org--name/` meanwhile.
+/// True if some program is downloading it now: huggingface_hub holds `flock` locks in `.locks/models--org--name/` meanwhile.
 pub fn is_downloading(hub: &Path, model: &Model) -> bool {
     let Some(name) = model.folder.file_name() else {
         return false;
     };
     let locks = std::fs::read_dir(hub.join(".locks").join(name));
     locks.into_iter().flatten().flatten().any(|entry| {
-        files::open(&entry.path()).is_ok_and(|file| {
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                == Err(rustix::io::Errno::WOULDBLOCK)
-        })
+        files::open(&entry.path()).is_ok_and(|file| matches!(Lock::exclusive(file), Ok(None)))
     })
 }
 
-/// Removes it. Returns the bytes that this freed. Errors: it is no folder of this cache, or a part of it cannot be removed; what was removed
+/// Removes a model and returns the bytes that this freed. Errors: it is no folder of this cache, or a part of it cannot be removed; what was removed
 /// until then is gone.
 pub fn remove(hub: &Path, model: &Model) -> Result<u64> {
     let name = model.folder.file_name().and_then(|name| name.to_str());
@@ -42,28 +37,28 @@ pub fn remove(hub: &Path, model: &Model) -> Result<u64> {
             "it is no folder of this cache",
         ));
     }
-    let mut freed = model.bytes.saturating_sub(model.stored_bytes());
+    let mut freed = model.bytes.saturating_sub(model.shared_bytes());
     for part in ORDER {
         let path = model.folder.join(part);
         if *part == "blobs" {
-            freed = freed.saturating_add(give_up_shared(hub, &path)?);
+            freed = freed.saturating_add(release_shared(hub, &path)?);
         }
-        entry(&path)?;
+        remove_entry(&path)?;
     }
-    tree(&model.folder)?;
+    remove_folder(&model.folder)?;
     let locks = hub.join(".locks");
     match std::fs::symlink_metadata(&locks) {
-        Ok(data) if data.is_dir() => entry(&locks.join(name))?,
+        Ok(data) if data.is_dir() => remove_entry(&locks.join(name))?,
         // None, or a link that leads elsewhere.
         _ => {}
     }
     Ok(freed)
 }
 
-/// Gives up what is in the store that models share, one by one, so that an interrupted removal leaves links to go on with. Returns the bytes
-/// that this freed.
-fn give_up_shared(hub: &Path, blobs: &Path) -> Result<u64> {
-    let (Some(store), Ok(data)) = (Store::of(hub), std::fs::symlink_metadata(blobs)) else {
+/// Releases the model's entries in the shared store and returns the bytes that this freed. One by one, so that an interrupted removal leaves
+/// links to go on with.
+fn release_shared(hub: &Path, blobs: &Path) -> Result<u64> {
+    let (Some(store), Ok(data)) = (Store::open(hub), std::fs::symlink_metadata(blobs)) else {
         return Ok(0);
     };
     // A link that leads elsewhere: what is there is not this model's.
@@ -80,8 +75,8 @@ fn give_up_shared(hub: &Path, blobs: &Path) -> Result<u64> {
     Ok(freed)
 }
 
-/// Whether what is served is this model, or comes from it: by its id, or as a folder (the path, or the bare name of a snapshot) whose files
-/// are this model's.
+/// True if an engine that serves `served` uses this model's files: `served` is its id, or a folder (a path, or the bare name of a snapshot) with
+/// its files.
 pub fn serves(served: &str, model: &Model) -> bool {
     // The hub does not tell upper from lower case.
     if served.eq_ignore_ascii_case(&model.id) {
@@ -101,7 +96,7 @@ pub fn serves(served: &str, model: &Model) -> bool {
         path.canonicalize().is_ok_and(|path| {
             path.starts_with(&own)
                 || model
-                    .stored
+                    .shared
                     .iter()
                     .any(|entry| entry.path.canonicalize().is_ok_and(|entry| entry == path))
         })
@@ -110,15 +105,15 @@ pub fn serves(served: &str, model: &Model) -> bool {
     is_its_own(path) || files.any(|file| is_its_own(&file.path()))
 }
 
-fn tree(folder: &Path) -> Result<()> {
+fn remove_folder(folder: &Path) -> Result<()> {
     for found in std::fs::read_dir(folder)? {
-        entry(&found?.path())?;
+        remove_entry(&found?.path())?;
     }
     std::fs::remove_dir(folder)
 }
 
-/// A file, a link or a folder with all in it. A link is removed, not followed (std's `remove_dir_all` follows none inside either).
-fn entry(path: &Path) -> Result<()> {
+/// Removes a file, a link or a folder with all in it. A link is removed, not followed (std's `remove_dir_all` follows none inside either).
+fn remove_entry(path: &Path) -> Result<()> {
     let removed = match std::fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),

@@ -1,50 +1,51 @@
-//! All models of the hub cache, with their real sizes.
+//! Lists the models of the hub cache with their sizes on disk.
 
 use std::collections::HashSet;
 use std::fs::FileType;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::store::{Entry, Store};
-use super::{Blobs, is_real_folder, sum};
+use super::cache::{Blobs, complete_snapshot, sum};
+use super::xet_store::{Entry, Store, is_real_folder};
 
 /// A model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// `org/name`, or a bare name for the oldest models.
     pub id: String,
+    /// Its folder in the cache.
     pub folder: PathBuf,
-    /// Bytes on disk, every file counted once, those in the store that models share included.
+    /// Bytes in the cache, every file counted once, those in the shared store included.
     pub bytes: u64,
-    /// What of it is in that store, where other models may need it too.
-    pub stored: Vec<Entry>,
-    /// Bytes that it has outside of the cache, where links lead that are not huggingface_hub's. They are not in `bytes`.
-    pub elsewhere: u64,
-    /// Nothing of it is missing.
+    /// Its entries in the shared store, which other models may need too.
+    pub shared: Vec<Entry>,
+    /// Bytes outside the cache, behind links that are not huggingface_hub's. They are not in `bytes`.
+    pub external: u64,
+    /// True if nothing is missing.
     pub complete: bool,
-    /// Where it leads, if the folder is a symbolic link.
+    /// The target, if the folder is a symbolic link.
     pub link: Option<PathBuf>,
 }
 
 impl Model {
-    /// Bytes of it in the store that models share.
-    pub fn stored_bytes(&self) -> u64 {
-        sum(self.stored.iter().map(|entry| entry.bytes))
+    /// Bytes in the shared store.
+    pub fn shared_bytes(&self) -> u64 {
+        sum(self.shared.iter().map(|entry| entry.bytes))
     }
 
-    /// Bytes of it wherever they are: what is loaded when it is served.
-    pub fn whole(&self) -> u64 {
-        self.bytes.saturating_add(self.elsewhere)
+    /// Bytes that are loaded when it is served, wherever they are.
+    pub fn loaded_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.external)
     }
 }
 
-/// Bytes of these models together: what they share is there once.
-pub fn total<'a>(models: impl IntoIterator<Item = &'a Model>) -> u64 {
+/// Bytes of these models together. Shared entries count once.
+pub fn total_bytes<'a>(models: impl IntoIterator<Item = &'a Model>) -> u64 {
     let mut counted = HashSet::new();
     let mut bytes = 0;
     for model in models {
-        bytes = sum([bytes, model.bytes.saturating_sub(model.stored_bytes())]);
-        for entry in &model.stored {
+        bytes = sum([bytes, model.bytes.saturating_sub(model.shared_bytes())]);
+        for entry in &model.shared {
             if counted.insert(&entry.path) {
                 bytes = sum([bytes, entry.bytes]);
             }
@@ -53,10 +54,10 @@ pub fn total<'a>(models: impl IntoIterator<Item = &'a Model>) -> u64 {
     bytes
 }
 
-/// Bytes that go with these models, out of all: what others share with them stays.
-pub fn freed(chosen: &[&Model], all: &[Model]) -> u64 {
+/// Bytes that removing the chosen models would free. Entries that others share stay.
+pub fn freed_bytes(chosen: &[&Model], all: &[Model]) -> u64 {
     let rest = all.iter().filter(|model| !chosen.contains(model));
-    total(all).saturating_sub(total(rest))
+    total_bytes(all).saturating_sub(total_bytes(rest))
 }
 
 /// The models of a cache, the biggest first. A cache that does not exist has none. Errors: the folder cannot be read.
@@ -75,7 +76,7 @@ pub fn scan(hub: &Path) -> std::io::Result<Vec<Model>> {
             found.push((name.replace("--", "/"), entry.path(), entry.file_type()?));
         }
     }
-    let store = Store::of(hub);
+    let store = Store::open(hub);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let share = found.len().div_ceil(workers).max(1);
     let mut models: Vec<Model> = std::thread::scope(|scope| {
@@ -100,7 +101,7 @@ pub fn scan(hub: &Path) -> std::io::Result<Vec<Model>> {
     Ok(models)
 }
 
-/// None for what is no folder.
+/// Looks at one model. None: it is not a folder.
 fn model(id: &str, folder: &Path, kind: FileType, store: Option<&Store>) -> Option<Model> {
     if !kind.is_dir() && !kind.is_symlink() {
         return None;
@@ -108,19 +109,19 @@ fn model(id: &str, folder: &Path, kind: FileType, store: Option<&Store>) -> Opti
     let blobs = Blobs::of(folder, store);
     Some(Model {
         id: id.to_owned(),
-        bytes: sum([blobs.own, blobs.stored_bytes(), copies(folder)]),
-        elsewhere: blobs.elsewhere,
-        complete: super::whole(folder, blobs.unfinished).is_some(),
+        bytes: sum([blobs.own, blobs.shared_bytes(), copies(folder)]),
+        external: blobs.external,
+        complete: complete_snapshot(folder, blobs.unfinished).is_some(),
         link: match kind.is_symlink() {
             true => std::fs::read_link(folder).ok(),
             false => None,
         },
-        stored: blobs.stored,
+        shared: blobs.shared,
         folder: folder.to_owned(),
     })
 }
 
-/// Bytes of files that stand in snapshots themselves, where other programs put copies instead of links. No link is followed.
+/// Bytes of regular files in snapshots, where other programs put copies instead of links. No link is followed.
 fn copies(folder: &Path) -> u64 {
     let snapshots = folder.join("snapshots");
     if !is_real_folder(folder) || !is_real_folder(&snapshots) {

@@ -1,24 +1,27 @@
-//! What of a model's `config.json` decides how much memory it takes beside its weights: its layers, and how each keeps what it has read.
+//! A model's layers, and how each keeps what it has read: they decide how much memory it takes beside its weights.
 //!
 //! The engine's own code is what counts here, not the model card: mlx-lm 0.31.3, `mlx_lm/models/`.
+//!
+//! A model whose `config.json` does not tell its layers is planned as a general one ([`Architecture::general`]), which is cautious: every layer attends
+//! to all and shares nothing, so it keeps every token; its feed-forward part is dense; where heads are told and those for keys and values are not, each
+//! keeps its own. Numbers that the file does tell are taken. It is as deep and wide as its weights are for a model of 4 bits, with the keys and values of
+//! Qwen3-Coder-30B-A3B at that size: 6 GB for a conversation of 64k tokens. The window is not planned wider than that unasked.
 
+mod reader;
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
 use serde_json::Value;
+
+use self::reader::Reader;
 
 /// Bytes of one number of a cache or an activation. The models of the catalogue compute in bfloat16, whatever their weights are stored as.
 const HALF: u64 = 2;
 
-/// Every this many layers of Qwen3.5 and Qwen3-Next has full attention. Source: mlx-lm 0.31.3, `qwen3_5.py`, `full_attention_interval`.
-const FULL_ATTENTION_INTERVAL: u64 = 4;
-
-/// Every this many layers of Gemma-4 has full attention, where `layer_types` is missing. Source: mlx-lm 0.31.3, `gemma4_text.py`.
-const SLIDING_WINDOW_PATTERN: u64 = 5;
-
 /// More layers than any model has: a file that says more is not believed, as each takes memory of ours.
 const MOST_LAYERS: u64 = 4096;
-
-/// Larger than any size in a model: a number above it is not believed, as what is computed from it would not fit in 64 bits. The longest context may be:
-/// nothing is multiplied by it.
-const LARGEST: u64 = 1 << 24;
 
 /// A model's layers, and the sizes that working memory follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +35,18 @@ pub struct Architecture {
     /// Bytes of one number of a cache or an activation.
     pub number: u64,
     pub layers: Vec<Layer>,
-    /// Whether this kind of model is one whose layout in the engine is known. Else it was taken for the ordinary one.
-    pub known: bool,
+    pub knowledge: Knowledge,
+}
+
+/// How well a model's layers are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knowledge {
+    /// This kind's layout in the engine was looked at.
+    Kind,
+    /// Its configuration tells them; the kind is taken for the ordinary one.
+    Told,
+    /// They are guessed from its weights' size.
+    Guessed,
 }
 
 /// One layer.
@@ -133,7 +146,10 @@ impl Architecture {
             longest_context: text.get("max_position_embeddings").and_then(Value::as_u64),
             number: if single { 2 * HALF } else { HALF },
             layers,
-            known: is_known(model_type),
+            knowledge: match is_known(model_type) {
+                true => Knowledge::Kind,
+                false => Knowledge::Told,
+            },
         })
     }
 }
@@ -164,163 +180,124 @@ fn is_known(model_type: &str) -> bool {
     )
 }
 
-/// The configuration of the text model.
-struct Reader<'a> {
-    text: &'a Value,
+/// Bytes of one weight of a model in 4 bits, with its scales, times the weights of a layer for each of its width squared: attention and a feed-forward part
+/// of the usual widths have 12.
+const LAYER_BYTES: f64 = 12.0 * 0.5625;
+
+/// Width of the stream for each layer. Llama and Qwen of 7 to 32 billion weights: 100 to 128.
+const WIDTH_PER_LAYER: u64 = 128;
+
+/// Numbers in a head, and heads with keys and values, of most models.
+const HEAD: u64 = 128;
+const KEY_VALUE_HEADS: u64 = 4;
+
+/// More layers than are guessed.
+const MOST_GUESSED: u64 = 128;
+
+/// The largest vocabulary of the catalogue, and more: Gemma's.
+const VOCABULARY: u64 = 262_144;
+
+impl Architecture {
+    /// The layers of a model, and whether they are only estimated: from its own `config.json` if that says enough, else as known of a model of the
+    /// catalogue, else guessed from what little is told. `weights`: in bytes.
+    pub fn of_model(id: &str, config: Option<&Value>, weights: u64) -> (Self, bool) {
+        if let Some(read) = config.and_then(Self::of) {
+            let estimated = read.knowledge != Knowledge::Kind;
+            return (read, estimated);
+        }
+        let known = known(id).and_then(|known| Some((Self::of(&known.config)?, !known.certain)));
+        known.unwrap_or_else(|| (Self::general(config, weights), true))
+    }
+
+    /// A general model with weights of so many bytes (see the module's own words).
+    pub fn general(config: Option<&Value>, weights: u64) -> Self {
+        let parts = ["text_config", "llm_config", "language_config"];
+        let nested = |config: &Value| {
+            let mut parts = parts.iter().filter_map(|part| config.get(*part));
+            parts.find(|part| part.is_object()).cloned()
+        };
+        let text = config.map_or(Value::Null, |config| {
+            nested(config).unwrap_or(config.clone())
+        });
+        let read = Reader { text: &text };
+        let told = |names: &[&str]| {
+            let mut numbers = names.iter().filter_map(|name| read.number(name));
+            numbers.find(|number| *number > 0)
+        };
+        let width = (weights as f64 * WIDTH_PER_LAYER as f64 / LAYER_BYTES).cbrt() as u64;
+        let width = width.next_multiple_of(WIDTH_PER_LAYER).max(WIDTH_PER_LAYER);
+        let hidden = told(&["hidden_size", "n_embd", "d_model", "dim"]).unwrap_or(width);
+        let layers = told(&["num_hidden_layers", "n_layer", "n_layers", "num_layers"])
+            .filter(|count| *count <= MOST_LAYERS)
+            .unwrap_or((width / WIDTH_PER_LAYER).min(MOST_GUESSED));
+        let heads = told(&["num_attention_heads", "n_head", "n_heads"]);
+        let query = heads.unwrap_or((hidden / HEAD).max(1));
+        let key_value = told(&["num_key_value_heads", "n_kv_heads"])
+            .or(heads)
+            .unwrap_or(query.min(KEY_VALUE_HEADS));
+        let dim = told(&["head_dim"]).unwrap_or(HEAD.min(hidden));
+        let dense = told(&["intermediate_size", "n_inner", "ffn_dim"]).unwrap_or(4 * hidden);
+        let layer = Layer {
+            attention: Attention::Full(Heads {
+                query,
+                key_value,
+                dim,
+            }),
+            feed_forward: FeedForward {
+                dense,
+                chosen: 0,
+                expert: 0,
+            },
+        };
+        let contexts = ["max_position_embeddings", "n_positions"];
+        let mut contexts = contexts.iter().filter_map(|name| text.get(*name)?.as_u64());
+        Self {
+            hidden,
+            vocabulary: told(&["vocab_size"]).unwrap_or(VOCABULARY),
+            longest_context: contexts.next(),
+            number: HALF,
+            layers: (0..layers).map(|_| layer).collect(),
+            knowledge: Knowledge::Guessed,
+        }
+    }
 }
 
-impl Reader<'_> {
-    fn number(&self, key: &str) -> Option<u64> {
-        let number = self.text.get(key).and_then(Value::as_u64);
-        number.filter(|number| *number <= LARGEST)
-    }
+/// What is known of a model of the catalogue without its files, so that there are plans before anything is downloaded: `architectures.json`, embedded.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// Whether at least two independent sources agree on all that decides the size of its cache.
+    pub certain: bool,
+    /// Where the values come from.
+    pub source: String,
+    /// The part of its `config.json` that matters here.
+    pub config: Value,
+}
 
-    fn flag(&self, key: &str) -> bool {
-        self.text.get(key).and_then(Value::as_bool) == Some(true)
-    }
+/// What is known of the model of a hub id. The hub does not tell upper from lower case.
+pub fn known(id: &str) -> Option<&'static Known> {
+    all()
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(id))
+        .map(|(_, known)| known)
+}
 
-    /// The name of a layer's kind, if the configuration lists them.
-    fn layer_type(&self, index: u64) -> Option<&str> {
-        let types = self.text.get("layer_types")?.as_array()?;
-        types.get(usize::try_from(index).ok()?)?.as_str()
-    }
-
-    fn heads(&self) -> Option<Heads> {
-        let query = self
-            .number("num_attention_heads")
-            .filter(|&heads| heads > 0)?;
-        Some(Heads {
-            query,
-            key_value: self.number("num_key_value_heads").unwrap_or(query),
-            dim: match self.number("head_dim") {
-                Some(dim) => dim,
-                None => self.number("hidden_size")? / query,
-            },
-        })
-    }
-
-    fn ordinary(&self, index: u64) -> Option<Attention> {
-        if self.number("kv_lora_rank").is_some() {
-            return self.latent(index);
-        }
-        let heads = self.heads()?;
-        match (self.layer_type(index), self.number("sliding_window")) {
-            (Some("sliding_attention"), Some(window)) => Some(Attention::Sliding { heads, window }),
-            _ => Some(Attention::Full(heads)),
-        }
-    }
-
-    fn latent(&self, _: u64) -> Option<Attention> {
-        Some(Attention::Latent {
-            query_heads: self.number("num_attention_heads")?,
-            rank: self.number("kv_lora_rank")?,
-            rope: self.number("qk_rope_head_dim")?,
-            nope: self.number("qk_nope_head_dim")?,
-            value: self.number("v_head_dim")?,
-        })
-    }
-
-    /// The engine goes by the interval alone, not by `layer_types`.
-    fn hybrid(&self, index: u64) -> Option<Attention> {
-        let interval = self
-            .number("full_attention_interval")
-            .unwrap_or(FULL_ATTENTION_INTERVAL)
-            .max(1);
-        if (index + 1).is_multiple_of(interval) {
-            return self.heads().map(Attention::Full);
-        }
-        Some(Attention::Linear {
-            key_heads: self.number("linear_num_key_heads")?,
-            value_heads: self.number("linear_num_value_heads")?,
-            key_dim: self.number("linear_key_head_dim")?,
-            value_dim: self.number("linear_value_head_dim")?,
-            kernel: self.number("linear_conv_kernel_dim")?.max(1),
-        })
-    }
-
-    fn gemma4(&self, index: u64) -> Option<Attention> {
-        let heads = self.heads()?;
-        let full = match self.layer_type(index) {
-            Some(kind) => kind == "full_attention",
-            None => {
-                let pattern = self.number("sliding_window_pattern");
-                (index + 1).is_multiple_of(pattern.unwrap_or(SLIDING_WINDOW_PATTERN).max(1))
-            }
-        };
-        let key_value = match self.number("num_global_key_value_heads") {
-            Some(heads) if self.flag("attention_k_eq_v") => heads,
-            _ => heads.key_value,
-        };
-        let heads = if full {
-            Heads {
-                key_value,
-                dim: self
-                    .number("global_head_dim")
-                    .filter(|&dim| dim > 0)
-                    .unwrap_or(heads.dim),
-                ..heads
-            }
-        } else {
-            heads
-        };
-        let window = match full {
-            true => None,
-            false => Some(self.number("sliding_window")?),
-        };
-        let own = self
-            .number("num_hidden_layers")?
-            .saturating_sub(self.number("num_kv_shared_layers").unwrap_or(0));
-        Some(match window {
-            window if index >= own => Attention::Shared { heads, window },
-            Some(window) => Attention::Sliding { heads, window },
-            None => Attention::Full(heads),
-        })
-    }
-
-    fn feed_forward(&self, index: u64) -> Option<FeedForward> {
-        let dense = self.number("intermediate_size");
-        let Some(expert) = self
-            .number("moe_intermediate_size")
-            .filter(|&width| width > 0)
-        else {
-            // Gemma-4's layers without keys of their own may be twice as wide.
-            let own = self
-                .number("num_hidden_layers")?
-                .saturating_sub(self.number("num_kv_shared_layers").unwrap_or(0));
-            let double = self.flag("use_double_wide_mlp") && index >= own;
-            return Some(FeedForward {
-                dense: dense? * if double { 2 } else { 1 },
-                chosen: 0,
-                expert: 0,
-            });
-        };
-        let chosen = ["num_experts_per_tok", "top_k_experts"]
-            .iter()
-            .find_map(|key| self.number(key))?;
-        if index < self.number("first_k_dense_replace").unwrap_or(0) {
-            return Some(FeedForward {
-                dense: dense?,
-                chosen: 0,
-                expert: 0,
-            });
-        }
-        let beside = if self.flag("enable_moe_block") {
-            dense?
-        } else {
-            self.number("n_shared_experts").unwrap_or(0) * expert
-                + self.number("shared_expert_intermediate_size").unwrap_or(0)
-        };
-        Some(FeedForward {
-            dense: beside,
-            chosen,
-            expert,
-        })
-    }
+fn all() -> &'static BTreeMap<String, Known> {
+    static ALL: OnceLock<BTreeMap<String, Known>> = OnceLock::new();
+    ALL.get_or_init(
+        || match serde_json::from_str(include_str!("architectures.json")) {
+            Ok(all) => all,
+            // The file is part of the binary and parsed by a unit test, so this cannot reach a user.
+            Err(error) => unreachable!("architectures.json is not valid: {error}"),
+        },
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::catalog;
+    use crate::memory::cache::Stored;
     use serde_json::json;
 
     fn of(config: Value) -> Architecture {
@@ -417,7 +394,78 @@ mod tests {
         let config = json!({"model_type": "brand_new", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
             "intermediate_size": 128, "vocab_size": 320, "torch_dtype": "float32"});
         let read = of(config);
-        assert!(!read.known);
+        assert_eq!(read.knowledge, Knowledge::Told);
         assert_eq!(read.number, 4);
+    }
+
+    #[test]
+    fn every_model_of_the_catalogue_is_known_and_no_other() {
+        for entry in &catalog().models {
+            let (architecture, _) = Architecture::of_model(&entry.id, None, 0);
+            assert_eq!(architecture.knowledge, Knowledge::Kind, "{}", entry.flag);
+            assert!(architecture.longest_context.is_some(), "{}", entry.flag);
+        }
+        assert_eq!(all().len(), catalog().models.len());
+    }
+
+    #[test]
+    fn what_a_token_and_a_conversation_of_them_take() {
+        let figures: Vec<String> = catalog()
+            .models
+            .iter()
+            .map(|entry| {
+                let (architecture, _) = Architecture::of_model(&entry.id, None, 0);
+                format!(
+                    "{}: {} + {} a token, {} for 65536",
+                    entry.flag,
+                    architecture.constant_bytes(),
+                    architecture.bytes_per_token(),
+                    architecture.stored_bytes(65_536, Stored::Plain),
+                )
+            })
+            .collect();
+        insta::assert_snapshot!(figures.join("\n"), @"
+        gemma-light: 20971520 + 16384 a token, 1094713344 for 65536
+        gemma: 209715200 + 20480 a token, 1551892480 for 65536
+        review: 0 + 54144 a token, 3548381184 for 65536
+        coder: 0 + 98304 a token, 6442450944 for 65536
+        qwen3: 51511296 + 32768 a token, 2198994944 for 65536
+        coder7b: 0 + 57344 a token, 3758096384 for 65536
+        ");
+    }
+
+    #[test]
+    fn a_model_s_own_configuration_goes_before_what_is_known() {
+        let own = serde_json::json!({"model_type": "qwen2", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
+            "intermediate_size": 64, "vocab_size": 320});
+        let id = "mlx-community/glm-4.7-flash-4BIT";
+        let read = Architecture::of_model(id, Some(&own), 0);
+        assert_eq!((read.0.hidden, read.1), (64, false));
+        let useless = serde_json::json!({});
+        let read = Architecture::of_model(id, Some(&useless), 0);
+        assert_eq!(read.0.hidden, 2_048);
+        let read = Architecture::of_model("a/b", Some(&useless), 0);
+        assert_eq!((read.0.knowledge, read.1), (Knowledge::Guessed, true));
+    }
+
+    #[test]
+    fn a_general_model_is_as_deep_as_its_weights_and_as_its_configuration_tells() {
+        let general = |config: Value, weights| Architecture::general(Some(&config), weights);
+        for (gigabytes, layers, bytes_per_token) in
+            [(0, 1, 512), (4, 34, 69_632), (16, 53, 108_544)]
+        {
+            let model = general(json!({}), gigabytes * 1_000_000_000);
+            let told = (model.layers.len(), model.bytes_per_token());
+            assert_eq!(told, (layers, bytes_per_token), "{gigabytes} GB");
+        }
+        assert_eq!(general(json!({}), u64::MAX).layers.len(), 128);
+        let told = json!({"llm_config": {"n_layer": 12, "n_embd": 768, "n_head": 12, "n_positions": 4096}});
+        let model = general(told, 16_000_000_000);
+        assert_eq!((model.layers.len(), model.hidden), (12, 768));
+        assert_eq!(model.longest_context, Some(4_096));
+        let Attention::Full(heads) = model.layers[0].attention else {
+            panic!("{model:?}");
+        };
+        assert_eq!(heads.key_value, 12, "nothing says that they share");
     }
 }

@@ -1,44 +1,24 @@
 //! Memory arithmetic: pure.
 
 pub mod architecture;
+pub mod budget;
 pub mod cache;
-pub mod choices;
-pub mod known;
-pub mod offer;
+pub mod chart;
+pub mod fit;
+pub mod gpu_limit;
 pub mod plan;
-pub mod planner;
 pub mod preflight;
-pub mod room;
+pub mod window;
 pub mod working;
 
 use serde::Serialize;
 
-use crate::machine::memory::Memory;
-use plan::{Asked, Bound, OUTPUTS, Plan, Refusal};
-use planner::Planner;
-
-/// With this much left beside the weights, a long conversation fits, in bytes. Source: the scripts' README, problem 17 ("~6GB").
-pub const AMPLE_HEADROOM: u64 = 6_000_000_000;
-
-/// The window of a model that has ample room, in tokens.
-pub const WIDE_WINDOW: u64 = 65_536;
-
-/// The window where room is short or unknown, in tokens. Source: the scripts' default. Much less holds no session.
-pub const NARROW_WINDOW: u64 = 32_768;
-
-/// What Claude Code's own first request takes of the window, in tokens, with room to work in. With its chat template it measures 23 kB (2.1.331: 9 tools,
-/// the system prompt, the environment), some 5,200 tokens; an end-to-end test measures it anew (`tests/e2e/first_request.rs`).
-pub const FIRST_REQUEST: u64 = 8_192;
-
-/// What Claude Code keeps free above the point at which it compacts, beside the longest reply, in tokens. Source: Claude Code 2.1.330's log
-/// for windows of 16,384 and 24,576: "fixed prefix > threshold", threshold = window - longest reply - 13,000.
-pub const COMPACTION_RESERVE: u64 = 13_000;
-
-/// The smallest window that holds a session with replies of this length, in tokens: in a smaller one Claude Code would want to compact before
-/// its first request.
-pub fn smallest_window(output_tokens: u64) -> u64 {
-    output_tokens + COMPACTION_RESERVE + FIRST_REQUEST
-}
+use crate::memory::budget::Memory;
+use plan::{Bound, Plan, Planner, Refusal};
+pub use window::{
+    Asked, COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, NARROW_WINDOW, OUTPUTS, WIDE_WINDOW,
+    smallest_window,
+};
 
 /// Where the figure for the weights comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -50,31 +30,6 @@ pub enum WeightsSource {
     Hub,
     /// The catalogue's download size.
     Catalog,
-}
-
-/// How a model fits the memory that there is for it, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
-    /// At least [`AMPLE_HEADROOM`] is left.
-    Ample,
-    /// This much is left, and less than that.
-    Tight(u64),
-    /// The weights alone exceed it by this much.
-    TooBig(u64),
-    /// The model's size or the machine's memory is unknown.
-    Unknown,
-}
-
-impl Fit {
-    /// By what is left of the budget beside the weights.
-    pub fn of(headroom: Option<i64>) -> Self {
-        match headroom {
-            None => Fit::Unknown,
-            Some(short @ ..0) => Fit::TooBig(short.unsigned_abs()),
-            Some(left) if left.unsigned_abs() < AMPLE_HEADROOM => Fit::Tight(left.unsigned_abs()),
-            Some(_) => Fit::Ample,
-        }
-    }
 }
 
 /// What is known of memory, and what follows for the window.
@@ -89,10 +44,9 @@ pub struct Figures {
     pub others: u64,
     /// Budget less others and weights, in bytes; below zero it does not fit.
     pub headroom: Option<i64>,
-    /// The context window that Claude Code and the gateway are told, in tokens.
-    pub context_window: u64,
-    /// The longest reply, in tokens.
-    pub output_tokens: u64,
+    /// What Claude Code and the gateway are told.
+    #[serde(flatten)]
+    pub window: ContextWindow,
     #[serde(skip)]
     pub asked: Asked,
     /// Why this window, in words.
@@ -106,8 +60,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Whether there is room, and a window: what was asked for, else what the plan gives, else a wide one if the figures are known. Where room is
-    /// short, the preflight comes next and may change it.
+    /// A window: what was asked for, else what the plan gives, else a narrow one. Where memory is short, the preflight comes next and may change it.
     pub fn new(
         machine: Option<Memory>,
         weights: Option<(u64, WeightsSource)>,
@@ -115,13 +68,9 @@ impl Figures {
         planner: Option<Planner>,
     ) -> Self {
         let headroom = headroom(machine, weights.map(|(bytes, _)| bytes));
-        let (context_window, why) = match (asked.window, headroom) {
-            (Some(asked), _) => (asked, AS_ASKED.into()),
-            (None, None) => (NARROW_WINDOW, "memory or model size unknown".into()),
-            (None, Some(headroom)) => (
-                WIDE_WINDOW,
-                format!("{:.1} GB beside the weights", headroom as f64 / 1e9),
-            ),
+        let why = match asked.window {
+            Some(_) => AS_ASKED.into(),
+            None => "memory or model size unknown".into(),
         };
         let mut figures = Self {
             machine,
@@ -129,8 +78,7 @@ impl Figures {
             weights_source: weights.map(|(_, source)| source),
             others: 0,
             headroom,
-            context_window,
-            output_tokens: asked.output.unwrap_or(OUTPUTS[0]),
+            window: asked.or(NARROW_WINDOW),
             asked,
             why,
             planner,
@@ -162,6 +110,7 @@ impl Figures {
             let why = match plan.bound {
                 Bound::Asked => AS_ASKED.into(),
                 Bound::Model => "the longest that the model was made for".into(),
+                Bound::Guess => "as much as a model gets whose layers are not known".into(),
                 Bound::Client => "the longest that Claude Code makes use of".into(),
                 Bound::Memory => {
                     let about = if plan.estimated { ", estimated" } else { "" };
@@ -188,14 +137,9 @@ impl Figures {
     }
 
     fn take(&mut self, plan: Plan, why: String) {
-        self.context_window = plan.context_window;
-        self.output_tokens = plan.output_tokens;
+        self.window = plan.window;
         self.why = why;
         self.plan = Some(plan);
-    }
-
-    pub fn fit(&self) -> Fit {
-        Fit::of(self.headroom)
     }
 
     /// The same with another budget.
@@ -215,16 +159,12 @@ impl Figures {
 
     /// The same with a window that bounds the context more closely.
     pub fn shrink(&mut self, window: u64) {
-        let why = format!("shrunk from {} to save memory", self.context_window);
-        match (&self.plan, &self.planner, self.budget()) {
-            (Some(plan), Some(planner), Some(budget)) => {
-                let plan = planner.narrowed(plan, window, budget);
-                self.take(plan, why);
-            }
-            _ => {
-                self.context_window = window;
-                self.why = why;
-            }
+        let why = format!("shrunk from {} to save memory", self.window.tokens);
+        if let (Some(plan), Some(planner), Some(budget)) =
+            (&self.plan, &self.planner, self.budget())
+        {
+            let plan = planner.narrowed(plan, window, budget);
+            self.take(plan, why);
         }
     }
 }
@@ -245,7 +185,7 @@ mod tests {
     use super::working::Device;
     use super::*;
     use crate::catalog::{Choice, catalog, resolve};
-    use crate::machine::memory::BudgetSource;
+    use crate::memory::budget::BudgetSource;
 
     fn mac(gib: u64) -> Memory {
         let ram = gib << 30;
@@ -256,40 +196,9 @@ mod tests {
         }
     }
 
-    fn figures(gib: u64, weights: u64) -> Figures {
-        Figures::new(
-            Some(mac(gib)),
-            Some((weights, WeightsSource::Catalog)),
-            Asked::default(),
-            None,
-        )
-    }
-
-    #[test]
-    fn models_fit_or_do_not() {
-        assert_eq!(figures(16, 5_000_000_000).fit(), Fit::Ample);
-        assert_eq!(figures(24, 16_000_000_000).fit(), Fit::Tight(3_327_352_832));
-        assert_eq!(figures(36, 16_000_000_000).fit(), Fit::Ample);
-        assert_eq!(
-            figures(16, 18_000_000_000).fit(),
-            Fit::TooBig(5_115_098_112)
-        );
-        assert_eq!(
-            Figures::new(None, None, Asked::default(), None).fit(),
-            Fit::Unknown
-        );
-        assert_eq!(Fit::of(Some(AMPLE_HEADROOM as i64)), Fit::Ample);
-        assert_eq!(
-            Fit::of(Some(AMPLE_HEADROOM as i64 - 1)),
-            Fit::Tight(AMPLE_HEADROOM - 1)
-        );
-        assert_eq!(Fit::of(Some(0)), Fit::Tight(0));
-    }
-
     #[test]
     fn the_window_is_what_was_asked_for_else_by_what_is_known() {
-        let window = |figures: Figures| figures.context_window;
-        assert_eq!(window(figures(64, 5_000_000_000)), WIDE_WINDOW);
+        let window = |figures: Figures| figures.window.tokens;
         assert_eq!(
             window(Figures::new(None, None, Asked::default(), None)),
             NARROW_WINDOW
@@ -300,7 +209,7 @@ mod tests {
         };
         let figures = Figures::new(None, None, asked, None);
         assert_eq!(
-            (figures.context_window, figures.output_tokens),
+            (figures.window.tokens, figures.window.output),
             (50_000, 4_000)
         );
     }
@@ -312,12 +221,12 @@ mod tests {
         let weights = (entry.download_bytes(), WeightsSource::Catalog);
         let asked = Asked::default();
         let planner = Planner::of(&model, None, weights, Device::Metal, asked);
-        let mut figures = Figures::new(Some(mac(48)), Some(weights), asked, planner);
+        let mut figures = Figures::new(Some(mac(48)), Some(weights), asked, Some(planner));
         let decided = |figures: &Figures| {
             let plan = figures.plan.as_ref();
-            plan.map(|plan| (plan.context_window, plan.output_tokens))
+            plan.map(|plan| (plan.window.tokens, plan.window.output))
         };
-        let told = |figures: &Figures| Some((figures.context_window, figures.output_tokens));
+        let told = |figures: &Figures| Some((figures.window.tokens, figures.window.output));
         let wide = decided(&figures);
         assert!(wide.is_some() && told(&figures) == wide);
         figures.shrink(40_000);

@@ -1,12 +1,14 @@
 //! The plan: how a budget of memory is shared out, and how much context that leaves. Pure.
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::architecture::Architecture;
+use super::WeightsSource;
+use super::architecture::{Architecture, Knowledge};
 use super::cache::Stored;
+use super::window::{Asked, ContextWindow, OUTPUTS, WIDE_WINDOW, smallest_window};
 use super::working::Device;
-use super::{WIDE_WINDOW, smallest_window};
-use crate::catalog::EngineProfile;
+use crate::catalog::{EngineProfile, Model, Source};
 
 /// Windows are multiples of this, in tokens, so that figures are easy to read and to compare.
 pub const WINDOW_UNIT: u64 = 1_024;
@@ -21,10 +23,6 @@ pub const STEPS: [u64; 4] = [256, 512, 1_024, 2_048];
 /// The step on the engine's multimodal route, which `--prefill-step-size` does not reach, in tokens. Source: vllm-mlx 0.6.0 hands it to its text
 /// routes alone; mlx-vlm 0.7.10, `DEFAULT_PREFILL_STEP_SIZE`.
 pub const MULTIMODAL_STEP: u64 = 2_048;
-
-/// Output budgets where none is asked for, in tokens, the best first. Source of the first: the scripts' README, problem 18. The second still holds
-/// the parts of files that Claude Code is told to write.
-pub const OUTPUTS: [u64; 2] = [8_192, 4_096];
 
 /// Of a hundred parts of the budget, those that are planned with. Source: mlx begins to free its own reserves at 95 % of what Metal recommends
 /// (`mlx/backend/metal/allocator.cpp`).
@@ -43,23 +41,14 @@ const CACHE_MARGIN: u64 = 2;
 /// System prompts whose state the engine keeps where it serves one request at a time. Source: vllm-mlx 0.6.0, VLLM_MLX_SYSTEM_KV_SLOTS.
 const SYSTEM_PROMPTS: u64 = 4;
 
-/// What is asked for on the command line, in tokens. None: the plan chooses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Asked {
-    pub window: Option<u64>,
-    pub output: Option<u64>,
-}
-
-/// What a plan is made from.
-#[derive(Debug, Clone, Copy)]
-pub struct Inputs<'a> {
-    pub architecture: &'a Architecture,
+/// All that a plan for a model needs but the budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planner {
+    pub architecture: Architecture,
     pub profile: EngineProfile,
     pub device: Device,
     /// In bytes.
     pub weights: u64,
-    /// What there is for this model, in bytes: the machine's budget less what others take.
-    pub budget: u64,
     pub asked: Asked,
     /// The one step that prompts are read in, in tokens, where the engine cannot be told: [`MULTIMODAL_STEP`] on the route with vision.
     pub step: Option<u64>,
@@ -88,10 +77,8 @@ pub struct Shares {
 /// A model's run on this machine, in figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// In tokens.
-    pub context_window: u64,
-    /// In tokens.
-    pub output_tokens: u64,
+    #[serde(flatten)]
+    pub window: ContextWindow,
     /// The engine's `--prefill-step-size`, in tokens.
     pub prefill_step: u64,
     /// The engine's `--cache-memory-mb`, in MiB. None: this way of serving has no such cache.
@@ -122,6 +109,8 @@ pub enum Bound {
     Model,
     /// [`WIDEST_WINDOW`].
     Client,
+    /// [`WIDE_WINDOW`], as the model's layers are guessed.
+    Guess,
 }
 
 /// Why there is no plan. In tokens where not said otherwise.
@@ -163,16 +152,41 @@ impl Shares {
     }
 }
 
-impl Plan {
-    /// Shares the budget out. First comes a window of [`WIDE_WINDOW`], read in small steps, then faster steps, then a wider window: so more memory
+impl Planner {
+    /// `config`: the model's own `config.json`, if it is on this disk.
+    pub fn of(
+        model: &Model,
+        config: Option<&Value>,
+        (weights, source): (u64, WeightsSource),
+        device: Device,
+        asked: Asked,
+    ) -> Self {
+        let id = match &model.source {
+            Source::Hub(id) => id,
+            Source::Folder(_) => "",
+        };
+        let (architecture, estimated) = Architecture::of_model(id, config, weights);
+        let multimodal = model.takes_multimodal_route(config);
+        Self {
+            architecture,
+            profile: model.engine_profile,
+            device,
+            weights,
+            asked,
+            step: multimodal.then_some(MULTIMODAL_STEP),
+            estimated: estimated || source != WeightsSource::Disk,
+        }
+    }
+
+    /// Shares a budget out, in bytes: the machine's less what others take. First comes a window of [`WIDE_WINDOW`], read in small steps, then faster steps, then a wider window: so more memory
     /// never gives a smaller window, nor a slower step at the same window.
-    pub fn of(inputs: &Inputs) -> Result<Self, Refusal> {
-        match inputs.asked.output {
-            Some(output) => Self::with_output(inputs, output),
+    pub fn on(&self, budget: u64) -> Result<Plan, Refusal> {
+        match self.asked.output {
+            Some(output) => self.with_output(output, budget),
             None => {
                 let mut refusal = None;
                 for output in OUTPUTS {
-                    match Self::with_output(inputs, output) {
+                    match self.with_output(output, budget) {
                         Ok(plan) => return Ok(plan),
                         Err(why) => refusal = Some(why),
                     }
@@ -187,38 +201,49 @@ impl Plan {
 
     /// What is tried where the memory holds no plan, and where it is to be tried all the same: what was asked for, else the smallest window, in the
     /// way that takes the least.
-    pub fn thriftiest(inputs: &Inputs) -> Self {
-        let asked = inputs.asked;
+    pub fn thriftiest_on(&self, budget: u64) -> Plan {
+        let asked = self.asked;
         let fits =
             |output: u64| (asked.window).is_some_and(|window| smallest_window(output) <= window);
         let [longest, shortest] = OUTPUTS;
         let usual = if fits(longest) { longest } else { shortest };
         let output = asked.output.unwrap_or(usual);
-        let (window, bound) = match asked.window {
+        let (tokens, bound) = match asked.window {
             Some(window) => (window, Bound::Asked),
             None => (smallest_window(output), Bound::Memory),
         };
-        Self::made(inputs, output, window, Way::thriftiest(inputs), bound)
+        self.made(
+            ContextWindow { tokens, output },
+            budget,
+            Way::thriftiest(self),
+            bound,
+        )
     }
 
-    /// The same with a smaller window, in tokens, which leaves memory to other programs.
-    pub fn narrowed(&self, inputs: &Inputs, window: u64) -> Self {
+    /// The same plan with a smaller window, in tokens, which leaves memory to other programs. `budget`: the plan's, in bytes.
+    pub fn narrowed(&self, plan: &Plan, tokens: u64, budget: u64) -> Plan {
         let way = Way {
-            step: self.prefill_step,
-            stored: match self.quantise {
+            step: plan.prefill_step,
+            stored: match plan.quantise {
                 true => Stored::Quantised,
                 false => Stored::Plain,
             },
         };
-        Self::made(inputs, self.output_tokens, window, way, Bound::Asked)
+        let window = ContextWindow {
+            tokens,
+            ..plan.window
+        };
+        self.made(window, budget, way, Bound::Asked)
     }
 
-    fn with_output(inputs: &Inputs, output: u64) -> Result<Self, Refusal> {
-        let Inputs {
+    fn with_output(&self, output: u64, budget: u64) -> Result<Plan, Refusal> {
+        let Self {
             architecture,
             asked,
             ..
-        } = *inputs;
+        } = self;
+        let made =
+            |tokens, way, bound| self.made(ContextWindow { tokens, output }, budget, way, bound);
         let smallest = smallest_window(output);
         let longest = architecture.longest_context.unwrap_or(u64::MAX);
         let needed = asked.window.unwrap_or(smallest);
@@ -231,52 +256,54 @@ impl Plan {
                 needed: smallest,
             });
         }
-        let thriftiest = Way::thriftiest(inputs);
-        let least = thriftiest.total(inputs, smallest);
-        if least > usable(inputs.budget) {
+        let thriftiest = Way::thriftiest(self);
+        let least = thriftiest.total(self, smallest);
+        if least > usable(budget) {
             return Err(Refusal::Memory {
                 needed: least,
-                shares: thriftiest.shares(inputs, smallest),
-                usable: usable(inputs.budget),
+                shares: thriftiest.shares(self, smallest),
+                usable: usable(budget),
                 window: smallest,
             });
         }
         if let Some(window) = asked.window {
-            let way =
-                Way::all(inputs).rfind(|way| way.total(inputs, window) <= usable(inputs.budget));
+            let way = Way::all(self).rfind(|way| way.total(self, window) <= usable(budget));
             return match way {
-                Some(way) => Ok(Self::made(inputs, output, window, way, Bound::Asked)),
+                Some(way) => Ok(made(window, way, Bound::Asked)),
                 None => Err(Refusal::Asked {
                     window,
-                    fits: widest(inputs, smallest, window).0,
+                    fits: widest(self, budget, smallest, window).0,
                 }),
             };
         }
-        let (most, bound) = if longest < WIDEST_WINDOW.max(smallest) {
+        let (most, bound) = match architecture.knowledge {
+            Knowledge::Guessed => (WIDE_WINDOW.max(smallest), Bound::Guess),
+            _ => (WIDEST_WINDOW.max(smallest), Bound::Client),
+        };
+        let (most, bound) = if longest < most {
             (longest, Bound::Model)
         } else {
-            (WIDEST_WINDOW.max(smallest), Bound::Client)
+            (most, bound)
         };
-        let (window, way) = widest(inputs, smallest, most);
+        let (window, way) = widest(self, budget, smallest, most);
         let bound = if window + WINDOW_UNIT > most {
             bound
         } else {
             Bound::Memory
         };
-        Ok(Self::made(inputs, output, window, way, bound))
+        Ok(made(window, way, bound))
     }
 
-    fn made(inputs: &Inputs, output: u64, window: u64, way: Way, bound: Bound) -> Self {
-        let mut shares = way.shares(inputs, window);
-        let taken = way.total(inputs, window);
-        shares.free = inputs.budget.saturating_sub(taken);
-        let less = way.shares(inputs, window - WINDOW_UNIT);
+    fn made(&self, window: ContextWindow, budget: u64, way: Way, bound: Bound) -> Plan {
+        let mut shares = way.shares(self, window.tokens);
+        let taken = way.total(self, window.tokens);
+        shares.free = budget.saturating_sub(taken);
+        let less = way.shares(self, window.tokens - WINDOW_UNIT);
         let kept = |shares: &Shares| shares.conversation + shares.prefix_cache;
-        Self {
-            context_window: window,
-            output_tokens: output,
+        Plan {
+            window,
             prefill_step: way.step,
-            cache_memory_mb: match inputs.profile {
+            cache_memory_mb: match self.profile {
                 EngineProfile::Batched | EngineProfile::Text => {
                     Some((shares.prefix_cache >> 20) + CACHE_MARGIN)
                 }
@@ -287,7 +314,7 @@ impl Plan {
             quantise: way.stored == Stored::Quantised,
             bytes_per_token: (taken - less.taken()) / WINDOW_UNIT,
             shares,
-            estimated: inputs.estimated || !inputs.architecture.known,
+            estimated: self.estimated || self.architecture.knowledge != Knowledge::Kind,
             bound,
         }
     }
@@ -299,14 +326,14 @@ pub fn usable(budget: u64) -> u64 {
 }
 
 /// The widest window from `smallest` to `most`, and the best way to serve it, where the thriftiest way can serve the smallest.
-fn widest(inputs: &Inputs, smallest: u64, most: u64) -> (u64, Way) {
-    let fits = |way: Way, window: u64| way.total(inputs, window) <= usable(inputs.budget);
-    let best = |window: u64| Way::all(inputs).rfind(|&way| fits(way, window));
-    let thriftiest = Way::thriftiest(inputs);
+fn widest(planner: &Planner, budget: u64, smallest: u64, most: u64) -> (u64, Way) {
+    let fits = |way: Way, window: u64| way.total(planner, window) <= usable(budget);
+    let best = |window: u64| Way::all(planner).rfind(|&way| fits(way, window));
+    let thriftiest = Way::thriftiest(planner);
     let wide = rounded(WIDE_WINDOW.clamp(smallest, most), smallest);
     let window = match best(wide) {
         None => longest(smallest, wide, |window| fits(thriftiest, window)),
-        Some(way) if Some(way) == Way::all(inputs).next_back() => {
+        Some(way) if Some(way) == Way::all(planner).next_back() => {
             longest(wide, most, |window| fits(way, window))
         }
         Some(_) => wide,
@@ -341,9 +368,9 @@ struct Way {
 
 impl Way {
     /// All ways, from the one that takes the least memory to the best: faster steps count more than entries that are not quantised.
-    fn all(inputs: &Inputs) -> impl DoubleEndedIterator<Item = Self> + use<> {
-        let batched = inputs.profile.is_batched();
-        let only = inputs.step;
+    fn all(planner: &Planner) -> impl DoubleEndedIterator<Item = Self> + use<> {
+        let batched = planner.profile.is_batched();
+        let only = planner.step;
         let steps = STEPS.into_iter().filter(move |_| only.is_none());
         steps.chain(only).flat_map(move |step| {
             let quantised = batched.then_some(Stored::Quantised);
@@ -352,21 +379,21 @@ impl Way {
         })
     }
 
-    fn thriftiest(inputs: &Inputs) -> Self {
-        Self::all(inputs).next().unwrap_or(Way {
+    fn thriftiest(planner: &Planner) -> Self {
+        Self::all(planner).next().unwrap_or(Way {
             step: STEPS[0],
             stored: Stored::Plain,
         })
     }
 
-    fn shares(self, inputs: &Inputs, window: u64) -> Shares {
-        let Inputs {
-            architecture,
+    fn shares(self, planner: &Planner, window: u64) -> Shares {
+        let &Planner {
+            ref architecture,
             profile,
             device,
             weights,
             ..
-        } = *inputs;
+        } = planner;
         let entry = architecture.stored_bytes(window, self.stored);
         let copies = architecture.copied_bytes(window);
         let (copies, prefix_cache) = match profile {
@@ -395,206 +422,10 @@ impl Way {
     }
 
     /// Bytes at the worst moment.
-    fn total(self, inputs: &Inputs, window: u64) -> u64 {
-        self.shares(inputs, window).taken()
+    fn total(self, planner: &Planner, window: u64) -> u64 {
+        self.shares(planner, window).taken()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    /// 96 KiB for each token.
-    fn architecture(longest: u64) -> Architecture {
-        Architecture::of(&json!({"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
-            "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts_per_tok": 8,
-            "vocab_size": 151936, "max_position_embeddings": longest}))
-        .expect("an architecture")
-    }
-
-    fn inputs(architecture: &Architecture, budget: u64) -> Inputs<'_> {
-        Inputs {
-            architecture,
-            profile: EngineProfile::Batched,
-            device: Device::Metal,
-            weights: 17_200_000_000,
-            budget,
-            asked: Asked::default(),
-            step: None,
-            estimated: false,
-        }
-    }
-
-    fn asking(architecture: &Architecture, budget: u64, asked: Asked) -> Result<Plan, Refusal> {
-        Plan::of(&Inputs {
-            asked,
-            ..inputs(architecture, budget)
-        })
-    }
-
-    #[test]
-    fn shares_add_up_and_stay_within_what_is_planned_with() {
-        let architecture = architecture(262_144);
-        let budget = 40_000_000_000;
-        let plan = Plan::of(&inputs(&architecture, budget)).expect("a plan");
-        let shares = plan.shares;
-        assert_eq!(shares.taken() + shares.free, budget);
-        assert!(shares.free >= budget / 20);
-        assert!(shares.conversation >= plan.context_window * 98_304);
-        let limit = plan.cache_memory_mb.expect("a limit") << 20;
-        let margin = limit - shares.prefix_cache;
-        assert!((1 << 20..=2 << 20).contains(&margin), "{margin}");
-        assert_eq!(plan.context_window % WINDOW_UNIT, 0);
-        assert_eq!(plan.output_tokens, OUTPUTS[0]);
-    }
-
-    #[test]
-    fn the_window_is_bounded_by_the_model_and_by_the_client() {
-        let ample = 1 << 40;
-        let short = architecture(32_768);
-        let plan = Plan::of(&inputs(&short, ample)).expect("a plan");
-        assert_eq!((plan.context_window, plan.bound), (32_768, Bound::Model));
-        assert_eq!(plan.prefill_step, STEPS[3]);
-        let plan = Plan::of(&inputs(&architecture(262_144), ample)).expect("a plan");
-        assert_eq!((plan.context_window, plan.bound), (199_680, Bound::Client));
-        assert!(!plan.quantise);
-    }
-
-    #[test]
-    fn what_is_asked_for_is_taken_to_the_token_or_refused() {
-        let architecture = architecture(262_144);
-        let ask = |budget, window, output| {
-            let asked = Asked { window, output };
-            asking(&architecture, budget, asked)
-        };
-        let plan = ask(1 << 40, Some(50_001), Some(16_000)).expect("a plan");
-        assert_eq!((plan.context_window, plan.output_tokens), (50_001, 16_000));
-        assert_eq!(plan.bound, Bound::Asked);
-        let tight = 32_000_000_000;
-        let fits = ask(tight, None, Some(8_192))
-            .expect("a plan")
-            .context_window;
-        let refused = ask(tight, Some(150_000), Some(8_192));
-        assert_eq!(
-            refused,
-            Err(Refusal::Asked {
-                window: 150_000,
-                fits
-            })
-        );
-        assert_eq!(
-            ask(1 << 40, Some(20_000), Some(8_192)),
-            Err(Refusal::Reply {
-                window: 20_000,
-                needed: 29_384
-            })
-        );
-        assert_eq!(
-            ask(1 << 40, Some(300_000), None),
-            Err(Refusal::Model {
-                longest: 262_144,
-                needed: 300_000
-            })
-        );
-        assert!(matches!(
-            ask(17_000_000_000, None, None),
-            Err(Refusal::Memory { .. })
-        ));
-    }
-
-    #[test]
-    fn where_nothing_fits_the_thriftiest_way_is_tried() {
-        let architecture = architecture(262_144);
-        let tried = |window, output| {
-            let plan = Plan::thriftiest(&Inputs {
-                asked: Asked { window, output },
-                ..inputs(&architecture, 17_000_000_000)
-            });
-            assert!(plan.quantise && plan.prefill_step == STEPS[0]);
-            assert_eq!(plan.shares.free, 0);
-            (plan.context_window, plan.output_tokens)
-        };
-        assert_eq!(tried(None, None), (25_288, 4_096));
-        assert_eq!(tried(None, Some(8_192)), (29_384, 8_192));
-        assert_eq!(tried(Some(26_000), None), (26_000, 4_096));
-        assert_eq!(tried(Some(50_000), None), (50_000, 8_192));
-    }
-
-    #[test]
-    fn a_smaller_window_is_served_the_same_way_and_takes_less() {
-        let architecture = architecture(262_144);
-        let inputs = inputs(&architecture, 40_000_000_000);
-        let plan = Plan::of(&inputs).expect("a plan");
-        let narrowed = plan.narrowed(&inputs, 32_768);
-        assert_eq!(narrowed.prefill_step, plan.prefill_step);
-        assert_eq!(narrowed.quantise, plan.quantise);
-        assert!(narrowed.shares.taken() < plan.shares.taken());
-        let kept = |plan: &Plan| plan.shares.conversation + plan.shares.prefix_cache;
-        let tokens = plan.context_window - narrowed.context_window;
-        let given_back = kept(&plan) - kept(&narrowed);
-        // But for rounding.
-        let told = tokens * plan.kept_bytes_per_token;
-        assert!(
-            given_back - tokens < told && told <= given_back,
-            "{told} {given_back}"
-        );
-        assert_eq!(narrowed.output_tokens, plan.output_tokens);
-    }
-
-    #[test]
-    fn a_step_that_cannot_be_chosen_is_planned_with() {
-        let architecture = architecture(262_144);
-        let plan = |step| {
-            Plan::of(&Inputs {
-                device: Device::Other,
-                profile: EngineProfile::Simple,
-                step,
-                ..inputs(&architecture, 40_000_000_000)
-            })
-            .expect("a plan")
-        };
-        let (chosen, told) = (plan(None), plan(Some(MULTIMODAL_STEP)));
-        assert_eq!(told.prefill_step, MULTIMODAL_STEP);
-        assert!(chosen.prefill_step < MULTIMODAL_STEP);
-        assert!(told.context_window < chosen.context_window);
-    }
-
-    proptest! {
-        #[test]
-        fn more_memory_never_gives_a_smaller_window_nor_a_slower_step(
-            gib in 8_u64..200,
-            more in 1_u64..20_000_000_000,
-            heads in 1_u64..9,
-            simple in any::<bool>(),
-            metal in any::<bool>(),
-            output in prop::option::of(1_024_u64..20_000),
-        ) {
-            let mut architecture = architecture(262_144);
-            for layer in &mut architecture.layers {
-                if let super::super::architecture::Attention::Full(own) = &mut layer.attention {
-                    own.key_value = heads;
-                }
-            }
-            let plan = |budget| Plan::of(&Inputs {
-                profile: if simple { EngineProfile::Simple } else { EngineProfile::Batched },
-                device: if metal { Device::Metal } else { Device::Other },
-                asked: Asked { window: None, output },
-                ..inputs(&architecture, budget)
-            });
-            let (less, more) = (plan(gib << 30), plan((gib << 30) + more));
-            if let Ok(less) = less {
-                let more = more.expect("it had a plan with less");
-                prop_assert!(less.context_window >= smallest_window(less.output_tokens));
-                prop_assert!(more.output_tokens >= less.output_tokens);
-                prop_assert!(more.context_window >= less.context_window);
-                if more.context_window == less.context_window && more.output_tokens == less.output_tokens {
-                    prop_assert!(more.prefill_step >= less.prefill_step);
-                    prop_assert!(less.quantise || !more.quantise || more.prefill_step > less.prefill_step);
-                }
-                prop_assert!(less.shares.taken() <= (gib << 30));
-            }
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,16 @@
-//! Whether there is enough GPU memory for a session, and what can be done if there is not, where too little is known for a plan (see `choices.rs`).
-//! Pure.
+//! The memory preflight: what can be done about memory before an engine runs out of it, and what each choice comes to.
 
-use super::{Figures, Fit, NARROW_WINDOW, smallest_window};
-use crate::machine::platform::Os;
+use super::budget::{Memory, wired_limit};
+use super::plan::{Bound, Plan, Refusal};
+use super::{Figures, NARROW_WINDOW, WIDE_WINDOW, smallest_window};
+use crate::sys::environment::Environment;
+use crate::sys::platform::Os;
+
+/// What a smaller window has to leave to other programs to be offered, in bytes.
+const WORTH_OFFERING: u64 = 500_000_000;
+
+/// By how much a window has to grow for a person to be asked about it at each start, in hundredths.
+const WORTH_ASKING: u64 = 150;
 
 /// What is left for everything but the GPU when its limit is raised, in MiB. Source: the scripts' README, problem 17 ("RAM−3GB").
 const LEFT_FOR_THE_SYSTEM_MIB: u64 = 3 * 1024;
@@ -20,21 +28,28 @@ pub enum Checking {
 /// The limit of GPU memory, as an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Not a Mac, or one that does not have the setting.
+    /// Not a Mac, or one that does not have the setting, or where it is as high as we would set it.
     None,
-    /// It is at or above what we would set, in MiB.
-    Fine { mib: u64 },
     /// It can be raised, in MiB. From 0: the system's own choice.
     Raise { from: u64, to: u64 },
 }
 
 impl Limit {
+    /// As the system has it.
+    pub fn find(environment: &Environment, os: Os, machine: Option<Memory>) -> Self {
+        let ram = machine.map_or(0, |machine| machine.ram);
+        let set = match os {
+            Os::Macos => wired_limit(environment),
+            Os::Linux => None,
+        };
+        Self::of(os, ram, set)
+    }
+
     /// By the limit that is set now, if there is such a setting.
     pub fn of(os: Os, ram: u64, set: Option<u64>) -> Self {
         let to = (ram >> 20).saturating_sub(LEFT_FOR_THE_SYSTEM_MIB);
         match (os, set) {
-            (Os::Macos, Some(mib)) if mib >= to => Limit::Fine { mib },
-            (Os::Macos, Some(from)) => Limit::Raise { from, to },
+            (Os::Macos, Some(from)) if from < to => Limit::Raise { from, to },
             _ => Limit::None,
         }
     }
@@ -43,7 +58,7 @@ impl Limit {
     pub fn raised(self) -> Option<u64> {
         match self {
             Limit::Raise { to, .. } => Some(to),
-            Limit::None | Limit::Fine { .. } => None,
+            Limit::None => None,
         }
     }
 }
@@ -53,151 +68,204 @@ impl Limit {
 pub enum Answer {
     Shrink,
     Raise,
-    Both,
     Continue,
     Quit,
 }
 
-/// The question, with what it offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question {
-    pub fit: Fit,
-    pub weights: u64,
-    /// What there is for it: the machine's budget less what others take.
-    pub budget: u64,
-    /// Bytes that other engines of ours take or may come to take.
-    pub others: u64,
-    pub limit: Limit,
-    /// The window as it is, in tokens, and as it would be. None: it is as small as it is of use.
-    pub window: u64,
-    pub shrunk: Option<u64>,
+/// What there is, and what it could be. Only what has an effect is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choices {
+    /// With the memory as it is.
+    pub now: Result<Plan, Refusal>,
+    /// With a smaller window, which leaves memory to other programs.
+    pub smaller: Option<Plan>,
+    pub raise: Option<Raise>,
 }
 
-impl Question {
-    /// The question to ask, if there is one to ask. Where nothing is known there is nothing to offer.
-    pub fn of(figures: &Figures, checking: Checking, limit: Limit) -> Option<Self> {
-        let small = NARROW_WINDOW.max(smallest_window(figures.output_tokens));
-        let (machine, weights) = figures.machine.zip(figures.weights)?;
-        let fit = figures.fit();
-        let asked = match checking {
-            Checking::Never => false,
-            Checking::Always => true,
-            Checking::WhenTight => fit != Fit::Ample,
+/// A higher GPU limit, and what it gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raise {
+    /// In MiB; 0: the system's own choice.
+    pub from: u64,
+    /// In MiB.
+    pub to: u64,
+    pub plan: Plan,
+}
+
+impl Choices {
+    /// None: too little is known for a plan.
+    pub fn of(figures: &Figures, limit: Limit) -> Option<Self> {
+        let (planner, budget) = figures.planner.as_ref().zip(figures.budget())?;
+        let now = planner.on(budget);
+        let smaller = now.as_ref().ok().and_then(|plan| {
+            let window = NARROW_WINDOW.max(smallest_window(plan.window.output));
+            if figures.asked.window.is_some() || plan.window.tokens <= window {
+                return None;
+            }
+            let smaller = planner.narrowed(plan, window, budget);
+            (left_by(plan, &smaller) >= WORTH_OFFERING).then_some(smaller)
+        });
+        let raise = match limit {
+            Limit::Raise { from, to } => planner
+                .on((to << 20).saturating_sub(figures.others))
+                .ok()
+                .filter(|plan| gains(&now, plan))
+                .map(|plan| Raise { from, to, plan }),
+            Limit::None => None,
         };
-        asked.then_some(Self {
-            fit,
-            weights,
-            budget: machine.budget.saturating_sub(figures.others),
-            others: figures.others,
-            limit,
-            window: figures.context_window,
-            shrunk: (figures.context_window > small).then_some(small),
+        Some(Self {
+            now,
+            smaller,
+            raise,
         })
     }
 
-    /// The budget after raising the limit, in bytes.
-    pub fn raised_budget(&self) -> Option<u64> {
-        self.limit
-            .raised()
-            .map(|mib| (mib << 20).saturating_sub(self.others))
-    }
-
-    /// What Enter means. A smaller window makes room, but none for weights that do not fit by themselves.
-    pub fn recommended(&self) -> Answer {
-        let fits_when_raised = self
-            .raised_budget()
-            .is_some_and(|budget| budget >= self.weights);
-        match (self.fit, self.shrunk) {
-            (Fit::TooBig(_), Some(_)) if fits_when_raised => Answer::Both,
-            (Fit::TooBig(_), None) if fits_when_raised => Answer::Raise,
-            (Fit::TooBig(_), _) => Answer::Quit,
-            (_, Some(_)) => Answer::Shrink,
-            (Fit::Tight(_), None) if fits_when_raised => Answer::Raise,
-            (_, None) => Answer::Continue,
+    /// Whether the question is to be asked.
+    pub fn are_asked(&self, checking: Checking) -> bool {
+        match checking {
+            Checking::Never => false,
+            Checking::Always => true,
+            Checking::WhenTight => match (&self.now, &self.raise) {
+                (Err(_), _) => true,
+                (Ok(_), None) => false,
+                (Ok(now), Some(raise)) => is_short(&self.now) && is_much_more(now, &raise.plan),
+            },
         }
     }
 
-    /// The answers that are offered, with their keys.
-    pub fn answers(&self) -> Vec<(&'static str, Answer)> {
-        let raise = self.limit.raised().is_some();
-        let shrink = self.shrunk.is_some();
-        let all = [
-            (shrink, ("1", Answer::Shrink)),
-            (raise, ("2", Answer::Raise)),
-            (shrink && raise, ("3", Answer::Both)),
-            (true, ("c", Answer::Continue)),
-            (true, ("q", Answer::Quit)),
-        ];
-        let offered = all.into_iter().filter(|(offered, _)| *offered);
-        offered.map(|(_, answer)| answer).collect()
+    /// What Enter means. What is planned fits, so it is gone on with, without a password.
+    pub fn recommended(&self) -> Answer {
+        match (&self.now, &self.raise) {
+            (Ok(_), _) => Answer::Continue,
+            (Err(_), Some(_)) => Answer::Raise,
+            (Err(_), None) => Answer::Quit,
+        }
     }
 }
 
-/// The answer that was typed, of those offered; an empty one is the recommended. None: it is none of them.
-pub fn answered(
-    answers: &[(&'static str, Answer)],
-    recommended: Answer,
-    typed: &str,
-) -> Option<Answer> {
-    let typed = typed.trim().to_lowercase();
-    if typed.is_empty() {
-        return Some(recommended);
+/// Whether memory is what bounds it, to less than a wide window.
+pub fn is_short(plan: &Result<Plan, Refusal>) -> bool {
+    match plan {
+        Ok(plan) => plan.bound == Bound::Memory && plan.window.tokens < WIDE_WINDOW,
+        Err(refusal) => refusal.is_of_memory(),
     }
-    let found = answers.iter().find(|(key, _)| *key == typed);
-    found.map(|(_, answer)| *answer)
+}
+
+/// Whether more memory would change enough to be asked for.
+pub fn is_worth_asking(now: &Result<Plan, Refusal>, then: &Result<Plan, Refusal>) -> bool {
+    match (now, then) {
+        (Err(_), Ok(_)) => true,
+        (Ok(now), Ok(then)) => is_much_more(now, then),
+        (_, Err(_)) => false,
+    }
+}
+
+fn is_much_more(now: &Plan, then: &Plan) -> bool {
+    then.window.tokens * 100 >= now.window.tokens * WORTH_ASKING
+}
+
+/// What the smaller plan leaves to others beside the first, in bytes.
+pub fn left_by(plan: &Plan, smaller: &Plan) -> u64 {
+    plan.shares.taken().saturating_sub(smaller.shares.taken())
+}
+
+fn gains(now: &Result<Plan, Refusal>, then: &Plan) -> bool {
+    match now {
+        Err(_) => true,
+        Ok(now) => {
+            (then.window.tokens, then.window.output) > (now.window.tokens, now.window.output)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::memory::{BudgetSource, Memory};
+    use crate::catalog::{Choice, catalog, resolve};
     use crate::memory::WeightsSource;
-    use crate::memory::plan::Asked;
+    use crate::memory::budget::BudgetSource;
+    use crate::memory::plan::Planner;
+    use crate::memory::window::Asked;
+    use crate::memory::working::Device;
 
-    const GIB: u64 = 1 << 30;
-
-    fn figures(ram: u64, weights: u64, window: Option<u64>) -> Figures {
-        asking(
-            ram,
-            weights,
-            Asked {
-                window,
-                output: None,
-            },
-        )
-    }
-
-    fn asking(ram: u64, weights: u64, asked: Asked) -> Figures {
+    /// What there is for a model of the catalogue on a Mac of so many GiB, at three quarters of them.
+    fn choices(flag: &str, gib: u64, window: Option<u64>) -> Choices {
+        let entry = catalog().by_flag(flag).expect("a model");
+        let model = resolve(&Choice::Flag(flag.into()), None).expect("a model");
+        let weights = (entry.download_bytes(), WeightsSource::Catalog);
+        let asked = Asked {
+            window,
+            output: None,
+        };
+        let ram = gib << 30;
         let machine = Memory {
             ram,
             budget: ram / 4 * 3,
             budget_source: BudgetSource::ThreeQuartersOfRam,
         };
-        let weights = Some((weights, WeightsSource::Disk));
-        Figures::new(Some(machine), weights, asked, None)
+        let planner = Planner::of(&model, None, weights, Device::Metal, asked);
+        let figures = Figures::new(Some(machine), Some(weights), asked, Some(planner));
+        Choices::of(&figures, Limit::of(Os::Macos, ram, Some(0))).expect("known")
     }
 
-    fn question(ram_gib: u64, weights: u64, asked: Option<u64>) -> Option<Question> {
-        let limit = Limit::of(Os::Macos, ram_gib * GIB, Some(0));
-        let figures = figures(ram_gib * GIB, weights, asked);
-        Question::of(&figures, Checking::WhenTight, limit)
+    fn asked(choices: &Choices) -> bool {
+        choices.are_asked(Checking::WhenTight)
     }
 
     #[test]
-    fn it_is_asked_only_where_memory_is_tight_unless_it_is_to_be_asked_always() {
-        assert_eq!(question(16, 5_000_000_000, None), None);
-        let ample = figures(16 * GIB, 5_000_000_000, None);
-        assert!(Question::of(&ample, Checking::Always, Limit::None).is_some());
-        let tight = figures(24 * GIB, 16_000_000_000, None);
-        assert!(Question::of(&tight, Checking::WhenTight, Limit::None).is_some());
-        assert!(Question::of(&tight, Checking::Never, Limit::None).is_none());
-        let unknown = Figures::new(None, None, Asked::default(), None);
-        assert!(Question::of(&unknown, Checking::Always, Limit::None).is_none());
+    fn with_room_nothing_is_asked() {
+        for (flag, gib) in [("gemma-light", 16), ("gemma", 48), ("coder7b", 16)] {
+            assert!(!asked(&choices(flag, gib, None)), "{flag}");
+        }
+        let ample = choices("gemma-light", 16, None);
+        assert!(ample.are_asked(Checking::Always));
+        assert!(!ample.are_asked(Checking::Never));
+    }
+
+    #[test]
+    fn a_model_that_needs_the_limit_raised_is_raised_by_enter() {
+        let choices = choices("gemma", 24, None);
+        assert!(matches!(choices.now, Err(Refusal::Memory { .. })));
+        assert!(asked(&choices));
+        assert_eq!(choices.recommended(), Answer::Raise);
+        assert_eq!(choices.smaller, None);
+        let raise = choices.raise.expect("it helps");
+        assert_eq!((raise.from, raise.to), (0, 21_504));
+    }
+
+    #[test]
+    fn a_small_window_that_would_grow_is_asked_about_and_enter_takes_what_fits() {
+        let choices = choices("coder", 32, None);
+        assert!(choices.now.is_ok() && asked(&choices));
+        assert_eq!(choices.recommended(), Answer::Continue);
+    }
+
+    #[test]
+    fn what_does_not_help_is_not_offered() {
+        let never = choices("coder", 16, None);
+        assert_eq!((&never.smaller, &never.raise), (&None, &None));
+        assert_eq!(never.recommended(), Answer::Quit);
+        let as_asked = choices("gemma", 48, Some(70_000));
+        assert_eq!(as_asked.smaller, None, "that window was asked for");
+        assert_eq!(as_asked.raise, None, "it fits");
+        assert!(!asked(&as_asked));
+        let longest = choices("coder7b", 64, None);
+        assert_eq!((longest.smaller, longest.raise), (None, None));
+    }
+
+    #[test]
+    fn a_smaller_window_says_what_it_leaves() {
+        let choices = choices("coder", 48, None);
+        assert!(choices.raise.is_some());
+        let plan = choices.now.expect("a plan");
+        let smaller = choices.smaller.expect("it leaves something");
+        assert_eq!(smaller.window.tokens, NARROW_WINDOW);
+        assert!(left_by(&plan, &smaller) > WORTH_OFFERING);
     }
 
     #[test]
     fn the_limit_leaves_three_gib_for_the_rest() {
-        let limit = |set| Limit::of(Os::Macos, 24 * GIB, set);
+        let limit = |set| Limit::of(Os::Macos, 24 << 30, set);
         assert_eq!(
             limit(Some(0)),
             Limit::Raise {
@@ -212,75 +280,9 @@ mod tests {
                 to: 21_504
             }
         );
-        assert_eq!(limit(Some(21_504)), Limit::Fine { mib: 21_504 });
-        assert_eq!(limit(Some(22_000)), Limit::Fine { mib: 22_000 });
+        assert_eq!(limit(Some(21_504)), Limit::None);
+        assert_eq!(limit(Some(22_000)), Limit::None);
         assert_eq!(limit(None), Limit::None);
-        assert_eq!(Limit::of(Os::Linux, 24 * GIB, Some(0)), Limit::None);
-    }
-
-    #[test]
-    fn enter_takes_what_helps() {
-        let recommended = |ram, weights, asked| {
-            question(ram, weights, asked).map(|question| question.recommended())
-        };
-        assert_eq!(recommended(24, 16_000_000_000, None), Some(Answer::Shrink));
-        assert_eq!(
-            recommended(24, 16_000_000_000, Some(32_768)),
-            Some(Answer::Raise),
-            "the window is small already"
-        );
-        assert_eq!(
-            recommended(24, 20_000_000_000, None),
-            Some(Answer::Both),
-            "too big for the budget, not for the raised one"
-        );
-        assert_eq!(recommended(16, 18_000_000_000, None), Some(Answer::Quit));
-    }
-
-    #[test]
-    fn the_small_window_holds_the_longest_reply() {
-        let shrunk = |output| {
-            let asked = Asked {
-                window: None,
-                output: Some(output),
-            };
-            let figures = asking(24 * GIB, 16_000_000_000, asked);
-            Question::of(&figures, Checking::WhenTight, Limit::None)
-                .and_then(|question| question.shrunk)
-        };
-        assert_eq!(shrunk(8_192), Some(32_768));
-        assert_eq!(shrunk(16_384), Some(37_576));
-    }
-
-    #[test]
-    fn only_what_is_offered_is_an_answer() {
-        let question = question(24, 16_000_000_000, None).expect("tight");
-        let answer = |question: &Question, typed: &str| {
-            answered(&question.answers(), question.recommended(), typed)
-        };
-        for (typed, expected) in [
-            ("", Some(Answer::Shrink)),
-            ("1", Some(Answer::Shrink)),
-            (" 2 ", Some(Answer::Raise)),
-            ("3", Some(Answer::Both)),
-            ("C", Some(Answer::Continue)),
-            ("q", Some(Answer::Quit)),
-            ("4", None),
-            ("yes", None),
-        ] {
-            assert_eq!(answer(&question, typed), expected, "{typed}");
-        }
-        let without_limit = Question {
-            limit: Limit::Fine { mib: 21_504 },
-            ..question
-        };
-        assert_eq!(answer(&without_limit, "2"), None);
-        assert_eq!(answer(&without_limit, "3"), None);
-        let without_window = Question {
-            shrunk: None,
-            ..question
-        };
-        assert_eq!(answer(&without_window, "1"), None);
-        assert_eq!(answer(&without_window, "3"), None);
+        assert_eq!(Limit::of(Os::Linux, 24 << 30, Some(0)), Limit::None);
     }
 }

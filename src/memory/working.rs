@@ -4,7 +4,7 @@
 //! takes on a CPU (`tests/e2e/memory.rs`). The logits are not in it: of a prompt, the engine computes those of the last token alone.
 
 use super::architecture::{Architecture, Attention, FeedForward, Heads, Layer};
-use crate::machine::platform::Os;
+use crate::sys::platform::Os;
 
 /// Head sizes for which Metal has a kernel that attends without writing all scores down. Source: mlx, `scaled_dot_product_attention.cpp`,
 /// `sdpa_full_supported_head_dim`, which asks for keys and values of one size, too. Newer versions may have more.

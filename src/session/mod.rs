@@ -1,26 +1,18 @@
 //! A session: from what was asked for to Claude Code in the terminal, and back to a clean machine.
 
-pub mod choose;
-mod client;
-pub mod connect;
-pub mod elsewhere;
-pub mod folder;
-pub mod follow;
-pub mod leave;
-mod picture;
+pub mod acquire;
+pub mod launch_plan;
+mod orphan_guard;
 pub mod preflight;
-pub mod prepare;
-mod progress;
-pub mod reach;
 mod rehearsal;
-mod request;
+pub mod release;
+pub mod remote;
+pub mod request;
 mod run;
 mod serve;
-mod together;
-mod watcher;
+pub mod session_dir;
+pub mod wait_ready;
 pub mod window;
 
-pub use client::{Output, command as client_command};
-pub use run::{over, run};
+pub use run::{Session, ask_features, over, run};
 pub use serve::serve;
-pub use together::Session;

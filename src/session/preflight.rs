@@ -1,19 +1,18 @@
-//! The memory preflight: before an engine can run out of GPU memory, it is said what can be done, and done.
+//! The memory preflight's prompt: before an engine can run out of GPU memory, it is said what can be done, and done.
 
 use nix::sys::signal::Signal;
 
-use super::choose;
+use super::window::{self, Instead};
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
-use crate::host::Host;
-use crate::machine::gpu_limit::{self, Asking, Found, Raised};
-use crate::machine::memory::{BudgetSource, Memory, wired_limit};
-use crate::machine::platform::Os;
-use crate::memory::choices::Choices;
-use crate::memory::preflight::{Answer, Checking, Limit, Question, answered};
-use crate::memory::{Figures, Fit};
-use crate::paths::Paths;
-use crate::sys;
-use crate::ui::{self, Ui};
+use crate::memory::budget::{BudgetSource, Memory};
+use crate::memory::gpu_limit::{self, Asking, Found, Raised};
+use crate::memory::plan::Refusal;
+use crate::memory::preflight::{Answer, Checking, Choices, Limit};
+use crate::memory::{Figures, chart};
+use crate::sys::platform::Os;
+use crate::sys::syscalls;
+use crate::ui::{self, Row, Ui};
 
 /// What the preflight found wrong at the files of the raised limit.
 const NOT_WRITTEN: &str =
@@ -21,8 +20,14 @@ const NOT_WRITTEN: &str =
 
 /// The raised limit that other sessions use, or that one left behind: this session uses it too, or puts it back. To be called before memory
 /// is looked at.
-pub fn take_over_limit(host: &Host, paths: &Paths, os: Os, ui: &Ui) -> Result<Option<Raised>> {
-    if os != Os::Macos {
+pub fn take_over_limit(app: &App) -> Result<Option<Raised>> {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    if app.os()? != Os::Macos {
         return Ok(None);
     }
     match gpu_limit::find(host, paths).context(Exit::Other, NOT_WRITTEN)? {
@@ -43,20 +48,20 @@ pub fn take_over_limit(host: &Host, paths: &Paths, os: Os, ui: &Ui) -> Result<Op
             } else {
                 Asking::No
             };
-            put_back(host, ui, raised, asking);
+            put_back(app, raised, asking);
             Ok(None)
         }
     }
 }
 
 /// Puts the limit back if this session was the last that used it. If that does not work, the next start offers it again.
-pub fn put_back(host: &Host, ui: &Ui, raised: Raised, asking: Asking) {
+pub fn put_back(app: &App, raised: Raised, asking: Asking) {
     let record = raised.record;
-    let caught = sys::catch();
-    let done = raised.put_back(host, asking);
+    let caught = syscalls::catch();
+    let done = raised.put_back(&app.environment, asking);
     drop(caught);
     if !done {
-        ui.notice(&format!(
+        app.ui.notice(&format!(
             "the GPU memory limit is still {}; to put it back: {}",
             mib(record.raised),
             gpu_limit::command(record.original)
@@ -64,281 +69,127 @@ pub fn put_back(host: &Host, ui: &Ui, raised: Raised, asking: Asking) {
     }
 }
 
-/// What is checked.
-pub struct Check<'a> {
-    pub host: &'a Host,
-    pub paths: &'a Paths,
-    pub ui: &'a Ui,
-    pub os: Os,
-    /// The model's name, for people.
-    pub name: &'a str,
-    pub checking: Checking,
-}
-
-/// Checks memory, asks where it is tight, and changes the figures as was answered. `limit` is the raised limit, if this session uses it; if it
-/// is raised now, it is put there, and whoever called has to put it back. A signal that came meanwhile ends the session.
-pub fn check(
-    check: &Check,
-    figures: &mut Figures,
-    limit: &mut Option<Raised>,
-) -> Result<Option<Signal>> {
-    let &Check {
-        host,
-        ui,
-        os,
-        name,
-        checking,
-        ..
-    } = check;
-    let option = limit_option(host, os, figures.machine);
-    if let Some(choices) = Choices::of(figures, option) {
-        return choose::choose(check, figures, limit, option, choices);
-    }
-    let Some(mut question) = Question::of(figures, checking, option) else {
-        return Ok(None);
-    };
-    if !ui.interactive {
-        return unasked(ui, name, figures, &question).map(|()| None);
-    }
-    for line in lines(name, figures, &question) {
-        ui.say(&line);
-    }
-    loop {
-        let answer = ask(ui, &question.answers(), question.recommended());
-        if let (Answer::Raise | Answer::Both, Some(to)) = (answer, question.limit.raised()) {
-            match raise(check, figures, limit, to)? {
-                Raising::Signalled(signal) => return Ok(Some(signal)),
-                Raising::Refused => {
-                    // What is left to choose is asked for again.
-                    question.limit = Limit::None;
-                    continue;
-                }
-                Raising::Done => {}
-            }
-        }
-        if let (Answer::Shrink | Answer::Both, Some(window)) = (answer, question.shrunk) {
-            figures.shrink(window);
-        }
-        return match answer {
-            Answer::Quit => Err(Error::new(Exit::Machine, format!("{name} was not started"))
-                .cause(short(&question))
-                .hint("take a smaller model: cclocal --gemma-light")),
-            _ => Ok(None),
-        };
-    }
-}
-
-/// The limit of GPU memory, as it is and as it could be.
-pub fn limit_option(host: &Host, os: Os, machine: Option<Memory>) -> Limit {
-    let ram = machine.map_or(0, |machine| machine.ram);
-    let set = match os {
-        Os::Macos => wired_limit(host),
-        Os::Linux => None,
-    };
-    Limit::of(os, ram, set)
-}
-
-/// Without anybody to ask: the window is shrunk, and a model whose weights alone exceed the memory is not started.
-fn unasked(ui: &Ui, name: &str, figures: &mut Figures, question: &Question) -> Result<()> {
-    if let Fit::TooBig(_) = question.fit {
-        return Err(
-            Error::new(Exit::Machine, format!("{name} does not fit this machine"))
-                .cause(format!("{} ({})", short(question), budget_words(figures)))
-                .hint("take a smaller model (cclocal --gemma-light), or try it all the same with --no-mem-check"),
-        );
-    }
-    match question.shrunk {
-        Some(window) if figures.asked.window.is_none() => {
-            figures.shrink(window);
-            ui.notice(&format!(
-                "{}: the window is {} tokens instead of {}; --ctx or --no-mem-check keep it",
-                short(question),
-                ui::thousands(window),
-                ui::thousands(question.window)
-            ));
-        }
-        _ => ui.notice(&short(question)),
-    }
-    Ok(())
-}
-
-fn budget_words(figures: &Figures) -> &'static str {
-    figures
-        .machine
-        .map_or("unknown", |machine| machine.budget_source.words())
-}
-
-/// The arithmetic in one line.
-fn short(question: &Question) -> String {
-    let weights = ui::bytes(question.weights);
-    let budget = ui::bytes(question.budget);
-    match question.fit {
-        Fit::TooBig(short) => format!(
-            "its weights take {weights}, {} more than the {budget} that there is for it",
-            ui::bytes(short)
-        ),
-        Fit::Tight(left) => format!(
-            "memory is tight: weights of {weights} leave {} of {budget} for the conversation",
-            ui::bytes(left)
-        ),
-        Fit::Ample | Fit::Unknown => {
-            format!("weights of {weights} leave ample room in {budget}")
-        }
-    }
-}
-
-/// The question as a person sees it.
-fn lines(name: &str, figures: &Figures, question: &Question) -> Vec<String> {
-    let left = match question.fit {
-        Fit::TooBig(short) => format!("{} more than there is", ui::bytes(short)),
-        Fit::Tight(left) => format!(
-            "{} left for the conversation (KV cache): tight",
-            ui::bytes(left)
-        ),
-        Fit::Ample | Fit::Unknown => {
-            let left = question.budget.saturating_sub(question.weights);
-            format!(
-                "{} left for the conversation (KV cache): ample",
-                ui::bytes(left)
-            )
-        }
-    };
-    let mut lines = vec![
-        format!("GPU memory for {name}"),
-        format!(
-            "  {:<9} {:>9}  {}",
-            "budget",
-            ui::bytes(question.budget + question.others),
-            budget_words(figures)
-        ),
-        format!(
-            "  {:<9} {:>9}  {left}",
-            "weights",
-            ui::bytes(question.weights)
-        ),
-    ];
-    if question.others > 0 {
-        let others = ui::bytes(question.others);
-        lines.insert(
-            2,
-            format!(
-                "  {:<9} {others:>9}  models that run, with room for their conversations",
-                "others"
-            ),
-        );
-    }
-    let recommended = |answer| {
-        if question.recommended() == answer {
-            " (recommended)"
-        } else {
-            ""
-        }
-    };
-    let window = ui::thousands(question.window);
-    lines.push(match question.shrunk {
-        Some(shrunk) => format!(
-            "  1) Shrink the context window  {window} → {} tokens{}",
-            ui::thousands(shrunk),
-            recommended(Answer::Shrink)
-        ),
-        None => format!("  1) Context window             already small: {window} tokens"),
-    });
-    match question.limit {
-        Limit::Raise { from, to } => {
-            lines.push(format!(
-                "  2) Raise the GPU limit        {} → {} MiB (sudo, until the session ends){}",
-                from,
-                to,
-                recommended(Answer::Raise)
-            ));
-            if question.shrunk.is_some() {
-                lines.push(format!("  3) Both{}", recommended(Answer::Both)));
-            }
-        }
-        Limit::Fine { mib } => {
-            lines.push(format!(
-                "  2) GPU limit                  already fine: {mib} MiB"
-            ));
-        }
-        Limit::None => {}
-    }
-    let risky = if question.fit == Fit::Ample {
-        ""
-    } else {
-        " (risky: the engine may crash)"
-    };
-    lines.push(format!(
-        "  c) Continue as it is{risky}{}",
-        recommended(Answer::Continue)
-    ));
-    lines.push(format!("  q) Quit{}", recommended(Answer::Quit)));
-    lines
-}
-
-/// The answer to a question, one of those offered. The end of the input is none of them, and quits.
-pub(super) fn ask(ui: &Ui, answers: &[(&'static str, Answer)], recommended: Answer) -> Answer {
-    let keys: Vec<&str> = answers.iter().map(|(key, _)| *key).collect();
-    let keys = keys.join("/");
-    let enter = answers.iter().find(|(_, answer)| *answer == recommended);
-    let enter = enter.map_or("q", |(key, _)| key);
-    loop {
-        let Some(typed) = ui.ask(&format!("Choose [{keys}] (Enter = {enter})")) else {
-            return Answer::Quit;
-        };
-        match answered(answers, recommended, &typed) {
-            Some(answer) => return answer,
-            None => ui.say(&format!("Please answer one of {keys}.")),
-        }
-    }
-}
-
-pub(super) enum Raising {
-    Done,
-    Refused,
-    /// A signal came at sudo's question, such as Ctrl-C, and the limit is as it was.
+/// What the preflight came to.
+pub enum Outcome {
+    /// Go on. The raised GPU limit, if it was raised for that: whoever called puts it back.
+    Go(Option<Raised>),
+    /// A signal came meanwhile, such as Ctrl-C at sudo's question, and the limit is as it was.
     Signalled(Signal),
 }
 
-/// Raises the GPU limit to this, in MiB, says what came of it, and changes the figures if it did.
-pub(super) fn raise(
-    check: &Check,
-    figures: &mut Figures,
-    limit: &mut Option<Raised>,
-    to: u64,
-) -> Result<Raising> {
-    let &Check {
-        host, paths, ui, ..
-    } = check;
-    let caught = sys::catch();
-    let raised = gpu_limit::raise(host, paths, to).context(Exit::Other, NOT_WRITTEN)?;
-    match (caught.signal(), raised) {
-        (None, Some(raised)) => {
-            *limit = Some(raised);
-            figures.with_machine(Memory {
-                ram: figures.machine.map_or(0, |machine| machine.ram),
-                budget: to << 20,
-                budget_source: BudgetSource::WiredLimit,
-            });
-            ui.done(&format!(
-                "GPU memory limit raised to {} until the session ends",
-                mib(to)
-            ));
-            Ok(Raising::Done)
-        }
-        (None, None) => {
-            ui.notice(&format!(
-                "the GPU limit was not raised; by hand it is: {}",
-                gpu_limit::command(to)
-            ));
-            Ok(Raising::Refused)
-        }
-        (Some(signal), raised) => {
-            if let Some(raised) = raised {
-                raised.put_back(host, Asking::No);
+/// Checks memory, asks where there is something to ask, and changes the figures as was answered. `name`: the model's, for people.
+///
+/// Errors: the memory holds no session, and nothing that was chosen helps.
+pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -> Result<Outcome> {
+    let ui = &app.ui;
+    let limit = Limit::find(&app.environment, app.os()?, figures.machine);
+    let choices = Choices::of(figures, limit).filter(|choices| choices.are_asked(checking));
+    let Some(mut choices) = choices else {
+        return Ok(Outcome::Go(None));
+    };
+    let refused = |figures: &Figures, refusal: &Refusal| {
+        window::refused(name, refusal, Instead::of(figures, limit))
+    };
+    if let Err(refusal) = &choices.now
+        && !(ui.interactive && choices.raise.is_some())
+    {
+        return Err(refused(figures, refusal));
+    }
+    if !ui.interactive && checking != Checking::Always {
+        return Ok(Outcome::Go(None));
+    }
+    for line in chart::of(name, figures) {
+        ui.say(&line);
+    }
+    if !ui.interactive {
+        return Ok(Outcome::Go(None));
+    }
+    loop {
+        match ask(ui, &chart::answers(&choices), choices.recommended()) {
+            Answer::Continue => return Ok(Outcome::Go(None)),
+            Answer::Shrink => {
+                if let Some(smaller) = &choices.smaller {
+                    figures.shrink(smaller.window.tokens);
+                }
+                return Ok(Outcome::Go(None));
             }
-            Ok(Raising::Signalled(signal))
+            Answer::Raise => {
+                let Some(raise) = choices.raise.take() else {
+                    continue;
+                };
+                let outcome = self::raise(app, raise.to)?;
+                if let Outcome::Go(Some(_)) = &outcome {
+                    figures.with_machine(Memory {
+                        ram: figures.machine.map_or(0, |machine| machine.ram),
+                        budget: raise.to << 20,
+                        budget_source: BudgetSource::WiredLimit,
+                    });
+                }
+                match outcome {
+                    // What is left to choose is asked for again.
+                    Outcome::Go(None) => {}
+                    done => return Ok(done),
+                }
+            }
+            Answer::Quit => {
+                return Err(match &choices.now {
+                    Err(refusal) => refused(figures, refusal),
+                    Ok(plan) => Error::new(Exit::Machine, format!("{name} was not started"))
+                        .cause(format!(
+                            "memory gives it a window of {} tokens",
+                            ui::thousands(plan.window.tokens)
+                        ))
+                        .hint("take a smaller model: cclocal --gemma-light"),
+                });
+            }
         }
     }
+}
+
+/// Asks for one of the answers, each with its row. Leaving the question quits.
+fn ask(ui: &Ui, answers: &[(Answer, Row)], recommended: Answer) -> Answer {
+    let rows: Vec<Row> = answers.iter().map(|(_, row)| row.clone()).collect();
+    let default = answers
+        .iter()
+        .position(|(answer, _)| *answer == recommended);
+    let keys = (ui.paints_prompts()).then(|| "Enter choose · q quit · ↑↓ j k move".to_owned());
+    let heading: Vec<String> = keys.into_iter().collect();
+    match ui.select(&heading, &rows, default.unwrap_or_default()) {
+        Some(chosen) => {
+            ui.say(&format!("> {}", rows[chosen].text));
+            answers[chosen].0
+        }
+        None => Answer::Quit,
+    }
+}
+
+/// Raises the GPU limit to this, in MiB, and says what came of it. Without it in the outcome: it was not raised.
+fn raise(app: &App, to: u64) -> Result<Outcome> {
+    let App {
+        environment,
+        paths,
+        ui,
+        ..
+    } = app;
+    let caught = syscalls::catch();
+    let raised = gpu_limit::raise(environment, paths, to).context(Exit::Other, NOT_WRITTEN)?;
+    if let Some(signal) = caught.signal() {
+        if let Some(raised) = raised {
+            raised.put_back(environment, Asking::No);
+        }
+        return Ok(Outcome::Signalled(signal));
+    }
+    match &raised {
+        Some(_) => ui.done(&format!(
+            "GPU memory limit raised to {} until the session ends",
+            mib(to)
+        )),
+        None => ui.notice(&format!(
+            "the GPU limit was not raised; by hand it is: {}",
+            gpu_limit::command(to)
+        )),
+    }
+    Ok(Outcome::Go(raised))
 }
 
 fn mib(mib: u64) -> String {

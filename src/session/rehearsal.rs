@@ -12,17 +12,17 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{self, Output};
-use super::folder::Folder;
-use super::prepare;
-use super::together::{Endpoint, Session};
-use crate::claude::hidden::Hidden;
+use super::run::Session;
+use super::session_dir::Folder;
+use crate::claude::command::{ClaudePlan, Features};
+use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
 use crate::claude::profile;
+use crate::claude::pty::Hidden;
 use crate::error::{Context, Exit, Result};
-use crate::files;
-use crate::plan::claude::{ClaudePlan, Features};
-use crate::secret::Secret;
-use crate::{gateway, probe};
+use crate::gateway;
+use crate::sys::capabilities;
+use crate::sys::files;
+use crate::sys::secret::Secret;
 
 const TOPIC: &str = "rehearsal";
 
@@ -53,9 +53,9 @@ impl Rehearsal {
         plan: &ClaudePlan,
     ) -> Option<Self> {
         let fronts = fronts?.to_owned();
-        let typed =
-            session.host.stdin_tty && session.host.stdout_tty && prepare::is_interactive(plan);
-        if !typed || probe::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
+        let environment = &session.app.environment;
+        let typed = environment.stdin_tty && environment.stdout_tty && launch::is_interactive(plan);
+        if !typed || capabilities::remembered::<bool>(&fronts, TOPIC, session.claude).is_some() {
             return None;
         }
         let (folder, command) = command(session, endpoint, features)
@@ -74,7 +74,7 @@ impl Rehearsal {
             tracing::debug!(?seen, "the rehearsal is over");
             // One that fails would fail again, and each time take a minute.
             if let Some(seen) = seen {
-                probe::remember(&fronts, TOPIC, &claude, &seen);
+                capabilities::remember(&fronts, TOPIC, &claude, &seen);
             }
             drop(folder);
         });
@@ -95,23 +95,28 @@ fn command(
     features: &Features,
 ) -> Result<(Folder, Command)> {
     const SAYING: &str = "a folder for the rehearsal cannot be made";
-    let folder = Folder::for_rehearsal(session.paths)?;
+    let folder = Folder::for_rehearsal(&session.app.paths)?;
     let [profile, work]: [PathBuf; 2] = ["profile", "work"].map(|name| folder.path().join(name));
     files::private_folder(&work).context(Exit::Other, SAYING)?;
     let work = fs_err::canonicalize(work).context(Exit::Other, SAYING)?;
-    profile::begin_rehearsal(&session.paths.claude_profile(), &profile, &work)?;
+    profile::begin_rehearsal(&session.app.paths.claude_profile(), &profile, &work)?;
     let settings = folder.settings();
     let args = [OsString::from(QUESTION)];
-    let client = endpoint.client(&args, &settings);
-    let plan = prepare::plan_client(session.host, session.paths, session.os, &client, features)?
-        .for_rehearsal(&profile);
-    let command = client::command(
-        session.host,
+    let user = UserArgs {
+        args: &args,
+        pass_unknown: false,
+    };
+    let plan = launch::plan(session.app, endpoint, user, &settings, features)?;
+    let places = Places {
+        profile_dir: &profile,
+        settings: &settings,
+        folder: &work,
+    };
+    let command = launch::command(
+        &session.app.environment,
         session.claude,
-        &plan,
-        &profile,
-        &settings,
-        &work,
+        &plan.for_rehearsal(&profile),
+        places,
         Output::Inherited,
     )?;
     Ok((folder, command))

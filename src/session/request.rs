@@ -1,17 +1,17 @@
 //! What a session asks for, and what is learnt of its model before it is measured: from this disk, else from the hub.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::catalog::template::Traits;
 use crate::catalog::{Choice, Model, ModelArgument, Source, catalog, resolve, servable};
 use crate::error::{Context, Error, Exit, Result};
-use crate::hub::remote::Told;
+use crate::hub::api::ModelInfo;
 use crate::hub::{self, Cached};
-use crate::memory::plan::OUTPUTS;
-use crate::paths::Paths;
-
-/// The output budget where none is asked for and no plan says another, in tokens: a whole file body has to fit in one tool call.
-pub const DEFAULT_OUTPUT_TOKENS: u64 = OUTPUTS[0];
+use crate::memory::Asked;
+use crate::supervisor::registry::Wanted;
+use crate::sys::paths::Paths;
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone)]
@@ -19,10 +19,7 @@ pub struct Request {
     pub model: Model,
     /// The gateway's port, if one was asked for.
     pub port: Option<u16>,
-    /// In tokens, if it was asked for.
-    pub context_window: Option<u64>,
-    /// In tokens, if it was asked for.
-    pub output_tokens: Option<u64>,
+    pub asked: Asked,
     /// Nothing of what stands before a conversation is kept on the disk.
     pub forget_prefix: bool,
     /// The whole model is served, pictures and sound included.
@@ -45,6 +42,18 @@ impl Request {
         Self { model, ..self }
     }
 
+    /// The engine that serves this, for one with this program.
+    pub fn wanted<'a>(&'a self, engine: &'a Path) -> Wanted<'a> {
+        Wanted {
+            source: &self.model.source,
+            profile: self.model.engine_profile,
+            thinking: self.model.thinking,
+            engine,
+            asked: self.asked,
+            port: self.port,
+        }
+    }
+
     /// What a person should know of the model's tool calls and thoughts before it starts.
     pub fn notices(&self) -> Vec<String> {
         let model = &self.model;
@@ -54,10 +63,10 @@ impl Request {
                 "{name}: its chat template has no tools: it can chat, but not read or write files"
             )),
             (None, None, Source::Hub(_)) => Some(format!(
-                "{name}: its tool-call format is not known before it is on this disk. If it is none that cclocal reads, the engine's own guess is used, and calls may show up as text"
+                "{name}: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
             )),
             (None, ..) => Some(format!(
-                "{name}: unknown tool-call format: the engine's own guess is used. If calls show up as text, this model will not work"
+                "{name}: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work"
             )),
             (Some(_), ..) => None,
         };
@@ -65,11 +74,6 @@ impl Request {
             format!("{name} has no thoughts that could be turned on: --think changes nothing")
         });
         calls.into_iter().chain(thoughts).collect()
-    }
-
-    /// The longest reply that may come to be, in tokens.
-    pub fn longest_reply(&self) -> u64 {
-        self.output_tokens.unwrap_or(DEFAULT_OUTPUT_TOKENS)
     }
 }
 
@@ -124,7 +128,7 @@ fn template(paths: &Paths, model: &Model) -> Option<Traits> {
 pub fn learn(
     paths: &Paths,
     request: &mut Request,
-    remote: impl FnOnce(&str) -> Told,
+    remote: impl FnOnce(&str) -> ModelInfo,
 ) -> Result<()> {
     let Source::Hub(id) = &request.model.source else {
         return Ok(());
@@ -159,7 +163,7 @@ mod tests {
     use super::*;
     use crate::catalog::Form;
     use crate::error::Exit;
-    use crate::host::Host;
+    use crate::sys::environment::Environment;
 
     /// A home, and a request for this model of the hub.
     fn request(paths: &Paths, id: &str) -> Request {
@@ -167,8 +171,7 @@ mod tests {
         Request {
             model: model(paths, Some(&choice)).expect("a model"),
             port: None,
-            context_window: None,
-            output_tokens: None,
+            asked: Asked::default(),
             forget_prefix: false,
             vision: false,
             think: false,
@@ -177,7 +180,7 @@ mod tests {
 
     fn home() -> (tempfile::TempDir, Paths) {
         let home = tempfile::tempdir().expect("a home");
-        let paths = Paths::of(&Host::for_tests(home.path(), &[]));
+        let paths = Paths::of(&Environment::for_tests(home.path(), &[]));
         (home, paths)
     }
 
@@ -200,8 +203,8 @@ mod tests {
     };
 
     /// A hub that knows a model with these files.
-    fn told(files: &[&str], template: Option<Traits>) -> Told {
-        Told {
+    fn told(files: &[&str], template: Option<Traits>) -> ModelInfo {
+        ModelInfo {
             config: Some(serde_json::json!({"model_type": "qwen2"})),
             files: Some(files.iter().map(|name| (*name).to_owned()).collect()),
             size: None,
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_not_on_this_disk_is_learnt_from_the_hub() {
         let (_home, paths) = home();
-        let learnt = |id: &str, told: Told| {
+        let learnt = |id: &str, told: ModelInfo| {
             let mut request = request(&paths, id);
             request.think = true;
             learn(&paths, &mut request, |asked| {
@@ -222,7 +225,7 @@ mod tests {
             })
             .map(|()| request)
         };
-        let nothing = learnt("org/name", Told::default()).expect("not refused");
+        let nothing = learnt("org/name", ModelInfo::default()).expect("not refused");
         assert_eq!(nothing.model.form, None);
         let asked = learnt("org/name", told(&["m.safetensors"], Some(HERMES)));
         let asked = asked.expect("a model");
@@ -231,7 +234,7 @@ mod tests {
         let known = &catalog().models[0];
         let form = |request: Request| request.model.form;
         assert_eq!(
-            learnt(&known.id, Told::default()).map(form),
+            learnt(&known.id, ModelInfo::default()).map(form),
             Ok(Some(known.form))
         );
         let template = r#"{"chat_template": "tools [TOOL_CALLS]"}"#;
@@ -239,7 +242,7 @@ mod tests {
         let files = [config, ("tokenizer_config.json", template)];
         snapshot(&paths, "org/here", &files);
         assert_eq!(
-            learnt("org/here", Told::default()).map(form),
+            learnt("org/here", ModelInfo::default()).map(form),
             Ok(Some(Form::Mistral))
         );
     }
@@ -247,7 +250,7 @@ mod tests {
     #[test]
     fn what_cannot_be_served_is_not_downloaded() {
         let (_home, paths) = home();
-        let refused = |id: &str, told: Told| {
+        let refused = |id: &str, told: ModelInfo| {
             let mut request = request(&paths, id);
             let error = learn(&paths, &mut request, |_| told).expect_err("refused");
             assert_eq!(error.exit, Exit::Usage);
@@ -264,7 +267,7 @@ mod tests {
         );
         // What is on this disk counts where the hub says nothing, and else what the hub has.
         snapshot(&paths, "org/here", &[("config.json", "{}"), ("m.gguf", "")]);
-        assert!(refused("org/here", Told::default()).contains("GGUF"));
+        assert!(refused("org/here", ModelInfo::default()).contains("GGUF"));
         let mut request = request(&paths, "org/here");
         let all = told(&["m.gguf", "m.safetensors"], Some(HERMES));
         assert_eq!(learn(&paths, &mut request, |_| all), Ok(()));
@@ -309,7 +312,7 @@ mod tests {
         assert_eq!(
             said(Some(unknown), true),
             [
-                "org/name: unknown tool-call format: the engine's own guess is used. If calls show up as text, this model will not work",
+                "org/name: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work",
                 "org/name has no thoughts that could be turned on: --think changes nothing"
             ]
         );
@@ -324,7 +327,7 @@ mod tests {
         assert_eq!(
             said(None, false),
             [
-                "org/name: its tool-call format is not known before it is on this disk. If it is none that cclocal reads, the engine's own guess is used, and calls may show up as text"
+                "org/name: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
             ]
         );
     }

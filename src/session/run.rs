@@ -1,52 +1,237 @@
-//! The session itself: Claude Code in the terminal, on the engine behind a lease.
+//! The session itself: Claude Code in the foreground, side by side with whatever answers it, which is an engine of ours behind a lease, or one that
+//! somebody else runs.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use super::follow::{self, Followed};
-use super::leave;
-use super::together::{self, Endpoint, Keeper, Outcome, Prepared, Session};
-use crate::error::{Error, Exit, Result};
-use crate::machine::network;
-use crate::process::signals::{self, Signals};
-use crate::secret::Secret;
+use nix::sys::signal::Signal;
+
+use super::orphan_guard::Watcher;
+use super::rehearsal::Rehearsal;
+use super::release;
+use super::session_dir::Folder;
+use super::wait_ready::{self, Followed};
+use crate::app::App;
+use crate::claude::command::{ClaudePlan, Features};
+use crate::claude::features::Asked;
+use crate::claude::foreground::{self, Foreground};
+use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
+use crate::error::{Context, Error, Exit, Result};
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::{Granted, Say, Tell};
+use crate::sys::network;
+use crate::sys::process::Ended;
+use crate::sys::process::signals::{self, Signals};
 use crate::ui::{self, Ui};
 
-/// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal. `linger`: how long the engine is kept if
-/// nobody else uses it.
+/// What a session runs with.
+pub struct Session<'a> {
+    pub app: &'a App,
+    /// Claude Code's program.
+    pub claude: &'a Path,
+    /// The question what it can do, which was asked before.
+    pub asked: &'a Asked,
+    pub user: UserArgs<'a>,
+}
+
+/// Begins to ask Claude Code what it can do. It answers while the engine is looked at and loads.
+pub fn ask_features(app: &App, claude: &Path) -> Asked {
+    let App {
+        environment, paths, ..
+    } = app;
+    Asked::begin(environment, &paths.cache, &paths.claude_profile(), claude)
+}
+
+/// Who keeps the gateway.
+pub(super) trait Keeper {
+    /// Claude Code runs as this process.
+    async fn client_started(&mut self, pid: i32);
+    /// It has ended.
+    async fn client_ended(&mut self);
+    /// Waits until nobody will answer Claude Code any more, and says why. Can be cancelled and called again.
+    async fn lost(&mut self) -> Error;
+}
+
+/// The supervisor keeps the gateway, and ends Claude Code should the session vanish.
+impl Keeper for Lease {
+    async fn client_started(&mut self, pid: i32) {
+        let group = nix::unistd::getpgrp().as_raw();
+        self.say(&Say::Client { pid, group }).await;
+    }
+
+    async fn client_ended(&mut self) {
+        self.say(&Say::ClientEnded).await;
+    }
+
+    async fn lost(&mut self) -> Error {
+        loop {
+            if let Some(error) = over(self.told().await) {
+                return error;
+            }
+        }
+    }
+}
+
+/// How the time with Claude Code ended.
+pub(super) enum Outcome {
+    Client(Ended),
+    Engine(Error),
+    Signalled(Signal),
+}
+
+/// All that Claude Code's start needs, made while the engine still loads. What it was made from stays until the session's end.
+pub(super) struct Prepared<'a> {
+    session: &'a Session<'a>,
+    endpoint: Endpoint,
+    features: Features,
+    folder: Folder,
+    plan: ClaudePlan,
+    command: Command,
+}
+
+impl<'a> Prepared<'a> {
+    /// Plans and writes what Claude Code is started with, as soon as it has said what it can do.
+    pub(super) async fn new(session: &'a Session<'a>, endpoint: Endpoint) -> Result<Self> {
+        let features = session.asked.answer().await?;
+        let folder = Folder::make(&session.app.paths)?;
+        let plan = plan(session, &endpoint, &folder, &features)?;
+        let command = command(session, &folder, &plan)?;
+        Ok(Self {
+            session,
+            endpoint,
+            features,
+            folder,
+            plan,
+            command,
+        })
+    }
+
+    /// Has Claude Code show how it begins, if that is not known yet. `fronts`: where the gateway remembers it, if it does.
+    fn rehearse(&self, fronts: Option<&Path>) -> Option<Rehearsal> {
+        Rehearsal::begin(
+            self.session,
+            &self.endpoint,
+            fronts,
+            &self.features,
+            &self.plan,
+        )
+    }
+
+    /// Settings may have changed while the engine loaded, in a download's hours say: what they would do then is overlaid, too.
+    fn refresh(&mut self) -> Result<()> {
+        let plan = plan(self.session, &self.endpoint, &self.folder, &self.features)?;
+        if !plan.is_same(&self.plan) {
+            self.command = command(self.session, &self.folder, &plan)?;
+            self.plan = plan;
+        }
+        Ok(())
+    }
+
+    /// Runs Claude Code until it ends, nobody answers it any more, or a signal comes.
+    pub(super) async fn run(
+        mut self,
+        keeper: &mut impl Keeper,
+        signals: &mut Signals,
+    ) -> Result<(Outcome, ClaudePlan)> {
+        self.refresh()?;
+        let App {
+            environment, ui, ..
+        } = self.session.app;
+        for notice in &self.plan.notices {
+            ui.notice(notice);
+        }
+        let foreground = Foreground::start(&mut self.command).context(
+            Exit::ClaudeMissing,
+            format!(
+                "{} cannot be started",
+                environment.tilde(self.session.claude)
+            ),
+        )?;
+        let watcher = Watcher::start(environment, foreground.pid(), self.folder.path());
+        keeper.client_started(foreground.pid()).await;
+        let outcome = together(foreground, keeper, signals).await;
+        drop(watcher);
+        keeper.client_ended().await;
+        Ok((outcome, self.plan))
+    }
+}
+
+fn plan(
+    session: &Session,
+    endpoint: &Endpoint,
+    folder: &Folder,
+    features: &Features,
+) -> Result<ClaudePlan> {
+    let settings = folder.settings();
+    launch::plan(session.app, endpoint, session.user, &settings, features)
+}
+
+fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Command> {
+    let App {
+        environment, paths, ..
+    } = session.app;
+    let places = Places {
+        profile_dir: &paths.claude_profile(),
+        settings: &folder.settings(),
+        folder: &environment.cwd,
+    };
+    launch::command(environment, session.claude, plan, places, Output::Inherited)
+}
+
+/// Until one of them ends or a signal ends both.
+async fn together(
+    mut claude: Foreground,
+    keeper: &mut impl Keeper,
+    signals: &mut Signals,
+) -> Outcome {
+    loop {
+        tokio::select! {
+            ended = claude.ended() => return Outcome::Client(ended),
+            error = keeper.lost() => {
+                // Without an engine it could only repeat a request that nobody answers.
+                claude.stop(Signal::SIGTERM, foreground::GRACE).await;
+                return Outcome::Engine(error);
+            }
+            signal = signals.next() => match signal {
+                // On a terminal the keys have reached Claude Code already, and mean what it says they mean.
+                Signal::SIGINT | Signal::SIGQUIT if claude.hears_the_terminal() => {}
+                Signal::SIGINT | Signal::SIGQUIT => claude.signal(signal),
+                signal => {
+                    claude.stop(signal, foreground::GRACE).await;
+                    return Outcome::Signalled(signal);
+                }
+            },
+        }
+    }
+}
+
+/// Runs the session on an engine of ours and returns the status to exit with: Claude Code's own, or 128 + n for a signal. `linger`: how long the engine
+/// is kept if nobody else uses it.
 pub async fn run(
     session: &Session<'_>,
     mut lease: Lease,
     linger: Duration,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let ui = session.ui;
-    let paths = session.paths;
+    let app = session.app;
     let granted = lease.granted.clone();
     if !network::is_shared(granted.network) {
         let _ = lease.leave(linger).await;
         return Err(elsewhere(&granted));
     }
-    let endpoint = Endpoint {
-        port: granted.port,
-        token: Secret::new(granted.token.clone()),
-        model: &granted.served_name,
-        context_window: granted.context_window,
-        output_tokens: granted.output_tokens,
-    };
     // The engine loads meanwhile.
     let prepared = tokio::select! {
-        prepared = together::prepare(session, endpoint) => prepared,
+        prepared = Prepared::new(session, granted.endpoint()) => prepared,
         signal = signals.next() => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Err(error);
         }
     };
@@ -81,57 +266,67 @@ async fn go_on(
     linger: Duration,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let session = prepared.session();
-    let (ui, paths) = (session.ui, session.paths);
+    let session = prepared.session;
+    let app = session.app;
     let granted = lease.granted.clone();
-    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
+    let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
-    say_ready(ui, &lease, &took);
-    let outcome = together::run(prepared, &mut lease, signals).await;
+    say_ready(&app.ui, &lease, &took);
+    let outcome = prepared.run(&mut lease, signals).await;
+    if let Ok((Outcome::Engine(error), _)) = outcome {
+        release::wait_until_gone(app, &mut lease, signals).await;
+        return Err(closed(error, &granted.typed));
+    }
+    release::leave(app, &mut lease, signals, linger).await;
+    finish(session, outcome?, &granted.typed)
+}
+
+/// The status to exit with. `typed`: what follows `cclocal` on the command line.
+pub(super) fn finish(
+    session: &Session,
+    (outcome, plan): (Outcome, ClaudePlan),
+    typed: &str,
+) -> Result<u8> {
     match outcome {
-        Ok((Outcome::Client(ended), plan)) => {
-            leave::leave(paths, ui, &mut lease, signals, linger).await;
-            together::say_how_to_go_on(session, ended, &plan, &granted.typed);
+        Outcome::Client(ended) => {
+            say_how_to_go_on(session, ended, &plan, typed);
             Ok(ended.shell_status())
         }
-        Ok((Outcome::Signalled(signal), _)) => {
-            leave::leave(paths, ui, &mut lease, signals, linger).await;
-            Ok(signals::status(signal))
-        }
-        Ok((Outcome::Engine(error), _)) => {
-            leave::wait_until_gone(paths, ui, &mut lease, signals).await;
-            Err(together::closed(error, &granted.typed))
-        }
-        Err(error) => {
-            leave::leave(paths, ui, &mut lease, signals, linger).await;
-            Err(error)
-        }
+        Outcome::Signalled(signal) => Ok(signals::status(signal)),
+        Outcome::Engine(error) => Err(closed(error, typed)),
     }
 }
 
-/// The supervisor keeps the gateway, and ends Claude Code should the session vanish.
-impl Keeper for Lease {
-    async fn client_started(&mut self, pid: i32) {
-        let group = nix::unistd::getpgrp().as_raw();
-        self.say(&Say::Client { pid, group }).await;
+/// Says how to go on with the conversation. Claude Code names its own command for that, which would not find it.
+fn say_how_to_go_on(session: &Session, ended: Ended, plan: &ClaudePlan, typed: &str) {
+    let App {
+        environment, ui, ..
+    } = session.app;
+    // One that ended with an error, such as a folder that is not trusted, may have had no conversation.
+    let talked = ended == Ended::Code(0) && launch::is_interactive(plan);
+    if talked && ui.interactive && environment.stdout_tty {
+        ui.say(&format!(
+            "With this model, go on with: cclocal {typed} -- --continue"
+        ));
     }
+}
 
-    async fn client_ended(&mut self) {
-        self.say(&Say::ClientEnded).await;
-    }
-
-    async fn lost(&mut self) -> Error {
-        loop {
-            if let Some(error) = over(self.told().await) {
-                return error;
-            }
-        }
-    }
+/// The error of an engine that is gone, with what becomes of the conversation.
+fn closed(error: Error, typed: &str) -> Error {
+    let cause = error.cause.clone().unwrap_or_default();
+    let hint = error.hint.clone().unwrap_or_default();
+    error
+        .cause(format!(
+            "{cause}; Claude Code was closed, its conversation is kept"
+        ))
+        .hint(format!(
+            "{hint}; then go on with it: cclocal {typed} -- --continue"
+        ))
 }
 
 /// Says that the engine is ready, and what it offers.
@@ -144,7 +339,7 @@ pub fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
     ui.done(&format!(
         "{} {when} · window {} tokens",
         granted.name,
-        ui::thousands(granted.context_window),
+        ui::thousands(granted.window.tokens),
     ));
 }
 
@@ -152,8 +347,8 @@ pub fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
 pub fn over(tell: Option<Tell>) -> Option<Error> {
     match tell {
         Some(Tell::Failed(failure)) => Some(failure.into()),
-        Some(Tell::Ending) => Some(follow::ended()),
-        None => Some(follow::lost()),
+        Some(Tell::Ending) => Some(wait_ready::ended()),
+        None => Some(wait_ready::lost()),
         Some(_) => None,
     }
 }

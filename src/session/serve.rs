@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::follow::{self, Followed};
-use super::leave;
+use super::release;
 use super::run::{over, say_ready};
+use crate::app::App;
 use crate::error::Result;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process::signals::{self, Signals};
+use crate::session::wait_ready::{self, Followed};
 use crate::supervisor::protocol::Tell;
-use crate::supervisor::{Lease, find, record};
-use crate::ui::Ui;
+use crate::supervisor::{Lease, registry, reservation};
+use crate::sys::environment::Environment;
+use crate::sys::process::signals::{self, Signals};
 
 /// What decides where a cclocal finds its folders and programs: in another terminal these have to be the same.
 const SAME_ELSEWHERE: &[&str] = &[
@@ -27,17 +26,21 @@ const SAME_ELSEWHERE: &[&str] = &[
 
 /// Serves until a signal comes or the engine ends. Returns the status to exit with. Ctrl-C is the way to end it, and no failure.
 pub async fn serve(
-    host: &Host,
-    paths: &Paths,
-    ui: &Ui,
+    app: &App,
     mut lease: Lease,
     web_search: Option<&str>,
     signals: &mut Signals,
 ) -> Result<u8> {
-    let took = match follow::until_ready(paths, ui, &mut lease, signals).await? {
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
         Followed::Ready { took } => took,
         Followed::Interrupted(signal) => {
-            leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+            release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
@@ -48,7 +51,7 @@ pub async fn serve(
     ui.say(&format!(
         "\nOther programs: the Anthropic Messages API at http://127.0.0.1:{port}, model {}, with the key in\n{}\n\nCtrl-C ends the server.",
         lease.granted.served_name,
-        host.tilde(&record::key_file(paths, port))
+        host.tilde(&reservation::key_file(paths, port))
     ));
     let signal = loop {
         tokio::select! {
@@ -58,7 +61,7 @@ pub async fn serve(
                 }
                 Some(Tell::Ready { took, .. }) => ui.done(&format!("ready again in {took}")),
                 tell => if let Some(error) = over(tell) {
-                    record::sweep_after(paths, port);
+                    reservation::sweep_after(paths, port);
                     return Err(error);
                 },
             },
@@ -66,12 +69,12 @@ pub async fn serve(
         }
     };
     if signal == Signal::SIGINT
-        && let Some(more) = wait_for_others(paths, ui, port, signals).await
+        && let Some(more) = wait_for_others(app, port, signals).await
     {
-        leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+        release::leave(app, &mut lease, signals, Duration::ZERO).await;
         return Ok(signals::status(more));
     }
-    leave::leave(paths, ui, &mut lease, signals, Duration::ZERO).await;
+    release::leave(app, &mut lease, signals, Duration::ZERO).await;
     match signal {
         Signal::SIGINT => {
             ui.done("the server has ended");
@@ -82,14 +85,9 @@ pub async fn serve(
 }
 
 /// Sessions that use the server are not cut off by one key: it ends when they have, or at a second Ctrl-C. Some signal, if another one came.
-async fn wait_for_others(
-    paths: &Paths,
-    ui: &Ui,
-    port: u16,
-    signals: &mut Signals,
-) -> Option<Signal> {
-    let others = || match find::at(paths, port) {
-        Some(find::Running::Known(status)) => status.sessions.len().saturating_sub(1),
+async fn wait_for_others(app: &App, port: u16, signals: &mut Signals) -> Option<Signal> {
+    let others = || match registry::at(&app.paths, port) {
+        Some(registry::Running::Known(status)) => status.sessions.len().saturating_sub(1),
         _ => 0,
     };
     let mut said = false;
@@ -100,7 +98,7 @@ async fn wait_for_others(
         }
         if !said {
             said = true;
-            ui.notice(&format!(
+            app.ui.notice(&format!(
                 "{} still used by {}: it ends with {}; Ctrl-C again ends it now",
                 "the server is",
                 if others == 1 {
@@ -115,8 +113,8 @@ async fn wait_for_others(
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
             signal = signals.next() => match signal {
                 Signal::SIGINT => {
-                    let _progress = ui.progress("stopping the engine");
-                    let _ = find::stop(paths, port, true);
+                    let _progress = app.ui.progress("stopping the engine");
+                    let _ = registry::stop(&app.paths, port, true);
                     return None;
                 }
                 signal => return Some(signal),
@@ -126,7 +124,7 @@ async fn wait_for_others(
 }
 
 /// The command for another terminal: complete, quoted for a shell, and true for this server.
-fn command(host: &Host, port: u16, web_search: Option<&str>) -> String {
+fn command(host: &Environment, port: u16, web_search: Option<&str>) -> String {
     let quoted = |word: &str| shlex::try_quote(word).map_or(word.to_owned(), Into::into);
     let mut words: Vec<String> = SAME_ELSEWHERE
         .iter()
@@ -134,7 +132,7 @@ fn command(host: &Host, port: u16, web_search: Option<&str>) -> String {
         .collect();
     words.push(quoted(&this_program(host)));
     words.push("connect".into());
-    if port != record::USUAL_PORT {
+    if port != reservation::USUAL_PORT {
         words.extend(["--port".into(), port.to_string()]);
     }
     if let Some(word) = web_search {
@@ -144,7 +142,7 @@ fn command(host: &Host, port: u16, web_search: Option<&str>) -> String {
 }
 
 /// `cclocal` where a shell finds this very program by that name, else its path.
-fn this_program(host: &Host) -> String {
+fn this_program(host: &Environment) -> String {
     let Ok(program) = std::env::current_exe() else {
         return "cclocal".into();
     };
@@ -163,10 +161,10 @@ mod tests {
     #[test]
     fn the_command_is_quoted_and_carries_what_differs() {
         let home = Path::new("/home/someone");
-        let plain = command(&Host::for_tests(home, &[]), 8000, None);
+        let plain = command(&Environment::for_tests(home, &[]), 8000, None);
         assert!(plain.ends_with(" connect"), "{plain}");
         let vars = [("CCLOCAL_HOME", "/a folder/it's"), ("HOME", "/x")];
-        let other = command(&Host::for_tests(home, &vars), 8123, Some("brave"));
+        let other = command(&Environment::for_tests(home, &vars), 8123, Some("brave"));
         assert!(
             other.starts_with(r#"CCLOCAL_HOME="/a folder/it's" "#),
             "{other}"

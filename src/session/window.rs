@@ -1,12 +1,11 @@
 //! The window in words: why there is none, and what helps.
 
-use crate::error::{Error, Exit};
-use crate::machine::gpu_limit;
-use crate::memory::offer;
+use crate::error::{Error, Exit, Result};
+use crate::memory::fit;
+use crate::memory::gpu_limit;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
-use crate::memory::working::Device;
-use crate::memory::{COMPACTION_RESERVE, FIRST_REQUEST, Figures, smallest_window};
+use crate::memory::{COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, Figures, smallest_window};
 use crate::ui;
 
 /// What helps where a model has no plan. Windows are in tokens.
@@ -20,13 +19,13 @@ pub struct Instead {
 
 impl Instead {
     /// What helps on this machine.
-    pub fn of(figures: &Figures, limit: Limit, device: Device) -> Self {
-        let model = figures
-            .budget()
-            .and_then(|budget| offer::instead(budget, device, figures.asked));
+    pub fn of(figures: &Figures, limit: Limit) -> Self {
+        let planner = figures.planner.as_ref().zip(figures.budget());
+        let model = planner
+            .and_then(|(planner, budget)| fit::instead(budget, planner.device, figures.asked));
         let raised = limit.raised().and_then(|mib| {
             let plan = figures.planned_on((mib << 20).saturating_sub(figures.others))?;
-            Some((mib, plan.ok()?.context_window))
+            Some((mib, plan.ok()?.window.tokens))
         });
         Self {
             model: model.map(|(entry, window)| (entry.flag.as_str(), window)),
@@ -131,8 +130,17 @@ fn parts(shares: &Shares) -> String {
     parts.join(", ")
 }
 
+/// A window that the reply's budget, the reserve for compaction and Claude Code's own first request do not fit in could not hold a turn.
+/// `most`: the largest that can be had, where there is such a limit.
+pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
+    if smallest_window(window.output) <= window.tokens {
+        return Ok(());
+    }
+    Err(no_room(window.tokens, window.output, most))
+}
+
 /// A window that holds no turn with replies of this length. `most`: the largest window that can be had, where there is such a limit.
-pub fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
+fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     let needed = smallest_window(output);
     Error::usage(format!(
         "replies of {output} tokens leave no room in a window of {window} tokens"
@@ -156,7 +164,7 @@ pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
     Some(format!(
         "{name} needs {} with a window of {} tokens, and there are {} to plan with: it may run out of memory",
         ui::bytes(plan.shares.taken()),
-        ui::thousands(plan.context_window),
+        ui::thousands(plan.window.tokens),
         ui::bytes(usable),
     ))
 }
@@ -165,17 +173,19 @@ pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
 mod tests {
     use super::*;
     use crate::catalog::catalog;
-    use crate::memory::plan::{Asked, Plan};
+    use crate::memory::Asked;
+    use crate::memory::plan::Plan;
+    use crate::memory::working::Device;
 
     fn plan(flag: &str, gib: u64, asked: Asked) -> Result<Plan, Refusal> {
         let entry = catalog().by_flag(flag).expect("a model");
-        offer::plan(entry, None, gib << 30, Device::Metal, asked).expect("known")
+        fit::plan(entry, None, gib << 30, Device::Metal, asked).expect("known")
     }
 
     #[test]
     fn a_refusal_says_the_arithmetic_and_what_to_do() {
         let refusal = plan("coder", 18, Asked::default()).expect_err("too big");
-        let instead = offer::instead(18 << 30, Device::Metal, Asked::default());
+        let instead = fit::instead(18 << 30, Device::Metal, Asked::default());
         let instead = Instead {
             model: instead.map(|(entry, window)| (entry.flag.as_str(), window)),
             raised: None,
@@ -241,6 +251,24 @@ mod tests {
         error: replies of 20000 tokens leave no room in a window of 30000 tokens
           cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
           hint: take --out-tokens 8808 or less, or --ctx 41192 or more
+        ");
+    }
+
+    #[test]
+    fn a_reply_must_leave_room_for_the_question() {
+        let check = |tokens, output| check(ContextWindow { tokens, output }, None);
+        assert!(check(32_768, 8_192).is_ok());
+        let error = check(32_768, 32_768).expect_err("no room");
+        insta::assert_snapshot!(error, @"
+        error: replies of 32768 tokens leave no room in a window of 32768 tokens
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: take --out-tokens 11576 or less, or --ctx 53960 or more
+        ");
+        let error = check(20_000, 8_192).expect_err("no room");
+        insta::assert_snapshot!(error, @"
+        error: replies of 8192 tokens leave no room in a window of 20000 tokens
+          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          hint: take --ctx 29384 or more
         ");
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::protocol::{Ask, LONGEST_LINE, Say, Tell};
-use super::{handed, socket};
+use super::{socket, socket_passing};
 
 /// What a connection has to say to the supervisor's one task.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub async fn run(
     if ask == Ask::Port {
         // One that is ending has closed it.
         if let Some(gateway) = gateway.upgrade() {
-            let _ = handed::give(write.as_ref(), &gateway).await;
+            let _ = socket_passing::give(write.as_ref(), &gateway).await;
         }
         return;
     }

@@ -10,9 +10,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
-use super::{handed, record, socket};
+use super::{reservation, socket, socket_passing};
 use crate::error::{Error, Exit, Result};
-use crate::paths::Paths;
+use crate::sys::paths::Paths;
 
 /// How long the first answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -35,9 +35,9 @@ impl Lease {
         linger: Duration,
         web_search: Option<WebSearch>,
     ) -> Result<Option<Self>> {
-        let path = socket::path(&record::folder(paths, port));
+        let path = socket::path(&reservation::folder(paths, port));
         // First: with the lease the engine is started, and a supervisor whose engine fails at once is gone at once.
-        let held = match handed::take(&path) {
+        let held = match socket_passing::take(&path) {
             Ok(held) => held,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Err(silent(port));

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::memory;
 use crate::memory::plan::{WINDOW_UNIT, usable};
+use crate::memory::{ContextWindow, smallest_window};
 
 /// Of a hundred parts of the limit, those below which memory is ample again.
 const AMPLE_PERCENT: u64 = 85;
@@ -74,12 +74,12 @@ pub struct MemoryWatch {
 }
 
 impl MemoryWatch {
-    /// `limit`: in bytes. `window` and `output`: in tokens.
-    pub fn new(limit: u64, window: u64, output: u64) -> Self {
+    /// `limit`: in bytes.
+    pub fn new(limit: u64, window: ContextWindow) -> Self {
         Self {
             limit,
-            window,
-            smallest: memory::smallest_window(output).min(window),
+            window: window.tokens,
+            smallest: smallest_window(window.output).min(window.tokens),
             cleared: false,
             guessed: false,
             peak_is_old: false,
@@ -181,8 +181,13 @@ mod tests {
     const MB: u64 = 1_000_000;
 
     /// 10 GB, a window of 65,536 tokens, replies of 8,192: the smallest is 29,384.
+    fn window(tokens: u64) -> ContextWindow {
+        let output = 8_192;
+        ContextWindow { tokens, output }
+    }
+
     fn watch() -> MemoryWatch {
-        MemoryWatch::new(10_000 * MB, 65_536, 8_192)
+        MemoryWatch::new(10_000 * MB, window(65_536))
     }
 
     fn holding(megabytes: u64) -> Sample {
@@ -307,13 +312,13 @@ mod tests {
     #[test]
     fn it_never_becomes_too_narrow_for_a_session_nor_wider() {
         let mut watch = watch();
-        let smallest = memory::smallest_window(8_192);
+        let smallest = smallest_window(8_192);
         assert_eq!(
             watch.see(&writing(12_000, 9_900)),
             Decision::Narrow(smallest)
         );
         assert_eq!(watch.see(&writing(60_000, 9_900)), Decision::Nothing);
-        let mut small = MemoryWatch::new(10_000 * MB, 20_000, 8_192);
+        let mut small = MemoryWatch::new(10_000 * MB, window(20_000));
         assert_eq!(small.see(&writing(12_000, 9_900)), Decision::Nothing);
     }
 

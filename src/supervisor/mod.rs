@@ -4,28 +4,28 @@
 //! - [`spec`]: what a supervisor is asked to run;
 //! - [`process`]: the supervisor's process, from its start to its place in the background;
 //! - `owner`: its one task, which owns the engine; all else sends it messages;
-//! - [`memory_watch`], [`watcher`]: what is done when memory runs short, pure, and the task that looks;
+//! - [`memory_watch`], [`memory_sampler`]: what is done when memory runs short, pure, and the task that looks;
 //! - [`protocol`], [`socket`]: what sessions and supervisor say to each other, and where;
 //! - `handed`: the listening socket of the gateway, handed to sessions;
-//! - [`record`]: the port, held for as long as the supervisor lives, and who runs where;
-//! - [`holder`]: who holds a port, as the kernel tells, and the end of one that does not answer;
-//! - [`lease`], [`find`], [`start`]: a session's hold on an engine, finding one, starting one.
+//! - [`reservation`]: the port, held for as long as the supervisor lives, and who runs where;
+//! - [`port_holder`]: who holds a port, as the kernel tells, and the end of one that does not answer;
+//! - [`lease`], [`registry`], [`spawn`]: a session's hold on an engine, finding one, starting one.
 
+mod actor;
 mod connection;
-pub mod find;
-mod handed;
-pub mod holder;
 pub mod lease;
+pub mod memory_sampler;
 pub mod memory_watch;
-mod owner;
+pub mod port_holder;
 pub mod process;
 pub mod protocol;
-pub mod record;
+pub mod registry;
+pub mod reservation;
 pub mod socket;
+mod socket_passing;
+pub mod spawn;
 pub mod spec;
-pub mod start;
 pub mod startup;
 pub mod state;
-pub mod watcher;
 
 pub use lease::Lease;

@@ -5,29 +5,29 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::owner::Owner;
+use super::actor::Owner;
 use super::protocol::Failure;
-use super::record::{self, Reservation};
 use super::socket;
+use super::spawn::Started;
 use super::spec::Spec;
-use super::start::Started;
 use super::startup;
-use crate::engine::log;
+use crate::app::App;
 use crate::error::{Context, Exit, Result};
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process;
-use crate::secret::Secret;
+use crate::supervisor::reservation::{self, Reservation};
+use crate::sys::log;
+use crate::sys::paths::Paths;
+use crate::sys::process;
+use crate::sys::secret::Secret;
 
 /// The largest specification that is read, in bytes.
 const LARGEST_SPEC: u64 = 1 << 20;
 
 /// Runs a supervisor: reads its specification from standard input, answers on standard output with one line, and goes on in the background
 /// until its engine is not needed any more. Returns the status to exit with.
-pub fn run(host: &Host, paths: &Paths) -> u8 {
+pub fn run(app: &App) -> u8 {
     // A session of its own: what happens to the terminal that it was started from is nothing to it.
     let _ = rustix::process::setsid();
-    let ready = begin(host, paths);
+    let ready = begin(app);
     let answer = match &ready {
         Ok(ready) => Started::Running {
             port: ready.reservation.port,
@@ -53,7 +53,7 @@ pub fn run(host: &Host, paths: &Paths) -> u8 {
     }
     match process::runtime() {
         Ok(runtime) => {
-            let status = runtime.block_on(supervise(host, paths, ready));
+            let status = runtime.block_on(supervise(app, ready));
             // A body that is worked on is not waited for.
             runtime.shutdown_background();
             status
@@ -72,7 +72,12 @@ pub(super) struct Begun {
     pub stall_limit: Duration,
 }
 
-fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
+fn begin(app: &App) -> Result<Begun> {
+    let App {
+        environment: host,
+        paths,
+        ..
+    } = app;
     let mut text = String::new();
     std::io::stdin()
         .lock()
@@ -93,10 +98,10 @@ fn begin(host: &Host, paths: &Paths) -> Result<Begun> {
         .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
         .context(Exit::Other, unusable())?;
     let key = Secret::random()?;
-    let served = record::Served {
-        served_name: &spec.model.served_name,
-        name: &spec.model.name,
-        source: &spec.model.source,
+    let served = reservation::Served {
+        served_name: &spec.serve.model.served_name,
+        name: &spec.serve.model.name,
+        source: &spec.serve.model.source,
     };
     reservation.publish(host, &served, &key)?;
     gateway
@@ -127,7 +132,7 @@ fn redirect_errors(paths: &Paths, spec: &Spec, port: u16) {
 /// The log of the supervisor on this port.
 fn supervisor_log(paths: &Paths, port: u16) -> PathBuf {
     paths.state.join(match port {
-        record::USUAL_PORT => "supervisor.log".to_owned(),
+        reservation::USUAL_PORT => "supervisor.log".to_owned(),
         port => format!("supervisor-{port}.log"),
     })
 }
@@ -135,13 +140,13 @@ fn supervisor_log(paths: &Paths, port: u16) -> PathBuf {
 /// The log of the engine behind this port. The usual port has the usual name.
 pub fn engine_log(paths: &Paths, port: u16) -> PathBuf {
     match port {
-        record::USUAL_PORT => paths.server_log(),
+        reservation::USUAL_PORT => paths.server_log(),
         port => paths.state.join(format!("server-{port}.log")),
     }
 }
 
-async fn supervise(host: &Host, paths: &Paths, begun: Begun) -> u8 {
-    match Owner::new(host, paths, begun) {
+async fn supervise(app: &App, begun: Begun) -> u8 {
+    match Owner::new(app, begun) {
         Ok(mut owner) => {
             owner.run().await;
             owner.end().await;

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::watcher::EngineMemory;
+use super::memory_sampler::EngineMemory;
+use crate::claude::launch::Endpoint;
 use crate::error::Error;
-use crate::gateway::figures::Summary;
+use crate::gateway::metrics::Summary;
 use crate::gateway::web_search::Backend;
-use crate::hub::watch::Standing;
+use crate::hub::download_progress::DownloadProgress;
+use crate::memory::ContextWindow;
+use crate::sys::secret::Secret;
 
 /// Changes when an older supervisor could no longer be used by a newer session, or the other way round.
 pub const PROTOCOL: u32 = 3;
@@ -107,10 +110,8 @@ pub struct Granted {
     /// The model as people know it, and as it is named on a command line.
     pub name: String,
     pub typed: String,
-    /// In tokens.
-    pub context_window: u64,
-    /// In tokens.
-    pub output_tokens: u64,
+    #[serde(flatten)]
+    pub window: ContextWindow,
     pub version: String,
     /// The folder in which the gateway remembers how sessions begin. None: it does not.
     #[serde(default)]
@@ -123,14 +124,25 @@ pub struct Granted {
     pub network: Option<u64>,
 }
 
+impl Granted {
+    /// The gateway, for Claude Code.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            port: self.port,
+            token: Secret::new(self.token.clone()),
+            model: self.served_name.clone(),
+            window: self.window,
+        }
+    }
+}
+
 /// Without the token.
 impl std::fmt::Debug for Granted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Granted")
             .field("port", &self.port)
             .field("served_name", &self.served_name)
-            .field("context_window", &self.context_window)
-            .field("output_tokens", &self.output_tokens)
+            .field("window", &self.window)
             .finish_non_exhaustive()
     }
 }
@@ -139,7 +151,7 @@ impl std::fmt::Debug for Granted {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Progress {
-    Downloading { standing: Standing },
+    Downloading { standing: DownloadProgress },
     Loading { seconds: u64 },
 }
 
@@ -173,6 +185,7 @@ impl From<Failure> for Error {
             cause: failure.cause,
             hint: failure.hint,
             detail: failure.detail,
+            source: None,
         }
     }
 }
@@ -213,18 +226,18 @@ pub struct Status {
     /// Whether the model is asked to think.
     pub thinking: bool,
     /// The engine's program.
-    pub engine: std::path::PathBuf,
+    pub engine: PathBuf,
     /// Whether it keeps on the disk what it computes of system prompts.
     #[serde(default)]
     pub keeps_prefix: bool,
-    pub context_window: u64,
-    pub output_tokens: u64,
+    #[serde(flatten)]
+    pub window: ContextWindow,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
     /// What the engine takes of the budget at the worst moment, or may come to take, in bytes, if it was planned.
     #[serde(default)]
     pub claim: Option<u64>,
-    /// Resident memory of the engine in bytes, as `ps` tells it; on a Mac that leaves out most of what the GPU uses.
+    /// Resident memory of the engine in bytes; on a Mac that leaves out most of what the GPU uses.
     pub resident: Option<u64>,
     /// What the engine holds and may hold, if that is known.
     #[serde(default)]
@@ -244,7 +257,7 @@ pub struct Status {
     #[serde(default)]
     pub lacking: Vec<String>,
     pub figures: Summary,
-    pub log: std::path::PathBuf,
+    pub log: PathBuf,
     /// The network that its gateway listens in. None: not known.
     #[serde(default)]
     pub network: Option<u64>,

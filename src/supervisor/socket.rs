@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sha2::{Digest, Sha256};
 
 use super::protocol::{Ask, LONGEST_LINE};
-use crate::files;
+use crate::sys::files;
 
 /// The longest path of a socket that every system takes, in bytes. Source: `sun_path`, 104 bytes with its closing NUL on macOS, 108 on Linux.
 const LONGEST_PATH: usize = 103;

@@ -5,36 +5,23 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Model, Source};
+use crate::catalog::Source;
+use crate::engine::argv::Serve;
 use crate::engine::executable::Executable;
-use crate::env_vars;
-use crate::gateway::wire::Pictures;
-use crate::hub::{self, watch::Total};
-use crate::memory;
-use crate::memory::plan::STEPS;
-use crate::secret::{self, Secret};
+use crate::gateway::anthropic::Pictures;
+use crate::hub::{self, download_progress::Total};
+use crate::sys::secret::{self, Secret};
 
 /// An engine to be run, and the gateway to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
     pub port: Port,
-    pub model: Model,
     pub engine: Executable,
-    /// `serve …`; the value of `--port` is put in at each start.
-    pub argv: Vec<String>,
-    /// Set on top of the scrubbed environment.
-    pub env: BTreeMap<String, String>,
-    pub takes_key: bool,
-    /// All of the model is on this disk.
-    pub complete: bool,
-    /// Bytes of it that are there already.
+    pub serve: Serve,
+    /// Bytes of the model that are on this disk already.
     pub cached_bytes: u64,
     /// What the whole download takes, if there is one to be made.
     pub download: Option<Total>,
-    /// In tokens.
-    pub context_window: u64,
-    /// In tokens.
-    pub output_tokens: u64,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
     /// What it takes of the budget at the worst moment, or may come to take, in bytes, if there is a plan.
@@ -64,96 +51,62 @@ pub enum Port {
 }
 
 impl Spec {
-    /// The folder in which the engine keeps what it computed of system prompts and tools, if it does.
-    pub fn kept_prefixes(&self) -> Option<&Path> {
-        self.env.get(env_vars::KEPT_PREFIX).map(Path::new)
-    }
-
     /// All of the model is on this disk by now: engines after this one ask the hub nothing, and need no token.
     pub fn downloaded(&mut self) {
-        self.complete = true;
+        self.serve.complete = true;
         self.hub_tokens.clear();
-        self.env.insert("HF_HUB_OFFLINE".into(), "1".into());
     }
 
     /// The form in which pictures are passed on. `hub`: the cache of models, where `config.json` tells if this one sees.
     pub fn pictures(&self, hub: &Path) -> Pictures {
-        let config = match &self.model.source {
+        let model = &self.serve.model;
+        let config = match &model.source {
             Source::Hub(id) => hub::config(hub, id),
             Source::Folder(folder) => hub::folder_config(folder),
         };
-        match self.model.sees_pictures(config.as_ref()) {
+        match model.sees_pictures(config.as_ref()) {
             true => Pictures::Shown,
             false => Pictures::Words,
         }
     }
 
-    /// The command line for an engine that is told this port.
-    pub fn argv_on(&self, port: u16) -> Vec<String> {
-        let mut argv = self.argv.clone();
-        if let Some(value) = value_of(&mut argv, "--port") {
-            *value = port.to_string();
-        }
-        argv
-    }
-
-    /// The same with a smaller appetite, for an engine that ran out of memory: prompts are computed in smaller steps, less is kept for later,
-    /// and the window is narrower, as far as a session still fits in it. Other engines may have what conversation and prefix cache give up by that; what
-    /// smaller steps take less stays claimed, as the plan's figure for them may have been what was too low.
+    /// The same with a smaller appetite, for an engine that ran out of memory. Other engines may have what conversation and prefix cache give up by
+    /// that; what smaller steps take less stays claimed, as the plan's figure for them may have been what was too low.
     pub fn make_safer(&mut self) {
-        if let Some(step) = value_of(&mut self.argv, "--prefill-step-size")
-            && let Ok(tokens) = step.parse::<u64>()
-        {
-            *step = (tokens / 2).max(STEPS[0]).min(tokens).to_string();
-        }
-        if let Some(share) = value_of(&mut self.argv, "--cache-memory-percent")
-            && let Ok(part) = share.parse::<f64>()
-        {
-            *share = format!("{:.2}", (part / 2.0).max(0.05));
-        }
-        let smallest = memory::smallest_window(self.output_tokens).min(self.context_window);
-        let window = (self.context_window / 4 * 3).max(smallest);
-        // Its entry of a full window must still fit into the limit, or each turn is computed anew.
-        let narrower = self.context_window.saturating_sub(window);
-        let given_up = narrower.saturating_mul(self.cache_bytes_per_token);
-        if let Some(limit) = value_of(&mut self.argv, "--cache-memory-mb")
-            && let Ok(mib) = limit.parse::<u64>()
-        {
-            *limit = mib.saturating_sub(given_up >> 20).max(1).to_string();
-        }
+        let narrower = self.serve.make_safer(self.cache_bytes_per_token);
         let freed = narrower.saturating_mul(self.kept_bytes_per_token);
         self.claim = self.claim.map(|claim| claim.saturating_sub(freed));
-        self.context_window = window;
     }
-}
-
-fn value_of<'a>(argv: &'a mut [String], flag: &str) -> Option<&'a mut String> {
-    let at = argv.iter().position(|word| word == flag)?;
-    argv.get_mut(at + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::{Choice, resolve};
+    use crate::engine::argv::CacheLimit;
+    use crate::engine::flags::Flags;
+    use crate::memory::{Asked, smallest_window};
 
     fn spec() -> Spec {
-        let words = "serve m --port 0 --prefill-step-size 4096 --cache-memory-percent 0.35";
         Spec {
             port: Port::From(8000),
-            model: resolve(&Choice::Flag("coder".into()), None).expect("a model"),
             engine: Executable {
                 script: "/engine".into(),
                 python: "/python".into(),
             },
-            argv: words.split(' ').map(str::to_owned).collect(),
-            env: BTreeMap::new(),
-            takes_key: true,
-            complete: true,
+            serve: Serve {
+                model: resolve(&Choice::Flag("coder".into()), None).expect("a model"),
+                window: Asked::default().or(65_536),
+                step: 4_096,
+                cache: CacheLimit::Share(0.35),
+                quantise: true,
+                complete: true,
+                flags: Flags::of_pinned_engine(),
+                text_models: "/text-models".into(),
+                kept_prefixes: None,
+            },
             cached_bytes: 0,
             download: None,
-            context_window: 65_536,
-            output_tokens: 8_192,
             weights: None,
             claim: None,
             cache_bytes_per_token: 0,
@@ -164,41 +117,51 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_port_is_put_in() {
-        assert!(spec().argv_on(50123).join(" ").contains("--port 50123 "));
+    /// The engine's step, its limit of the prefix cache, and the port that it is told.
+    fn told(spec: &Spec) -> String {
+        let argv = spec.serve.command(50123).argv;
+        let wanted = ["--prefill-step-size", "--cache-memory", "--port"];
+        let is_told = |word: &str| wanted.iter().any(|flag| word.starts_with(flag));
+        let told = argv.windows(2).filter(|words| is_told(&words[0]));
+        told.map(|words| words.join(" "))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
     fn an_engine_that_ran_out_of_memory_wants_less_each_time_but_still_holds_a_session() {
         let mut spec = spec();
-        spec.make_safer();
-        assert_eq!(spec.context_window, 49_152);
         assert_eq!(
-            spec.argv.join(" "),
-            "serve m --port 0 --prefill-step-size 2048 --cache-memory-percent 0.17"
+            told(&spec),
+            "--port 50123 --cache-memory-percent 0.35 --prefill-step-size 4096"
+        );
+        spec.make_safer();
+        assert_eq!(spec.serve.window.tokens, 49_152);
+        assert_eq!(
+            told(&spec),
+            "--port 50123 --cache-memory-percent 0.17 --prefill-step-size 2048"
         );
         for _ in 0..5 {
             spec.make_safer();
         }
-        assert_eq!(spec.context_window, memory::smallest_window(8_192));
+        assert_eq!(spec.serve.window.tokens, smallest_window(8_192));
         assert_eq!(
-            spec.argv.join(" "),
-            "serve m --port 0 --prefill-step-size 256 --cache-memory-percent 0.05"
+            told(&spec),
+            "--port 50123 --cache-memory-percent 0.05 --prefill-step-size 256"
         );
     }
 
     #[test]
     fn a_planned_prefix_cache_shrinks_with_the_window_and_still_holds_it() {
         let mut spec = spec();
-        spec.argv = ["serve", "m", "--cache-memory-mb", "6146"]
-            .map(str::to_owned)
-            .to_vec();
+        spec.serve.cache = CacheLimit::Planned(6_146);
         spec.cache_bytes_per_token = 98_304;
         for window in [49_152, 36_864, 29_384, 29_384] {
             spec.make_safer();
-            assert_eq!(spec.context_window, window);
-            let limit: u64 = spec.argv[3].parse().expect("a number");
+            assert_eq!(spec.serve.window.tokens, window);
+            let CacheLimit::Planned(limit) = spec.serve.cache else {
+                panic!("{:?}", spec.serve.cache);
+            };
             let entry = window * 98_304;
             assert!(
                 limit << 20 >= entry && limit << 20 < entry + (6 << 20),

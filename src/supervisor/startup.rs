@@ -8,9 +8,9 @@ use super::spec::Spec;
 use crate::catalog::{Model, Source};
 use crate::engine::server::Server;
 use crate::error::{Error, Exit, Result};
-use crate::host::Host;
-use crate::hub::watch::{Download, Standing};
+use crate::hub::download_progress::{Download, DownloadProgress};
 use crate::hub::{self, Cached};
+use crate::sys::environment::Environment;
 use crate::ui;
 
 /// How long nothing may happen. Source: the scripts' README, problem 16.
@@ -20,7 +20,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(240);
 const PULSE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The limit that is set, `CCLOCAL_STALL_LIMIT` in seconds, else the usual one.
-pub fn stall_limit(host: &Host) -> Result<Duration> {
+pub fn stall_limit(host: &Environment) -> Result<Duration> {
     let Some(set) = host.var("CCLOCAL_STALL_LIMIT") else {
         return Ok(STALL_LIMIT);
     };
@@ -70,13 +70,13 @@ pub struct Startup {
 
 impl Startup {
     pub fn new(hub: &Path, spec: &Spec, limit: Duration, now: Instant) -> Self {
-        let download = match spec.complete {
+        let download = match spec.serve.complete {
             true => None,
             false => Some(Download::new(now, spec.cached_bytes, spec.download)),
         };
         Self {
             hub: hub.to_owned(),
-            model: spec.model.clone(),
+            model: spec.serve.model.clone(),
             limit,
             started: now,
             phase: match download {
@@ -89,17 +89,17 @@ impl Startup {
     }
 
     /// Looks at it. An engine that has stopped getting on is an error, which says what there is to do.
-    pub async fn look(&mut self, now: Instant, server: &Server, host: &Host) -> Result<()> {
+    pub async fn look(&mut self, now: Instant, server: &Server, host: &Environment) -> Result<()> {
         self.look_at_files(now);
         match (&mut self.phase, &self.download) {
-            (Phase::Downloading, Some(download)) if download.silent(now) >= self.limit => {
-                Err(stalled(self.limit, &download.standing()))
+            (Phase::Downloading, Some(download)) if download.stalled_for(now) >= self.limit => {
+                Err(stalled(self.limit, &download.progress()))
             }
             (Phase::Downloading, _) => Ok(()),
             (Phase::Loading { pulse, alive, .. }, _) => {
                 if now.duration_since(self.looked) >= PULSE_INTERVAL.min(self.limit) {
                     self.looked = now;
-                    let seen = server.pulse().await;
+                    let seen = server.pulse();
                     if seen != *pulse {
                         *pulse = seen;
                         *alive = now;
@@ -120,7 +120,7 @@ impl Startup {
             return;
         };
         let cached = hub::cached(&self.hub, id);
-        download.at(now, cached.bytes());
+        download.update(now, cached.bytes());
         match (&cached, self.phase) {
             (Cached::Complete { .. }, Phase::Downloading) => self.phase = Phase::loading(now),
             (Cached::Complete { .. }, Phase::Loading { .. }) | (_, Phase::Downloading) => {}
@@ -132,7 +132,7 @@ impl Startup {
     pub fn progress(&self, now: Instant) -> Progress {
         match (&self.phase, &self.download) {
             (Phase::Downloading, Some(download)) => Progress::Downloading {
-                standing: download.standing(),
+                standing: download.progress(),
             },
             _ => Progress::Loading {
                 seconds: self.loading_for(now).unwrap_or_default().as_secs(),
@@ -163,7 +163,7 @@ impl Startup {
     }
 }
 
-fn stalled(limit: Duration, standing: &Standing) -> Error {
+fn stalled(limit: Duration, standing: &DownloadProgress) -> Error {
     let there = match standing.total {
         Some(total) => format!(
             "{} of {}",
@@ -199,7 +199,7 @@ mod tests {
     fn the_limit_is_a_number_of_seconds() {
         let limit = |value| {
             let vars = [("CCLOCAL_STALL_LIMIT", value)];
-            stall_limit(&Host::for_tests(std::path::Path::new("/"), &vars))
+            stall_limit(&Environment::for_tests(Path::new("/"), &vars))
         };
         assert_eq!(limit(""), Ok(STALL_LIMIT));
         assert_eq!(limit("3"), Ok(Duration::from_secs(3)));

@@ -1,21 +1,19 @@
 //! Everything that a person sees. It goes to standard error; standard output carries data alone.
 
-pub mod cursor;
-pub mod menu;
-pub mod picker;
 mod progress;
-pub mod reader;
-pub mod screen;
+mod prompts;
 
 use std::time::Duration;
 
 use console::{Style, Term};
+use indicatif::HumanCount;
 
 use crate::error::Error;
-use crate::host::Host;
-use crate::visible::{visible, visible_json, visible_lines};
+use crate::escape::{visible, visible_json, visible_lines};
+use crate::sys::environment::Environment;
 
 pub use progress::Progress;
+pub use prompts::Row;
 
 /// How we talk to the person at the terminal.
 #[derive(Debug, Clone)]
@@ -28,7 +26,7 @@ pub struct Ui {
 }
 
 impl Ui {
-    pub fn of(host: &Host) -> Self {
+    pub fn of(host: &Environment) -> Self {
         let dumb = host.var("TERM").is_none_or(|term| term == "dumb");
         Self {
             // https://no-color.org: set and not empty.
@@ -97,54 +95,6 @@ impl Ui {
         }
     }
 
-    /// A question with yes (Enter) or no. Never asked without a terminal: then the answer is no. It reads a line as the terminal gives it, so
-    /// that Ctrl-C here ends the program with the terminal as it was.
-    pub fn confirm(&self, question: &str) -> bool {
-        loop {
-            let Some(answer) = self.ask(&format!("{question} [Y/n]")) else {
-                return false;
-            };
-            match answer.to_lowercase().as_str() {
-                "" | "y" | "yes" => return true,
-                "n" | "no" | "q" => return false,
-                _ => self.say("Please answer y or n."),
-            }
-        }
-    }
-
-    /// A question about something that cannot be undone: Enter means no.
-    pub fn confirm_loss(&self, question: &str) -> bool {
-        loop {
-            let Some(answer) = self.ask(&format!("{question} [y/N]")) else {
-                return false;
-            };
-            match answer.to_lowercase().as_str() {
-                "y" | "yes" => return true,
-                "" | "n" | "no" | "q" => return false,
-                _ => self.say("Please answer y or n."),
-            }
-        }
-    }
-
-    /// What was typed in answer to a question, without the spaces around it. None without a terminal, and at the end of the input, which
-    /// agrees to nothing.
-    pub fn ask(&self, question: &str) -> Option<String> {
-        if !self.interactive {
-            return None;
-        }
-        let bold = self.style(Style::new().bold());
-        let _ = Term::stderr().write_str(&format!("{} ", bold.apply_to(visible(question))));
-        let mut answer = String::new();
-        if std::io::stdin()
-            .read_line(&mut answer)
-            .is_ok_and(|read| read > 0)
-        {
-            return Some(answer.trim().to_owned());
-        }
-        self.say("");
-        None
-    }
-
     /// A line that shows that something is going on. Ends when dropped.
     pub fn progress(&self, message: &str) -> Progress {
         Progress::start(self.animated, self.colour, message)
@@ -210,15 +160,7 @@ pub fn kilo(tokens: u64) -> String {
 
 /// A number with its thousands set apart: `65,536`.
 pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::visible::visible;
+use crate::escape::visible;
 
 /// How often a line is printed where lines cannot be painted over.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);

@@ -237,17 +237,17 @@ fn help_and_version_go_to_standard_output() {
           --think             Let the model think before it answers, where it can, and show its
                               thoughts; they count against --out-tokens [default: it does not]
           --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0
-                              ends it at once]
+                              ends it at once] [env: CCLOCAL_LINGER]
           --forget-prefix     Keep nothing on the disk of what the model computed of Claude Code's
                               system prompt and tools, and remove what is kept; engines that run already
-                              go on as they were started
+                              go on as they were started [env: CCLOCAL_FORGET_PREFIX]
           --web-search <URL>  Let Claude Code search the web; its queries leave this machine: the URL of
                               a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with
                               TAVILY_API_KEY) [default: no web search]
           --safe              Show what memory is planned for and what can be done, however much there
-                              is
+                              is [env: CCLOCAL_FORCE_MEMCHECK]
           --no-mem-check      Start it whatever memory there is: what does not fit is tried in the
-                              thriftiest way
+                              thriftiest way [env: CCLOCAL_NO_MEMCHECK]
       -y, --yes               Ask nothing: install the engine if it is missing
           --dry-run           Print what would be run, and why; start nothing, write nothing
           --json              With --dry-run: as JSON

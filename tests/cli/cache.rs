@@ -355,37 +355,39 @@ fn on_a_terminal_enter_removes_nothing() {
 fn the_cache_screen() {
     let stage = three();
     let mut terminal = Terminal::run(&stage, &["rm"], 80, 24);
-    terminal.wait_for("q back");
+    terminal.wait_for("org/other");
     terminal.keys("\r");
     terminal.wait_for("Nothing is chosen");
     terminal.keys("j j ");
-    let screen = terminal.wait_for("2 models chosen");
+    let screen = terminal.wait_for("2 models, 3 MB chosen");
     insta::assert_snapshot!(screen, @"
+    Nothing is chosen: Space chooses.
     5.2 GB in ~/.cache/huggingface/hub
-
-      [ ] mlx-community/gemma-4-e4b-it-4bit          5.2 GB   --gemma-light
-      [x] org/partial                                  2 MB   partial
-    > [x] org/other                                    1 MB
-
-    2 models chosen, 3 MB
     Space choose · a all · Enter remove · q back · ↑↓ j k move
+      [ ] mlx-community/gemma-4-e4b-it-4bit   5.2 GB   --gemma-light
+      [x] org/partial                           2 MB   partial
+    > [x] org/other                             1 MB
+
+    2 models, 3 MB chosen
     ");
     terminal.keys("\r");
-    terminal.wait_for("[y/N]");
-    terminal.keys("n");
-    terminal.wait_for("2 models chosen");
+    terminal.wait_for("Remove 2 models, 3 MB? [y/N]");
+    terminal.keys("n\r");
+    terminal.wait_for("2 models, 3 MB chosen");
     assert!(stage.path(HUB).join("models--org--other").exists());
     terminal.keys("\r");
-    terminal.wait_for("[y/N]");
-    terminal.keys("y");
-    let screen = terminal.wait_for("Freed");
+    terminal.wait_until("the question", |screen| screen.ends_with("[y/N]"));
+    terminal.keys("y\r");
+    terminal.wait_for("Freed");
+    let screen = terminal.wait_for("> [ ] mlx");
     insta::assert_snapshot!(screen, @"
-    5.2 GB in ~/.cache/huggingface/hub
-
-    > [ ] mlx-community/gemma-4-e4b-it-4bit          5.2 GB   --gemma-light
-
+    Nothing is chosen: Space chooses.
+    Remove 2 models, 3 MB? no
+    Remove 2 models, 3 MB? yes
     Freed 3 MB.
+    5.2 GB in ~/.cache/huggingface/hub
     Space choose · a all · Enter remove · q back · ↑↓ j k move
+    > [ ] mlx-community/gemma-4-e4b-it-4bit   5.2 GB   --gemma-light
     ");
     assert!(!stage.path(HUB).join("models--org--other").exists());
     terminal.keys("\x03");
@@ -397,20 +399,19 @@ fn the_cache_screen() {
 fn the_menu_leads_to_the_cache_and_back() {
     let stage = three();
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("Enter start");
-    terminal.keys("l");
+    terminal.wait_for("List the cache");
+    terminal.keys("k\r");
     terminal.wait_for("3 models, 5.2 GB, in ~/.cache/huggingface/hub");
-    terminal.keys("q");
-    terminal.wait_for("Enter start");
-    terminal.keys("m");
+    terminal.wait_for("> List the cache");
+    terminal.keys("k\r");
     terminal.wait_for("Enter remove");
     terminal.keys(" \r");
     terminal.wait_for("[y/N]");
-    terminal.keys("y");
+    terminal.keys("y\r");
     terminal.wait_for("Freed 5.2 GB.");
     terminal.keys("q");
-    let screen = terminal.wait_for("Enter start");
-    assert!(screen.contains("not yet"), "{screen}");
+    let screen = terminal.wait_for("> Manage the cache");
+    assert!(!screen.contains("yes "), "{screen}");
     terminal.keys("q");
     assert_eq!(terminal.end(), 0);
     terminal.assert_as_it_was();

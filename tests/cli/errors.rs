@@ -20,8 +20,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the asynchronous runtime cannot be started",
     "signals cannot be received",
     "there are no random numbers",
-    "the terminal cannot be used for a menu",
-    "the terminal cannot be read",
     "{what} failed: /bin/sh cannot be started",
     // A rehearsal is nobody's errand: that there is none is logged.
     "a folder for the rehearsal cannot be made",
@@ -34,10 +32,6 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "its log cannot be written",
     "{} cannot be started",
     // An installation that went well and yet is none.
-    "there is no Python to install the engine with",
-    "the installed Python cannot be used",
-    "the engine needs Python {}",
-    "install Python 3.12, then run `cclocal setup` again",
     "the engine was installed but cannot be used",
     "uv could not be unpacked",
     // A supervisor that ends or hangs between two moments.
@@ -69,7 +63,7 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "name one that is, with --port",
     // Another session is stopped at the moment at which it starts an engine.
     "another session of cclocal is starting an engine",
-    "it has not done so within {} s",
+    "it has not done so within {seconds} s",
     "if it was stopped, let it go on or end it, and run this again",
     // It answers, and then does not end; or it is of a version before the locks that tell whose they are, or the system keeps it.
     "{} is still there after {} s",

@@ -1,6 +1,6 @@
 //! The plan of memory decides: on a Mac of fakes, with folders that have the configurations of real models.
 
-use cclocal::memory::known;
+use cclocal::memory::architecture;
 use serde_json::Value;
 
 use crate::fakes;
@@ -20,7 +20,7 @@ fn stage(ram_gib: u64, id: &str, weights: u64) -> Stage {
 }
 
 fn model(stage: &Stage, folder: &str, id: &str, weights: u64) {
-    let mut config = known::known(id).expect("known").config.clone();
+    let mut config = architecture::known(id).expect("known").config.clone();
     if id == GEMMA {
         config["model_type"] = "gemma4".into();
     }
@@ -87,7 +87,7 @@ fn flag(report: &Value, flag: &str) -> Option<String> {
 fn a_model_that_needs_the_limit_raised_says_what_it_would_get() {
     let stage = too_tight();
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = 1)");
+    let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 19.3 GB, 75 % of RAM, a rule of thumb
       [#############################################################===++++~~|e..]
@@ -97,14 +97,12 @@ fn a_model_that_needs_the_limit_raised_says_what_it_would_get() {
       ~ working memory   678 MB  reading a prompt, 256 tokens at a time
       e engine           270 MB  the process itself
       | missing          447 MB  beyond what is planned with
-      1) Raise the GPU limit  none → 64k tokens (recommended)
-                              0 → 21504 MiB, with sudo, until the session ends
-      c) Try it all the same  (risky: the engine may crash)
-      q) Quit
-    Choose [1/c/q] (Enter = 1)
+    Enter choose · q quit · ↑↓ j k move
+    > Raise the GPU limit  none → 64k tokens (recommended)
+                           0 → 21504 MiB, with sudo, until the session ends
+      Try it all the same  (risky: the engine may crash)
+      Quit
     ");
-    terminal.keys("2\r");
-    terminal.wait_for("Please answer one of 1/c/q.");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     assert_eq!(stage.read("wired"), "0\n", "it is put back");
@@ -122,16 +120,16 @@ fn a_limit_that_cannot_be_raised_leaves_a_try_and_the_way_out() {
     let stage = too_tight();
     stage.write("sudo", "no");
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("1\r");
+    terminal.wait_for("Quit");
+    terminal.keys("\r");
     terminal.wait_for("by hand it is: sudo sysctl iogpu.wired_limit_mb=21504");
-    terminal.wait_for("Choose [c/q] (Enter = q)");
-    terminal.keys("c\r");
+    terminal.wait_for("> Quit");
+    terminal.keys("k\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(told(&stage), ("25288".into(), "4096".into()));
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("q\r");
+    terminal.wait_for("Quit");
+    terminal.keys("q");
     assert_eq!(terminal.end(), 12);
     assert!(terminal.text().contains("does not hold a session"));
 }
@@ -206,7 +204,7 @@ fn a_window_that_was_asked_for_and_does_not_fit_is_refused_and_one_that_was_neve
       hint: take --ctx 29696; with the GPU limit raised it fits: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=26624 until the next restart
     ");
     let mut terminal = launch(&stage, &["--ctx", "40000"]);
-    terminal.wait_for("1) Raise the GPU limit  none → 39k tokens (recommended)");
+    terminal.wait_for("> Raise the GPU limit  none → 39k tokens (recommended)");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(told(&stage), ("40000".into(), "8192".into()));
@@ -233,7 +231,7 @@ fn a_window_that_was_asked_for_and_does_not_fit_is_refused_and_one_that_was_neve
 fn a_small_window_is_gone_on_with_by_enter_and_the_other_choices_say_what_they_give() {
     let stage = stage(29, CODER, 17_200_000_000);
     let mut terminal = launch(&stage, &[]);
-    let screen = terminal.wait_for("(Enter = c)");
+    let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 23.4 GB, 75 % of RAM, a rule of thumb
       [#######################################################=========+++++e....]
@@ -243,11 +241,11 @@ fn a_small_window_is_gone_on_with_by_enter_and_the_other_choices_say_what_they_g
       ~ working memory   184 MB  copies, when a turn ends
       e engine           270 MB  the process itself
       . free             1.2 GB
-      1) Raise the GPU limit  29k → 56k tokens
-                              0 → 26624 MiB, with sudo, until the session ends
-      c) Go on                29k tokens (recommended)
-      q) Quit
-    Choose [1/c/q] (Enter = c)
+    Enter choose · q quit · ↑↓ j k move
+      Raise the GPU limit  29k → 56k tokens
+                           0 → 26624 MiB, with sudo, until the session ends
+    > Go on                29k tokens (recommended)
+      Quit
     ");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0);
@@ -257,8 +255,8 @@ fn a_small_window_is_gone_on_with_by_enter_and_the_other_choices_say_what_they_g
         window
     );
     let mut terminal = launch(&stage, &[]);
-    terminal.wait_for("(Enter = c)");
-    terminal.keys("q\r");
+    terminal.wait_for("Quit");
+    terminal.keys("q");
     assert_eq!(terminal.end(), 12);
     insta::assert_snapshot!(error(&terminal.text()), @"
     error: model was not started
@@ -278,7 +276,7 @@ fn with_room_nothing_is_asked_and_the_picture_is_there_for_who_wants_it() {
         terminal.text()
     );
     let mut terminal = launch(&stage, &["--safe"]);
-    let screen = terminal.wait_for("(Enter = c)");
+    let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 38.7 GB, 75 % of RAM, a rule of thumb
       [#################################=================+++++++++++++++++~~e....]
@@ -288,14 +286,14 @@ fn with_room_nothing_is_asked_and_the_picture_is_there_for_who_wants_it() {
       ~ working memory   1.3 GB  reading a prompt, 2048 tokens at a time
       e engine           270 MB  the process itself
       . free             2.1 GB
-      1) Smaller window       88k → 32k tokens: leaves 11.6 GB more to other programs
-      2) Raise the GPU limit  88k → 133k tokens
-                              0 → 46080 MiB, with sudo, until the session ends
-      c) Go on                88k tokens (recommended)
-      q) Quit
-    Choose [1/2/c/q] (Enter = c)
+    Enter choose · q quit · ↑↓ j k move
+      Smaller window       88k → 32k tokens: leaves 11.6 GB more to other programs
+      Raise the GPU limit  88k → 133k tokens
+                           0 → 46080 MiB, with sudo, until the session ends
+    > Go on                88k tokens (recommended)
+      Quit
     ");
-    terminal.keys("1\r");
+    terminal.keys("kk\r");
     assert_eq!(terminal.end(), 0);
     assert_eq!(told(&stage).0, "32768");
     let ran = run(&stage, &["--safe"]);
@@ -379,13 +377,13 @@ fn what_an_engine_claims_is_what_was_planned_for_it() {
         ran.stdout
     );
     let mut terminal = Terminal::run(&stage, &["--model", "../other", "--safe"], 80, 40);
-    let screen = terminal.wait_for("q) Quit");
+    let screen = terminal.wait_for("Quit");
     assert!(screen.contains("o others"), "{screen}");
     assert!(
         screen.contains(&format!("{:.1} GB  models that run", taken as f64 / 1e9)),
         "{screen}"
     );
-    terminal.keys("q\r");
+    terminal.keys("q");
     assert_eq!(terminal.end(), 12);
     stage.write("home/go-on", "yes");
     assert_eq!(finish(first).status, 0);

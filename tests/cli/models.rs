@@ -170,7 +170,7 @@ fn the_form_of_tool_calls_is_the_templates_whatever_the_folders_name() {
     assert_eq!(report["model"]["tool_call_form"], Value::Null);
     let argv = report["engine"]["argv"].to_string();
     assert!(argv.contains(r#""--tool-call-parser","auto""#), "{argv}");
-    let unknown = "other: unknown tool-call format: the engine's own guess is used. If calls show up as text, this model will not work";
+    let unknown = "other: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work";
     assert!(said.contains(unknown), "{said}");
     let ran = stage.run(&["--model", "../other", "--port", &free_port()]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);

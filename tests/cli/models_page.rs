@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use cclocal::catalog::{Entry, catalog};
-use cclocal::machine::platform::Os;
-use cclocal::memory::architecture::Architecture;
-use cclocal::memory::known;
-use cclocal::memory::plan::{Asked, Inputs, Plan};
+use cclocal::memory::Asked;
+use cclocal::memory::architecture::{Architecture, known};
+use cclocal::memory::plan::Planner;
 use cclocal::memory::preflight::Limit;
 use cclocal::memory::working::Device;
+use cclocal::sys::platform::Os;
 
 /// RAM of Macs, in GB as Apple counts them (2³⁰ bytes).
 const MACS: [u64; 9] = [16, 18, 24, 32, 36, 48, 64, 96, 128];
@@ -46,7 +46,7 @@ fn generated() -> String {
     text += "| | weights | for each token | constant | conversation of 64k tokens | its longest context |\n";
     text += "| --- | ---: | ---: | ---: | ---: | ---: |\n";
     for entry in &catalog().models {
-        let (model, _) = architecture(entry);
+        let model = planner(entry).architecture;
         let longest = model.longest_context.map_or("unknown".into(), kilo);
         writeln!(
             text,
@@ -61,8 +61,8 @@ fn generated() -> String {
     }
     text += "\n### Where the values come from\n\n";
     for entry in &catalog().models {
-        let source = &known::known(&entry.id).expect("known").source;
-        let doubt = match architecture(entry).1 {
+        let source = &known(&entry.id).expect("known").source;
+        let doubt = match known(&entry.id).is_none_or(|known| !known.certain) {
             true => " Estimated.",
             false => "",
         };
@@ -83,22 +83,21 @@ fn windows(text: &mut String, budget: impl Fn(u64) -> u64) {
 }
 
 fn cell(entry: &Entry, budget: u64) -> String {
-    let (architecture, estimated) = architecture(entry);
-    let plan = Plan::of(&Inputs {
-        architecture: &architecture,
+    let plan = planner(entry).on(budget);
+    plan.map_or("–".into(), |plan| kilo(plan.window.tokens))
+}
+
+fn planner(entry: &Entry) -> Planner {
+    let (architecture, estimated) = Architecture::of_model(&entry.id, None, entry.download_bytes());
+    Planner {
+        architecture,
         profile: entry.engine_profile,
         device: Device::Metal,
         weights: entry.download_bytes(),
-        budget,
         asked: Asked::default(),
         step: None,
         estimated,
-    });
-    plan.map_or("–".into(), |plan| kilo(plan.context_window))
-}
-
-fn architecture(entry: &Entry) -> (Architecture, bool) {
-    known::architecture(&entry.id, None).expect("known")
+    }
 }
 
 fn kilo(tokens: u64) -> String {

@@ -30,11 +30,10 @@ fn no_installs_nothing() {
         .exp_string("The engine is not installed.")
         .expect("why");
     session.exp_string("[Y/n]").expect("the question");
-    session.send_line("perhaps").expect("typed");
-    session
-        .exp_string("Please answer y or n.")
-        .expect("asked again");
-    session.send_line("n").expect("typed");
+    session.send("xn").expect("typed");
+    session.flush().expect("sent");
+    session.exp_string("[y/N]").expect("understood");
+    session.send_line("").expect("typed");
     session
         .exp_string("hint: run `cclocal setup`")
         .expect("what to do");
@@ -51,7 +50,7 @@ fn ctrl_c_at_a_question_ends_it() {
     session.send_control('c').expect("pressed");
     session.exp_eof().expect("the end");
     let ended = ended(&session);
-    assert!(ended.contains("SIGINT"), "{ended}");
+    assert!(ended.ends_with(", 130)"), "{ended}");
 }
 
 #[test]

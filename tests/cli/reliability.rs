@@ -116,8 +116,9 @@ fn next<T>(waiting: &Mutex<Vec<T>>) -> Option<T> {
 fn cell(phase: Phase, victim: Victim, signal: Signal) -> String {
     let name = format!("{phase:?}, {victim:?}, {signal}");
     let mut stage = fakes::stage();
-    // A small Mac, on which the limit is raised for any model.
+    // A small Mac with a limit in which no model fits, so that it is raised for any.
     fakes::mac(&mut stage, 4);
+    stage.write("wired", "100\n");
     stage.write("sudo", "yes");
     let hub = Hub::start();
     stage.set("HF_ENDPOINT", hub.url());
@@ -138,8 +139,8 @@ fn cell(phase: Phase, victim: Victim, signal: Signal) -> String {
         }
     }
     let mut terminal = Terminal::run(&stage, &["--model", model, "--port", &port], 80, 30);
-    terminal.wait_for("(Enter = 1)");
-    terminal.keys("2\r");
+    terminal.wait_for("Quit");
+    terminal.keys("\r");
     let engine = pid(&stage.wait_for("engine/pid"));
     let record = stage.wait_for(&format!("cclocal/state/run/{port}/record.json"));
     let record: serde_json::Value = serde_json::from_str(&record).expect("a record");
@@ -206,7 +207,7 @@ fn cell(phase: Phase, victim: Victim, signal: Signal) -> String {
     assert!(listener.is_ok(), "{name}: the port is not free");
     assert_eq!(
         stage.read("wired").trim(),
-        "0",
+        "100",
         "{name}: the limit was not put back: {said}\n{}",
         stage.read(&format!("cclocal/state/supervisor-{port}.log"))
     );

@@ -480,7 +480,7 @@ fn one_of_another_version_is_replaced_if_nobody_uses_it_and_left_alone_if_somebo
         ),
     ] {
         // As they make it: one that others may write to is not asked.
-        cclocal::files::private_folder(&run).expect("made");
+        cclocal::sys::files::private_folder(&run).expect("made");
         let listener = UnixListener::bind(run.join("socket")).expect("bound");
         let folder = run.clone();
         let answering = std::thread::spawn(move || {

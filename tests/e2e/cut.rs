@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cclocal::gateway::wire::{ApiError, Repair, Request};
+use cclocal::gateway::anthropic::{ApiError, Repair, Request};
 use serde_json::json;
 
 use crate::scripted_server::{self, Reply, ScriptedServer};

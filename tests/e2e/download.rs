@@ -202,9 +202,9 @@ fn download_of_one_file_by_two_processes_is_written_by_one_at_a_time() {
     let script = Path::new(&stage.env()["CCLOCAL_ENGINE"]).to_owned();
     let code = format!(
         "{}{}{}{TWO_ATTEMPTS}",
-        include_str!("../../src/engine/patches.py"),
-        include_str!("../../src/engine/files.py"),
-        include_str!("../../src/engine/resume.py")
+        include_str!("../../src/engine/patches/patches.py"),
+        include_str!("../../src/engine/patches/files.py"),
+        include_str!("../../src/engine/patches/resume.py")
     );
     let attempts = [(); 3].map(|()| {
         Command::new(script.with_file_name("python"))

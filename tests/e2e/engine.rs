@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cclocal::engine::server::{BASE_URL, GRACE, Launch, Server};
 use cclocal::gateway;
-use cclocal::gateway::wire::{Pictures, Served};
+use cclocal::gateway::anthropic::{Pictures, Served};
 use serde_json::Value;
 
 use crate::support::Stage;

@@ -55,8 +55,8 @@ fn files_alone_are_read_and_no_more_than_they_may_have() {
     let script = Path::new(&stage.env()["CCLOCAL_ENGINE"]).to_owned();
     let code = format!(
         "{}{}{KINDS}",
-        include_str!("../../src/engine/patches.py"),
-        include_str!("../../src/engine/files.py")
+        include_str!("../../src/engine/patches/patches.py"),
+        include_str!("../../src/engine/patches/files.py")
     );
     let ran = Command::new(script.with_file_name("python"))
         .arg("-c")

@@ -10,7 +10,7 @@ use crate::turns::python;
 #[test]
 fn history_reaches_each_template_as_it_takes_it() {
     let stage = real::stage(&real::client());
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/patches");
     let said = python(&stage, "histories.py", &[source]);
     let forms: Vec<Value> = said
         .lines()

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::Command;
 
 use cclocal::catalog::EngineProfile;
-use cclocal::memory::architecture::Architecture;
+use cclocal::memory::architecture::{Architecture, Knowledge};
 use cclocal::memory::cache::Stored;
-use cclocal::memory::plan::{Asked, Inputs, OUTPUTS, Plan};
+use cclocal::memory::plan::Planner;
 use cclocal::memory::smallest_window;
 use cclocal::memory::working::Device;
+use cclocal::memory::{Asked, OUTPUTS};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -81,7 +82,7 @@ fn the_engine_holds_what_the_arithmetic_says() {
         .arg(models.join("memory.py"))
         .arg(&file)
         .arg(STEP.to_string())
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/patches"))
         .arg(&limits)
         .env("HOME", home.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -109,6 +110,9 @@ fn the_engine_holds_what_the_arithmetic_says() {
 const SHORT_WINDOW: u64 = 1_024;
 
 /// The limits of the prefix cache that are planned for full windows, with entries that are quantised and with others.
+/// Room for anything, in bytes.
+const BUDGET: u64 = 1 << 40;
+
 fn limits(configs: &BTreeMap<String, Value>) -> Value {
     let limits = configs.iter().map(|(name, config)| {
         let architecture = Architecture::of(config).expect("an architecture");
@@ -117,26 +121,25 @@ fn limits(configs: &BTreeMap<String, Value>) -> Value {
             true => SHORT_WINDOW,
             false => smallest_window(OUTPUTS[1]),
         };
-        let inputs = Inputs {
-            architecture: &architecture,
+        let planner = Planner {
+            architecture,
             profile: match entries {
                 1 => EngineProfile::Batched,
                 _ => EngineProfile::Text,
             },
             device: Device::Other,
             weights: 0,
-            budget: 1 << 40,
             asked: Asked::default(),
             step: None,
             estimated: false,
         };
         let widest = [
-            ("plain", Plan::of(&inputs).expect("a plan")),
-            ("quantised", Plan::thriftiest(&inputs)),
+            ("plain", planner.on(BUDGET).expect("a plan")),
+            ("quantised", planner.thriftiest_on(BUDGET)),
         ];
         let limits: Value = widest
             .map(|(stored, plan)| {
-                let plan = plan.narrowed(&inputs, window);
+                let plan = planner.narrowed(&plan, window, BUDGET);
                 assert_eq!(plan.quantise, stored == "quantised");
                 let mib = plan.cache_memory_mb.expect("a limit");
                 (stored, json!({ "mib": mib, "entries": entries }))
@@ -158,7 +161,7 @@ fn entries(name: &str, architecture: &Architecture) -> u64 {
 
 fn caches(model: &Architecture, measured: Measured) {
     let name = &measured.name;
-    assert!(model.known, "{name}");
+    assert_eq!(model.knowledge, Knowledge::Kind, "{name}");
     for (index, (alone, batched)) in measured.alone.iter().zip(&measured.batched).enumerate() {
         let expected = model.held(&measured.updates[..=index]);
         assert_eq!(alone, &expected, "{name}, after update {index}");

@@ -4,14 +4,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use cclocal::catalog::{Choice, ModelArgument, resolve};
+use cclocal::catalog::{Choice, EngineProfile, Form, ModelArgument, resolve};
+use cclocal::engine::argv::{CacheLimit, Serve};
+use cclocal::engine::flags::Flags;
 use cclocal::engine::server::BASE_URL;
-use cclocal::host::Host;
-use cclocal::memory::{WIDE_WINDOW, smallest_window};
-use cclocal::paths::Paths;
-use cclocal::secret::Secret;
+use cclocal::memory::{ContextWindow, WIDE_WINDOW, smallest_window};
 use cclocal::supervisor::Lease;
 use cclocal::supervisor::spec::{Port, Spec};
+use cclocal::sys::environment::Environment;
+use cclocal::sys::paths::Paths;
+use cclocal::sys::secret::Secret;
 use serde_json::Value;
 
 use crate::real::free_port;
@@ -84,7 +86,7 @@ fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
     const OUTPUT: u64 = 1_024;
     let stage = turns::stage(&[MODEL]);
     let home = stage.path("cclocal").display().to_string();
-    let host = Host::for_tests(&stage.path("home"), &[("CCLOCAL_HOME", &home)]);
+    let host = Environment::for_tests(&stage.path("home"), &[("CCLOCAL_HOME", &home)]);
     let paths = Paths::of(&host);
     let port: u16 = free_port().parse().expect("a port");
     let mut supervisor = stage
@@ -137,26 +139,33 @@ fn a_window_that_does_not_fit_is_narrowed_by_the_supervisor() {
 }
 
 /// An engine that may hold what a turn of the loop takes, but not the copies that its entry needs.
-fn spec(stage: &Stage, port: u16, output_tokens: u64) -> Spec {
+fn spec(stage: &Stage, port: u16, output: u64) -> Spec {
     let folder = stage.path("models").join(MODEL);
-    let choice = Choice::Argument(ModelArgument::Folder(folder.clone()));
+    let choice = Choice::Argument(ModelArgument::Folder(folder));
     let mut model = resolve(&choice, None).expect("a model");
     model.served_name = MODEL.into();
-    let words = format!("--host 127.0.0.1 --port 0 --served-model-name {MODEL} {FLAGS}");
-    let mut argv = vec!["serve".to_owned(), folder.display().to_string()];
-    argv.extend(words.split(' ').map(str::to_owned));
+    model.form = Some(Form::Hermes);
+    model.engine_profile = EngineProfile::Batched;
     Spec {
         port: Port::Exactly(port),
-        model,
         engine: turns::engine(stage),
-        argv,
-        env: [("HF_HUB_OFFLINE".to_owned(), "1".to_owned())].into(),
-        takes_key: true,
-        complete: true,
+        // As with FLAGS.
+        serve: Serve {
+            model,
+            window: ContextWindow {
+                tokens: WIDE_WINDOW,
+                output,
+            },
+            step: 512,
+            cache: CacheLimit::Planned(4_096),
+            quantise: false,
+            complete: true,
+            flags: Flags::of_pinned_engine(),
+            text_models: stage.path("text-models"),
+            kept_prefixes: None,
+        },
         cached_bytes: 0,
         download: None,
-        context_window: WIDE_WINDOW,
-        output_tokens,
         weights: None,
         claim: None,
         cache_bytes_per_token: 0,

@@ -72,11 +72,11 @@ impl Asked<'_> {
 fn asked(gateway: &Gateway) -> Asked<'_> {
     Asked {
         gateway,
-        http: reqwest::Client::builder()
+        http: cclocal::sys::network::plain_http()
             .no_proxy()
             .build()
             .expect("a client"),
-        runtime: cclocal::process::runtime().expect("a runtime"),
+        runtime: cclocal::sys::process::runtime().expect("a runtime"),
     }
 }
 
@@ -123,8 +123,8 @@ fn a_tool_with_a_long_name_does_not_fail_the_turn() {
     python(&stage, "tiny_models.py", &[stage.path("models")]);
     let gateway = Gateway::start(&stage, "../models/text", &[]);
     let (url, key) = gateway.address();
-    let runtime = cclocal::process::runtime().expect("a runtime");
-    let http = reqwest::Client::builder()
+    let runtime = cclocal::sys::process::runtime().expect("a runtime");
+    let http = cclocal::sys::network::plain_http()
         .no_proxy()
         .build()
         .expect("a client");

@@ -179,7 +179,7 @@ fn raw_text_is_what_the_tokenizer_makes_of_all_tokens() {
     let said = python(
         &stage,
         "detokenizer.py",
-        &[std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine")],
+        &[std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/patches")],
     );
     assert_eq!(said.trim(), "right");
 }

@@ -2,10 +2,10 @@
 
 use std::thread::JoinHandle;
 
-use cclocal::gateway::wire::{Pictures, Served};
+use cclocal::gateway::anthropic::{Pictures, Served};
 use cclocal::gateway::{self, Access, Engine, Settings};
-use cclocal::process;
-use cclocal::secret::Secret;
+use cclocal::sys::process;
+use cclocal::sys::secret::Secret;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
@@ -27,7 +27,7 @@ impl Gateway {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("set");
         let port = listener.local_addr().expect("an address").port();
-        world.between = Some(format!("http://127.0.0.1:{port}"));
+        world.between = Some(port);
         let base_url = world.ours.url();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {

@@ -7,9 +7,9 @@ use cclocal::claude::features;
 use cclocal::demo::model;
 use cclocal::engine::flags;
 use cclocal::engine::install::{self, Status};
-use cclocal::host::Host;
-use cclocal::paths::Paths;
-use cclocal::{files, probe};
+use cclocal::sys::environment::Environment;
+use cclocal::sys::paths::Paths;
+use cclocal::sys::{capabilities, files};
 
 use crate::support::Stage;
 pub use crate::support::free_port;
@@ -35,8 +35,8 @@ pub fn old_client() -> PathBuf {
 /// The real engine's executable.
 pub fn engine() -> PathBuf {
     let home = required("CCLOCAL_E2E_HOME");
-    let host = Host::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
-    match install::status(&host, &Paths::of(&host)) {
+    let host = Environment::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
+    match install::status(&Paths::of(&host)) {
         Status::Ready(installed) => installed.executable,
         status => panic!("the engine in {home} is not ready: {status:?}"),
     }
@@ -73,7 +73,7 @@ fn share_answers(stage: &Stage, client: &Path) {
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     let home = required("CCLOCAL_E2E_HOME");
-    let host = Host::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
+    let host = Environment::for_tests(Path::new(&home), &[("CCLOCAL_HOME", &home)]);
     let paths = Paths::of(&host);
     let (kept, profile) = (&paths.cache, paths.claude_profile());
     flags::probe(&host, kept, &engine()).expect("the engine's flags");
@@ -91,7 +91,7 @@ fn share_answers(stage: &Stage, client: &Path) {
     }
     let prefixes = cache.join("prefixes");
     files::private_folder(&prefixes).expect("made");
-    probe::remember(&prefixes, "rehearsal", client, &true);
+    capabilities::remember(&prefixes, "rehearsal", client, &true);
 }
 
 /// Lets engines share the kernels that mlx compiles for a processor, into its folder of temporary files: each takes a C++ compiler seconds.

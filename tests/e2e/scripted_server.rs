@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cclocal::gateway::wire::ApiError;
+use cclocal::gateway::anthropic::ApiError;
 use serde_json::{Value, json};
 
 /// One request as it came.

@@ -21,7 +21,7 @@ const ALL: [(Signal, i32); 4] = [
 fn port_is_free(port: &str) {
     let number = port.parse().expect("a number");
     let since = Instant::now();
-    while !cclocal::machine::port::is_free(number) {
+    while !cclocal::sys::port::is_free(number) {
         assert!(since.elapsed() < HANG, "port {port} is still taken");
         std::thread::sleep(Duration::from_millis(20));
     }

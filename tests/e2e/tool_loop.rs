@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cclocal::engine::server::{BASE_URL, Server};
-use cclocal::gateway::wire::{self, Streamed};
+use cclocal::gateway::anthropic::{self, Streamed};
 use serde_json::{Value, json};
 
 use crate::engine::served;
@@ -35,7 +35,7 @@ pub struct Turn {
 impl Turn {
     /// `events`: those that the client gets.
     fn of(events: &[u8], first: Duration, whole: Duration) -> Self {
-        let message = wire::message(events)
+        let message = anthropic::message(events)
             .unwrap_or_else(|_| panic!("no reply: {}", String::from_utf8_lossy(events)));
         let message: Value = serde_json::from_slice(&message).expect("JSON");
         let tokens = |name: &str| message["usage"][name].as_u64();
@@ -124,7 +124,9 @@ impl ToolLoop {
     }
 
     async fn ask(&self) -> Turn {
-        let client = reqwest::Client::builder().timeout(TURN_DEADLINE).no_proxy();
+        let client = cclocal::sys::network::plain_http()
+            .timeout(TURN_DEADLINE)
+            .no_proxy();
         let client = match &self.socket {
             Some(socket) => client.unix_socket(socket.as_path()),
             None => client,
@@ -168,7 +170,7 @@ impl ToolLoop {
     /// Reads the engine's stream as the gateway does.
     fn reader(&self) -> Streamed {
         let served = served(self.request["model"].as_str().expect("a model"));
-        let request = wire::messages(self.request.to_string().as_bytes(), &served);
+        let request = anthropic::messages(self.request.to_string().as_bytes(), &served);
         Streamed::new(&request.expect("a request"), &served, None)
     }
 

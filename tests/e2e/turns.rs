@@ -8,12 +8,12 @@ use std::process::{Child, Command, Stdio};
 
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{Launch, Server};
-use cclocal::host::Host;
 use cclocal::memory::architecture::Architecture;
 use cclocal::memory::cache::Stored;
-use cclocal::paths::Paths;
-use cclocal::secret::Secret;
-use cclocal::supervisor::record;
+use cclocal::supervisor::reservation;
+use cclocal::sys::environment::Environment;
+use cclocal::sys::paths::Paths;
+use cclocal::sys::secret::Secret;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -87,7 +87,8 @@ impl Gateway {
             .expect("started");
         stage.wait_for(&name);
         let port: u16 = port.parse().expect("a port");
-        let key = std::fs::read_to_string(record::key_file(&paths(stage), port)).expect("the key");
+        let key =
+            std::fs::read_to_string(reservation::key_file(&paths(stage), port)).expect("the key");
         Self {
             child,
             url: format!("http://127.0.0.1:{port}"),
@@ -118,7 +119,7 @@ impl Gateway {
 
 fn paths(stage: &Stage) -> Paths {
     let home = stage.path("cclocal").display().to_string();
-    Paths::of(&Host::for_tests(
+    Paths::of(&Environment::for_tests(
         &stage.path("home"),
         &[("CCLOCAL_HOME", &home)],
     ))
@@ -318,7 +319,7 @@ fn turns_routes_agree_token_by_token() {
             &[
                 stage.path("models").join(name),
                 stage.path(format!("compared-{name}")),
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/text_route.py"),
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/patches/text_route.py"),
             ],
         );
         let compared: Value = serde_json::from_str(compared.trim()).expect("figures");
@@ -469,7 +470,7 @@ fn table(ran: &ToolLoop) -> String {
         .collect()
 }
 
-/// Not a test: the table of `docs/performance.md`. Run by `scripts/bench-turns.sh`.
+/// Not a test: the table of `docs/performance.md`. Run by `benches/bench-turns.sh`.
 #[test]
 #[ignore = "a measurement, of minutes"]
 fn bench_turns() {

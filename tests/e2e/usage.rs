@@ -1,7 +1,7 @@
 //! The figures of a reply, held against the engine's own log.
 
 use cclocal::catalog::Form;
-use cclocal::gateway::wire::{self, Request, Served};
+use cclocal::gateway::anthropic::{self, Request, Served};
 use serde_json::{Value, json};
 
 use crate::engine::{self, BATCHED, Engine};
@@ -68,7 +68,7 @@ fn request(messages: &[Value], max_tokens: u64) -> Request {
         form: Some(Form::Hermes),
         ..engine::served("served")
     };
-    wire::messages(body.to_string().as_bytes(), &served).expect("a request")
+    anthropic::messages(body.to_string().as_bytes(), &served).expect("a request")
 }
 
 async fn count(engine: &Engine, request: &Request) -> u64 {

@@ -6,11 +6,13 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use cclocal::claude::command::{self as plan, Features, Inputs};
+use cclocal::claude::launch::Endpoint;
 use cclocal::claude::settings_files::{Content, SettingsFile, Source};
 use cclocal::claude::{hooks_plugin, profile, settings_files};
-use cclocal::host::Host;
-use cclocal::plan::claude::{self as plan, Features, Inputs};
-use cclocal::secret::Secret;
+use cclocal::memory::ContextWindow;
+use cclocal::sys::environment::Environment;
+use cclocal::sys::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::real;
@@ -61,7 +63,7 @@ pub struct World {
     pub ours: ScriptedServer,
     pub other: ScriptedServer,
     /// What the client asks, where something stands between it and our server.
-    pub between: Option<String>,
+    pub between: Option<u16>,
     pub vars: Vec<(String, String)>,
 }
 
@@ -112,7 +114,7 @@ impl World {
             .replace("FOLDER", &self.folder.path().display().to_string())
     }
 
-    fn host(&self) -> Host {
+    fn host(&self) -> Environment {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut vars = vec![
             ("PATH", path),
@@ -128,7 +130,7 @@ impl World {
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        let mut host = Host::for_tests(&self.path("home"), &vars);
+        let mut host = Environment::for_tests(&self.path("home"), &vars);
         host.cwd = self.path("project");
         host
     }
@@ -151,11 +153,15 @@ impl World {
             host: &host,
             profile_dir: &profile_dir,
             settings_path: &settings_path,
-            base_url: self.between.clone().unwrap_or_else(|| self.ours.url()),
-            token: Secret::new(TOKEN),
-            model: MODEL.into(),
-            context_window: 32768,
-            output_tokens: 8192,
+            endpoint: &Endpoint {
+                port: self.between.unwrap_or_else(|| self.ours.port()),
+                token: Secret::new(TOKEN),
+                model: MODEL.into(),
+                window: ContextWindow {
+                    tokens: 32_768,
+                    output: 8_192,
+                },
+            },
             user_args: &user_args,
             unknown_options: false,
             own_settings: &profile::own_settings(&host, &profile_dir),

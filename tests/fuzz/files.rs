@@ -4,19 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use cclocal::catalog::template;
+use cclocal::claude::setting_keys;
 use cclocal::claude::{node_options, settings_files};
-use cclocal::host::Host;
 use cclocal::hub::{self, scan};
-use cclocal::machine::gpu_limit;
+use cclocal::memory::Asked;
 use cclocal::memory::WeightsSource;
 use cclocal::memory::architecture::Architecture;
-use cclocal::memory::plan::Asked;
-use cclocal::memory::planner::Planner;
+use cclocal::memory::gpu_limit;
+use cclocal::memory::plan::Planner;
 use cclocal::memory::working::Device;
-use cclocal::paths::Paths;
-use cclocal::plan::setting_keys;
 use cclocal::supervisor::protocol::{Ask, Say, Tell};
 use cclocal::supervisor::spec::Spec;
+use cclocal::sys::environment::Environment;
+use cclocal::sys::paths::Paths;
 use cclocal::{catalog, engine};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -99,9 +99,7 @@ fn plan(config: &Value, weights: u64, budget: u64, asked: Asked) {
         };
         let weights = (weights, WeightsSource::Disk);
         for device in [Device::Metal, Device::Other] {
-            if let Some(planner) = Planner::of(&model, Some(config), weights, device, asked) {
-                let _ = planner.on(budget);
-            }
+            let _ = Planner::of(&model, Some(config), weights, device, asked).on(budget);
         }
     }
 }
@@ -153,10 +151,10 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("log");
         fs::write(&log, text.as_slice()).expect("written");
-        let _ = (engine::log::tail(&log), engine::patches::lacking(&log), engine::death::last_words(&log));
+        let _ = (cclocal::sys::log::tail(&log), engine::patches::lacking(&log), engine::exit_reason::last_words(&log));
         let text = String::from_utf8_lossy(&text);
         let _ = engine::flags::Flags::from_help(&text);
-        let shown = cclocal::visible::visible(&text);
+        let shown = cclocal::escape::visible(&text);
         prop_assert!(!shown.contains(char::is_control));
     }
 
@@ -170,7 +168,7 @@ proptest! {
 
     #[test]
     fn folders_of_the_hub(path in r#"(~|/|\$|\{|\}|HOME|HF|[a-z_]|é){0,12}"#) {
-        let host = Host::for_tests(Path::new("/home/u"), &[("HOME", "/home/u"), ("HF", "$HOME")]);
+        let host = Environment::for_tests(Path::new("/home/u"), &[("HOME", "/home/u"), ("HF", "$HOME")]);
         prop_assert!(host.expand(&path).is_absolute());
     }
 
@@ -232,7 +230,7 @@ proptest! {
         record in nearly(vec![br#"{"lock":"x","environment":"/x/envs/one","engine":"0.6.0","python":"3.12.1"}"#.to_vec(), br#"{"original":0,"raised":22000}"#.to_vec()]),
     ) {
         let home = tempfile::tempdir().expect("a folder");
-        let host = Host::for_tests(home.path(), &[]);
+        let host = Environment::for_tests(home.path(), &[]);
         for name in [".claude/settings.json", ".claude/settings.local.json", ".git"] {
             write(&home.path().join(name), &settings);
         }
@@ -244,7 +242,7 @@ proptest! {
         let paths = Paths::of(&host);
         write(&paths.engine().join("current.json"), &record);
         write(&paths.state.join("gpu-limit.json"), &record);
-        let _ = engine::install::status(&host, &paths);
+        let _ = engine::install::status(&paths);
         let _ = gpu_limit::find(&host, &paths);
     }
 }

@@ -1,6 +1,6 @@
 //! Bodies of requests.
 
-use cclocal::gateway::wire::{Draft, PdfTexts, Pictures, Served};
+use cclocal::gateway::anthropic::{Draft, PdfTexts, Pictures, Served};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

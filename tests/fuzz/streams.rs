@@ -1,7 +1,7 @@
 //! What engines stream: ours, which hands over what the model wrote, and others.
 
 use cclocal::catalog::Form;
-use cclocal::gateway::wire::{self, ApiError, Pictures, Request, Served, Streamed};
+use cclocal::gateway::anthropic::{self, ApiError, Pictures, Request, Served, Streamed};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn request() -> Request {
         "tools": [{"name": "Write", "input_schema": {"type": "object", "properties": {"file_path": {"type": "string"}, "content": {"type": "string"}}, "required": ["file_path"]}}],
         "messages": [{"role": "user", "content": "hello"}],
     });
-    wire::messages(body.to_string().as_bytes(), &served(Pictures::Words)).expect("a request")
+    anthropic::messages(body.to_string().as_bytes(), &served(Pictures::Words)).expect("a request")
 }
 
 /// A stream of what a model wrote, in pieces.
@@ -129,7 +129,7 @@ proptest! {
         let ends = kinds.iter().filter(|kind| matches!(kind.as_str(), "message_stop" | "error")).count();
         prop_assert_eq!(ends, 1, "{:?} of {}", kinds, String::from_utf8_lossy(&stream));
         prop_assert!(matches!(kinds.last().map(String::as_str), Some("message_stop" | "error")), "{:?}", kinds);
-        let _ = wire::message(&out);
+        let _ = anthropic::message(&out);
     }
 
     #[test]
@@ -139,7 +139,7 @@ proptest! {
         br#"{"type":"error","error":{"type":"api_error","message":"x"}}"#.to_vec(),
         br#"{"detail":[{"msg":"x","loc":["body"]}]}"#.to_vec(),
     ]), status in 100..600_u16) {
-        match wire::reply(&body, &request()) {
+        match anthropic::reply(&body, &request()) {
             Ok((reply, _)) => prop_assert!(serde_json::from_slice::<Value>(&reply).is_ok() && reply.len() <= 64 * body.len() + (64 << 10)),
             Err(error) => prop_assert!(!error.message.is_empty()),
         }

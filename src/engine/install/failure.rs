@@ -1,4 +1,4 @@
-//! What a tool's last lines mean, in words that say what to do.
+//! Reasons for which a tool fails, found in its last lines, each with a cause and a hint.
 
 use crate::error::{Error, Exit};
 
@@ -6,116 +6,73 @@ use crate::error::{Error, Exit};
 const SHOWN: usize = 12;
 
 struct Kind {
-    /// Any of these, in lower case, in any line.
-    signs: &'static [&'static str],
+    /// Any of these, separated by `|` and in lower case, in any line.
+    signs: &'static str,
     exit: Exit,
     cause: &'static str,
     hint: &'static str,
 }
 
-/// The first kind that fits decides.
+/// The kinds of failure. The first that fits decides.
 const KINDS: &[Kind] = &[
     Kind {
-        signs: &[
-            "no space left on device",
-            "os error 28",
-            "errno 28",
-            "disk quota exceeded",
-        ],
+        signs: "no space left on device|os error 28|disk quota exceeded",
         exit: Exit::Machine,
         cause: "the disk is full",
         hint: "free about 1 GB, then run `cclocal setup` again",
     },
     Kind {
-        signs: &["hash mismatch", "do not match the hashes"],
+        signs: "hash mismatch",
         exit: Exit::EngineMissing,
         cause: "a downloaded package is not the one that the lock file names",
-        hint: "nothing of it was installed. Empty the cache (`uv cache clean`, `pip cache purge`) and try again; if it stays, your package index serves changed files",
+        hint: "nothing of it was installed. Empty uv's cache (`uv cache clean`, or remove ~/.cache/uv) and try again; if it stays, your package index serves changed files",
     },
     Kind {
-        signs: &[
-            "certificate_verify_failed",
-            "invalid peer certificate",
-            "unknownissuer",
-            "certificate verify failed",
-        ],
+        signs: "invalid peer certificate|unknownissuer|certificate verify failed",
         exit: Exit::EngineMissing,
         cause: "the package index's certificate is not trusted",
         hint: "behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate and run `cclocal setup` again",
     },
     Kind {
-        signs: &[
-            "401 unauthorized",
-            "403 forbidden",
-            "407 proxy",
-            "http status client error (401",
-            "http status client error (403",
-            "http error 401",
-            "http error 403",
-            "http error 407",
-        ],
+        signs: "401 unauthorized|403 forbidden|407 proxy|proxy authorization required|http status client error (401|http status client error (403",
         exit: Exit::EngineMissing,
         cause: "the package index or the proxy refused us",
         hint: "check UV_INDEX_URL, PIP_INDEX_URL and HTTPS_PROXY",
     },
     Kind {
-        signs: &[
-            "dns error",
-            "failed to lookup address",
-            "name resolution",
-            "name or service not known",
-            "nodename nor servname",
-            "network is unreachable",
-            "no route to host",
-            "connection refused",
-            "connection reset",
-            "error sending request",
-            "failed to establish a new connection",
-            "max retries exceeded",
-            "newconnectionerror",
-            "timed out",
-            "tunnel connection failed",
-            "network connectivity is disabled",
-            "failed to fetch",
-            "failed to download",
-            "connection error",
-        ],
+        signs: "the network was disabled|network connectivity is disabled",
+        exit: Exit::EngineMissing,
+        cause: "uv may not use the network",
+        hint: "unset UV_OFFLINE (and PIP_NO_INDEX), then run `cclocal setup` again",
+    },
+    Kind {
+        signs: "dns error|failed to lookup address|name resolution|name or service not known|nodename nor servname|network is unreachable\
+                |no route to host|connection refused|connection reset|error sending request|timed out|tunnel error\
+                |failed to fetch|failed to download|connection error",
         exit: Exit::EngineMissing,
         cause: "the package index cannot be reached",
         hint: "connect to the network (or set HTTPS_PROXY, or UV_INDEX_URL for a mirror), then run `cclocal setup` again",
     },
     Kind {
-        signs: &[
-            "no matching distribution",
-            "not found in the package registry",
-            "no usable wheels",
-            "no wheels with a matching",
-            "no solution found",
-            "could not find a version",
-        ],
+        signs: "not found in the package registry|no usable wheels|no wheels with a matching|no solution found",
         exit: Exit::EngineMissing,
         cause: "the package index lacks a package that is needed here",
         hint: "a mirror may be incomplete: unset UV_INDEX_URL and PIP_INDEX_URL to use the public index",
     },
     Kind {
-        signs: &[
-            "permission denied",
-            "os error 13",
-            "errno 13",
-            "read-only file system",
-        ],
+        signs: "permission denied|os error 13|read-only file system",
         exit: Exit::EngineMissing,
         cause: "a file or folder may not be written",
-        hint: "check who owns cclocal's data folder and the cache folders of uv and pip",
+        hint: "check who owns cclocal's data folder and uv's cache folder",
     },
 ];
 
 /// The error for a tool that failed with this status after these lines.
-pub fn explain(what: &str, status: &str, lines: &[String]) -> Error {
+pub(super) fn explain(what: &str, status: &str, lines: &[String]) -> Error {
     let lower: Vec<String> = lines.iter().map(|line| line.to_lowercase()).collect();
     let kind = KINDS.iter().find(|kind| {
         kind.signs
-            .iter()
+            .split('|')
             .any(|sign| lower.iter().any(|line| line.contains(sign)))
     });
     let said: Vec<String> = lines
@@ -128,7 +85,7 @@ pub fn explain(what: &str, status: &str, lines: &[String]) -> Error {
         Some(kind) => Error::new(kind.exit, format!("{what} failed")).cause(kind.cause).hint(kind.hint),
         None => Error::new(Exit::EngineMissing, format!("{what} failed"))
             .cause(format!("it ended with {status}"))
-            .hint("the whole output is in setup.log (`cclocal doctor` says where); run `cclocal setup` to try again"),
+            .hint("the whole output is in setup.log in cclocal's state folder; run `cclocal setup` to try again"),
     };
     error.detail(last)
 }
@@ -139,46 +96,26 @@ mod tests {
 
     #[test]
     fn known_failures_are_named() {
-        let of = |line: &str| explain("it", "exit status: 1", &[line.to_owned()]);
-        assert_eq!(
-            of("OSError: [Errno 28] No space left on device").exit,
-            Exit::Machine
-        );
-        assert!(
-            of("  × Hash mismatch for `mlx==0.32.4`")
-                .cause
-                .expect("a cause")
-                .contains("lock file")
-        );
-        assert!(
-            of("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.")
-                .cause
-                .expect("a cause")
-                .contains("lock file")
-        );
-        assert!(
-            of("  cause: dns error")
-                .cause
-                .expect("a cause")
-                .contains("reached")
-        );
-        assert!(
-            of("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]")
-                .cause
-                .expect("a cause")
-                .contains("trusted")
-        );
-        assert_eq!(
-            of("strange").cause.expect("a cause"),
-            "it ended with exit status: 1"
-        );
+        for (line, cause) in [
+            (
+                "OSError: [Errno 28] No space left on device",
+                "disk is full",
+            ),
+            ("  × Hash mismatch for `mlx==0.32.4`", "lock file"),
+            ("  cause: dns error", "reached"),
+            ("invalid peer certificate: UnknownIssuer", "trusted"),
+            ("strange", "it ended with exit status: 1"),
+        ] {
+            let error = explain("it", "exit status: 1", &[line.to_owned()]);
+            assert!(error.cause.expect("a cause").contains(cause), "{line}");
+        }
     }
 
     #[test]
     fn every_kind_in_full() {
         let said: Vec<String> = KINDS
             .iter()
-            .map(|kind| kind.signs[0])
+            .filter_map(|kind| kind.signs.split('|').next())
             .chain(["strange"])
             .map(|line| explain("the step", "exit status: 1", &[line.to_owned()]).to_string())
             .collect();
@@ -190,31 +127,35 @@ mod tests {
         error: the step failed
           cause: a downloaded package is not the one that the lock file names
           | hash mismatch
-          hint: nothing of it was installed. Empty the cache (`uv cache clean`, `pip cache purge`) and try again; if it stays, your package index serves changed files
+          hint: nothing of it was installed. Empty uv's cache (`uv cache clean`, or remove ~/.cache/uv) and try again; if it stays, your package index serves changed files
         error: the step failed
           cause: the package index's certificate is not trusted
-          | certificate_verify_failed
+          | invalid peer certificate
           hint: behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate and run `cclocal setup` again
         error: the step failed
           cause: the package index or the proxy refused us
           | 401 unauthorized
           hint: check UV_INDEX_URL, PIP_INDEX_URL and HTTPS_PROXY
         error: the step failed
+          cause: uv may not use the network
+          | the network was disabled
+          hint: unset UV_OFFLINE (and PIP_NO_INDEX), then run `cclocal setup` again
+        error: the step failed
           cause: the package index cannot be reached
           | dns error
           hint: connect to the network (or set HTTPS_PROXY, or UV_INDEX_URL for a mirror), then run `cclocal setup` again
         error: the step failed
           cause: the package index lacks a package that is needed here
-          | no matching distribution
+          | not found in the package registry
           hint: a mirror may be incomplete: unset UV_INDEX_URL and PIP_INDEX_URL to use the public index
         error: the step failed
           cause: a file or folder may not be written
           | permission denied
-          hint: check who owns cclocal's data folder and the cache folders of uv and pip
+          hint: check who owns cclocal's data folder and uv's cache folder
         error: the step failed
           cause: it ended with exit status: 1
           | strange
-          hint: the whole output is in setup.log (`cclocal doctor` says where); run `cclocal setup` to try again
+          hint: the whole output is in setup.log in cclocal's state folder; run `cclocal setup` to try again
         ");
     }
 

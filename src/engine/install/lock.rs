@@ -4,27 +4,27 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-/// The lock of the system that this program was built for. The files are written by `scripts/lock-engine.sh`.
-pub const LOCK: &str = if cfg!(target_os = "macos") {
-    include_str!("../../../engine/macos-arm64.lock")
+/// The lock of the system that this program was built for. The files are written by `.ci/lock-engine.sh`.
+pub(super) const LOCK: &str = if cfg!(target_os = "macos") {
+    include_str!("../locks/macos-arm64.lock")
 } else if cfg!(target_arch = "aarch64") {
-    include_str!("../../../engine/linux-aarch64.lock")
+    include_str!("../locks/linux-aarch64.lock")
 } else {
-    include_str!("../../../engine/linux-x86_64.lock")
+    include_str!("../locks/linux-x86_64.lock")
 };
 
 /// The lock's SHA-256 in hexadecimal: the identity of what is to be installed.
-pub fn identity() -> String {
+pub(super) fn identity() -> String {
     sha256(LOCK.as_bytes())
 }
 
-/// How many packages the lock names.
-pub fn packages() -> usize {
+/// The number of packages in the lock.
+pub(super) fn packages() -> usize {
     LOCK.lines().filter(|line| pin(line).is_some()).count()
 }
 
 /// The version of a package in the lock.
-pub fn version_of(package: &str) -> Option<&'static str> {
+pub(super) fn version_of(package: &str) -> Option<&'static str> {
     LOCK.lines()
         .filter_map(pin)
         .find(|(name, _)| *name == package)
@@ -32,7 +32,7 @@ pub fn version_of(package: &str) -> Option<&'static str> {
 }
 
 /// SHA-256 in hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .fold(String::new(), |mut text, byte| {
@@ -52,20 +52,12 @@ mod tests {
 
     #[test]
     fn every_package_is_pinned_and_has_a_hash() {
-        for (name, lock) in [
-            (
-                "macos-arm64",
-                include_str!("../../../engine/macos-arm64.lock"),
-            ),
-            (
-                "linux-x86_64",
-                include_str!("../../../engine/linux-x86_64.lock"),
-            ),
-            (
-                "linux-aarch64",
-                include_str!("../../../engine/linux-aarch64.lock"),
-            ),
-        ] {
+        for name in ["macos-arm64", "linux-x86_64", "linux-aarch64"] {
+            let file = format!(
+                "{}/src/engine/locks/{name}.lock",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            let lock = fs_err::read_to_string(file).expect("a lock");
             let entries: Vec<String> = lock
                 .replace("\\\n", " ")
                 .lines()

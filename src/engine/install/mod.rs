@@ -1,41 +1,40 @@
 //! Installs the engine: a private Python environment with exactly the packages of the lock file that is part of this program.
 //!
-//! The installer is `uv` if there is one, else pip in a Python that can make environments, else uv itself, fetched. Each environment is made
-//! in a folder of its own and is in use only once the record that names it is written, so being killed at any moment leaves the state before.
+//! uv installs it: the user's own if it is new enough, else one that is fetched and compared with its hash. Each environment is made in a
+//! folder of its own and is in use only once the record that names it is written, so being killed at any moment leaves the state before.
 
 mod failure;
 mod lock;
 mod platform;
-mod python;
 mod record;
+mod settings;
 mod tool;
 mod uv;
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 pub use platform::supported;
 pub use record::{Hold, hold};
 
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::machine::platform::{Os, Platform};
-use crate::paths::Paths;
-use python::Python;
+use crate::sys::paths::Paths;
+use crate::sys::{disk, files};
 use record::Record;
 use tool::Tools;
 
-/// Free disk space that an installation is begun with, in bytes: 260 MB are installed, as much again passes through the installer's cache, and a
+/// Free disk space that an installation is begun with, in bytes: 260 MB are installed, as much again passes through uv's cache, and a
 /// Python or uv may have to be fetched. Measured; see docs/engine-packages.md.
 const SPACE: u64 = 900_000_000;
 
-/// Fails if what is to be used was not installed right: the arrays' native library loads, and the engine is there.
-const CHECK: &str =
-    "import mlx.core, importlib.metadata as m; print('vllm-mlx', m.version('vllm-mlx'))";
+/// The Pythons that the packages exist for, for people.
+const VERSIONS: &str = "3.11, 3.12 or 3.13";
+
+/// Proves the installation: mlx's native library loads, and the engine is there. Prints Python's version.
+const CHECK: &str = "\
+import mlx.core, importlib.metadata as m, platform
+m.version('vllm-mlx')
+print(platform.python_version())";
 
 /// An engine that is installed and ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +47,19 @@ pub struct Installed {
     pub version: String,
 }
 
-/// What there is.
+/// The state of the installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
+    /// It is installed and can be used.
     Ready(Installed),
+    /// Nothing was installed.
     Missing,
     /// Something is there that cannot be used.
     Broken {
+        /// The reason, in words.
         why: String,
     },
-    /// It was installed from another lock file than this program's.
+    /// Another lock file than this program's was installed.
     Outdated,
 }
 
@@ -75,92 +77,56 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// How an installation goes on.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// What is being done now, for people.
-    Step { name: String },
-    /// A line of a tool's output. All of them are in `setup.log` too.
-    Line(String),
-    /// It is ready; how long that took.
-    Done { seconds: f64 },
-}
-
-/// Whether the engine is there, from a few looks at the disk: no program is run.
-pub fn status(_host: &Host, paths: &Paths) -> Status {
+/// The state of the installation. Reads a few files and runs nothing.
+pub fn status(paths: &Paths) -> Status {
     record::status(paths)
 }
 
-/// The log of the last installation.
-pub fn log(paths: &Paths) -> PathBuf {
-    paths.state.join("setup.log")
-}
-
-/// Installs the engine, or returns at once if it is there. Exit status 10 if that fails, 12 if this machine can't have it.
-pub fn install(host: &Host, paths: &Paths, on_event: &mut dyn FnMut(Event)) -> Result<Installed> {
-    if let Status::Ready(installed) = status(host, paths) {
+/// Installs the engine, or returns at once if it is there. `on_step` gets the name of each step, for people. Errors: exit status 10, or 12 if
+/// this machine can't run the engine or its disk is full.
+pub fn install(app: &App, on_step: &mut dyn FnMut(&str)) -> Result<Installed> {
+    let paths = &app.paths;
+    if let Status::Ready(installed) = status(paths) {
         return Ok(installed);
     }
-    let platform = Platform::detect(host)?;
-    supported(&platform)?;
-    let started = Instant::now();
+    supported(app.platform()?)?;
     let _alone = record::exclusively(paths, || {
-        on_event(Event::Step {
-            name: "another cclocal is installing the engine; waiting for it".into(),
-        });
+        on_step("another cclocal is installing the engine; waiting for it");
     })?;
-    if let Status::Ready(installed) = status(host, paths) {
+    if let Status::Ready(installed) = status(paths) {
         return Ok(installed);
     }
-    enough_space(free_space(&paths.engine()))?;
     let root = paths.engine();
-    let mut tools = Tools::new(host, &root, open_log(paths)?, on_event);
+    enough_space(disk::free(&root))?;
+    let log = crate::sys::log::start(&paths.state.join("setup.log")).context(
+        Exit::EngineMissing,
+        "the log of the installation cannot be written",
+    )?;
+    let mut tools = Tools::new(&app.environment, &root, log, on_step);
     // What is half-made is of no use, and its space may be needed. An older environment stays until the new one is there.
-    record::sweep(paths, current(paths).as_deref());
-    let installed = make(host, paths, &mut tools, platform.os == Os::Macos)?;
+    record::sweep(paths, record::current(paths).as_deref());
+    let installed = make(app, &mut tools)?;
     record::sweep(paths, installed.executable.parent().and_then(Path::parent));
-    on_event(Event::Done {
-        seconds: started.elapsed().as_secs_f64(),
-    });
     Ok(installed)
 }
 
-/// Forgets the installed engine and removes what isn't in use.
-pub fn remove(_host: &Host, paths: &Paths) -> Result<()> {
+/// Forgets the installed engine and removes the environments that aren't in use.
+pub fn remove(paths: &Paths) -> Result<()> {
     if !paths.engine().exists() {
         return Ok(());
     }
     let _alone = record::exclusively(paths, || {})?;
-    match std::fs::remove_file(record::file(paths)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error)
-                .context(Exit::EngineMissing, "the engine's record cannot be removed");
-        }
-        _ => {}
-    }
+    record::remove(paths)?;
     record::sweep(paths, None);
     Ok(())
 }
 
-/// The environment of the record, also when it is out of date.
-fn current(paths: &Paths) -> Option<PathBuf> {
-    let bytes = files::read(&record::file(paths), files::OWN_RECORD).ok()?;
-    serde_json::from_slice::<Record>(&bytes)
-        .ok()
-        .map(|record| record.environment)
-}
-
-fn make(host: &Host, paths: &Paths, tools: &mut Tools<'_>, mac: bool) -> Result<Installed> {
-    tools.step("looking for Python");
-    let found = python::find(host, tools, mac);
-    let uv = match (uv::find(host, paths, tools), &found) {
-        (Some(uv), _) => Some(uv),
-        (None, Some(python)) if python.venv => None,
-        (None, _) => {
-            tools.step("fetching uv, which will install the engine");
-            Some(uv::fetch(paths, tools)?)
-        }
-    };
+/// Makes a new environment and puts it in use.
+fn make(app: &App, tools: &mut Tools<'_>) -> Result<Installed> {
+    let paths = &app.paths;
+    tools.step("looking for uv and Python");
+    let uv = uv::get(app, tools)?;
+    let python = uv::find_python(&uv, app.platform()?, tools);
     let environments = record::environments(paths);
     let failed = "the engine's folder cannot be written";
     files::private_folder(&environments).context(Exit::EngineMissing, failed)?;
@@ -174,167 +140,69 @@ fn make(host: &Host, paths: &Paths, tools: &mut Tools<'_>, mac: bool) -> Result<
     let requirements = at.join("engine.lock");
     fs_err::write(&requirements, lock::LOCK).context(Exit::EngineMissing, failed)?;
 
-    match (&uv, &found) {
-        (Some(uv), _) => with_uv(uv, found.as_ref(), at, &requirements, paths, tools)?,
-        (None, Some(python)) => with_pip(python, at, &requirements, tools)?,
-        (None, None) => {
-            return Err(Error::new(
-                Exit::EngineMissing,
-                "there is no Python to install the engine with",
-            ));
-        }
-    }
-
-    tools.step("checking the engine");
-    let executable = at.join("bin/vllm-mlx");
-    let interpreter = at.join("bin/python");
-    let python = Python::ask(&interpreter, tools)
-        .filter(|python| python.suits(mac))
-        .ok_or_else(|| {
-            Error::new(Exit::EngineMissing, "the installed Python cannot be used")
-                .cause(format!("the engine needs Python {}", python::VERSIONS))
-                .hint("install Python 3.12, then run `cclocal setup` again")
-        })?;
+    make_environment(&uv, python.as_deref(), at, paths, tools)?;
+    tools.step(format!(
+        "downloading and installing {} packages",
+        lock::packages()
+    ));
+    let mut install = tools.command(&uv);
+    install.args(["pip", "install", "--python"]).arg(at);
+    install.args(["--no-deps", "--require-hashes", "--only-binary=:all:", "-r"]);
     tools.run(
-        "checking the engine",
-        &interpreter,
-        &["-I".as_ref(), "-c".as_ref(), CHECK.as_ref()],
+        "installing the engine's packages with uv",
+        install.arg(&requirements),
     )?;
+    tools.step("checking the engine");
+    let mut check = tools.command(&at.join("bin/python"));
+    let said = tools.run("checking the engine", check.args(["-I", "-c", CHECK]))?;
     let record = Record {
         lock: identity,
         environment: at.to_path_buf(),
         engine: lock::version_of("vllm-mlx").unwrap_or_default().to_owned(),
-        python: python.version,
+        python: said.last().cloned().unwrap_or_default(),
     };
     record::write(paths, &record)?;
     let _ = folder.keep();
     match record::status(paths) {
         Status::Ready(installed) => Ok(installed),
-        other => {
-            let why = if let Status::Broken { why } = other {
-                why
-            } else {
-                format!("{} is not there", executable.display())
-            };
-            Err(Error::new(
-                Exit::EngineMissing,
-                "the engine was installed but cannot be used",
-            )
-            .cause(why))
-        }
+        other => Err(Error::new(
+            Exit::EngineMissing,
+            "the engine was installed but cannot be used",
+        )
+        .cause(other)),
     }
 }
 
-fn with_uv(
+/// Makes an empty environment, with this Python or with one that uv fetches.
+fn make_environment(
     uv: &Path,
-    python: Option<&Python>,
+    python: Option<&Path>,
     at: &Path,
-    requirements: &Path,
     paths: &Paths,
     tools: &mut Tools<'_>,
 ) -> Result<()> {
-    let mut make: Vec<&OsStr> = vec![
-        "venv".as_ref(),
-        "--allow-existing".as_ref(),
-        "--no-project".as_ref(),
-        "--python".as_ref(),
-    ];
-    if let Some(python) = python {
-        tools.step(format!(
-            "making an environment with Python {}",
-            python.version
-        ));
-        make.push(python.executable.as_os_str());
-    } else {
+    let what = "making the Python environment with uv";
+    let Some(python) = python else {
         tools.step("fetching Python 3.12 with uv");
-        tools.default_var("UV_PYTHON_INSTALL_DIR", paths.engine().join("python"));
-        make.extend::<[&OsStr; 2]>(["3.12".as_ref(), "--managed-python".as_ref()]);
-    }
-    make.push(at.as_os_str());
-    tools.run("making the Python environment with uv", uv, &make).map_err(|error| {
-        if python.is_some() {
-            return error;
-        }
-        // Python comes from another server than the packages.
-        let cause = error.cause.map(|cause| cause.replace("the package index", "the server that it comes from"));
-        Error { message: format!("there is no Python {} here, and uv could not fetch one", python::VERSIONS), cause, ..error }
-            .hint("install Python 3.12 (macOS: `brew install python@3.12`; Debian and Ubuntu: `apt install python3 python3-venv`), then run `cclocal setup` again")
-    })?;
-    tools.step(format!(
-        "downloading and installing {} packages",
-        lock::packages()
-    ));
-    let install: [&OsStr; 9] = [
-        "pip".as_ref(),
-        "install".as_ref(),
-        "--python".as_ref(),
-        at.as_os_str(),
-        "--no-deps".as_ref(),
-        "--require-hashes".as_ref(),
-        "--only-binary=:all:".as_ref(),
-        "-r".as_ref(),
-        requirements.as_os_str(),
-    ];
-    tools
-        .run("installing the engine's packages with uv", uv, &install)
-        .map(drop)
-}
-
-fn with_pip(python: &Python, at: &Path, requirements: &Path, tools: &mut Tools<'_>) -> Result<()> {
-    tools.step(format!(
-        "making an environment with Python {}",
-        python.version
-    ));
-    tools
-        .run("making the Python environment", &python.executable, &["-I".as_ref(), "-m".as_ref(), "venv".as_ref(), at.as_os_str()])
-        .map_err(|error| error.hint("install uv, or your system's package for Python environments (Debian and Ubuntu: `apt install python3-venv`)"))?;
-    tools.step(format!(
-        "downloading and installing {} packages",
-        lock::packages()
-    ));
-    // Compiling all of it would take longer than downloading it; Python compiles what it loads.
-    let install: [&OsStr; 12] = [
-        "-I".as_ref(),
-        "-m".as_ref(),
-        "pip".as_ref(),
-        "install".as_ref(),
-        "--no-input".as_ref(),
-        "--no-compile".as_ref(),
-        "--disable-pip-version-check".as_ref(),
-        "--no-deps".as_ref(),
-        "--require-hashes".as_ref(),
-        "--only-binary=:all:".as_ref(),
-        "-r".as_ref(),
-        requirements.as_os_str(),
-    ];
-    tools
-        .run(
-            "installing the engine's packages with pip",
-            &at.join("bin/python"),
-            &install,
-        )
-        .map(drop)
-}
-
-fn open_log(paths: &Paths) -> Result<File> {
-    let failed = "the log of the installation cannot be written";
-    files::private_folder(&paths.state).context(Exit::EngineMissing, failed)?;
-    let path = log(paths);
-    let _ = std::fs::remove_file(&path);
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .context(Exit::EngineMissing, failed)
-}
-
-/// Free bytes on the disk of this folder, for this user. None if the system doesn't say.
-fn free_space(folder: &Path) -> Option<u64> {
-    let stats = nix::sys::statvfs::statvfs(folder).ok()?;
-    // The types differ between systems.
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-    Some(u64::from(stats.blocks_available()) * stats.fragment_size() as u64)
+        let place = paths.engine().join("python");
+        tools
+            .env
+            .entry("UV_PYTHON_INSTALL_DIR".into())
+            .or_insert(place.into());
+        let mut make = tools.command(uv);
+        make.args(["venv", "--allow-existing", "--no-project"]);
+        make.args(["--managed-python", "--python", "3.12"]);
+        return tools.run(what, make.arg(at)).map(drop).map_err(|error| {
+            // Python comes from another server than the packages.
+            let cause = error.cause.map(|cause| cause.replace("the package index", "the server that it comes from"));
+            Error { message: format!("there is no Python {VERSIONS} here, and uv could not fetch one"), cause, ..error }
+                .hint("install Python 3.12 (macOS: `brew install python@3.12`; Debian and Ubuntu: `apt install python3`), then run `cclocal setup` again")
+        });
+    };
+    tools.step(format!("making an environment with {}", python.display()));
+    let mut make = tools.command(uv);
+    make.args(["venv", "--allow-existing", "--no-project", "--python"]);
+    tools.run(what, make.arg(python).arg(at)).map(drop)
 }
 
 fn enough_space(free: Option<u64>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The platforms that the engine does not run on, and why.
 
 use crate::error::{Error, Exit, Result};
-use crate::machine::platform::{Libc, Os, Platform};
+use crate::sys::platform::{Libc, Os, Platform};
 
 /// The oldest macOS that mlx's packages are built for.
 const MACOS_MIN: (u32, u32) = (14, 0);
@@ -67,7 +67,7 @@ fn refused(message: &str, cause: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::platform::tests::platform;
+    use crate::sys::platform::tests::platform;
 
     #[test]
     fn what_is_refused() {

@@ -1,7 +1,5 @@
-//! Runs `uv`, `python` and `pip` while something is installed: their output line by line, never silent for ever, and gone when we are gone.
+//! Runs uv and the installed Python: their output line by line, never silent for ever, and gone when we are gone.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -13,13 +11,18 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Event, failure};
-use crate::env_vars;
+use super::failure;
+use super::settings::{self, Variables};
 use crate::error::{Context, Error, Exit, Result};
-use crate::host::Host;
+use crate::sys::environment::Environment;
+use crate::sys::process;
 
-/// How long a tool may say nothing. One large package on a slow connection is one silent step to pip.
+/// The longest silence of a tool: one large package on a slow connection is one silent step.
 const SILENCE: Duration = Duration::from_secs(600);
+
+/// The longest wait for an answer. A slow disk can make a first start take seconds; a broken one should not hold us.
+const DEADLINE: Duration = Duration::from_secs(20);
+
 /// Lines kept for the error message and for finding out what went wrong.
 const KEPT: usize = 200;
 
@@ -38,67 +41,81 @@ kill -KILL "$watcher" 2>/dev/null
 exit "$status"
 "#;
 
-/// What tools need to run: surroundings, a log, and somebody to tell.
-pub struct Tools<'a> {
-    env: BTreeMap<OsString, OsString>,
+/// The environment of the tools, the log of the installation, and the receiver of its steps.
+pub(super) struct Tools<'a> {
+    pub(super) env: Variables,
     cwd: &'a Path,
     log: File,
-    on_event: &'a mut dyn FnMut(Event),
+    on_step: &'a mut dyn FnMut(&str),
 }
 
 impl<'a> Tools<'a> {
-    pub fn new(host: &Host, cwd: &'a Path, log: File, on_event: &'a mut dyn FnMut(Event)) -> Self {
+    pub(super) fn new(
+        environment: &Environment,
+        cwd: &'a Path,
+        log: File,
+        on_step: &'a mut dyn FnMut(&str),
+    ) -> Self {
+        let env = settings::variables(environment);
         Self {
-            env: environment(host),
+            env,
             cwd,
             log,
-            on_event,
+            on_step,
         }
     }
 
-    /// What is being done now.
-    pub fn step(&mut self, name: impl Into<String>) {
-        let name = name.into();
-        self.write_log(&format!("== {name}"));
-        (self.on_event)(Event::Step { name });
+    /// Reports the step that begins now.
+    pub(super) fn step(&mut self, name: impl AsRef<str>) {
+        self.note(&format!("== {}", name.as_ref()));
+        (self.on_step)(name.as_ref());
     }
 
-    /// Sets a variable for the tools, unless the user did.
-    pub fn default_var(&mut self, name: &str, value: impl Into<OsString>) {
-        self.env.entry(name.into()).or_insert(value.into());
+    /// Writes a line to the log. One that cannot be written must not stop an installation.
+    pub(super) fn note(&mut self, line: &str) {
+        let _ = writeln!(self.log, "{line}");
     }
 
-    /// The environment that the tools get.
-    pub fn env(&self) -> &BTreeMap<OsString, OsString> {
-        &self.env
+    /// A command with the tools' environment and nothing else of ours.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.env).current_dir(self.cwd);
+        command
     }
 
-    pub fn say(&mut self, line: &str) {
-        self.write_log(line);
-        (self.on_event)(Event::Line(line.to_owned()));
+    /// Asks a tool something. Its standard output, unless it fails or takes too long; the log has the whole answer.
+    pub(super) fn ask(&mut self, command: &mut Command) -> Option<String> {
+        self.note(&words(command));
+        match process::run(command, DEADLINE) {
+            Ok(finished) => {
+                self.note(format!("{}{}", finished.stdout, finished.stderr).trim_end());
+                finished.success.then(|| finished.stdout.trim().to_owned())
+            }
+            Err(error) => {
+                self.note(&error.to_string());
+                None
+            }
+        }
     }
 
-    /// Runs a tool to its end. Failing is an error that says `what` was tried, why it failed as far as that can be told, and the last lines.
-    pub fn run(&mut self, what: &str, program: &Path, args: &[&OsStr]) -> Result<Vec<String>> {
-        self.run_within(what, program, args, SILENCE)
+    /// Runs a tool to its end and returns its last lines. Failing is an error that says what was tried, why it failed as far as that can
+    /// be told, and the last lines.
+    pub(super) fn run(&mut self, what: &str, command: &Command) -> Result<Vec<String>> {
+        self.run_within(what, command, SILENCE)
     }
 
     fn run_within(
         &mut self,
         what: &str,
-        program: &Path,
-        args: &[&OsStr],
+        command: &Command,
         silence: Duration,
     ) -> Result<Vec<String>> {
-        let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
-        self.write_log(&format!("$ {} {}", program.display(), words.join(" ")));
-        let mut child = Command::new("/bin/sh")
+        self.note(&words(command));
+        let mut child = self
+            .command(Path::new("/bin/sh"))
             .args(["-c", LEASH, "sh"])
-            .arg(program)
-            .args(args)
-            .env_clear()
-            .envs(&self.env)
-            .current_dir(self.cwd)
+            .arg(command.get_program())
+            .args(command.get_args())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -108,251 +125,103 @@ impl<'a> Tools<'a> {
                 Exit::EngineMissing,
                 format!("{what} failed: /bin/sh cannot be started"),
             )?;
-        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-        let leash = child.stdin.take();
         let (sender, lines) = mpsc::channel();
-        if let Some(output) = child.stdout.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(output)
-                    .split(b'\n')
-                    .map_while(std::io::Result::ok)
-                {
-                    // A progress bar's line is redrawn by returning to its start: only what it ended as counts.
-                    let text = String::from_utf8_lossy(&line)
-                        .trim_end()
-                        .rsplit('\r')
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned();
-                    if sender.send(text).is_err() {
-                        break;
-                    }
+        let output = child.stdout.take();
+        std::thread::spawn(move || {
+            let lines = output.map(|output| BufReader::new(output).split(b'\n'));
+            for line in lines.into_iter().flatten().map_while(Result::ok) {
+                if sender.send(shown(&line)).is_err() {
+                    break;
                 }
-            });
-        } else {
-            drop(sender);
-        }
+            }
+        });
         let mut kept: Vec<String> = Vec::new();
         let silent = loop {
             match lines.recv_timeout(silence) {
                 Ok(line) => {
-                    self.say(&line);
+                    self.note(&line);
                     if kept.len() == KEPT {
                         kept.remove(0);
                     }
                     kept.push(line);
                 }
-                Err(RecvTimeoutError::Disconnected) => break false,
-                Err(RecvTimeoutError::Timeout) => break true,
+                Err(error) => break error == RecvTimeoutError::Timeout,
             }
         };
+        // Waiting would close the leash.
+        let leash = child.stdin.take();
         if silent {
             // The child is not collected yet, so the group's number is still its own.
+            let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
             let _ = killpg(group, Signal::SIGKILL);
         }
         let status = child
             .wait()
             .context(Exit::EngineMissing, format!("{what} failed"))?;
         drop(leash);
-        self.write_log(&format!("-- {status}"));
+        self.note(&format!("-- {status}"));
         if silent {
+            let minutes = silence.as_secs().div_ceil(60);
             return Err(Error::new(Exit::EngineMissing, format!("{what} failed"))
                 .cause(format!(
-                    "it said nothing for {} minutes and was ended",
-                    silence.as_secs().div_ceil(60)
+                    "it said nothing for {minutes} minutes and was ended"
                 ))
                 .hint("look at your connection, then run `cclocal setup` again"));
         }
-        if status.success() {
-            Ok(kept)
-        } else {
-            Err(failure::explain(what, &status.to_string(), &kept))
+        if !status.success() {
+            return Err(failure::explain(what, &status.to_string(), &kept));
         }
-    }
-
-    fn write_log(&mut self, line: &str) {
-        // A log that cannot be written must not stop an installation.
-        let _ = writeln!(self.log, "{line}");
+        Ok(kept)
     }
 }
 
-/// What may be passed on of pip's and uv's own settings: where packages come from, and how they are fetched. What would change what is
-/// installed or where (`PIP_TARGET`, `PIP_USER`, `UV_PYTHON`, `UV_EXCLUDE_NEWER`, …) is not.
-const SETTINGS: &[&str] = &[
-    "NETRC",
-    "SSL_CLIENT_CERT",
-    "UV_INDEX",
-    "UV_DEFAULT_INDEX",
-    "UV_INDEX_URL",
-    "UV_EXTRA_INDEX_URL",
-    "UV_FIND_LINKS",
-    "UV_NO_INDEX",
-    "UV_INDEX_STRATEGY",
-    "UV_KEYRING_PROVIDER",
-    "UV_INSECURE_HOST",
-    "UV_NATIVE_TLS",
-    "UV_SYSTEM_CERTS",
-    "UV_HTTP_TIMEOUT",
-    "UV_REQUEST_TIMEOUT",
-    "UV_HTTP_RETRIES",
-    "UV_HTTP_CONNECT_TIMEOUT",
-    "UV_OFFLINE",
-    "UV_CACHE_DIR",
-    "UV_NO_CACHE",
-    "UV_LINK_MODE",
-    "UV_CONFIG_FILE",
-    "UV_NO_CONFIG",
-    "UV_PYTHON_INSTALL_DIR",
-    "UV_PYTHON_INSTALL_MIRROR",
-    "UV_PYTHON_DOWNLOADS",
-    "UV_PYTHON_CACHE_DIR",
-    "UV_CONCURRENT_DOWNLOADS",
-    "UV_CONCURRENT_INSTALLS",
-    "PIP_INDEX_URL",
-    "PIP_EXTRA_INDEX_URL",
-    "PIP_FIND_LINKS",
-    "PIP_NO_INDEX",
-    "PIP_CERT",
-    "PIP_CLIENT_CERT",
-    "PIP_TRUSTED_HOST",
-    "PIP_PROXY",
-    "PIP_TIMEOUT",
-    "PIP_DEFAULT_TIMEOUT",
-    "PIP_RETRIES",
-    "PIP_CACHE_DIR",
-    "PIP_NO_CACHE_DIR",
-    "PIP_CONFIG_FILE",
-    "PIP_KEYRING_PROVIDER",
-];
+/// The command as it is in the log.
+fn words(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.fold("$".to_owned(), |line, word| {
+        format!("{line} {}", word.display())
+    })
+}
 
-fn environment(host: &Host) -> BTreeMap<OsString, OsString> {
-    let mut env = env_vars::engine_env(host);
-    env.retain(|name, _| {
-        name.to_str()
-            .is_some_and(|name| !env_vars::is_hub_token(name) && !name.starts_with("LD_"))
-    });
-    for (name, value) in &host.env {
-        let passed = name.to_str().is_some_and(|name| {
-            SETTINGS.contains(&name)
-                // A named index's credentials.
-                || name.starts_with("UV_INDEX_") && (name.ends_with("_USERNAME") || name.ends_with("_PASSWORD"))
-        });
-        if passed {
-            env.insert(name.clone(), value.clone());
-        }
-    }
-    // uv doesn't read pip's settings, but who has set up a mirror for pip means it for everything. Hashes are checked either way.
-    let own = [
-        "UV_INDEX",
-        "UV_DEFAULT_INDEX",
-        "UV_INDEX_URL",
-        "UV_NO_INDEX",
-    ]
-    .iter()
-    .any(|name| env.contains_key(OsStr::new(name)));
-    if !own {
-        for (pip, uv) in [
-            ("PIP_INDEX_URL", "UV_INDEX_URL"),
-            ("PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"),
-            ("PIP_CERT", "SSL_CERT_FILE"),
-        ] {
-            if let Some(value) = env.get(OsStr::new(pip)).cloned() {
-                env.entry(uv.into()).or_insert(value);
-            }
-        }
-    }
-    env.insert("PYTHONNOUSERSITE".into(), "1".into());
-    env.insert("PYTHONUNBUFFERED".into(), "1".into());
-    env.insert("NO_COLOR".into(), "1".into());
-    env
+/// A line as a terminal shows it: a progress bar's is redrawn by returning to its start, and only what it ended as counts.
+fn shown(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim_end();
+    line.rsplit('\r').next().unwrap_or(line).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
-    fn with_tools<T>(run: impl FnOnce(&mut Tools<'_>) -> T) -> T {
+    fn sh(script: &str, silence: Duration) -> Result<Vec<String>> {
         let folder = tempfile::tempdir().expect("a folder");
         let log = File::create(folder.path().join("log")).expect("a log");
-        let host = Host::for_tests(folder.path(), &[("PATH", "/usr/bin:/bin")]);
-        let mut ignore = |_: Event| {};
-        run(&mut Tools::new(&host, folder.path(), log, &mut ignore))
-    }
-
-    fn sh(tools: &mut Tools<'_>, script: &str, silence: Duration) -> Result<Vec<String>> {
-        tools.run_within(
-            "the test",
-            Path::new("/bin/sh"),
-            &["-c".as_ref(), script.as_ref()],
-            silence,
-        )
+        let environment = Environment::for_tests(folder.path(), &[("PATH", "/usr/bin:/bin")]);
+        let mut ignore = |_: &str| {};
+        let mut tools = Tools::new(&environment, folder.path(), log, &mut ignore);
+        let mut command = tools.command(Path::new("/bin/sh"));
+        tools.run_within("the test", command.args(["-c", script]), silence)
     }
 
     #[test]
     fn output_of_both_kinds_is_kept_and_the_status_counts() {
-        with_tools(|tools| {
-            let silence = Duration::from_secs(20);
-            assert_eq!(
-                sh(tools, "echo a; echo b >&2", silence).expect("done"),
-                ["a", "b"]
-            );
-            let error = sh(tools, "echo 'some words'; exit 3", silence).expect_err("failed");
-            assert_eq!(error.exit, Exit::EngineMissing);
-            assert_eq!(error.detail, ["some words"]);
-        });
+        let silence = Duration::from_secs(20);
+        let lines = sh("echo a; printf '1%%\\r2%%\\n' >&2", silence).expect("done");
+        assert_eq!(lines, ["a", "2%"]);
+        let error = sh("echo 'some words'; exit 3", silence).expect_err("failed");
+        assert_eq!(error.exit, Exit::EngineMissing);
+        assert_eq!(error.detail, ["some words"]);
     }
 
     #[test]
     fn a_silent_tool_is_ended_with_its_children() {
-        let started = Instant::now();
-        let error =
-            with_tools(|tools| sh(tools, "sleep 1000 & sleep 1000", Duration::from_millis(300)))
-                .expect_err("ended");
+        let script = "sleep 1000 & sleep 1000";
+        let error = sh(script, Duration::from_millis(300)).expect_err("ended");
         insta::assert_snapshot!(error, @"
         error: the test failed
           cause: it said nothing for 0 minutes and was ended
           hint: look at your connection, then run `cclocal setup` again
         ");
-        assert!(started.elapsed() < Duration::from_secs(20));
-    }
-
-    #[test]
-    fn secrets_and_other_environments_stay_outside() {
-        let host = Host::for_tests(
-            Path::new("/home/u"),
-            &[
-                ("PATH", "/bin"),
-                ("PYTHONPATH", "/x"),
-                ("VIRTUAL_ENV", "/x"),
-                ("PIP_TARGET", "/x"),
-                ("PIP_USER", "1"),
-                ("UV_PYTHON", "3.9"),
-                ("ANTHROPIC_API_KEY", "sk"),
-                ("HF_TOKEN", "hf"),
-                ("PIP_INDEX_URL", "https://mirror/simple"),
-                ("HTTPS_PROXY", "http://proxy"),
-            ],
-        );
-        let env = environment(&host);
-        let names: Vec<_> = env
-            .keys()
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "HF_HOME",
-                "HF_HUB_CACHE",
-                "HTTPS_PROXY",
-                "NO_COLOR",
-                "PATH",
-                "PIP_INDEX_URL",
-                "PYTHONNOUSERSITE",
-                "PYTHONUNBUFFERED",
-                "UV_INDEX_URL"
-            ]
-        );
-        assert_eq!(env[OsStr::new("UV_INDEX_URL")], "https://mirror/simple");
     }
 }

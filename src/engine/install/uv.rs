@@ -1,18 +1,24 @@
 //! Finds uv, or fetches it: its wheel from the package index, the very one whose hash is written here.
 
+use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
+use anyhow::{anyhow, ensure};
+use reqwest::Url;
+
 use super::lock::sha256;
+use super::settings::{self, Variables};
 use super::tool::Tools;
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
-use crate::files;
-use crate::host::Host;
-use crate::paths::Paths;
-use crate::process;
+use crate::sys::platform::{Os, Platform};
+use crate::sys::{files, network, process};
+
+/// The oldest uv that is used, major and minor version: it knows every option that is passed here. Shown: 0.7.0 installs the engine.
+const OLDEST: (u32, u32) = (0, 7);
 
 /// The version that is fetched when there is none.
 const VERSION: &str = "0.13.9";
@@ -35,12 +41,11 @@ const WHEEL: (&str, &str) = if cfg!(target_os = "macos") {
     )
 };
 
-/// The index that pip and uv use when nothing else is set.
+/// The index that uv uses when nothing else is set.
 const PUBLIC_INDEX: &str = "https://pypi.org/simple";
 
 /// Nothing arriving for so long counts as a broken connection.
 const SILENCE: Duration = Duration::from_secs(60);
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest file of certificates, in bytes: a system's whole bundle takes some hundred kilobytes.
 const CERTIFICATES: u64 = 16 << 20;
@@ -48,145 +53,180 @@ const CERTIFICATES: u64 = 16 << 20;
 /// The longest page of the index, in bytes. uv's lists some thousand files in a few megabytes.
 const PAGE: usize = 64 << 20;
 
-/// The longest wheel, and the longest executable in it, in bytes. Those of 0.13.9 take 25 and 60 MB.
+/// The longest wheel, and the longest executable in it, in bytes. Those of 0.13.9 take 18 and 38 MB.
 const LONGEST_WHEEL: usize = 256 << 20;
 
-/// A uv that works: on PATH, where its installer puts it, or fetched by us before.
-pub fn find(host: &Host, paths: &Paths, tools: &mut Tools<'_>) -> Option<PathBuf> {
-    let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| host.home.join(path));
-    let candidates = host
-        .which("uv")
-        .into_iter()
-        .chain(installers)
-        .chain([fetched(paths)]);
-    for candidate in candidates.filter(|path| path.is_file()) {
-        let mut command = Command::new(&candidate);
-        command.arg("--version").env_clear().envs(tools.env());
-        match process::run(&mut command, DEADLINE) {
-            Ok(finished) if finished.success && finished.stdout.starts_with("uv ") => {
-                tools.say(&format!(
-                    "{}: {}",
-                    candidate.display(),
-                    finished.stdout.trim()
-                ));
-                return Some(candidate);
-            }
-            // Such as a shim of a version manager that has no uv for the version selected.
-            _ => tools.say(&format!("{}: does not run", candidate.display())),
+/// The Pythons that the engine's packages exist for, as uv names them: no PyPy, no free-threaded one, none of another architecture.
+const PYTHONS: &str = "cpython->=3.11,<3.14";
+
+/// Folders into which installers put Python on a Mac, on PATH or not.
+const MAC_PYTHONS: [&str; 4] = [
+    "/opt/homebrew/bin",
+    "/Library/Frameworks/Python.framework/Versions/3.12/bin",
+    "/Library/Frameworks/Python.framework/Versions/3.13/bin",
+    "/Library/Frameworks/Python.framework/Versions/3.11/bin",
+];
+
+/// A uv that works: on PATH, where its installer puts it, fetched by us before, or fetched now.
+pub(super) fn get(app: &App, tools: &mut Tools<'_>) -> Result<PathBuf> {
+    let environment = &app.environment;
+    let installers = [".local/bin/uv", ".cargo/bin/uv"].map(|path| environment.home.join(path));
+    for own in environment.which("uv").into_iter().chain(installers) {
+        if works(&own, tools) {
+            return Ok(own);
         }
     }
-    None
-}
-
-fn fetched(paths: &Paths) -> PathBuf {
-    paths.engine().join(format!("uv/uv-{VERSION}"))
-}
-
-/// Fetches uv into the engine's folder.
-pub fn fetch(paths: &Paths, tools: &mut Tools<'_>) -> Result<PathBuf> {
-    let index = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"]
-        .iter()
-        .find_map(|name| tools.env().get(std::ffi::OsStr::new(name)))
-        .and_then(|value| value.to_str())
-        // `name=url`, as uv allows.
-        .map(|value| {
-            value
-                .split_once("=http")
-                .map_or(value.to_owned(), |(_, rest)| format!("http{rest}"))
-        })
-        .filter(|value| !value.trim().is_empty())
-        .unwrap_or_else(|| PUBLIC_INDEX.to_owned());
-    let certificate = tools
-        .env()
-        .get(std::ffi::OsStr::new("PIP_CERT"))
-        .map(PathBuf::from);
-    // A runtime of its own on a thread of its own: the caller may be inside one already.
-    let wheel = std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                crate::process::runtime()
-                    .map_err(|error| error.to_string())?
-                    .block_on(download(&index, certificate.as_deref()))
-            })
-            .join()
-            .unwrap_or_else(|_| Err("the download stopped unexpectedly".into()))
-    })
-    .map_err(|cause| {
-        Error::new(Exit::EngineMissing, "uv could not be fetched")
-            .cause(cause)
-            .hint("connect to the network, or install uv or Python 3.12 yourself, then run `cclocal setup` again")
-    })?;
-    let failed = "uv could not be unpacked";
-    if sha256(&wheel) != WHEEL.1 {
-        return Err(Error::new(Exit::EngineMissing, "uv could not be fetched")
-            .cause(format!("the file {} is not the one that this cclocal knows (its hash differs)", WHEEL.0))
-            .hint("your package index serves a changed file: install uv or Python 3.12 yourself, then run `cclocal setup` again"));
+    settings::add_pip_files(&mut tools.env, environment);
+    let place = app.paths.engine().join(format!("uv/uv-{VERSION}"));
+    if !works(&place, tools) {
+        tools.step("fetching uv, which will install the engine");
+        fetch(&place, tools)?;
     }
-    let executable = unpack(&wheel).context(Exit::EngineMissing, failed)?;
-    let place = fetched(paths);
-    place_executable(&place, &executable).context(Exit::EngineMissing, failed)?;
-    tools.say(&format!("fetched {}", WHEEL.0));
     Ok(place)
 }
 
-async fn download(index: &str, certificate: Option<&Path>) -> std::result::Result<Vec<u8>, String> {
-    let mut client = reqwest::Client::builder()
+/// True for a uv that runs and is new enough. A shim of a version manager that has no uv for the version selected does not run.
+fn works(uv: &Path, tools: &mut Tools<'_>) -> bool {
+    let mut command = tools.command(uv);
+    let answer = match uv.is_file() {
+        true => tools.ask(command.arg("--version")),
+        false => None,
+    };
+    answer.and_then(|answer| version(&answer)) >= Some(OLDEST)
+}
+
+/// `uv 0.13.9 (…)` as major and minor.
+fn version(answer: &str) -> Option<(u32, u32)> {
+    let mut parts = answer.strip_prefix("uv ")?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// An installed Python that the engine can run on. One that is broken hides those behind it from uv, so it looks again without the first
+/// folder of PATH, until there is none.
+pub(super) fn find_python(
+    uv: &Path,
+    platform: &Platform,
+    tools: &mut Tools<'_>,
+) -> Option<PathBuf> {
+    let mac = platform.os == Os::Macos;
+    let request = match mac {
+        true => format!("{PYTHONS}-macos-aarch64"),
+        false => format!("{PYTHONS}-linux-{}", platform.arch),
+    };
+    let path = tools.env.get(OsStr::new("PATH")).cloned();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path.unwrap_or_default()).collect();
+    if mac {
+        folders.extend(MAC_PYTHONS.map(PathBuf::from));
+        // Apple's own is too old, and without the developer tools asking it opens a window that offers them.
+        let mut tools_are_there = tools.command(Path::new("/usr/bin/xcode-select"));
+        if tools.ask(tools_are_there.arg("-p")).is_none() {
+            folders.retain(|folder| folder != Path::new("/usr/bin"));
+        }
+    }
+    (0..folders.len()).find_map(|first| {
+        let mut command = tools.command(uv);
+        command
+            .args(["python", "find", "--no-project", "--system", &request])
+            .env("PATH", std::env::join_paths(&folders[first..]).ok()?);
+        tools.ask(&mut command).map(PathBuf::from)
+    })
+}
+
+/// Fetches uv, compares it with its hash, and puts it into its place.
+fn fetch(place: &Path, tools: &mut Tools<'_>) -> Result<()> {
+    let failed = |remedy: &str| {
+        Error::new(Exit::EngineMissing, "uv could not be fetched").hint(format!(
+            "{remedy}, or install uv {}.{} or newer yourself, then run `cclocal setup` again",
+            OLDEST.0, OLDEST.1
+        ))
+    };
+    if variable(&tools.env, "UV_OFFLINE").is_some_and(settings::is_on) {
+        let cause = "UV_OFFLINE is set, or pip's no-index";
+        return Err(failed("unset it").cause(cause));
+    }
+    let wheel =
+        download(&tools.env).map_err(|error| failed("connect to the network").because(error))?;
+    if sha256(&wheel) != WHEEL.1 {
+        let cause = format!(
+            "the file {} is not the one that this cclocal knows (its hash differs)",
+            WHEEL.0
+        );
+        return Err(failed("your package index serves a changed file: use another").cause(cause));
+    }
+    let unpacked = "uv could not be unpacked";
+    let executable = unpack(&wheel).context(Exit::EngineMissing, unpacked)?;
+    // An older cclocal's goes with its folder.
+    let folder = place.parent().unwrap_or(Path::new("."));
+    let _ = std::fs::remove_dir_all(folder);
+    files::write_private(place, &executable)
+        .and_then(|()| std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o700)))
+        .context(Exit::EngineMissing, unpacked)?;
+    tools.note(&format!("fetched {}", WHEEL.0));
+    Ok(())
+}
+
+fn variable<'a>(env: &'a Variables, name: &str) -> Option<&'a str> {
+    let value = env.get(OsStr::new(name))?.to_str()?;
+    (!value.trim().is_empty()).then_some(value)
+}
+
+/// The wheel, from the index that is set.
+fn download(env: &Variables) -> anyhow::Result<Vec<u8>> {
+    let index = variable(env, "UV_DEFAULT_INDEX").or(variable(env, "UV_INDEX_URL"));
+    let index = index.unwrap_or(PUBLIC_INDEX).trim_end_matches('/');
+    // `name=url`, as uv allows.
+    let url = match index.split_once("=http") {
+        Some((_, rest)) => format!("http{rest}/uv/"),
+        None => format!("{index}/uv/"),
+    };
+    // The address may hold a password, and is not shown.
+    let url = Url::parse(&url).map_err(|_| anyhow!("the package index's address is not a URL"))?;
+    let mut client = network::http()
         .user_agent(concat!("cclocal/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(30))
         .read_timeout(SILENCE);
-    if let Some(pem) = certificate.and_then(|path| files::read(path, CERTIFICATES).ok()) {
+    // reqwest reads the variables of this process, not what pip's setting has become.
+    if let Some(path) = variable(env, "SSL_CERT_FILE")
+        && let Ok(pem) = files::read(Path::new(path), CERTIFICATES)
+    {
         for certificate in reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default() {
             client = client.add_root_certificate(certificate);
         }
     }
-    let client = client.build().map_err(words)?;
-    let page_url = reqwest::Url::parse(&format!("{}/uv/", index.trim_end_matches('/')))
-        .map_err(|_| "the package index's address is not a URL".to_owned())?;
-    let page = client
-        .get(page_url)
-        .header("Accept", "text/html")
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(words)?;
-    let base = page.url().clone();
-    let text = String::from_utf8_lossy(&body(page, PAGE).await?).into_owned();
-    let link =
-        link(&text, WHEEL.0).ok_or_else(|| format!("the package index has no {}", WHEEL.0))?;
+    let client = client.build()?;
+    // A runtime of its own on a thread of its own: the caller may be inside one already.
+    std::thread::scope(|scope| {
+        let download = scope.spawn(|| process::runtime()?.block_on(wheel(&client, url)));
+        let stopped = |_| Err(anyhow!("the download stopped unexpectedly"));
+        download.join().unwrap_or_else(stopped)
+    })
+}
+
+/// The wheel, by the link on the index's page of uv.
+async fn wheel(client: &reqwest::Client, page: Url) -> anyhow::Result<Vec<u8>> {
+    let ask = async |url, limit| {
+        let request = client.get(url).header("Accept", "text/html, */*;q=0.1");
+        let answer = request.send().await;
+        let mut answer = answer
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(reqwest::Error::without_url)?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
+            bytes.extend_from_slice(&piece);
+            ensure!(
+                bytes.len() <= limit,
+                "its answer is longer than {limit} bytes"
+            );
+        }
+        anyhow::Ok((answer.url().clone(), bytes))
+    };
+    let (base, page) = ask(page, PAGE).await?;
+    let link = link(&String::from_utf8_lossy(&page), WHEEL.0)
+        .ok_or_else(|| anyhow!("the package index has no {}", WHEEL.0))?;
     let url = base
         .join(&link)
-        .map_err(|_| "the package index's link is not a URL".to_owned())?;
-    let answer = client
-        .get(url)
-        .send()
-        .await
-        .and_then(reqwest::Response::error_for_status)
-        .map_err(words)?;
-    body(answer, LONGEST_WHEEL).await
-}
-
-/// The chain of an error as one sentence, without the address: it may hold a password.
-fn words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// An answer of at most so many bytes.
-async fn body(mut answer: reqwest::Response, limit: usize) -> std::result::Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(words)? {
-        bytes.extend_from_slice(&piece);
-        if bytes.len() > limit {
-            return Err(format!("its answer is longer than {limit} bytes"));
-        }
-    }
-    Ok(bytes)
+        .map_err(|_| anyhow!("the package index's link is not a URL"))?;
+    Ok(ask(url, LONGEST_WHEEL).await?.1)
 }
 
 /// The link to a file on an index's page, without the fragment.
@@ -210,35 +250,13 @@ fn link(page: &str, file: &str) -> Option<String> {
 }
 
 /// The executable in the wheel, which is a zip file.
-fn unpack(wheel: &[u8]) -> std::result::Result<Vec<u8>, String> {
-    let mut archive =
-        zip::ZipArchive::new(std::io::Cursor::new(wheel)).map_err(|error| error.to_string())?;
+fn unpack(wheel: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(wheel))?;
     let name = format!("uv-{VERSION}.data/scripts/uv");
-    let file = archive
-        .by_name(&name)
-        .map_err(|error| format!("{name}: {error}"))?;
+    let file = anyhow::Context::context(archive.by_name(&name), name.clone())?;
     let mut bytes = Vec::new();
-    file.take(LONGEST_WHEEL as u64)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(LONGEST_WHEEL as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn place_executable(place: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = place.parent().unwrap_or(Path::new("."));
-    files::private_folder(folder)?;
-    let fresh = folder.join(".new");
-    let _ = std::fs::remove_file(&fresh);
-    {
-        let mut file = std::fs::OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o700)
-            .open(&fresh)?;
-        std::io::Write::write_all(&mut file, bytes)?;
-    }
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o700))?;
-    std::fs::rename(&fresh, place)
 }
 
 #[cfg(test)]
@@ -264,5 +282,10 @@ mod tests {
     fn the_wheel_is_of_the_version() {
         assert!(WHEEL.0.starts_with(&format!("uv-{VERSION}-py3-none-")));
         assert_eq!(WHEEL.1.len(), 64);
+        assert_eq!(
+            version("uv 0.13.9 (x86_64-unknown-linux-gnu)"),
+            Some((0, 13))
+        );
+        assert_eq!(version("uv: command not found"), None);
     }
 }

@@ -10,7 +10,7 @@ use super::fake::{
     text,
 };
 use super::{Stage, error, error_event, limits, rest, until, within};
-use crate::gateway::figures::Ended;
+use crate::gateway::metrics::Ended;
 use crate::gateway::{Engine, Limits};
 
 /// Does something else each time, and answers "again" after that.
@@ -296,15 +296,12 @@ async fn a_request_that_fails_each_time_is_not_one_to_try_again() {
 
 #[tokio::test]
 async fn a_request_that_fails_once_is_answered() {
-    let asked = std::sync::atomic::AtomicUsize::new(0);
-    let fake =
-        Fake::start(
-            move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-                0 => json_reply(500, &json!({"detail": "Internal server error"})),
-                _ => answer("all is well"),
-            },
-        )
-        .await;
+    let asked = AtomicUsize::new(0);
+    let fake = Fake::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => json_reply(500, &json!({"detail": "Internal server error"})),
+        _ => answer("all is well"),
+    })
+    .await;
     let stage = Stage::new(fake.ready()).await;
     let (status, text, broke) = stage.stream("hi").await;
     assert_eq!((status, broke), (200, false));

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::gateway::Engine;
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// What it was asked.
 #[derive(Debug, Clone)]

@@ -19,9 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Access, Engine, Figures, Limits, Settings, serve, wire};
+use super::{Access, Engine, Figures, Limits, Settings, anthropic, serve};
 use crate::catalog::Form;
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// Far beyond what anything here takes; only a hang reaches it.
 const HANG: Duration = Duration::from_secs(60);
@@ -72,14 +72,14 @@ impl Stage {
         let (engine, engine_seen) = watch::channel(engine);
         let (window, window_seen) = watch::channel(65_536);
         let access = Access::new(&Secret::new("main-token"));
-        let served = wire::Served {
+        let served = anthropic::Served {
             name: "served".into(),
             output_tokens: 8192,
             form: Some(Form::Hermes),
             shows_thoughts: false,
             may_think: true,
             prose_calls: false,
-            pictures: wire::Pictures::Words,
+            pictures: anthropic::Pictures::Words,
         };
         let mut settings = Settings {
             limits: limits(),
@@ -99,7 +99,7 @@ impl Stage {
             figures,
             stop: Some(stop),
             serving: AbortOnDropHandle::new(serving),
-            client: reqwest::Client::builder()
+            client: crate::sys::network::plain_http()
                 .no_proxy()
                 .build()
                 .expect("a client"),

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::fake::{Fake, Step, answer, closing, head, json_reply, opening, text};
 use super::{Stage, error, limits, question, rest, until, within};
-use crate::gateway::figures::Ended;
+use crate::gateway::metrics::Ended;
 use crate::gateway::{Engine, Limits};
 
 /// An engine that answers each request when it is let.

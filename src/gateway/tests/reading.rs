@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::fake::{Fake, answer, json_reply};
 use super::{Stage, question, rest, until, within};
-use crate::gateway::figures::Ended;
-use crate::gateway::wire::Pictures;
+use crate::gateway::anthropic::Pictures;
+use crate::gateway::metrics::Ended;
 
 /// A reader of PDFs that runs these lines of a shell. It is written by a process of its own: a file that is open for writing, in a process that another
 /// test starts at this moment, cannot be run.

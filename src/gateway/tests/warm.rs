@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::fake::{Fake, Seen, Step, answer, closing, head, json_reply, opening, text};
 use super::{Stage, limits, question, rest, until, within};
 use crate::gateway::Engine;
-use crate::gateway::figures::Ended;
+use crate::gateway::metrics::Ended;
 
 const TYPED: &str = "claude-cli/2.1.331 (external, cli)";
 const SCRIPTED: &str = "claude-cli/2.1.331 (external, sdk-cli)";

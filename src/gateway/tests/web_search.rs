@@ -8,7 +8,7 @@ use super::fake::{Fake, Seen, Step, answer, json_reply};
 use super::{Stage, limits, rest, until, within};
 use crate::gateway::Limits;
 use crate::gateway::web_search::{Backend, Kind};
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// As Claude Code asks.
 fn search(query: &str, stream: bool) -> Value {

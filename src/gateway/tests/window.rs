@@ -9,7 +9,7 @@ use super::fake::{
     Fake, Seen, Step, answer, closing, closing_after, head, json_reply, opening, text,
 };
 use super::{Stage, error, error_event, limits, question, rest, until, within};
-use crate::gateway::figures::Ended;
+use crate::gateway::metrics::Ended;
 use crate::gateway::{Engine, Limits};
 
 /// Counts by the number in the question; answers at once, or when it is let.

@@ -43,6 +43,38 @@ pub enum Fault {
     Ambiguous,
 }
 
+/// A value without end markers behind it that are written in a wrong way: `</parameter1>`, `</parameter/>`, `</function=NAME>`.
+fn without_damage(value: &str, kind: Kind) -> &str {
+    // Far longer than such a marker.
+    const LONGEST: usize = 80;
+    if kind == Kind::Keyed {
+        return value;
+    }
+    let mut value = value;
+    loop {
+        let written = value.trim_end();
+        let Some(at) = written
+            .rfind("</")
+            .filter(|at| written.len() - at <= LONGEST)
+        else {
+            return value;
+        };
+        let marker = written[at..].trim_end_matches([',', ';', ' ']);
+        let has_more = marker.len() < written.len() - at;
+        let is_damaged = ["</parameter", "</function"].iter().any(|close| {
+            let rest = marker.strip_prefix(close);
+            rest.is_some_and(|rest| {
+                let inside = rest.strip_suffix('>').unwrap_or(rest);
+                (has_more || rest != ">") && !inside.contains(['<', '>', '\n'])
+            })
+        });
+        if !is_damaged {
+            return value;
+        }
+        value = &value[..at];
+    }
+}
+
 impl<'a> Body<'a> {
     /// Reads arguments whose end markers are all there, but for the call's own.
     pub fn arguments(&self) -> Result<Vec<Argument<'a>>, Fault> {
@@ -77,6 +109,9 @@ impl<'a> Body<'a> {
             depth = depth.saturating_sub(1);
             let next = from + space(self.rest(from));
             if next == self.range.end && !self.is_closed {
+                if self.holds_another(key, start..at, &seen) {
+                    return Err(Fault::Unreadable);
+                }
                 arguments.push(self.argument(key, start..at));
                 return Ok(arguments);
             }
@@ -97,6 +132,9 @@ impl<'a> Body<'a> {
                     Some(true) | None => return Err(Fault::Ambiguous),
                 }
             }
+            if is_inner && self.holds_another(key, start..at, &seen) {
+                return Err(Fault::Unreadable);
+            }
             arguments.push(self.argument(key, start..at));
             seen.insert(key);
             (key, start, from) = (next_key, next_start, next_start);
@@ -105,8 +143,34 @@ impl<'a> Body<'a> {
         if !self.is_closed {
             return Err(Fault::Cut);
         }
+        if self.holds_another(key, start..self.range.end, &seen) {
+            return Err(Fault::Unreadable);
+        }
         arguments.push(self.argument(key, start..self.range.end));
         Ok(arguments)
+    }
+
+    /// Whether another argument of the tool begins inside of this value, on a line of its own, and has no end of its own: then the value's is gone.
+    fn holds_another(&self, key: &str, range: Range<usize>, seen: &HashSet<&str>) -> bool {
+        let (open, close) = match self.kind {
+            Kind::Keyed => (KEY, VALUE_CLOSE),
+            _ => (PARAMETER, PARAMETER_CLOSE),
+        };
+        let value = &self.text[range.clone()];
+        let last = value.rfind(close).unwrap_or(0);
+        let found = value[last..].match_indices(open);
+        found.map(|(at, _)| range.start + last + at).any(|at| {
+            let before = self.text[range.start..at].trim_end_matches([' ', '\t']);
+            let index = self.opaque.partition_point(|part| part.end <= at);
+            let is_opaque = self.opaque.get(index).is_some_and(|part| part.start <= at);
+            let is_another = |other: &str| {
+                let declared = self.tool.and_then(|tool| tool.declares(other));
+                declared == Some(true) && other != key && !seen.contains(other)
+            };
+            !is_opaque
+                && before.ends_with('\n')
+                && self.key(at).is_some_and(|(other, _)| is_another(other))
+        })
     }
 
     /// The white space around a value, and between two arguments, as the template writes it. None: the end of the call tells neither.
@@ -194,9 +258,11 @@ impl<'a> Body<'a> {
         let mut seen: HashSet<&str> = HashSet::new();
         let mut last: Option<(&str, usize)> = None;
         let value = |key: &str, start: usize, end: usize| {
-            let written = self.text[start..end].trim_end();
-            let end = match written.strip_suffix(value_close) {
+            let whole = self.text[start..end].trim_end();
+            let written = without_damage(whole, self.kind);
+            let end = match written.trim_end().strip_suffix(value_close) {
                 Some(written) => start + written.len(),
+                None if written.len() < whole.len() => start + written.len(),
                 None => end,
             };
             self.argument(key, start..end)
@@ -261,6 +327,8 @@ impl<'a> Body<'a> {
             // The template puts each value on lines of its own.
             if let Some(inside) = value.strip_prefix('\n') {
                 value = inside.strip_suffix('\n').unwrap_or(inside);
+            } else if let Some(inside) = value.strip_prefix("\r\n") {
+                value = inside.strip_suffix("\r\n").unwrap_or(inside);
             }
         }
         Argument {

@@ -11,12 +11,29 @@ pub struct Code {
     span: usize,
     /// The length of the run of backticks that the text ends in.
     run: usize,
-    last: Option<char>,
+    /// The end of the text so far.
+    tail: String,
     has_closed_a_fence: bool,
 }
 
 /// As much of a line as can tell whether it is a fence, in bytes.
 const LINE: usize = 120;
+
+/// As much of the text's end as can tell what stands in front of a call, in bytes: twice as much at most.
+const TAIL: usize = 64;
+
+/// Elements of HTML whose content is code, or somebody else's words.
+const ELEMENTS: [&str; 9] = [
+    "code",
+    "pre",
+    "samp",
+    "kbd",
+    "tt",
+    "xmp",
+    "q",
+    "blockquote",
+    "example",
+];
 
 impl Code {
     pub fn feed(&mut self, text: &str) {
@@ -41,16 +58,18 @@ impl Code {
         } else if self.line.len() < LINE {
             self.line.push(letter);
         }
-        self.last = Some(letter);
+        self.tail.push(letter);
+        if self.tail.len() > 2 * TAIL {
+            let from = (self.tail.len() - TAIL..).find(|at| self.tail.is_char_boundary(*at));
+            self.tail.drain(..from.unwrap_or(0));
+        }
     }
 
     fn end_line(&mut self) {
         let line = self.line.trim();
         match (self.fence, fence(line)) {
             (None, opened) => self.fence = opened,
-            (Some((open, length)), Some((closing, run)))
-                if open == closing && run >= length && run == line.len() =>
-            {
+            (Some(open), _) if closes(open, line) => {
                 self.fence = None;
                 self.has_closed_a_fence = true;
             }
@@ -63,7 +82,11 @@ impl Code {
 
     /// Whether the next character stands in a fenced block, or in the line that opens one.
     pub fn is_fenced(&self) -> bool {
-        self.fence.is_some() || fence(self.line.trim_start()).is_some()
+        match self.fence {
+            // Right behind the fence that closes a block, it is over.
+            Some(open) => !closes(open, self.line.trim()),
+            None => fence(self.line.trim_start()).is_some(),
+        }
     }
 
     /// Whether the next character stands behind the beginning of a code span, or in a quoted line.
@@ -90,13 +113,27 @@ impl Code {
         };
     }
 
-    /// The quotation mark that would close the one in front of the next character.
-    pub fn closing_quote(&self) -> Option<char> {
-        match self.last? {
-            quote @ ('"' | '\'') => Some(quote),
-            '“' | '„' => Some('”'),
-            '‘' => Some('’'),
-            '«' => Some('»'),
+    /// The end of what stands in front of the next character in its line.
+    pub fn before(&self) -> &str {
+        self.tail.rsplit('\n').next().unwrap_or_default()
+    }
+
+    /// What would close the quotation mark, the emphasis or the element of HTML that opens in front of the next character.
+    pub fn closing_quote(&self) -> Option<String> {
+        let before = self.tail.trim_end();
+        if let Some(name) = before
+            .strip_suffix('>')
+            .and_then(|tag| tag.rsplit('<').next())
+            && ELEMENTS.contains(&name)
+        {
+            return Some(format!("</{name}>"));
+        }
+        match self.tail.chars().next_back()? {
+            quote @ ('"' | '\'' | '*') => Some(quote.into()),
+            '“' | '„' => Some('”'.into()),
+            '‘' => Some('’'.into()),
+            '«' => Some('»'.into()),
+            '「' => Some('」'.into()),
             _ => None,
         }
     }
@@ -110,6 +147,11 @@ impl Code {
     pub fn is_line_start(&self) -> bool {
         self.line.trim().is_empty()
     }
+}
+
+/// Whether a line without white space around it closes a block that this fence opened.
+fn closes((open, length): (char, usize), line: &str) -> bool {
+    fence(line).is_some_and(|(closing, run)| open == closing && run >= length && run == line.len())
 }
 
 /// The fence that a line without white space in front opens or closes.

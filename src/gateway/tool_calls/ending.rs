@@ -3,32 +3,44 @@
 use super::code::Code;
 use super::marked::{Part, Reply};
 use super::reader::{Marked, State};
-use super::{Ending, Piece, Wrong, evidence, llama, markers, prose, thoughts};
+use super::{Call, Ending, Piece, Wrong, evidence, llama, markers, prose, thoughts};
 use crate::catalog::Form;
 
 impl Marked {
     pub(super) fn finish(mut self, ending: &Ending) -> Vec<Piece> {
         let mut pieces = Vec::new();
+        if let State::Thought { is_first: true, .. } = self.state {
+            // Whether a marker at the very end is quoted is clear only now.
+            self.thought(true, &mut pieces);
+        }
+        self.last_pieces(ending, &mut pieces);
+        let is_told = |piece: &Piece| matches!(piece, Piece::Wrong(_));
+        if self.is_behind_thought && !self.has_answer && !pieces.iter().any(is_told) {
+            pieces.push(Piece::Wrong(Wrong::OnlyThought));
+        }
+        pieces
+    }
+
+    fn last_pieces(&mut self, ending: &Ending, pieces: &mut Vec<Piece>) {
         match self.state {
             State::Thought {
                 pair,
                 is_first: true,
                 has_begun,
-            } => return self.unfinished_thought(pair, has_begun, ending),
+            } => self.unfinished_thought(pair, has_begun, ending, pieces),
             State::Begin(most) => {
                 let is_preamble = thoughts::preamble(self.rest()) == Some(true);
                 if is_preamble && *ending == Ending::Limit {
-                    return self.unfinished_thought(None, false, ending);
+                    return self.unfinished_thought(None, false, ending, pieces);
                 }
-                self.rest_of_reply(most > 0 || is_preamble, ending, &mut pieces);
+                self.rest_of_reply(most > 0 || is_preamble, ending, pieces);
             }
-            State::Kept { is_doubtful } => self.rest_of_reply(is_doubtful, ending, &mut pieces),
+            State::Kept { is_doubtful } => self.rest_of_reply(is_doubtful, ending, pieces),
             // Whether the answer names the marker of a thought in the middle is clear only now.
             State::Text | State::Last { .. } | State::Thought { .. } => {
-                self.rest_of_reply(false, ending, &mut pieces);
+                self.rest_of_reply(false, ending, pieces);
             }
         }
-        pieces
     }
 
     /// Text and calls in what is left.
@@ -43,7 +55,7 @@ impl Marked {
         buffer.drain(..self.at);
         let mut text = buffer.as_str();
         let is_real = |at: usize| real.iter().any(|mark| mark.start == at);
-        let end = markers::without_turn_ends(self.form, &self.space, text, is_real);
+        let end = markers::without_turn_ends(self.form, self.code.before(), text, is_real);
         text = &text[..end];
         if self.form == Form::Llama3
             && !self.has_answer
@@ -62,7 +74,10 @@ impl Marked {
         };
         text = &text[..evidence::turn_end(&reply)];
         reply.text = text;
-        let parts = evidence::parts(&reply);
+        let mut parts = evidence::parts(&reply);
+        if is_doubtful && *ending == Ending::Limit {
+            drafted(&mut parts, text);
+        }
         let is_text = parts.iter().all(|part| matches!(part, Part::Text(_)));
         if is_text
             && self.prose_calls
@@ -85,7 +100,7 @@ impl Marked {
             Part::Thought(range) => {
                 let thought = text[range].trim();
                 if !thought.is_empty() {
-                    pieces.push(Piece::Thought(thought.to_owned()));
+                    self.send_thought(thought, pieces);
                 }
                 if !self.has_answer {
                     self.has_text = false;
@@ -94,6 +109,7 @@ impl Marked {
             }
             Part::Calls(calls) => {
                 self.has_answer |= !calls.is_empty();
+                self.is_behind_thought = false;
                 pieces.extend(calls.into_iter().map(Piece::Call));
                 self.space.clear();
                 self.has_text = false;
@@ -104,7 +120,11 @@ impl Marked {
     }
 
     /// Whether a reply of Llama is nothing but JSON that calls declared tools, or the beginning of it.
-    fn is_whole_reply(&self, text: &str, ending: &Ending, pieces: &mut Vec<Piece>) -> bool {
+    fn is_whole_reply(&mut self, text: &str, ending: &Ending, pieces: &mut Vec<Piece>) -> bool {
+        let made = |calls: Vec<Call>, reader: &mut Self, pieces: &mut Vec<Piece>| {
+            reader.has_answer |= !calls.is_empty();
+            pieces.extend(calls.into_iter().map(Piece::Call));
+        };
         match llama::whole(text, &self.tools) {
             Some(found) if found.lacks_end && *ending == Ending::Limit => {
                 let tool = found.calls.into_iter().next_back().map(|call| call.name);
@@ -112,19 +132,43 @@ impl Marked {
                 true
             }
             Some(found) => {
-                pieces.extend(found.calls.into_iter().map(Piece::Call));
+                made(found.calls, self, pieces);
                 true
             }
             None => {
                 let Some((calls, wrong)) = llama::broken(text, &self.tools, ending) else {
                     return false;
                 };
-                pieces.extend(calls.into_iter().map(Piece::Call));
+                made(calls, self, pieces);
                 pieces.push(Piece::Wrong(wrong));
                 true
             }
         }
     }
+}
+
+/// A reply that may have begun with a thought, and was cut behind calls: nobody knows whether these were drafted in the thought, so none is made.
+fn drafted(parts: &mut Vec<Part>, text: &str) {
+    let has_words = |part: &Part| match part {
+        Part::Text(range) => !text[range.clone()].trim().is_empty(),
+        _ => false,
+    };
+    let is_call = |part: &Part| matches!(part, Part::Calls(_));
+    let Some(last) = parts.iter().rposition(is_call) else {
+        return;
+    };
+    if !parts[last..].iter().any(has_words) {
+        return;
+    }
+    let mut tool = None;
+    parts.retain_mut(|part| match part {
+        Part::Calls(calls) => {
+            tool = calls.pop().map(|call| call.name);
+            false
+        }
+        part => !matches!(part, Part::Wrong(_)),
+    });
+    parts.push(Part::Wrong(Wrong::Cut { tool }));
 }
 
 fn code_at(code: &Code, text: &str) -> Code {

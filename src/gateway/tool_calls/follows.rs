@@ -1,8 +1,38 @@
 //! Where a value ends whose quotes aren't escaped: by what follows.
 
-use super::value::{GEMMA_QUOTE, Inside, Parser};
+use super::value::{Fault, GEMMA_QUOTE, Inside, Parser};
 
 impl Parser<'_> {
+    /// Whether a string ends here in which quotes may stand. A fault if that can't be told: another argument seems to follow, but not as one does.
+    pub(super) fn ends_a_string(
+        &self,
+        at: usize,
+        level: usize,
+        inside: Inside,
+    ) -> Result<bool, Fault> {
+        if self.goes_on(at, level, inside) {
+            return Ok(true);
+        }
+        let is_between = |letter: char| letter.is_whitespace() || ",;}]".contains(letter);
+        let rest = &self.text[at..];
+        // Far longer than what stands there by mistake.
+        let near = rest
+            .char_indices()
+            .nth(40)
+            .map_or(rest, |(end, _)| &rest[..end]);
+        let behind = &rest[near.len() - near.trim_start_matches(is_between).len()..];
+        let between = near[..near.len() - near.trim_start_matches(is_between).len()].trim();
+        let is_cut =
+            || between == "," && Parser::new(behind, 0, self.reading).key() == Err(Fault::Cut);
+        let is_argument = inside != Inside::Nothing
+            && behind.starts_with(['"', '\''])
+            && (is_cut() || self.is_key(behind, level, false));
+        match is_argument {
+            true => Err(Fault::Wrong),
+            false => Ok(false),
+        }
+    }
+
     /// Whether the object goes on here as it does behind a value.
     pub(super) fn goes_on(&self, at: usize, level: usize, inside: Inside) -> bool {
         let rest = self.text[at..].trim_start();

@@ -38,7 +38,10 @@ pub fn probe(text: &str) -> Probe {
             Some(_) => Probe::No,
         };
     }
-    let rest = rest.strip_prefix(CALL).unwrap_or(rest).trim_start();
+    let rest = without_call(rest);
+    if rest.is_empty() {
+        return Probe::More;
+    }
     let Some(end) = rest.find(|letter: char| !is_name(letter)) else {
         return if rest.len() > NAME {
             Probe::No
@@ -52,6 +55,13 @@ pub fn probe(text: &str) -> Probe {
         Some('{' | '(') if end > 0 && end <= NAME => Probe::Call(tags::Kind::Json),
         Some(_) => Probe::No,
     }
+}
+
+/// What follows `call:`, if it is there.
+fn without_call(text: &str) -> &str {
+    let behind = text.strip_prefix("call").map(str::trim_start);
+    let behind = behind.and_then(|behind| behind.strip_prefix(':'));
+    behind.unwrap_or(text).trim_start()
 }
 
 fn is_name(letter: char) -> bool {
@@ -148,7 +158,7 @@ impl<'a> Reader<'a> {
             Written::Value(value, _) => holds_quotes(value),
             Written::Text(_) => false,
         };
-        if has_more && fields.fields.iter().any(has_quotes) {
+        if (has_more || fields.lacks_end) && fields.fields.iter().any(has_quotes) {
             return Err(unreadable());
         }
         let is_all = are_brackets(&text[fields.end..end.start]);
@@ -160,7 +170,10 @@ impl<'a> Reader<'a> {
         };
         let call = Call::new(name, fields.fields, tools);
         let lacks_end = fields.lacks_end || lacks_marker && end == text.len();
-        Ok(Found::new(vec![call], end, lacks_end))
+        Ok(Found {
+            is_left_open: marks.is_left_open(opening, closing),
+            ..Found::new(vec![call], end, lacks_end)
+        })
     }
 
     /// Whether this part may hold another call, right behind the end of one.
@@ -248,9 +261,9 @@ impl<'a> Reader<'a> {
 }
 
 /// The tool that a header names.
-fn name<'a>(header: &'a str, tools: &Tools) -> &'a str {
+fn name<'a>(header: &'a str, tools: &'a Tools) -> &'a str {
     let header = header.trim();
-    tools.name(header.strip_prefix(CALL).unwrap_or(header))
+    tools.name(without_call(header))
 }
 
 /// Whether a string in a value holds Gemma's own quotes.

@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
+use super::code::Code;
 use super::schema::Tools;
-use super::value::{self, Quotes, Reading};
-use super::{Call, Ending, Piece, Wrong};
+use super::value::{Quotes, Reading};
+use super::{Call, Ending, Piece, Wrong, json};
 
 const START: &str = "<|start|>";
 const CHANNEL: &str = "<|channel|>";
@@ -56,6 +57,10 @@ pub struct Reader {
     is_over: bool,
     has_answer: bool,
     has_thought: bool,
+    /// The kind of the message before, if nothing but it was said.
+    before: Option<Body>,
+    /// In the answer, up to `at`.
+    code: Code,
 }
 
 /// Whether a marker ends the words of a message.
@@ -80,6 +85,8 @@ impl Reader {
             is_over: false,
             has_answer: false,
             has_thought: false,
+            before: None,
+            code: Code::default(),
         }
     }
 
@@ -122,9 +129,14 @@ impl Reader {
 
     fn words(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
         let mut from = self.at;
+        let mut code = None;
+        let mut fed = from;
         let (mut end, mut keep, mut is_over) = (self.buffer.len(), 0, false);
         while let Some(found) = self.buffer[from..].find("<|") {
             let at = from + found;
+            let code = code.get_or_insert_with(|| self.code.clone());
+            code.feed(&self.buffer[fed..at]);
+            fed = at;
             let rest = &self.buffer[at..];
             let Some(marker) = ENDS.into_iter().find(|marker| rest.starts_with(marker)) else {
                 let could = ENDS.iter().any(|marker| marker.starts_with(rest));
@@ -135,7 +147,9 @@ impl Reader {
                 from = at + 2;
                 continue;
             };
-            match self.verdict(at, marker, is_end) {
+            // In a block of code, letters are an example.
+            let is_example = code.is_fenced() && self.body == Body::Text;
+            match self.verdict(at, marker, is_end, is_example) {
                 Verdict::Text => from = at + marker.len(),
                 Verdict::Open => {
                     (end, keep) = (at, rest.len());
@@ -157,19 +171,29 @@ impl Reader {
             keep = 1;
         }
         let text = self.buffer[self.at..end].to_owned();
+        self.code.feed(&text);
         self.say(text, pieces);
         self.at = self.buffer.len() - keep;
         if is_over {
-            self.body = Body::Header;
+            self.begin(Body::Header);
         }
         is_over
     }
 
-    fn verdict(&self, at: usize, marker: &str, is_end: bool) -> Verdict {
+    /// Begins another part of the reply.
+    fn begin(&mut self, body: Body) {
+        let last = std::mem::replace(&mut self.body, body);
+        if matches!(last, Body::Thought | Body::Text) {
+            self.before = Some(last);
+        }
+        self.code = Code::default();
+    }
+
+    fn verdict(&self, at: usize, marker: &str, is_end: bool, is_example: bool) -> Verdict {
         if self.real.binary_search(&at).is_ok() {
             return Verdict::Ends;
         }
-        if self.known.contains(&marker) || marker == CHANNEL {
+        if is_example || self.known.contains(&marker) || marker == CHANNEL {
             return Verdict::Text;
         }
         let behind = &self.buffer[at + marker.len()..];
@@ -193,9 +217,13 @@ impl Reader {
         }
     }
 
-    fn say(&mut self, text: String, pieces: &mut Vec<Piece>) {
+    fn say(&mut self, mut text: String, pieces: &mut Vec<Piece>) {
         if text.is_empty() {
             return;
+        }
+        if self.before.take().is_some_and(|before| before == self.body) {
+            // Two messages of a kind, one behind the other.
+            text.insert_str(0, "\n\n");
         }
         if self.body == Body::Thought {
             self.has_thought = true;
@@ -222,8 +250,8 @@ impl Reader {
             self.at = self.buffer.len() - text.len() + end.len();
             return true;
         }
-        let begins = [START, CHANNEL, ROLE, "to=", END, CALL, RETURN];
-        let is_begun = begins[..4].iter().any(|begin| text.starts_with(begin));
+        let begins = [START, CHANNEL, ROLE, "to=", MESSAGE, END, CALL, RETURN];
+        let is_begun = begins[..5].iter().any(|begin| text.starts_with(begin));
         let could = begins.iter().any(|begin| begin.starts_with(text));
         let near = text.len().min(HEADER);
         let near = (0..=near).rev().find(|at| text.is_char_boundary(*at));
@@ -239,7 +267,7 @@ impl Reader {
                 let body = body(header);
                 self.at += at + MESSAGE.len();
                 self.space.clear();
-                self.body = body;
+                self.begin(body);
                 return true;
             }
         } else if (is_begun && text.len() < HEADER || could) && !is_end {
@@ -253,7 +281,8 @@ impl Reader {
         let end = self.buffer.len() - text.len() + marker.map_or(0, |marker| marker.len());
         let said = std::mem::take(&mut self.space) + &self.buffer[self.at..end];
         self.at = end;
-        self.body = Body::Text;
+        self.begin(Body::Text);
+        self.code.feed(&said);
         self.say(said, pieces);
         true
     }
@@ -299,12 +328,15 @@ impl Reader {
     /// Reads the call whose message the buffer goes on with. False if nothing may follow it.
     fn call(&mut self, name: &str, ending: &Ending, pieces: &mut Vec<Piece>) -> bool {
         let tools = self.tools.clone();
-        let name = tools.name(name);
+        let name = declared(name, &tools);
         let text = std::mem::take(&mut self.buffer);
         let start = text.len() - text[self.at..].trim_start().len();
+        self.before = None;
         let (end, wrong) = match self.arguments(&text, start, name) {
             Ok((call, end, lacks_end)) => {
-                let is_cut = lacks_end && *ending == Ending::Limit;
+                let tool = tools.get(name);
+                let has_required = tool.is_none_or(|tool| tool.has_required(&call.input));
+                let is_cut = lacks_end && (*ending == Ending::Limit || !has_required);
                 if !is_cut {
                     pieces.push(Piece::Call(call));
                 }
@@ -339,9 +371,8 @@ impl Reader {
         if is_empty {
             return Ok((Call::new(name, Vec::new(), tools), start, false));
         }
-        if let Ok(read) = value::object(text, start, reading(Quotes::Closing)) {
-            let call = Call::new(name, read.fields, tools);
-            return Ok((call, read.end, read.lacks_end));
+        if let Ok(read) = json::arguments(text, start, reading(Quotes::Closing), name, tools) {
+            return Ok((read.call, read.end, read.lacks_end));
         }
         // Quotes that aren't escaped, or a bracket that is missing: up to the next end that is followed by another message.
         let ends = text[start..].match_indices("<|").map(|(at, _)| start + at);
@@ -359,18 +390,33 @@ impl Reader {
         let end = ends.next().unwrap_or(text.len());
         let part = text[..end].trim_end();
         let quotes = [Quotes::Closing, Quotes::Inside];
-        let read = quotes
-            .into_iter()
-            .find_map(|quotes| value::object(part, start, reading(quotes)).ok());
+        let read = quotes.into_iter().find_map(|quotes| {
+            let read = json::arguments(part, start, reading(quotes), name, tools).ok()?;
+            // Without a bracket that closes them, everything could be part of a string.
+            (quotes == Quotes::Closing || !read.lacks_end).then_some(read)
+        });
         let read = read.ok_or(())?;
         let is_all = part[read.end..].trim_matches(['}', ' ', '\n']).is_empty();
-        let call = Call::new(name, read.fields, tools);
-        let is_good = tools.get(name).is_none_or(|tool| tool.accepts(&call.input));
+        let is_good = tools
+            .get(name)
+            .is_none_or(|tool| tool.accepts(&read.call.input));
         // A bracket that is missing in front of an end marker was not cut.
         let lacks_end = read.lacks_end && end == text.len();
         (is_all && is_good)
-            .then_some((call, end, lacks_end))
+            .then_some((read.call, end, lacks_end))
             .ok_or(())
+    }
+}
+
+/// The tool that a recipient is. Some models write the type of what follows right behind its name.
+fn declared<'a>(written: &'a str, tools: &'a Tools) -> &'a str {
+    let is_declared = |name: &str| tools.get(tools.name(name)).is_some();
+    let shorter = ["json", "code"]
+        .into_iter()
+        .find_map(|kind| written.strip_suffix(kind));
+    match shorter.filter(|name| !is_declared(written) && is_declared(name)) {
+        Some(name) => tools.name(name),
+        None => tools.name(written),
     }
 }
 
@@ -396,6 +442,9 @@ fn is_of_another(header: &str) -> bool {
 
 /// Whether a text in front of `<|message|>` is a header, and no sentence.
 fn is_header(header: &str) -> bool {
+    if header.is_empty() {
+        return true;
+    }
     let has_part = header.contains(CHANNEL) || header.contains("to=") || header.contains(START);
     has_part && header.split_whitespace().count() <= 8
 }

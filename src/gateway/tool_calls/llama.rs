@@ -15,17 +15,32 @@ const NAMED: usize = 400;
 
 /// Looks at a text that begins with a marker.
 pub fn probe(text: &str) -> Probe {
-    if text.starts_with(TAG) {
-        return Probe::Call(tags::Kind::Json);
+    if let Some(rest) = text.strip_prefix(TAG) {
+        let rest = rest.trim_start();
+        let is_word = |letter: char| is_name(letter);
+        let end = rest
+            .find(|letter: char| !is_word(letter))
+            .unwrap_or(rest.len());
+        return match rest[end..].trim_start().chars().next() {
+            None => Probe::More,
+            Some('{') if end == 0 => Probe::Call(tags::Kind::Json),
+            Some('(') if end > 0 => Probe::Call(tags::Kind::Json),
+            Some(_) => Probe::No,
+        };
     }
     let Some(rest) = text.strip_prefix(FUNCTION) else {
         return Probe::No;
     };
     match rest.find(|letter: char| !is_name(letter)) {
         None => Probe::More,
+        Some(0) => Probe::No,
         Some(end) => match rest[end..].strip_prefix('>').map(str::trim_start) {
-            Some("") => Probe::More,
-            Some(behind) if behind.starts_with('{') => Probe::Call(tags::Kind::Json),
+            Some(behind)
+                if behind.starts_with(['{', '"']) || behind.starts_with(FUNCTION_CLOSE) =>
+            {
+                Probe::Call(tags::Kind::Json)
+            }
+            Some(behind) if FUNCTION_CLOSE.starts_with(behind) => Probe::More,
             _ => Probe::No,
         },
     }
@@ -33,6 +48,12 @@ pub fn probe(text: &str) -> Probe {
 
 fn is_name(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':')
+}
+
+/// The tool that a call names which is one only if it is declared: `<function=` is part of HTML and of other forms, too.
+pub fn loose_name(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix(FUNCTION)?;
+    rest.split_once('>').map(|(name, _)| name)
 }
 
 /// Reads the calls that begin with the marker at `at`.
@@ -59,31 +80,49 @@ pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Found, Wrong> {
 }
 
 fn function(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
-    let wrong = Wrong::Unreadable { tool: None };
     let Some(end) = text[start..].find('>') else {
-        return Err(wrong);
+        return Err(Wrong::Unreadable { tool: None });
     };
     let name = tools.name(&text[start..start + end]);
+    let wrong = |_| Wrong::Unreadable {
+        tool: Some(name.to_owned()),
+    };
     let at = start + end + 1;
     let at = at + space(&text[at..]);
-    let fields = value::object(text, at, Reading::PLAIN).map_err(|_| Wrong::Unreadable {
-        tool: Some(name.to_owned()),
-    })?;
-    let behind = text[fields.end..].trim_start();
+    if let Some(behind) = text[at..].strip_prefix(FUNCTION_CLOSE) {
+        let call = Call::new(name, Vec::new(), tools);
+        return Ok(Found::new(vec![call], text.len() - behind.len(), false));
+    }
+    let read = json::arguments(text, at, Reading::PLAIN, name, tools).or_else(|fault| {
+        // Quotes that tell their end by what follows: up to the end marker.
+        let end = text[at..].find(FUNCTION_CLOSE).ok_or(fault)?;
+        let text = &text[..at + end];
+        let read = json::arguments(text, at, Reading::PLAIN, name, tools)?;
+        let is_all = text[read.end..].trim_matches([' ', '\n', '}']).is_empty();
+        if is_all { Ok(read) } else { Err(Fault::Wrong) }
+    });
+    let read = read.map_err(wrong)?;
+    let behind =
+        text[read.end..].trim_start_matches(|letter: char| letter.is_whitespace() || letter == '}');
     let behind_at = text.len() - behind.len();
     let has_close = behind.starts_with(FUNCTION_CLOSE);
     let end = if has_close {
         behind_at + FUNCTION_CLOSE.len()
     } else {
-        fields.end
+        read.end
     };
-    let call = Call::new(name, fields.fields, tools);
-    Ok(Found::new(vec![call], end, fields.lacks_end || !has_close))
+    Ok(Found::new(
+        vec![read.call],
+        end,
+        read.lacks_end || !has_close,
+    ))
 }
 
 /// Objects one after the other, with `;` or white space between them.
 fn objects(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
-    let mut found = Found::new(Vec::new(), start, false);
+    let is_list = text[start..].starts_with('[');
+    let start = start + usize::from(is_list);
+    let mut found = Found::new(Vec::new(), start + space(&text[start..]), false);
     loop {
         let read = json::call(text, found.end, tools)?;
         found.calls.push(read.call);
@@ -92,9 +131,11 @@ fn objects(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
         let behind = text[read.end..].trim_start_matches(is_between);
         let next = text.len() - behind.len();
         if !behind.starts_with('{') {
-            if behind.is_empty() {
-                found.end = next;
+            let is_closed = is_list && behind.starts_with(']');
+            if behind.is_empty() || is_closed {
+                found.end = next + usize::from(is_closed);
             }
+            found.lacks_end |= is_list && !is_closed;
             return Ok(found);
         }
         found.end = next;
@@ -105,6 +146,7 @@ fn objects(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
 /// answer.
 pub fn broken(text: &str, tools: &Tools, ending: &Ending) -> Option<(Vec<Call>, Wrong)> {
     let mut rest = text.trim_start();
+    rest = rest.strip_prefix('[').map_or(rest, str::trim_start);
     let mut calls = Vec::new();
     while rest.starts_with('{') {
         if let Ok(read) = json::call(rest, 0, tools)
@@ -124,7 +166,12 @@ pub fn broken(text: &str, tools: &Tools, ending: &Ending) -> Option<(Vec<Call>, 
             // The object goes on to the end of the text.
             (Ending::Limit, Err(Fault::Cut)) if could_be_one => Wrong::Cut { tool },
             (Ending::Limit, Ok(read)) if read.lacks_end && could_be_one => Wrong::Cut { tool },
-            (_, Err(_)) if is_declared && has_arguments => Wrong::Unreadable { tool },
+            (_, Err(Fault::Cut)) if is_declared => Wrong::Unreadable { tool },
+            (_, Err(Fault::Wrong)) if is_declared && has_arguments => Wrong::Unreadable { tool },
+            // It is the whole reply, and no call.
+            (_, Ok(read)) if is_declared && has_arguments && rest[read.end..].trim().is_empty() => {
+                Wrong::Unreadable { tool }
+            }
             _ => return None,
         };
         return Some((calls, wrong));
@@ -153,5 +200,10 @@ pub fn whole(text: &str, tools: &Tools) -> Option<Found> {
         .calls
         .iter()
         .all(|call| tools.get(&call.name).is_some());
-    (is_whole && are_declared).then_some(found)
+    let last = found.calls.last();
+    let has_required = last.is_none_or(|call| {
+        let tool = tools.get(&call.name);
+        tool.is_none_or(|tool| tool.has_required(&call.input))
+    });
+    (is_whole && are_declared && (has_required || !found.lacks_end)).then_some(found)
 }

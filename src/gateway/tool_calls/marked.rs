@@ -10,7 +10,9 @@ use super::code::{self, Code};
 use super::markers::{self, Kind, Marker};
 use super::schema::Tools;
 use super::tags::Probe;
-use super::{Call, Ending, Found, Wrong, gemma, llama, mistral, segments, tags, thoughts};
+use super::{
+    Call, Ending, Found, Wrong, gemma, json, llama, mistral, segments, sentence, tags, thoughts,
+};
 use crate::catalog::Form;
 
 /// As many calls in quotes are tried that can't be read: each can cost a reading of the whole text.
@@ -46,12 +48,30 @@ pub enum Part {
 
 /// Whether a text that begins with a marker goes on as a call.
 pub fn probe(form: Form, text: &str) -> Probe {
-    match form {
+    let own = match form {
         Form::Gemma4 => gemma::probe(text),
         Form::Llama3 => llama::probe(text),
         Form::Mistral => mistral::probe(text),
         Form::Hermes | Form::Glm47 | Form::Qwen3Coder | Form::Harmony => tags::probe(text),
+    };
+    if own != Probe::No {
+        return own;
     }
+    match again(form, text) {
+        Some(Some(behind)) => probe(form, behind),
+        Some(None) => Probe::More,
+        None => Probe::No,
+    }
+}
+
+/// The text from the second marker on that opens the same call again. None inside: it may become one.
+fn again(form: Form, text: &str) -> Option<Option<&str>> {
+    let opening = markers::openings(form).first()?;
+    let behind = text.strip_prefix(opening)?.trim_start();
+    if behind.starts_with(opening) {
+        return Some(Some(behind));
+    }
+    (!behind.is_empty() && opening.starts_with(behind)).then_some(None)
 }
 
 /// Whether a call is opened anywhere in a text.
@@ -74,7 +94,7 @@ pub fn opens_a_call(form: Form, text: &str, part: Range<usize>) -> bool {
 /// Whether a marker at the beginning of a line, which goes on as no call, was meant to open one: no word follows it as in a sentence.
 pub fn is_meant(marker: &str, text: &str) -> bool {
     text[marker.len()..].chars().next().is_none_or(|next| {
-        next == '\n' || next == '\r' || next == '{' || next == '[' || next.is_alphanumeric()
+        matches!(next, '\n' | '\r' | '{' | '[' | '"' | '`' | '<') || next.is_alphanumeric()
     })
 }
 
@@ -143,6 +163,15 @@ impl<'a> Cutter<'a, '_> {
         real.binary_search_by_key(&at, |mark| mark.start).is_ok()
     }
 
+    /// Whether a marker is code, or named in a sentence.
+    fn is_named(&self, marker: &Marker) -> bool {
+        let behind = &self.reply.text[marker.end()..];
+        let behind = thoughts::without_name(marker.text, behind).unwrap_or(behind);
+        self.code.is_fenced()
+            || self.code.is_quoted()
+            || sentence::is_named(self.code.before(), behind, true) == Some(true)
+    }
+
     fn is_prose(&self) -> bool {
         self.code.is_line_start() && !self.code.is_fenced() && !self.code.is_quoted()
     }
@@ -183,7 +212,7 @@ impl<'a> Cutter<'a, '_> {
 
     fn thought(&mut self, marker: &Marker, pair: usize) -> bool {
         let is_real = self.is_real(marker.at);
-        if !self.is_prose() && !is_real {
+        if !self.is_prose() && (!is_real || self.is_named(marker)) {
             self.pass(marker.end());
             return true;
         }
@@ -225,9 +254,7 @@ impl<'a> Cutter<'a, '_> {
         let (looked, found) = self.ends[pair];
         let is_known = looked <= from && found.is_none_or(|found| found >= from);
         if !is_known {
-            let found = self.reply.text[from..]
-                .find(close)
-                .map(|found| from + found);
+            let found = thoughts::next_closing(self.reply.text, from, close);
             self.ends[pair] = (from, found);
         }
         self.ends[pair].1
@@ -237,10 +264,11 @@ impl<'a> Cutter<'a, '_> {
     fn thought_end(&mut self, marker: &Marker) -> bool {
         let text = self.reply.text;
         let is_real = self.is_real(marker.at);
+        let behind = &text[marker.end()..];
         let is_named = self.code.is_quoted()
             || self.code.is_fenced() && !self.code.is_line_start()
-            || markers::is_named(text, 0, marker).unwrap_or(false);
-        if is_named && !is_real {
+            || sentence::is_named(self.code.before(), behind, true) == Some(true);
+        if is_named {
             self.pass(marker.end());
             return true;
         }
@@ -262,6 +290,7 @@ impl<'a> Cutter<'a, '_> {
             return true;
         }
         let is_alone = self.is_prose() && text[marker.end()..].starts_with('\n');
+        let is_real = is_real && !self.code.is_fenced();
         if is_real || is_alone || self.is_prose() && rest.is_empty() {
             self.text_up_to(marker.at);
             self.go_on(marker.end());
@@ -289,13 +318,18 @@ impl<'a> Cutter<'a, '_> {
                 self.go_on(found.end);
                 true
             }
-            Outcome::Cut(calls, tool) => {
+            Outcome::Torn(calls, wrong) => {
                 self.text_up_to(marker.at);
                 if !calls.is_empty() {
                     self.parts.push(Part::Calls(calls));
                 }
-                self.parts.push(Part::Wrong(Wrong::Cut { tool }));
+                self.parts.push(Part::Wrong(wrong));
                 false
+            }
+            Outcome::Nothing(end) => {
+                self.text_up_to(marker.at);
+                self.go_on(end);
+                true
             }
             Outcome::Wrong(wrong) => {
                 self.text_up_to(marker.at);
@@ -307,26 +341,70 @@ impl<'a> Cutter<'a, '_> {
 
     fn outcome(&mut self, marker: &Marker) -> Outcome {
         let text = self.reply.text;
+        let rest = &text[marker.at..];
         let is_limit = *self.reply.ending == Ending::Limit;
         let behind = marker.end();
         if self.code.is_in_a_quoted_line() {
             return Outcome::Text(behind);
         }
         let is_code = self.code.is_fenced() || self.code.is_quoted();
-        match probe(self.reply.form, &text[marker.at..]) {
-            Probe::Call(_) => {}
-            Probe::More if is_limit && !is_code => {
-                return Outcome::Wrong(Wrong::Cut { tool: None });
-            }
-            Probe::More | Probe::No => {
-                let is_wrong = self.code.is_line_start() && !is_code && self.is_broken(marker);
-                return match (is_wrong, is_limit) {
-                    (false, _) => Outcome::Text(behind),
-                    (true, true) => Outcome::Wrong(Wrong::Cut { tool: None }),
-                    (true, false) => Outcome::Wrong(Wrong::Unreadable { tool: None }),
-                };
-            }
+        if !is_code && let Some(Some(again)) = again(self.reply.form, rest) {
+            return Outcome::Nothing(text.len() - again.len());
         }
+        if self.is_behind_a_call(marker.at) && text[behind..].trim().is_empty() && !is_limit {
+            // An opening in the place of a closing.
+            return Outcome::Nothing(text.len());
+        }
+        let probed = match probe(self.reply.form, rest) {
+            Probe::Call(kind) if self.is_loose(rest, kind) => match marker.text {
+                tags::FUNCTION => return Outcome::Text(behind),
+                _ => Probe::No,
+            },
+            probed => probed,
+        };
+        let is_alone = || {
+            let before = self.code.before();
+            self.code.is_line_start()
+                || sentence::ends_a_sentence(before) && !before.ends_with([' ', '\t'])
+        };
+        let is_wrong = match probed {
+            Probe::Call(_) => return self.called(marker, is_code),
+            Probe::More if is_limit => !is_code,
+            // All that follows could become a call.
+            Probe::More => !is_code && !self.is_named(marker),
+            Probe::No => !is_code && is_alone() && self.is_broken(marker),
+        };
+        match (is_wrong, is_limit) {
+            (false, _) => Outcome::Text(behind),
+            (true, true) => Outcome::Wrong(Wrong::Cut { tool: None }),
+            (true, false) => Outcome::Wrong(Wrong::Unreadable { tool: None }),
+        }
+    }
+
+    /// Whether nothing but white space stands between the last call and `at`.
+    fn is_behind_a_call(&self, at: usize) -> bool {
+        matches!(self.parts.last(), Some(Part::Calls(_)))
+            && self.reply.text[self.start..at].trim().is_empty()
+    }
+
+    /// Whether this would be a call of a tool that isn't declared, and lacks what tells a call from words about one: its marker, or arguments.
+    fn is_loose(&self, text: &str, kind: tags::Kind) -> bool {
+        let tools = self.reply.tools;
+        let name = match self.reply.form {
+            Form::Llama3 => llama::loose_name(text),
+            // Other tools than the declared ones can be called by their name alone.
+            Form::Glm47 if kind == tags::Kind::Keyed => tags::loose_name(text, kind)
+                .filter(|_| text[tags::OPEN.len()..].starts_with([' ', '\t'])),
+            Form::Hermes | Form::Qwen3Coder | Form::Glm47 => tags::loose_name(text, kind),
+            Form::Gemma4 | Form::Mistral | Form::Harmony => None,
+        };
+        name.is_some_and(|name| tools.get(tools.name(name)).is_none())
+    }
+
+    /// Decides on a marker behind which a call stands.
+    fn called(&mut self, marker: &Marker, is_code: bool) -> Outcome {
+        let behind = marker.end();
+        let is_limit = *self.reply.ending == Ending::Limit;
         if is_code && self.failed > MOST_FAILED {
             return Outcome::Text(behind);
         }
@@ -338,7 +416,32 @@ impl<'a> Cutter<'a, '_> {
         match found {
             Ok(mut found) if is_limit && found.lacks_end => {
                 let tool = found.calls.pop().map(|call| call.name);
-                Outcome::Cut(found.calls, tool)
+                Outcome::Torn(found.calls, Wrong::Cut { tool })
+            }
+            Ok(mut found) if found.lacks_end && !self.has_required(&found) => {
+                let tool = found.calls.pop().map(|call| call.name);
+                Outcome::Torn(found.calls, Wrong::Unreadable { tool })
+            }
+            Ok(mut found) if found.is_left_open && (is_limit || self.has_words(found.end)) => {
+                let tool = found.calls.pop().map(|call| call.name).unwrap_or_default();
+                Outcome::Wrong(match is_limit {
+                    true => Wrong::Cut { tool: Some(tool) },
+                    false => Wrong::Ambiguous { tool },
+                })
+            }
+            // A file about tool calls could go on there, and be cut.
+            Ok(mut found)
+                if is_limit
+                    && !markers::inner(self.reply.form).is_empty()
+                    && self.is_last(found.end)
+                    && self.has_words(found.end) =>
+            {
+                let tool = found.calls.pop().map(|call| call.name);
+                Outcome::Torn(found.calls, Wrong::Cut { tool })
+            }
+            Ok(found) if self.is_in_doubt(marker, &found) => {
+                let tool = found.calls.into_iter().next().map(|call| call.name);
+                Outcome::Wrong(Wrong::Unreadable { tool })
             }
             Ok(mut found) => {
                 found.end = self.past_closings(found.end);
@@ -354,25 +457,96 @@ impl<'a> Cutter<'a, '_> {
         }
     }
 
-    /// Where the text goes on behind a call that is quoted. None: it isn't, or the quote isn't closed behind it.
+    /// Whether no other call follows a call.
+    fn is_last(&self, end: usize) -> bool {
+        !opens_a_call(self.reply.form, self.reply.text, end..self.reply.text.len())
+    }
+
+    /// Whether anything but white space and closing markers stands behind a call.
+    fn has_words(&self, end: usize) -> bool {
+        !self.reply.text[self.past_closings(end)..].trim().is_empty()
+    }
+
+    /// Whether the last call has all arguments that its tool requires.
+    fn has_required(&self, found: &Found) -> bool {
+        found.calls.last().is_none_or(|call| {
+            let tool = self.reply.tools.get(&call.name);
+            tool.is_none_or(|tool| tool.has_required(&call.input))
+        })
+    }
+
+    /// Whether a call without its marker stands at the end of a sentence: it may be shown there.
+    fn is_in_doubt(&self, marker: &Marker, found: &Found) -> bool {
+        let is_bare = matches!(
+            self.reply.form,
+            Form::Hermes | Form::Qwen3Coder | Form::Glm47
+        ) && marker.text == tags::FUNCTION;
+        let before = self.code.before().trim_end();
+        let is_line = !self.reply.text[marker.at..found.end].contains('\n');
+        is_bare && is_line && !before.is_empty() && !sentence::ends_a_sentence(before)
+    }
+
+    /// Where the text goes on behind a call that is shown, and not made. None: it isn't, or what quotes it isn't closed behind it.
     fn end_of_example(&self, found: &Result<Found, Wrong>, behind: usize) -> Option<usize> {
         let text = self.reply.text;
         let end = found.as_ref().map_or(behind, |found| found.end);
+        let is_limit = *self.reply.ending == Ending::Limit;
         if self.code.is_fenced() {
-            self.last_fence.filter(|fence| *fence >= end)?;
+            let is_closed = self.last_fence.is_some_and(|fence| fence >= end);
             return match found {
-                Ok(_) => Some(end),
+                // What quotes it may be closed behind the limit.
+                Ok(_) => (is_closed || is_limit).then_some(end),
                 // In a block that is closed, a call that can't be read isn't looked at again.
-                Err(_) => code::next_fence(text, behind).or(Some(behind)),
+                Err(_) if is_closed => code::next_fence(text, behind).or(Some(behind)),
+                Err(_) => None,
             };
         }
         if self.code.is_quoted() {
-            let next = text[end..].find(['`', '\n'])?;
+            let Some(next) = text[end..].find(['`', '\n']) else {
+                return (is_limit && found.is_ok()).then_some(end);
+            };
             return text[end + next..].starts_with('`').then_some(end);
         }
-        let quote = self.code.closing_quote()?;
-        let is_closed = found.is_ok() && text[end..].trim_start().starts_with(quote);
-        is_closed.then_some(end)
+        if let Some(quote) = self.code.closing_quote()
+            && found.is_ok()
+        {
+            let rest = text[end..].trim_start();
+            if rest.starts_with(&quote) || rest.is_empty() && is_limit {
+                return Some(end);
+            }
+        }
+        let before = self.code.before();
+        match found {
+            Ok(_) => {
+                let behind = &text[self.past_closings(end)..];
+                let goes_on = sentence::goes_on(before, behind) && !self.begins_another(behind);
+                goes_on.then_some(end)
+            }
+            Err(Wrong::Unreadable { tool }) if !is_limit => {
+                let tools = self.reply.tools;
+                let declared = tool.as_ref().and_then(|tool| tools.get(tool));
+                if declared.is_some() {
+                    return None;
+                }
+                let closing = markers::closing(self.reply.form)?;
+                let near = segments::prefix(&text[behind..], MOST_BROKEN);
+                let inside = near.find(closing)?;
+                let rest = &text[behind + inside + closing.len()..];
+                let is_shown = json::has_placeholder(&near[..inside])
+                    || sentence::goes_on(before, rest) && !self.begins_another(rest);
+                is_shown.then_some(behind)
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Whether another call begins here, behind what may stand between two.
+    fn begins_another(&self, text: &str) -> bool {
+        let is_between = |letter: char| letter.is_whitespace() || matches!(letter, ',' | ';');
+        let rest = text.trim_start_matches(is_between);
+        let form = self.reply.form;
+        let mut openings = markers::openings(form).iter();
+        openings.any(|opening| rest.starts_with(opening))
     }
 
     /// Whether the text behind a call, up to `end`, holds markers that stand inside of calls: then the call may go on there, and isn't made.
@@ -380,7 +554,17 @@ impl<'a> Cutter<'a, '_> {
         let Some(Part::Calls(calls)) = self.parts.last_mut() else {
             return false;
         };
-        let text = &self.reply.text[self.start..end];
+        let whole = &self.reply.text[self.start..end];
+        // Behind its turn the model talks to itself.
+        let mut text = whole;
+        let mut at = 0;
+        while let Some(marker) = markers::next(self.reply.form, whole, at) {
+            if marker.kind == Kind::TurnEnd {
+                text = &whole[..marker.at];
+                break;
+            }
+            at = marker.end();
+        }
         let is_plain = |at: usize, marker: &str| {
             !text[..at].ends_with(['`', '"', '\'', '“'])
                 && !text[at + marker.len()..].starts_with(['`', '"', '\'', '”'])
@@ -411,19 +595,19 @@ impl<'a> Cutter<'a, '_> {
         }
     }
 
-    /// Past closing markers that are left over behind a call, and the beginning of one at the end of the text.
+    /// Past closing markers that are left over behind a call, those of other forms too, and the beginning of one at the end of the text.
     fn past_closings(&self, mut end: usize) -> usize {
         let text = self.reply.text;
-        let Some(closing) = markers::closing(self.reply.form) else {
-            return end;
-        };
+        let own = markers::closing(self.reply.form);
         loop {
             let rest = text[end..].trim_start();
-            match rest.strip_prefix(closing) {
-                Some(rest) => end = text.len() - rest.len(),
-                None if closing.starts_with(rest) => return text.len(),
-                None => return end,
+            let mut closings = own.iter().chain(markers::strays(self.reply.form));
+            if let Some(behind) = closings.find_map(|closing| rest.strip_prefix(closing)) {
+                end = text.len() - behind.len();
+                continue;
             }
+            let is_begun = !rest.is_empty() && own.is_some_and(|closing| closing.starts_with(rest));
+            return if is_begun { text.len() } else { end };
         }
     }
 
@@ -451,7 +635,9 @@ enum Outcome {
     /// Text, up to here.
     Text(usize),
     Calls(Found),
-    /// Calls, and one that the limit cut.
-    Cut(Vec<Call>, Option<String>),
+    /// Calls, and one that isn't whole.
+    Torn(Vec<Call>, Wrong),
+    /// Nothing at all, up to here.
+    Nothing(usize),
     Wrong(Wrong),
 }

@@ -1,6 +1,6 @@
 //! The markers of each form, and where they stand in a text.
 
-use super::{gemma, llama, mistral, tags, thoughts};
+use super::{gemma, llama, mistral, segments, tags, thoughts};
 use crate::catalog::Form;
 
 /// A marker in a text.
@@ -72,6 +72,23 @@ pub fn closing(form: Form) -> Option<&'static str> {
         Form::Gemma4 => Some(gemma::CLOSE),
         Form::Hermes | Form::Glm47 | Form::Qwen3Coder => Some(tags::CLOSE),
         Form::Llama3 | Form::Mistral | Form::Harmony => None,
+    }
+}
+
+/// Closing markers that models write in the place of the form's own, or behind it. Only of forms that escape a call's strings: nothing of a string
+/// can be left over there.
+pub fn strays(form: Form) -> &'static [&'static str] {
+    match form {
+        Form::Hermes => &[
+            "</tool_calls>",
+            "</function>",
+            "</function_call>",
+            "</tools>",
+            "</tool>",
+        ],
+        Form::Llama3 => &["</function>", "<function>", "</tool_call>", "}", "]"],
+        Form::Mistral => &["[/TOOL_CALLS]", "</tool_call>", "}", "]"],
+        Form::Gemma4 | Form::Qwen3Coder | Form::Glm47 | Form::Harmony => &[],
     }
 }
 
@@ -183,7 +200,11 @@ pub fn without_turn_ends(
         let front = if at == 0 { before } else { &text[..at] };
         let words = front.trim_end_matches(' ');
         let is_named = words.len() < front.len() && !words.ends_with('\n');
-        if is_named && !is_real(at) {
+        // Of HTML.
+        let line = segments::suffix(front.rsplit('\n').next().unwrap_or_default(), 400);
+        let is_element =
+            marker == "</s>" && line.matches("<s>").count() > line.matches("</s>").count();
+        if (is_named || is_element) && !is_real(at) {
             return end;
         }
         end = text[..at].trim_end().len();
@@ -191,17 +212,4 @@ pub fn without_turn_ends(
             return 0;
         }
     }
-}
-
-/// Whether the closing marker of a thought is named in a sentence, by what stands around it. None: that is not known yet.
-///
-/// `from`: the beginning of the answer.
-pub fn is_named(text: &str, from: usize, marker: &Marker) -> Option<bool> {
-    let before = text[from..marker.at].chars().next_back();
-    let is_apart = |letter: char| letter == ' ' || "\"'“„‘«`(".contains(letter);
-    if !before.is_some_and(is_apart) {
-        return Some(false);
-    }
-    let next = text[marker.end()..].chars().next()?;
-    Some(next == ' ' || next.is_ascii_punctuation() || "”’»".contains(next))
 }

@@ -3,7 +3,7 @@
 use super::schema::Tools;
 use super::segments::space;
 use super::tags::Probe;
-use super::value::{self, Reading};
+use super::value::Reading;
 use super::{Call, Found, Wrong, json, tags};
 
 pub const OPEN: &str = "[TOOL_CALLS]";
@@ -52,38 +52,70 @@ fn is_name(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':')
 }
 
-/// Reads the calls that begin with the marker at `at`.
+/// Reads the calls that begin with the marker at `at`: one marker may stand in front of several.
 pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Found, Wrong> {
     let start = at + OPEN.len();
     let start = start + space(&text[start..]);
     if text[start..].starts_with('[') {
         return list(text, start + 1, tools);
     }
-    if text[start..].starts_with('{') {
-        let read = json::call(text, start, tools)?;
-        return Ok(Found::new(vec![read.call], read.end, read.lacks_end));
+    let mut found = Found::new(Vec::new(), start, false);
+    loop {
+        let (call, end, lacks_end) = one(text, found.end, tools)?;
+        found.calls.push(call);
+        found.end = end;
+        found.lacks_end = lacks_end;
+        let next = text[end..].trim_start_matches(is_between);
+        let is_next = next.starts_with('{') && text[start..].starts_with('{')
+            || named(next).is_some_and(|(name, _)| {
+                let is_declared = tools.get(tools.name(name)).is_some();
+                is_declared && !name.trim().is_empty()
+            });
+        if lacks_end || !is_next {
+            return Ok(found);
+        }
+        found.end = text.len() - next.len();
     }
-    let rest = &text[start..];
-    let end = rest
-        .find(|letter: char| !is_name(letter))
-        .ok_or(Wrong::Unreadable { tool: None })?;
-    let name = tools.name(&rest[..end]);
-    let wrong = || Wrong::Unreadable {
-        tool: Some(name.to_owned()),
-    };
-    let mut behind = rest[end..].trim_start();
-    if let Some(id) = behind.strip_prefix(ID) {
-        let end = id.find(['[', '{']).ok_or_else(wrong)?;
-        behind = &id[end..];
+}
+
+/// One call: an object, or a name and its arguments.
+fn one(text: &str, at: usize, tools: &Tools) -> Result<(Call, usize, bool), Wrong> {
+    if text[at..].starts_with('{') {
+        let read = json::call(text, at, tools)?;
+        return Ok((read.call, read.end, read.lacks_end));
     }
-    behind = behind
-        .strip_prefix(ARGUMENTS)
-        .unwrap_or(behind)
-        .trim_start();
+    let (name, behind) = named(&text[at..]).ok_or_else(|| {
+        let end = text[at..].find(|letter: char| !is_name(letter));
+        let name = &text[at..at + end.unwrap_or_default()];
+        let tool = Some(tools.name(name).to_owned());
+        Wrong::Unreadable {
+            tool: tool.filter(|tool| !tool.is_empty()),
+        }
+    })?;
+    let name = tools.name(name);
     let at = text.len() - behind.len();
-    let fields = value::object(text, at, Reading::PLAIN).map_err(|_| wrong())?;
-    let call = Call::new(name, fields.fields, tools);
-    Ok(Found::new(vec![call], fields.end, fields.lacks_end))
+    let read = json::arguments(text, at, Reading::PLAIN, name, tools);
+    let read = read.map_err(|_| Wrong::Unreadable {
+        tool: Some(name.to_owned()),
+    })?;
+    Ok((read.call, read.end, read.lacks_end))
+}
+
+/// The name that a text begins with, and the arguments behind it.
+fn named(text: &str) -> Option<(&str, &str)> {
+    let end = text.find(|letter: char| !is_name(letter))?;
+    let mut behind = text[end..].trim_start();
+    if let Some(id) = behind.strip_prefix(ID) {
+        behind = &id[id.find(['[', '{'])?..];
+    }
+    let arguments = behind.strip_prefix(ARGUMENTS);
+    let behind = arguments.unwrap_or(behind).trim_start();
+    let is_call = behind.starts_with('{') || arguments.is_some() && behind.starts_with('"');
+    (end > 0 && end <= NAME && is_call).then(|| (&text[..end], behind))
+}
+
+fn is_between(letter: char) -> bool {
+    letter.is_whitespace() || matches!(letter, ',' | ';')
 }
 
 /// The calls of a list whose opening bracket was taken.
@@ -92,9 +124,14 @@ fn list(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
     loop {
         let at = found.end + space(&text[found.end..]);
         if !text[at..].starts_with('{') {
-            let end = at + usize::from(text[at..].starts_with(']'));
-            found.lacks_end = end == at;
-            found.end = end;
+            // A bracket too many.
+            let behind = text[at..].trim_start_matches(['}', ' ']);
+            let is_closed = behind.starts_with(']');
+            found.lacks_end = !is_closed;
+            found.end = match is_closed {
+                true => text.len() - behind.len() + 1,
+                false => at,
+            };
             return Ok(found);
         }
         let read = json::call(text, at, tools)?;

@@ -28,6 +28,7 @@ mod prose;
 mod reader;
 pub mod schema;
 mod segments;
+mod sentence;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -87,7 +88,7 @@ pub enum Ending {
 impl Call {
     fn new(name: &str, arguments: Vec<Argument<'_>>, tools: &Tools) -> Self {
         let input = match tools.get(name) {
-            Some(tool) => tool.fit(arguments),
+            Some(tool) => tool.unwrapped(tool.fit(arguments)),
             None => schema::Tool::default().fit(arguments),
         };
         Self {
@@ -104,6 +105,8 @@ struct Found {
     end: usize,
     /// Its end marker or a bracket is missing.
     lacks_end: bool,
+    /// Its content opens a call that has no end. So its end may be that one's, and its own may be missing.
+    is_left_open: bool,
 }
 
 impl Found {
@@ -112,6 +115,7 @@ impl Found {
             calls,
             end,
             lacks_end,
+            is_left_open: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::markers::{self, Kind, Marker};
 use super::schema::Tools;
 use super::tags::Probe;
 use super::thoughts::{self, Start};
-use super::{Ending, Piece, harmony, prose};
+use super::{Ending, Piece, harmony, prose, sentence};
 use crate::catalog::Form;
 
 /// As much as is kept back to see whether a marker goes on as a call, in bytes.
@@ -65,6 +65,7 @@ impl Reader {
             space: String::new(),
             has_text: false,
             has_answer: false,
+            is_behind_thought: false,
             thought: String::new(),
             is_over: false,
         })))
@@ -143,6 +144,8 @@ pub(super) struct Marked {
     pub has_text: bool,
     /// Whether anything but thoughts was said.
     pub has_answer: bool,
+    /// Whether a thought was sent, and nothing behind it.
+    pub is_behind_thought: bool,
     /// The part that was sent of a thought that has not ended.
     pub thought: String,
     /// A real token has ended the model's turn: behind it the model talks to itself.
@@ -175,7 +178,7 @@ impl Marked {
         match self.state {
             State::Begin(most) => self.begin(most, pieces),
             State::Text => self.text(pieces),
-            State::Thought { .. } => self.thought(pieces),
+            State::Thought { .. } => self.thought(false, pieces),
             State::Kept { .. } | State::Last { .. } => false,
         }
     }
@@ -228,9 +231,19 @@ impl Marked {
                 return false;
             }
         }
-        if self.form == Form::Llama3 && text.starts_with('{') {
-            self.state = State::Kept { is_doubtful: false };
-            return false;
+        if self.form == Form::Llama3 && text.starts_with(['{', '[']) {
+            return self.begin_text();
+        }
+        if most == 0
+            && let Some(closing) = thoughts::closing_at(self.form, text)
+        {
+            return match closing.cut_off(text) {
+                Some(length) => {
+                    self.at += length;
+                    self.begin_text()
+                }
+                None => false,
+            };
         }
         let most = match thoughts::preamble(text) {
             None => return false,
@@ -257,10 +270,11 @@ impl Marked {
             let is_code = self.ahead.is_quoted() && !self.is_real(marker.at);
             match marker.kind {
                 Kind::ThoughtEnd if !is_code => {
-                    match markers::is_named(&self.buffer, self.at, &marker) {
-                        Some(true) if !self.is_real(marker.at) => {}
-                        None if !self.is_real(marker.at) => return false,
-                        _ => {
+                    let behind = &rest[marker.text.len()..];
+                    match sentence::is_named(self.ahead.before(), behind, false) {
+                        Some(true) => {}
+                        None => return false,
+                        Some(false) => {
                             let thought = self.buffer[self.at..marker.at].trim().to_owned();
                             self.at = marker.end();
                             self.end_thought(thought, true, pieces);
@@ -309,6 +323,19 @@ impl Marked {
         if let Some(decided) = self.last_line() {
             return decided;
         }
+        if self.form == Form::Llama3 && !self.has_answer {
+            // JSON that is the whole answer makes a call.
+            let rest = self.rest().trim_start();
+            let object = rest.strip_prefix('[').unwrap_or(rest).trim_start();
+            match object.chars().next() {
+                None => return false,
+                Some('{') => {
+                    self.state = State::Kept { is_doubtful: false };
+                    return false;
+                }
+                Some(_) => {}
+            }
+        }
         self.scanned = self.scanned.max(self.at);
         let marker = markers::next(self.form, &self.buffer, self.scanned);
         let clear = marker.map_or_else(
@@ -345,15 +372,20 @@ impl Marked {
                 }
                 _ => {}
             },
-            Kind::Thought(pair) if is_prose || is_real => {
-                return self.begin_thought(pair, !self.has_answer);
-            }
-            Kind::ThoughtEnd if is_real => {
-                self.at = marker.end();
-                return true;
+            Kind::Thought(pair) => {
+                let named = thoughts::without_name(marker.text, behind);
+                let is_opened = match named.and_then(|behind| self.is_named(behind)) {
+                    _ if is_prose => true,
+                    Some(is_named) => is_real && !is_named,
+                    None if is_real => return false,
+                    None => false,
+                };
+                if is_opened {
+                    return self.begin_thought(pair, !self.has_answer);
+                }
             }
             // In a line of its own it closes nothing.
-            Kind::ThoughtEnd if is_prose => match behind.chars().next() {
+            Kind::ThoughtEnd if is_prose && !is_real => match behind.chars().next() {
                 None => return false,
                 Some('\n') => {
                     self.at = marker.end();
@@ -361,6 +393,15 @@ impl Marked {
                 }
                 Some(_) => {}
             },
+            Kind::ThoughtEnd if is_real => match self.is_named(behind) {
+                Some(true) => {}
+                Some(false) => {
+                    self.at = marker.end();
+                    return true;
+                }
+                None => return false,
+            },
+            Kind::ThoughtEnd => {}
             Kind::TurnEnd if is_real => {
                 let end = marker.at;
                 self.buffer.truncate(end);
@@ -372,11 +413,18 @@ impl Marked {
                     return false;
                 }
             }
-            Kind::Thought(_) | Kind::ThoughtEnd => {}
         }
         self.scanned = marker.end();
         self.say(marker.end(), pieces);
         true
+    }
+
+    /// Whether the marker that the rest of the buffer begins with is code, or named in a sentence. `behind`: the text behind it.
+    fn is_named(&self, behind: &str) -> Option<bool> {
+        if self.code.is_fenced() || self.code.is_quoted() {
+            return Some(true);
+        }
+        sentence::is_named(self.code.before(), behind, false)
     }
 
     /// For a model that makes calls without a marker: text goes on line by line, and a line that could be the first of a call begins what is kept.
@@ -483,6 +531,7 @@ impl Marked {
         self.space.push_str(&text[words.len()..]);
         self.has_text = true;
         self.has_answer = true;
+        self.is_behind_thought = false;
         match pieces.last_mut() {
             Some(Piece::Text(last)) => last.push_str(&sent),
             _ => pieces.push(Piece::Text(sent)),

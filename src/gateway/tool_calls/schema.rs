@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value};
 
-use super::value;
+use super::{json, value};
 
 /// How deep schemas are followed, `$ref` included: a schema can refer to itself.
 const MOST_LEVELS: usize = 16;
@@ -102,19 +102,30 @@ impl Tools {
         self.0.get(name)
     }
 
-    /// The declared name that a written one means: itself, or what stands behind a namespace (`default_api:Write`, `functions.Write`). A name that
-    /// isn't declared stays as it is.
-    pub fn name<'a>(&self, written: &'a str) -> &'a str {
+    /// The declared name that a written one means: itself, what stands behind a namespace (`default_api:Write`, `functions.Write`), or the only one
+    /// that differs in capitals alone (`bash`). A name that isn't declared stays as it is.
+    pub fn name<'a>(&'a self, written: &'a str) -> &'a str {
         let written = written.trim().trim_matches(['"', '\'', '`']);
-        if self.0.contains_key(written) {
-            return written;
-        }
-        written
+        let written = written.strip_suffix("()").unwrap_or(written);
+        let behind = written
             .char_indices()
             .filter(|(_, letter)| matches!(letter, ':' | '.' | '/'))
-            .map(|(at, _)| &written[at + 1..])
-            .find(|rest| self.0.contains_key(*rest))
+            .map(|(at, _)| &written[at + 1..]);
+        let mut parts = std::iter::once(written).chain(behind);
+        parts
+            .clone()
+            .find(|part| self.0.contains_key(*part))
+            .or_else(|| parts.find_map(|part| self.in_other_capitals(part)))
             .unwrap_or(written)
+    }
+
+    fn in_other_capitals(&self, written: &str) -> Option<&str> {
+        let mut alike = self
+            .0
+            .keys()
+            .filter(|name| name.eq_ignore_ascii_case(written));
+        let found = alike.next()?;
+        alike.next().is_none().then_some(found)
     }
 }
 
@@ -174,7 +185,26 @@ impl Tool {
             };
             (argument.key, value)
         });
-        fitted.collect()
+        self.given(&self.schema, fitted)
+    }
+
+    /// The arguments themselves, where a whole call was written in their place: `{"name": …, "arguments": {…}}`.
+    pub fn unwrapped(&self, mut input: Map<String, Value>) -> Map<String, Value> {
+        let is_around = |key: &str| {
+            let is_known =
+                key == "name" || json::ARGUMENTS.contains(&key) || json::OTHERS.contains(&key);
+            is_known && self.declares(key) == Some(false)
+        };
+        if input.is_empty() || input.len() > 4 || !input.keys().all(|key| is_around(key)) {
+            return input;
+        }
+        let inner = json::ARGUMENTS
+            .into_iter()
+            .find(|key| matches!(input.get(*key), Some(Value::Object(_))));
+        match inner.and_then(|key| input.remove(key)) {
+            Some(Value::Object(inner)) => self.fit_input(inner),
+            _ => input,
+        }
     }
 
     /// Arguments that arrived as JSON, made to fit.
@@ -183,7 +213,36 @@ impl Tool {
             let value = self.fit_value(self.property(&key), value, None, 0);
             (key, value)
         });
-        fitted.collect()
+        self.given(&self.schema, fitted)
+    }
+
+    /// The fields that are given: many models write each optional one, with null for those that they leave out.
+    ///
+    /// `schema`: of the object that holds them. One that may be null stays, and so does one that is required.
+    fn given(
+        &self,
+        schema: &Value,
+        fields: impl Iterator<Item = (String, Value)>,
+    ) -> Map<String, Value> {
+        let required = schema.get("required").and_then(Value::as_array);
+        let is_required = |key: &str| {
+            required.is_some_and(|required| required.iter().any(|name| name.as_str() == Some(key)))
+        };
+        let is_nothing = |key: &str, value: &Value| {
+            let allowed = match value {
+                Value::Null => Kinds::NULL,
+                Value::String(text) if matches!(text.trim(), "" | "null" | "None") => Kinds::STRING,
+                _ => return false,
+            };
+            let property = schema
+                .get("properties")
+                .and_then(|properties| properties.get(key));
+            let kinds = property.and_then(|property| self.kinds(property, 0));
+            kinds.is_some_and(|kinds| kinds != Kinds::NONE && !kinds.has(allowed))
+        };
+        fields
+            .filter(|(key, value)| !is_nothing(key, value) || is_required(key))
+            .collect()
     }
 
     fn property(&self, key: &str) -> Option<&Value> {
@@ -315,7 +374,7 @@ impl Tool {
                     let field = self.fit_value(schema, field, None, level + 1);
                     (key, field)
                 });
-                Value::Object(fields.collect())
+                Value::Object(self.given(schema, fields))
             }
             other => other,
         }

@@ -115,6 +115,11 @@ impl Marks {
         }
     }
 
+    /// Whether something is opened between these two marks that has no end.
+    pub fn is_left_open(&self, opening: usize, closing: usize) -> bool {
+        self.depth[closing + 1] > self.depth[opening]
+    }
+
     /// Whether the marks from here on are pairs.
     fn is_whole_from(&self, index: usize) -> bool {
         let depth = self.depth[index];
@@ -153,6 +158,13 @@ pub fn prefix(text: &str, most: usize) -> &str {
     let most = most.min(text.len());
     let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or(0)]
+}
+
+/// The end of a text, so many bytes long at most.
+pub fn suffix(text: &str, most: usize) -> &str {
+    let from = text.len().saturating_sub(most);
+    let from = (from..).find(|at| text.is_char_boundary(*at));
+    &text[from.unwrap_or(text.len())..]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::body::{Body, Fault};
 use super::schema::Tools;
 use super::segments::{End, Mark, Marks, space};
+use super::value::Reading;
 use super::{Call, Found, Wrong, json};
 
 pub const OPEN: &str = "<tool_call>";
@@ -31,6 +32,8 @@ pub enum Kind {
     /// `<function=` without `<tool_call>`.
     BareFunction,
     Keyed,
+    /// The name, and a JSON object with the arguments.
+    Named,
 }
 
 /// What stands behind an opening marker.
@@ -54,6 +57,9 @@ pub fn probe(text: &str) -> Probe {
     if rest.starts_with(FUNCTION) {
         return function(rest, Kind::Function);
     }
+    let Some(rest) = in_fence(rest) else {
+        return Probe::More;
+    };
     if let Some(inside) = rest.strip_prefix(['{', '[']) {
         let inside = inside
             .trim_start()
@@ -66,8 +72,7 @@ pub fn probe(text: &str) -> Probe {
             Some(_) => Probe::No,
         };
     }
-    let end = rest.find(|letter: char| !is_name(letter));
-    let Some(end) = end else {
+    let Some(end) = name_length(rest) else {
         return if rest.len() > NAME {
             Probe::No
         } else {
@@ -79,6 +84,8 @@ pub fn probe(text: &str) -> Probe {
         Probe::No
     } else if behind.starts_with(KEY) || behind.starts_with(CLOSE) {
         Probe::Call(Kind::Keyed)
+    } else if behind.starts_with('{') {
+        Probe::Call(Kind::Named)
     } else if KEY.starts_with(behind) || CLOSE.starts_with(behind) {
         Probe::More
     } else {
@@ -86,23 +93,60 @@ pub fn probe(text: &str) -> Probe {
     }
 }
 
+/// The text inside of a block of code that begins here, or the text itself. None: it could still become such a block.
+fn in_fence(text: &str) -> Option<&str> {
+    const FENCE: &str = "```";
+    let Some(info) = text.strip_prefix(FENCE) else {
+        return (!FENCE.starts_with(text)).then_some(text);
+    };
+    let line = info.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')?;
+    match info[line..].trim_start_matches([' ', '\r']) {
+        "" => None,
+        behind => Some(behind.strip_prefix('\n').map_or(text, str::trim_start)),
+    }
+}
+
 fn is_name(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':' | '/')
+}
+
+/// The length of the name that a text begins with, in quotes or not. 0: there is none. None: the text ends in it.
+fn name_length(text: &str) -> Option<usize> {
+    let quote = text
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''));
+    let inside = &text[quote.map_or(0, char::len_utf8)..];
+    let end = inside.find(|letter: char| !is_name(letter))?;
+    let begins_well = inside.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_');
+    if !begins_well {
+        return Some(0);
+    }
+    match quote {
+        None => Some(end),
+        Some(quote) if inside[end..].starts_with(quote) => Some(end + 2),
+        Some(_) => Some(0),
+    }
 }
 
 fn function(text: &str, kind: Kind) -> Probe {
     let Some(rest) = text.strip_prefix(FUNCTION) else {
         return Probe::No;
     };
-    let Some(end) = rest.find(|letter: char| !is_name(letter)) else {
+    let name = rest.trim_start_matches(' ');
+    let Some(length) = name_length(name) else {
         return if rest.len() > NAME {
             Probe::No
         } else {
             Probe::More
         };
     };
-    let Some(behind) = rest[end..].strip_prefix('>').filter(|_| end > 0) else {
-        return Probe::No;
+    let behind = name[length..].trim_start_matches(' ');
+    let Some(behind) = behind.strip_prefix('>').filter(|_| length > 0) else {
+        return match behind.is_empty() && length > 0 {
+            true => Probe::More,
+            false => Probe::No,
+        };
     };
     let behind = behind.trim_start();
     if behind.starts_with(PARAMETER) || behind.starts_with(FUNCTION_CLOSE) {
@@ -117,11 +161,25 @@ fn function(text: &str, kind: Kind) -> Probe {
     }
 }
 
+/// The tool that a call names which is one only if it is declared: it has no marker, or no arguments as its form has them.
+pub fn loose_name<'a>(text: &'a str, kind: Kind) -> Option<&'a str> {
+    let rest = text.strip_prefix(OPEN).unwrap_or(text).trim_start();
+    let rest = match kind {
+        Kind::BareFunction => rest.strip_prefix(FUNCTION)?.trim_start_matches(' '),
+        Kind::Named => in_fence(rest)?,
+        Kind::Keyed => rest,
+        Kind::Json | Kind::Function => return None,
+    };
+    let name = &rest[..name_length(rest)?];
+    let has_arguments = kind == Kind::Keyed && rest[name.len()..].trim_start().starts_with(KEY);
+    (!has_arguments).then_some(name)
+}
+
 /// Reads the calls of a text whose marks are known, kind by kind.
 pub struct Reader<'a> {
     text: &'a str,
     tools: &'a Tools,
-    marks: [Option<Marks>; 4],
+    marks: [Option<Marks>; 5],
     /// Where the last of each of the ends stands that the templates write, once that was asked for.
     lasts: [Option<Option<usize>>; 6],
 }
@@ -131,7 +189,7 @@ impl<'a> Reader<'a> {
         Self {
             text,
             tools,
-            marks: [None, None, None, None],
+            marks: [const { None }; 5],
             lasts: [None; 6],
         }
     }
@@ -140,6 +198,7 @@ impl<'a> Reader<'a> {
     pub fn call(&mut self, at: usize) -> Result<Found, Wrong> {
         match probe(&self.text[at..]) {
             Probe::Call(Kind::Json) => self.json(at),
+            Probe::Call(Kind::Named) => self.named(at),
             Probe::Call(kind) => self.keyed(at, kind),
             Probe::More | Probe::No => Err(Wrong::Unreadable { tool: None }),
         }
@@ -147,8 +206,7 @@ impl<'a> Reader<'a> {
 
     fn json(&mut self, at: usize) -> Result<Found, Wrong> {
         let text = self.text;
-        let mut start = at + OPEN.len();
-        start += space(&text[start..]);
+        let mut start = self.inside(at);
         let is_list = text[start..].starts_with('[');
         if is_list {
             start += 1;
@@ -176,18 +234,49 @@ impl<'a> Reader<'a> {
                 Err(wrong) => return Err(wrong),
             }
         }
-        // A bracket too many.
+        let (end, lacks_end) = self.end_of_json(end);
+        Ok(Found::new(calls, end, lacks_end))
+    }
+
+    /// Where the JSON of the call begins whose marker stands at `at`.
+    fn inside(&self, at: usize) -> usize {
+        let rest = self.text[at + OPEN.len()..].trim_start();
+        self.text.len() - in_fence(rest).unwrap_or(rest).len()
+    }
+
+    /// The end of a call whose JSON ends at `end`, and whether its end marker is gone.
+    fn end_of_json(&self, end: usize) -> (usize, bool) {
+        let text = self.text;
+        // A bracket too many, or the end of a block of code.
         let behind = text[end..].trim_start_matches(|letter: char| {
-            letter.is_whitespace() || matches!(letter, '}' | ']')
+            letter.is_whitespace() || matches!(letter, '}' | ']' | '`')
         });
-        let behind_at = text.len() - behind.len();
-        let has_close = behind.starts_with(CLOSE);
-        if has_close {
-            end = behind_at + CLOSE.len();
+        if behind.starts_with(CLOSE) {
+            (text.len() - behind.len() + CLOSE.len(), false)
         } else if behind.is_empty() {
-            end = text.len();
+            (text.len(), true)
+        } else {
+            (end, false)
         }
-        Ok(Found::new(calls, end, !has_close && end == text.len()))
+    }
+
+    /// Reads a name, and a JSON object behind it.
+    fn named(&mut self, at: usize) -> Result<Found, Wrong> {
+        let (text, tools) = (self.text, self.tools);
+        let start = self.inside(at);
+        let name = name_length(&text[start..]).unwrap_or_default();
+        let open = start + name + space(&text[start + name..]);
+        let name = tools.name(&text[start..start + name]);
+        let read = json::arguments(text, open, Reading::PLAIN, name, tools);
+        let read = read.map_err(|_| Wrong::Unreadable {
+            tool: Some(name.to_owned()),
+        })?;
+        let (end, lacks_end) = self.end_of_json(read.end);
+        Ok(Found::new(
+            vec![read.call],
+            end,
+            read.lacks_end || lacks_end,
+        ))
     }
 
     fn json_with_quotes(&mut self, at: usize, wrong: Wrong) -> Result<Found, Wrong> {
@@ -227,7 +316,8 @@ impl<'a> Reader<'a> {
             .trim_start_matches(OPEN)
             .trim_start()
             .trim_start_matches(FUNCTION)
-            .trim_end_matches('>');
+            .trim_end_matches('>')
+            .trim();
         let name = tools.name(written);
         let tool = tools.get(name);
         let strict = strict(text, marks, opening, kind, name, tools);
@@ -302,7 +392,7 @@ impl<'a> Reader<'a> {
 
     fn marks(&mut self, kind: Kind) -> &Marks {
         let slot = &mut self.marks[kind as usize];
-        slot.get_or_insert_with(|| Marks::new(marks(self.text, kind), self.text.len()))
+        slot.get_or_insert_with(|| Marks::new(marks(self.text, kind, self.tools), self.text.len()))
     }
 }
 
@@ -345,18 +435,26 @@ fn strict(
     // At the very end, only the last marker tells that nothing was cut.
     let is_last = end.end == text.len() && kind != Kind::BareFunction;
     let lacks_end = end.is_empty() || is_last && !text.ends_with(CLOSE);
-    Ok(Found::new(vec![call], end.end, lacks_end))
+    Ok(Found {
+        is_left_open: marks.is_left_open(opening, closing),
+        ..Found::new(vec![call], end.end, lacks_end)
+    })
 }
 
 /// The openings and closings of this kind.
-fn marks(text: &str, kind: Kind) -> Vec<Mark> {
-    let mut marks = Vec::new();
+fn marks(text: &str, kind: Kind, tools: &Tools) -> Vec<Mark> {
+    let mut marks: Vec<Mark> = Vec::new();
     let mut at = 0;
     while let Some(found) = text[at..].find('<') {
         at += found;
         let (opening, closing) = match kind {
-            Kind::Json => json_mark(&text[at..]),
-            Kind::Function | Kind::BareFunction => function_mark(&text[at..], kind),
+            Kind::Json | Kind::Named => json_mark(&text[at..]),
+            Kind::Function | Kind::BareFunction => {
+                let is_behind = marks.last().is_some_and(|mark| {
+                    !mark.is_opening && text[mark.range.end..at].trim().is_empty()
+                });
+                function_mark(&text[at..], kind, is_behind, tools)
+            }
             Kind::Keyed => keyed_mark(&text[at..]),
         };
         let start = at;
@@ -390,13 +488,13 @@ fn json_mark(text: &str) -> Lengths {
     if text.starts_with(CLOSE) {
         return (None, Some(CLOSE.len()));
     }
-    let is_opening = probe(text) == Probe::Call(Kind::Json);
+    let is_opening = matches!(probe(text), Probe::Call(Kind::Json | Kind::Named));
     (is_opening.then_some(OPEN.len()), None)
 }
 
 /// The length of these parts one after the other, with white space between them. The last ones may be missing where the text ends or another call
 /// begins.
-fn parts(text: &str, parts: &[&str]) -> Option<usize> {
+fn parts(text: &str, parts: &[&str], begins_another: impl Fn(&str) -> bool) -> Option<usize> {
     let mut at = 0;
     for (number, part) in parts.iter().enumerate() {
         let next = at + space(&text[at..]);
@@ -406,35 +504,45 @@ fn parts(text: &str, parts: &[&str]) -> Option<usize> {
         }
         match rest.strip_prefix(part) {
             Some(_) => at = next + part.len(),
-            None if number > 0 && rest.starts_with(OPEN) => return Some(at),
+            None if number > 0 && begins_another(rest) => return Some(at),
             None => return None,
         }
     }
     Some(at)
 }
 
-fn function_mark(text: &str, kind: Kind) -> Lengths {
+/// Whether a call without `<tool_call>` begins here.
+fn is_bare(text: &str, tools: &Tools) -> bool {
+    let name = || loose_name(text, Kind::BareFunction);
+    probe(text) == Probe::Call(Kind::BareFunction)
+        && name().is_some_and(|name| tools.get(tools.name(name)).is_some())
+}
+
+/// `is_behind`: a call has just ended. Then one may follow without `<tool_call>`.
+fn function_mark(text: &str, kind: Kind, is_behind: bool, tools: &Tools) -> Lengths {
     let mut closing = vec![FUNCTION_CLOSE];
     if kind == Kind::Function {
         closing.push(CLOSE);
     }
+    let begins_another = |rest: &str| rest.starts_with(OPEN) || is_bare(rest, tools);
     if let Some(rest) = text.strip_prefix(PARAMETER_CLOSE) {
         let gap = space(rest);
         if rest[gap..].is_empty() {
             return (None, None);
         }
-        let length = parts(&rest[gap..], &closing);
+        let length = parts(&rest[gap..], &closing, begins_another);
         return (
             None,
             length.map(|length| PARAMETER_CLOSE.len() + gap + length),
         );
     }
-    if probe(text) != Probe::Call(kind) {
+    let is_opening = probe(text) == Probe::Call(kind) || is_behind && is_bare(text, tools);
+    if !is_opening {
         return (None, None);
     }
     let Some(end) = text
         .find('>')
-        .filter(|_| kind == Kind::BareFunction)
+        .filter(|_| !text.starts_with(OPEN))
         .or_else(|| {
             let start = text.find(FUNCTION)?;
             Some(start + text[start..].find('>')?)
@@ -445,13 +553,13 @@ fn function_mark(text: &str, kind: Kind) -> Lengths {
     let opening = end + 1;
     // A call without arguments.
     let gap = space(&text[opening..]);
-    let length = parts(&text[opening + gap..], &closing);
+    let length = parts(&text[opening + gap..], &closing, begins_another);
     (Some(opening), length.map(|length| gap + length))
 }
 
 fn keyed_mark(text: &str) -> Lengths {
     if let Some(rest) = text.strip_prefix(VALUE_CLOSE) {
-        let length = parts(text, &[VALUE_CLOSE, CLOSE]);
+        let length = parts(text, &[VALUE_CLOSE, CLOSE], |rest| rest.starts_with(OPEN));
         // At the end of the text the value's own end is all there is.
         let is_end = rest.trim_start().is_empty();
         return (None, length.filter(|_| !is_end));
@@ -460,9 +568,7 @@ fn keyed_mark(text: &str) -> Lengths {
         return (None, None);
     }
     let gap = OPEN.len() + space(&text[OPEN.len()..]);
-    let name = text[gap..]
-        .find(|letter: char| !is_name(letter))
-        .unwrap_or(text.len() - gap);
+    let name = name_length(&text[gap..]).unwrap_or(text.len() - gap);
     let opening = gap + name;
     let behind = opening + space(&text[opening..]);
     let is_empty = text[behind..].starts_with(CLOSE);

@@ -1,7 +1,7 @@
 //! Thoughts: where they begin and end.
 
 use super::reader::{Marked, State};
-use super::{Ending, Piece, Wrong, marked};
+use super::{Ending, Piece, Wrong, marked, segments, sentence};
 use crate::catalog::Form;
 
 /// Markers around a thought.
@@ -58,6 +58,40 @@ pub fn markers(form: Form) -> &'static [(&'static str, &'static str)] {
     }
 }
 
+/// The text behind an opening marker, without the name that Gemma's channels have. None: more of it is to come.
+pub fn without_name<'a>(opening: &str, behind: &'a str) -> Option<&'a str> {
+    const THOUGHT: &str = "thought";
+    if opening != CHANNEL.0 {
+        return Some(behind);
+    }
+    match behind.strip_prefix(THOUGHT) {
+        Some(behind) => Some(behind),
+        None if THOUGHT.starts_with(behind) => None,
+        None => Some(behind),
+    }
+}
+
+/// A closing marker at the beginning of a reply, or what may become one.
+#[derive(Debug, Clone, Copy)]
+pub struct Closing(&'static str);
+
+/// The closing marker that a text begins with, or could begin with.
+pub fn closing_at(form: Form, text: &str) -> Option<Closing> {
+    let closings = markers(form).iter().map(|(_, closing)| *closing);
+    let mut closings = closings.map(Closing);
+    closings.find(|Closing(closing)| text.starts_with(closing) || closing.starts_with(text))
+}
+
+impl Closing {
+    /// How much of a text it is that closes nothing, and so is dropped: none of it if a sentence begins with it. None: that is not known yet.
+    pub fn cut_off(self, text: &str) -> Option<usize> {
+        let behind = text.strip_prefix(self.0)?;
+        let mut behind = behind.chars();
+        let is_named = behind.next()? == ' ' && behind.next()?.is_lowercase();
+        Some(if is_named { 0 } else { self.0.len() })
+    }
+}
+
 /// What a text that may begin with a preamble is.
 pub fn preamble(text: &str) -> Option<bool> {
     if PREAMBLES.iter().any(|preamble| text.starts_with(preamble)) {
@@ -90,25 +124,42 @@ impl Marked {
         pair.map_or("", |pair| markers(self.form)[pair].0)
     }
 
-    /// Reads on in a thought. Returns whether more can be done now.
-    pub(super) fn thought(&mut self, pieces: &mut Vec<Piece>) -> bool {
+    /// Reads on in a thought. Returns whether more can be done now. `is_end`: nothing follows the buffer.
+    pub(super) fn thought(&mut self, is_end: bool, pieces: &mut Vec<Piece>) -> bool {
         let State::Thought {
-            pair,
+            mut pair,
             is_first,
             has_begun,
         } = self.state
         else {
             return false;
         };
+        if pair.is_none() && !has_begun {
+            // Its opening marker stands in the prompt, and may be written again.
+            let rest = self.rest().trim_start();
+            let openings = markers(self.form).iter().map(|(opening, _)| *opening);
+            let again = openings
+                .clone()
+                .position(|opening| rest.starts_with(opening));
+            if again.is_some() {
+                self.at = self.buffer.len() - rest.len();
+                pair = again;
+            } else if !is_end && openings.clone().any(|opening| opening.starts_with(rest)) {
+                return false;
+            }
+            self.state = State::Thought {
+                pair,
+                is_first,
+                has_begun,
+            };
+        }
         let opening = self.opening(pair);
         let begin = match has_begun {
             true => self.at,
             false => self.at + opening.len(),
         };
         let from = self.scanned.max(begin);
-        let closing = closings(self.form, pair)
-            .filter_map(|closing| Some((from + self.buffer[from..].find(closing)?, closing.len())))
-            .min();
+        let (closing, clear) = self.closing(pair, from, is_end);
         let turn_end = self.real_turn_end(from);
         if let Some(end) = turn_end.filter(|end| closing.is_none_or(|(at, _)| *end < at)) {
             // The turn ended in the thought.
@@ -124,8 +175,9 @@ impl Marked {
             self.end_thought(thought, is_first, pieces);
             return true;
         }
+        let keep = clear.min(self.buffer.len());
         let words = &self.buffer[begin..];
-        let keep = begin + partial(words, closings(self.form, pair));
+        let keep = keep.min(begin + partial(words, closings(self.form, pair)));
         self.scanned = keep;
         // Another thought than the first may turn out to be none, and the first line may name a channel.
         let is_named = opening == CHANNEL.0 && !has_begun;
@@ -151,11 +203,42 @@ impl Marked {
         };
         if end > start {
             let sent = self.buffer[start..end].to_owned();
-            self.thought.push_str(&sent);
             self.at = end;
-            pieces.push(Piece::Thought(sent));
+            self.send_thought(&sent, pieces);
+            self.thought.push_str(&sent);
         }
         false
+    }
+
+    /// The closing marker of the thought from `from` on, with its length, and up to where it is clear that there is none. One in quotes closes nothing.
+    fn closing(
+        &self,
+        pair: Option<usize>,
+        mut from: usize,
+        is_end: bool,
+    ) -> (Option<(usize, usize)>, usize) {
+        loop {
+            let found = closings(self.form, pair).filter_map(|closing| {
+                Some((from + self.buffer[from..].find(closing)?, closing.len()))
+            });
+            let Some((at, length)) = found.min() else {
+                return (None, usize::MAX);
+            };
+            let before = line_before(&self.thought, &self.buffer[self.at..at]);
+            match sentence::is_quoted(&before, &self.buffer[at + length..], is_end) {
+                Some(false) => return (Some((at, length)), at),
+                Some(true) => from = at + length,
+                None => return (None, at),
+            }
+        }
+    }
+
+    /// Sends a part of a thought. Behind another one it begins a paragraph.
+    pub(super) fn send_thought(&mut self, thought: &str, pieces: &mut Vec<Piece>) {
+        let begins_another = self.thought.is_empty() && self.is_behind_thought;
+        let front = if begins_another { "\n\n" } else { "" };
+        self.is_behind_thought = true;
+        pieces.push(Piece::Thought(format!("{front}{thought}")));
     }
 
     /// Where the first real token from `from` on ends the turn.
@@ -172,7 +255,7 @@ impl Marked {
 
     pub(super) fn end_thought(&mut self, thought: String, is_first: bool, pieces: &mut Vec<Piece>) {
         if !thought.is_empty() {
-            pieces.push(Piece::Thought(thought));
+            self.send_thought(&thought, pieces);
         }
         if is_first {
             self.space.clear();
@@ -185,29 +268,28 @@ impl Marked {
 
     /// The reply has ended in its first thought.
     pub(super) fn unfinished_thought(
-        self,
+        &mut self,
         pair: Option<usize>,
         has_begun: bool,
         ending: &Ending,
-    ) -> Vec<Piece> {
+        pieces: &mut Vec<Piece>,
+    ) {
         let rest = self.rest();
         let opening = self.opening(pair);
         let start = match has_begun {
             true => 0,
             false => opening.len() + inside(opening, &rest[opening.len().min(rest.len())..]),
         };
-        let rest = rest[start.min(rest.len())..].trim_end();
-        let mut pieces = Vec::new();
+        let rest = rest[start.min(rest.len())..].trim_end().to_owned();
         if !rest.is_empty() {
-            pieces.push(Piece::Thought(rest.to_owned()));
+            self.send_thought(&rest, pieces);
         }
-        let thought = self.thought.clone() + rest;
+        let thought = self.thought.clone() + &rest;
         if marked::has_call(self.form, &thought) && *ending != Ending::Limit {
             pieces.push(Piece::Wrong(Wrong::InThought));
         } else if !self.has_answer {
             pieces.push(Piece::Wrong(Wrong::OnlyThought));
         }
-        pieces
     }
 }
 
@@ -216,6 +298,32 @@ fn closings(form: Form, pair: Option<usize>) -> impl Iterator<Item = &'static st
     pairs
         .filter(move |(number, _)| pair.is_none_or(|pair| pair == *number))
         .map(|(_, (_, closing))| *closing)
+}
+
+/// The end of the line in front of a closing marker: of what was sent, and of what stands in the buffer.
+fn line_before(sent: &str, rest: &str) -> String {
+    // Far longer than what tells whether a marker is quoted.
+    const LONGEST: usize = 400;
+    let near = segments::suffix(rest, LONGEST);
+    let line = near.rsplit('\n').next().unwrap_or_default();
+    if line.len() < rest.len() {
+        return line.to_owned();
+    }
+    let sent = segments::suffix(sent, LONGEST);
+    sent.rsplit('\n').next().unwrap_or_default().to_owned() + line
+}
+
+/// Where the closing marker of a thought stands in a text, from `from` on. One in quotes closes nothing.
+pub fn next_closing(text: &str, from: usize, closing: &str) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += text[at..].find(closing)?;
+        let before = line_before("", &text[..at]);
+        match sentence::is_quoted(&before, &text[at + closing.len()..], true) {
+            Some(true) => at += closing.len(),
+            _ => return Some(at),
+        }
+    }
 }
 
 /// Where the beginning of a closing marker stands at the end of a thought.

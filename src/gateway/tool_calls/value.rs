@@ -70,6 +70,18 @@ pub fn read(text: &str) -> Option<Value> {
     (parser.at == text.len() && !parser.lacks_end).then_some(value)
 }
 
+/// The string that begins at `at`, and where it ends.
+pub fn string(text: &str, at: usize) -> Option<(String, usize)> {
+    if !text.get(at..)?.starts_with(['"', '\'']) {
+        return None;
+    }
+    let mut parser = Parser::new(text, at, Reading::PLAIN);
+    match parser.value(0, Inside::Nothing).ok()? {
+        Value::String(string) => Some((string, parser.at)),
+        _ => None,
+    }
+}
+
 /// An object's fields, in the order in which they stand, with their source, and where it ends.
 #[derive(Debug)]
 pub struct Fields<'a> {
@@ -174,9 +186,13 @@ impl<'a> Parser<'a> {
         close: u8,
         mut item: impl FnMut(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        // Behind the opening bracket or a comma something was to come.
+        let mut is_whole = false;
         loop {
             self.space();
             match self.peek() {
+                // Nobody knows how many items a list was to have.
+                None if !is_whole || close == b']' => return Err(Fault::Cut),
                 None => {
                     self.lacks_end = true;
                     return Ok(());
@@ -188,6 +204,7 @@ impl<'a> Parser<'a> {
                 Some(_) => item(self)?,
             }
             self.space();
+            is_whole = self.peek() != Some(b',');
             match self.peek() {
                 Some(b',') => self.at += 1,
                 Some(byte) if byte == close => {}
@@ -201,7 +218,7 @@ impl<'a> Parser<'a> {
         let key = match self.peek() {
             Some(quote @ (b'"' | b'\'')) => {
                 self.at += 1;
-                self.escaped(quote as char, |_, _| true)?
+                self.escaped(quote as char, |_, _| Ok(true))?
             }
             _ if self.reading.quotes == Quotes::Gemma && self.take(GEMMA_QUOTE) => {
                 let end = self.rest().find(GEMMA_QUOTE).ok_or(Fault::Cut)?;
@@ -278,17 +295,27 @@ impl<'a> Parser<'a> {
             b'\'' if self.take("'''") => self.between("'''", level, inside),
             quote @ (b'"' | b'\'') => {
                 self.at += 1;
-                let is_end = |parser: &Self, after: usize| {
-                    parser.reading.quotes == Quotes::Closing || parser.goes_on(after, level, inside)
+                let is_end = |parser: &Self, after: usize| match parser.reading.quotes {
+                    Quotes::Closing => Ok(true),
+                    Quotes::Gemma | Quotes::Inside => parser.ends_a_string(after, level, inside),
                 };
                 Ok(self.escaped(quote as char, is_end)?.into())
             }
             b'-' | b'0'..=b'9' if self.number().is_some() => {
                 let (number, length) = self.number().ok_or(Fault::Wrong)?;
                 self.at += length;
+                self.is_closed(inside)?;
                 Ok(Value::Number(number))
             }
             _ => self.word(level, inside),
+        }
+    }
+
+    /// A number or a word that the text ends with may be longer.
+    fn is_closed(&self, inside: Inside) -> Result<(), Fault> {
+        match inside != Inside::Nothing && self.at == self.text.len() {
+            true => Err(Fault::Cut),
+            false => Ok(()),
         }
     }
 
@@ -320,6 +347,7 @@ impl<'a> Parser<'a> {
         let ends = after.is_empty() || after.starts_with([',', '}', ']', ')']);
         if let Some(value) = value.filter(|_| ends) {
             self.at += end;
+            self.is_closed(inside)?;
             return Ok(value);
         }
         if self.reading.quotes != Quotes::Gemma || inside == Inside::Nothing {
@@ -329,9 +357,20 @@ impl<'a> Parser<'a> {
                 false => Fault::Wrong,
             });
         }
-        let ends = rest.match_indices([',', '}', ']', ')']).map(|(at, _)| at);
-        for end in ends {
-            if self.goes_on(self.at + end, level, inside) {
+        // A bracket that is opened in it is closed in it.
+        let (open, close) = match inside {
+            Inside::Object(b')') => ('(', ')'),
+            Inside::Array => ('[', ']'),
+            Inside::Object(_) | Inside::Nothing => ('{', '}'),
+        };
+        let mut depth = 0usize;
+        let marks = rest.match_indices([',', '}', ']', ')', open]);
+        for (end, mark) in marks {
+            if mark.starts_with(open) {
+                depth += 1;
+            } else if depth > 0 {
+                depth -= usize::from(mark.starts_with(close));
+            } else if self.goes_on(self.at + end, level, inside) {
                 let word = rest[..end].trim();
                 if word.contains(GEMMA_QUOTE) {
                     return Err(Fault::Wrong);
@@ -374,10 +413,10 @@ impl<'a> Parser<'a> {
     fn escaped(
         &mut self,
         quote: char,
-        is_end: impl Fn(&Self, usize) -> bool,
+        is_end: impl Fn(&Self, usize) -> Result<bool, Fault>,
     ) -> Result<String, Fault> {
         let mut string = String::new();
-        // Positions of `\b` and `\f`: escapes of JSON, but in a text whose backslashes aren't escaped they are none.
+        // Positions of `\b`, `\f` and `\'`: escapes, but in a text whose backslashes aren't escaped they are none.
         let mut doubtful = Vec::new();
         let mut has_lone_backslash = false;
         loop {
@@ -392,7 +431,7 @@ impl<'a> Parser<'a> {
             if rest[found..].starts_with(quote) {
                 let after = self.at + quote.len_utf8();
                 self.at = after;
-                if is_end(self, after) {
+                if is_end(self, after)? {
                     break;
                 }
                 string.push(quote);
@@ -403,6 +442,11 @@ impl<'a> Parser<'a> {
             match letter {
                 '"' | '\\' | '/' => string.push(letter),
                 '\'' if quote == '\'' => string.push('\''),
+                // No escape of JSON, but of Python. Between two others it is the shell's way to write one.
+                '\'' if !(string.ends_with('\'') && self.peek() == Some(b'\'')) => {
+                    doubtful.push(string.len());
+                    string.push('\'');
+                }
                 'n' => string.push('\n'),
                 'r' => string.push('\r'),
                 't' => string.push('\t'),
@@ -429,10 +473,10 @@ impl<'a> Parser<'a> {
             let mut from = 0;
             for at in doubtful {
                 written.push_str(&string[from..at]);
-                written.push_str(if string[at..].starts_with('\u{8}') {
-                    "\\b"
-                } else {
-                    "\\f"
+                written.push_str(match string.as_bytes()[at] {
+                    b'\x08' => "\\b",
+                    b'\x0c' => "\\f",
+                    _ => "\\'",
                 });
                 from = at + 1;
             }

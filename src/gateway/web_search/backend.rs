@@ -4,8 +4,8 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::machine::loopback::is_loopback;
-use crate::secret::Secret;
+use crate::sys::loopback::is_loopback;
+use crate::sys::secret::Secret;
 
 /// Whose API it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +206,7 @@ impl Backend {
 mod exposed {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use crate::secret::Secret;
+    use crate::sys::secret::Secret;
 
     pub fn serialize<S: Serializer>(secret: &Option<Secret>, to: S) -> Result<S::Ok, S::Error> {
         secret.as_ref().map(Secret::expose).serialize(to)

@@ -314,7 +314,7 @@ mod tests {
     fn sent(kind: Kind, query: &Query) -> reqwest::Request {
         let key = kind
             .key_variable()
-            .map(|_| crate::secret::Secret::new("the-key"));
+            .map(|_| crate::sys::secret::Secret::new("the-key"));
         let url = "https://me:pass@searx.example";
         let backend = Backend::at(kind, url, key).expect("a service");
         let client = client_here().expect("a client");

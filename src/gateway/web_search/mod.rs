@@ -27,10 +27,10 @@ pub use backend::{Backend, Kind};
 
 use self::reply::{Failed, Reply};
 use self::request::{Query, Recognised};
-use super::access::Caller;
+use super::anthropic::ApiError;
+use super::auth::Caller;
 use super::server::Gateway;
-use super::wire::ApiError;
-use crate::secret::Secret;
+use crate::sys::secret::Secret;
 
 /// The searching side of a gateway.
 #[derive(Debug, Default)]

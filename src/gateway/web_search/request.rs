@@ -3,7 +3,7 @@
 use reqwest::Url;
 use serde_json::Value;
 
-use crate::gateway::wire;
+use crate::gateway::anthropic;
 
 /// How the types of the API's server tool begin, such as `web_search_20250305`.
 const TYPE: &str = "web_search_";
@@ -93,7 +93,7 @@ pub fn read(body: &[u8]) -> Recognised {
     if !String::from_utf8_lossy(body).contains(TYPE) {
         return Recognised::Other;
     }
-    let Ok(mut body) = wire::read_json(body) else {
+    let Ok(mut body) = anthropic::read_json(body) else {
         return Recognised::Other;
     };
     let Some(tools) = body["tools"].as_array() else {

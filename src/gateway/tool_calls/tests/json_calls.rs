@@ -78,8 +78,8 @@ fn json_that_is_not_quite_json_is_read() {
     }
     all_read(
         "Bash",
-        "{\"command\": \"ls\", \"run_in_background\": True, \"timeout\": None}",
-        &json!({"command": "ls", "run_in_background": true, "timeout": null}),
+        "{\"command\": \"ls\", \"run_in_background\": True, \"timeout\": 5}",
+        &json!({"command": "ls", "run_in_background": true, "timeout": 5}),
     );
     all_read(
         "Bash",

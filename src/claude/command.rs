@@ -1,0 +1,339 @@
+//! What Claude Code is started with: its arguments, its environment and its settings. Pure: nothing is read and nothing is written here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::claude::hooks;
+use crate::claude::hooks_plugin;
+use crate::claude::launch::Endpoint;
+use crate::claude::settings_files::SettingsFile;
+use crate::claude::settings_overlay;
+use crate::claude::user_args;
+use crate::env_vars;
+use crate::error::Result;
+use crate::memory::ContextWindow;
+use crate::sys::environment::Environment;
+use crate::sys::secret::Secret;
+
+/// The tools of a local session. More of them would fill the window of a local model.
+pub const TOOLS: &str = "Bash,Read,Edit,Write,Glob,Grep,WebSearch,WebFetch";
+
+/// The empty MCP configuration: no servers but those that the user names on the command line.
+pub const MCP_CONFIG: &str = include_str!("../../mcp-local.json");
+
+/// Said to the model in its system prompt: an answer longer than the output budget is cut, and a file in it is lost.
+pub const WRITE_IN_PARTS: &str = "Your output is limited. Never write a file of more than about 150 lines in one tool call: \
+create it with a first part of at most 150 lines using Write, then add the rest in further calls using Edit, at most 150 lines each.";
+
+/// What this version of Claude Code can do, read from its `--help`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// The long options it names, such as `--tools`.
+    pub options: BTreeSet<String>,
+    /// The commands it names, such as `mcp`.
+    #[serde(default)]
+    pub commands: BTreeSet<String>,
+}
+
+impl Features {
+    /// Reads the text of `claude --help`.
+    pub fn from_help(text: &str) -> Self {
+        let options = text
+            .lines()
+            .map(str::trim_start)
+            .filter(|line| line.starts_with('-'))
+            .flat_map(|line| line.split([' ', ',', '=']))
+            .filter(|word| word.len() > 2 && word.starts_with("--"))
+            .map(str::to_owned)
+            .collect();
+        // A command stands two spaces in, its description and what is left of it further.
+        let commands = text
+            .lines()
+            .skip_while(|line| *line != "Commands:")
+            .skip(1)
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter(|line| line.starts_with(|letter: char| letter.is_ascii_lowercase()))
+            .filter_map(|line| line.split(' ').next())
+            .flat_map(|names| names.split('|'))
+            .map(str::to_owned)
+            .collect();
+        Self { options, commands }
+    }
+
+    pub fn has(&self, option: &str) -> bool {
+        self.options.contains(option)
+    }
+}
+
+/// What the plan is made from.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    pub host: &'a Environment,
+    /// The private profile, `CLAUDE_CONFIG_DIR`.
+    pub profile_dir: &'a Path,
+    /// Where the settings will be written before the start. A file, as a command line shows in `ps`.
+    pub settings_path: &'a Path,
+    /// The gateway, and what it serves.
+    pub endpoint: &'a Endpoint,
+    /// What follows `--` on cclocal's command line.
+    pub user_args: &'a [OsString],
+    /// Whether options that are not known are passed on.
+    pub unknown_options: bool,
+    /// The profile's settings: the user's own, with what was changed in local sessions.
+    pub own_settings: &'a Map<String, Value>,
+    pub settings_files: &'a [SettingsFile],
+    pub features: &'a Features,
+}
+
+/// What Claude Code is started with. It holds the token: print [`ClaudePlan::redacted`] instead.
+#[derive(Clone)]
+pub struct ClaudePlan {
+    /// Without the program.
+    pub argv: Vec<OsString>,
+    /// Added to the environment, over what is there.
+    pub set: BTreeMap<String, String>,
+    /// Taken out of the environment: what is there and must not be, and the names that must never be.
+    pub unset: Vec<String>,
+    /// The content of the settings file.
+    pub settings: Value,
+    /// The hooks that run, lists of groups by event: the content of the session's own plugin.
+    pub hooks: Map<String, Value>,
+    /// One line each, for the user. Names, never values.
+    pub notices: Vec<String>,
+    token: Secret,
+}
+
+impl ClaudePlan {
+    /// Whether Claude Code would be started with the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (
+            &self.argv,
+            &self.set,
+            &self.unset,
+            &self.settings,
+            &self.hooks,
+        ) == (
+            &other.argv,
+            &other.set,
+            &other.unset,
+            &other.settings,
+            &other.hooks,
+        )
+    }
+
+    /// The same for Claude Code on a terminal that nobody sees: with this profile, at the gateway's address for rehearsals, and without the user's hooks
+    /// and status line, which would run a second time.
+    pub fn for_rehearsal(mut self, profile_dir: &Path) -> Self {
+        const ADDRESS: &str = "ANTHROPIC_BASE_URL";
+        let profile_dir = profile_dir.to_string_lossy().into_owned();
+        self.set.insert("CLAUDE_CONFIG_DIR".into(), profile_dir);
+        if let Some(address) = self.set.get_mut(ADDRESS) {
+            address.push_str("/rehearsal");
+            self.settings["env"][ADDRESS] = address.clone().into();
+        }
+        self.settings[hooks::ALL_OFF] = true.into();
+        self
+    }
+
+    /// The plan with `<token>` in the token's place, for people and logs.
+    pub fn redacted(&self) -> Self {
+        let hide = |text: &str| text.replace(self.token.expose(), "<token>");
+        let mut plan = self.clone();
+        for value in plan.set.values_mut() {
+            *value = hide(value);
+        }
+        redact(&mut plan.settings, &hide);
+        plan.token = Secret::new("<token>");
+        plan
+    }
+}
+
+fn redact(value: &mut Value, hide: &dyn Fn(&str) -> String) {
+    match value {
+        Value::String(text) => *text = hide(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, hide)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| redact(field, hide)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+impl std::fmt::Debug for ClaudePlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plan = self.redacted();
+        f.debug_struct("ClaudePlan")
+            .field("argv", &plan.argv)
+            .field("set", &plan.set)
+            .field("unset", &plan.unset)
+            .field("settings", &plan.settings)
+            .field("hooks", &plan.hooks)
+            .field("notices", &plan.notices)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Plans the start of Claude Code. Errors: arguments that would take the session elsewhere, and settings that could and cannot be overlaid.
+pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
+    user_args::check(inputs.user_args, inputs.features, inputs.unknown_options)?;
+    let set = environment(inputs);
+    let files = inputs.settings_files;
+    settings_overlay::check_managed(&set, files)?;
+    settings_overlay::check_shared(files)?;
+    let off = hooks::off(files, inputs.user_args);
+    let hooks = match off {
+        Some(_) => Map::new(),
+        None => hooks::kept(inputs.host, inputs.own_settings, files, inputs.user_args),
+    };
+    let mut settings = settings_overlay::overlay(inputs.host, &set, &inputs.endpoint.model, files);
+    if off.is_some() {
+        settings[hooks::ALL_OFF] = true.into();
+    }
+    let mut notices = settings_overlay::notices(files);
+    notices.extend(off);
+    Ok(ClaudePlan {
+        argv: arguments(inputs, &hooks),
+        unset: unset(inputs.host, &set),
+        settings,
+        hooks,
+        notices,
+        set,
+        token: inputs.endpoint.token.clone(),
+    })
+}
+
+/// Options that take several values are written with `=`, or they would swallow the user's prompt.
+fn arguments(inputs: &Inputs, hooks: &Map<String, Value>) -> Vec<OsString> {
+    let mut argv: Vec<OsString> = vec![
+        "--settings".into(),
+        inputs.settings_path.into(),
+        "--managed-settings".into(),
+        hooks::lock().to_string().into(),
+        "--strict-mcp-config".into(),
+        format!("--mcp-config={}", compact(MCP_CONFIG)).into(),
+        format!("--tools={TOOLS}").into(),
+        format!("--allowedTools={TOOLS}").into(),
+    ];
+    if inputs
+        .features
+        .has("--exclude-dynamic-system-prompt-sections")
+    {
+        argv.push("--exclude-dynamic-system-prompt-sections".into());
+    }
+    if !hooks.is_empty() {
+        argv.push("--plugin-dir".into());
+        argv.push(hooks_plugin::folder(inputs.settings_path).into());
+    }
+    let (user_args, joined) = user_args::join_system_prompt(inputs.user_args, WRITE_IN_PARTS);
+    if !joined {
+        argv.push(format!("--append-system-prompt={WRITE_IN_PARTS}").into());
+    }
+    argv.extend(user_args);
+    argv
+}
+
+fn compact(json: &str) -> String {
+    json.split_whitespace().collect()
+}
+
+/// An hour: longer than any prompt that fits a local model takes to read.
+const PATIENCE_MS: &str = "3600000";
+
+/// Half an hour, the most that the client allows between two pieces of an answer.
+const IDLE_MS: &str = "1800000";
+
+fn environment(inputs: &Inputs) -> BTreeMap<String, String> {
+    let mut set: BTreeMap<String, String> = [
+        ("CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST", "1"),
+        ("CLAUDE_CODE_ATTRIBUTION_HEADER", "0"),
+        ("CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS", "1"),
+        ("CLAUDE_CODE_DISABLE_FEEDBACK_SURVEY", "1"),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+        ("CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL", "1"),
+        ("CLAUDE_CODE_ENABLE_TELEMETRY", "0"),
+        ("CLAUDE_CODE_TOTAL_TOKENS_REMINDER", "off"),
+        ("DISABLE_AUTOUPDATER", "1"),
+        ("DISABLE_BUG_COMMAND", "1"),
+        ("DISABLE_ERROR_REPORTING", "1"),
+        ("DISABLE_FEEDBACK_COMMAND", "1"),
+        ("DISABLE_NON_ESSENTIAL_MODEL_CALLS", "1"),
+        ("DISABLE_TELEMETRY", "1"),
+        ("DO_NOT_TRACK", "1"),
+        ("API_FORCE_IDLE_TIMEOUT", "0"),
+        ("API_TIMEOUT_MS", PATIENCE_MS),
+        ("CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS", IDLE_MS),
+        ("CLAUDE_STREAM_FIRST_BYTE_TIMEOUT_MS", PATIENCE_MS),
+        ("CLAUDE_STREAM_IDLE_TIMEOUT_MS", IDLE_MS),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    let mut add = |name: &str, value: String| set.insert(name.to_owned(), value);
+    add(
+        "CLAUDE_CONFIG_DIR",
+        inputs.profile_dir.to_string_lossy().into_owned(),
+    );
+    let endpoint = inputs.endpoint;
+    let ContextWindow { tokens, output } = endpoint.window;
+    add("ANTHROPIC_BASE_URL", endpoint.base_url());
+    add("ANTHROPIC_AUTH_TOKEN", endpoint.token.expose().to_owned());
+    add("CLAUDE_CODE_MAX_CONTEXT_TOKENS", tokens.to_string());
+    add("CLAUDE_CODE_MAX_OUTPUT_TOKENS", output.to_string());
+    for name in model_names() {
+        add(name, endpoint.model.clone());
+    }
+    let direct = no_proxy(inputs.host);
+    add("NO_PROXY", direct.clone());
+    add("no_proxy", direct);
+    set
+}
+
+/// Every variable that names a model.
+fn model_names() -> impl Iterator<Item = &'static str> {
+    use env_vars::{Class, Handling, Reader};
+    env_vars::ALL
+        .iter()
+        .filter(|row| {
+            row.reader == Reader::Claude
+                && row.class == Class::Model
+                && row.handling == Handling::Set
+        })
+        .flat_map(|row| row.names)
+        .copied()
+}
+
+/// The user's own list of hosts to reach without a proxy, with this machine in it.
+fn no_proxy(host: &Environment) -> String {
+    let theirs = host
+        .var("NO_PROXY")
+        .or(host.var("no_proxy"))
+        .unwrap_or_default();
+    let mut hosts: Vec<&str> = theirs
+        .split(',')
+        .map(str::trim)
+        .filter(|host| !host.is_empty())
+        .collect();
+    for ours in ["127.0.0.1", "localhost", "::1"] {
+        if !hosts.contains(&ours) {
+            hosts.push(ours);
+        }
+    }
+    hosts.join(",")
+}
+
+fn unset(host: &Environment, set: &BTreeMap<String, String>) -> Vec<String> {
+    let mut names: BTreeSet<&str> = env_vars::exact_removed_for_claude().collect();
+    names.extend(
+        host.env
+            .keys()
+            .filter_map(|name| name.to_str())
+            .filter(|name| env_vars::removed_for_claude(name)),
+    );
+    names.retain(|name| !set.contains_key(*name));
+    names.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,456 @@
+//! What the user passes to Claude Code after `--`: what is refused, and why, and what has to be joined with ours.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::claude::cli_options::{ADDRESSES, ALLOWED, ANYWHERE, COMMANDS, REFUSED, Values};
+use crate::claude::command::Features;
+use crate::error::{Error, Result};
+
+/// The flag with which options that are not known are passed on.
+pub const INSIST: &str = "--pass-unknown";
+
+/// Refuses what would take the session elsewhere, what is not known, and what is no session at all. `insists`: options that are not known pass.
+pub fn check(args: &[OsString], features: &Features, insists: bool) -> Result<()> {
+    for word in args {
+        let name = name(word);
+        if ANYWHERE.contains(&name) {
+            check_option(word, features, insists)?;
+        }
+        if ADDRESSES.iter().any(|address| name.starts_with(address)) {
+            return Err(
+                Error::usage("an address cannot be passed to a local session")
+                    .cause("Claude Code would take part in a session on another machine")
+                    .hint("put other words before it, if it is a prompt"),
+            );
+        }
+    }
+    let mut words = Words::of(args);
+    let mut print = false;
+    let mut first = true;
+    while let Some((word, values)) = words.next() {
+        // Some options are looked for before there is a notion of values.
+        for value in values.iter().map(|value| name(value)) {
+            if REFUSED.iter().any(|(refused, _)| *refused == value) {
+                check_name(value, features, insists)?;
+            }
+        }
+        if !is_option(word) {
+            // With -p the client takes the first word for the prompt, whatever it says. After the prompt options may follow, but no command.
+            let command = word
+                .to_str()
+                .filter(|_| first && !print)
+                .filter(|word| COMMANDS.contains(word) || features.commands.contains(*word));
+            if let Some(command) = command {
+                return Err(Error::usage(format!("`claude {command}` is not a session"))
+                    .cause("cclocal starts sessions only")
+                    .hint(format!("run `claude {command}` itself")));
+            }
+            first = false;
+            continue;
+        }
+        check_option(word, features, insists)?;
+        print |= has_letter(word, 'p') || word == "--print";
+    }
+    Ok(())
+}
+
+/// Whether an option is among the arguments.
+pub fn has(args: &[OsString], option: &str) -> bool {
+    let mut words = Words::of(args);
+    std::iter::from_fn(|| words.next()).any(|(word, _)| name(word) == option)
+}
+
+/// The value of an option that takes one, of its last place as the client takes it. Empty if it has none.
+pub fn last_value(args: &[OsString], option: &str) -> Option<String> {
+    let text = |word: &OsStr| word.to_string_lossy().into_owned();
+    let mut words = Words::of(args);
+    let mut found = None;
+    while let Some((word, values)) = words.next() {
+        if name(word) == option {
+            let inline = text(word)
+                .split_once('=')
+                .map(|(_, value)| value.to_owned());
+            let next = || values.first().map(|word| text(word));
+            found = inline.or_else(next).or(Some(String::new()));
+        }
+    }
+    found
+}
+
+/// The words before `--`, without those that are values of options.
+struct Words<'a> {
+    args: &'a [OsString],
+    /// Where the next word stands.
+    at: usize,
+}
+
+impl<'a> Words<'a> {
+    fn of(args: &'a [OsString]) -> Self {
+        Self { args, at: 0 }
+    }
+
+    /// The next word, and its values.
+    fn next(&mut self) -> Option<(&'a OsStr, &'a [OsString])> {
+        let (word, rest) = self.args.get(self.at..)?.split_first()?;
+        if word == "--" {
+            return None;
+        }
+        let plain = rest.iter().take_while(|word| !is_option(word)).count();
+        let values = match values(word) {
+            Values::None => 0,
+            // The client takes the next word for the value, whatever it looks like: `--`, too.
+            Values::One => rest.len().min(1),
+            Values::Maybe => plain.min(1),
+            Values::Many => plain,
+        };
+        self.at += 1 + values;
+        Some((word, &rest[..values]))
+    }
+}
+
+/// What the client takes from the words behind an option. An option that is not known may have a value.
+fn values(word: &OsStr) -> Values {
+    let known = |name: &str| {
+        let option = ALLOWED.iter().find(|(allowed, _)| *allowed == name);
+        option.map_or(Values::Maybe, |(_, values)| *values)
+    };
+    if !is_option(word) || has_inline_value(word) {
+        return Values::None;
+    }
+    match letters(word) {
+        None => known(name(word)),
+        // The first letter that takes a value takes what is left of the word, or else the next one.
+        Some(letters) => {
+            let found = letters
+                .char_indices()
+                .map(|(at, letter)| (at + letter.len_utf8(), known(&format!("-{letter}"))))
+                .find(|(_, values)| *values != Values::None);
+            match found {
+                Some((end, values)) if end == letters.len() => values,
+                _ => Values::None,
+            }
+        }
+    }
+}
+
+fn check_option(word: &OsStr, features: &Features, insists: bool) -> Result<()> {
+    let Some(letters) = letters(word) else {
+        return check_name(name(word), features, insists);
+    };
+    for letter in letters.chars() {
+        let name = format!("-{letter}");
+        check_name(&name, features, insists)?;
+        // What follows is its value.
+        if ALLOWED
+            .iter()
+            .any(|(allowed, values)| *allowed == name && *values != Values::None)
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn check_name(name: &str, features: &Features, insists: bool) -> Result<()> {
+    if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+        return Err(
+            Error::usage(format!("`{name}` cannot be passed to a local session"))
+                .cause(reason.why)
+                .hint(reason.instead),
+        );
+    }
+    if insists || ALLOWED.iter().any(|(allowed, _)| *allowed == name) {
+        return Ok(());
+    }
+    let why = match (features.options.is_empty(), features.has(name)) {
+        (_, true) => {
+            "Claude Code has it, but it is not known here whether the session would stay on this machine"
+        }
+        (false, false) => {
+            "Claude Code's --help does not list it, and it is not known whether the session would stay on this machine"
+        }
+        (true, false) => "it is not known whether the session would stay on this machine",
+    };
+    Err(
+        Error::usage(format!("`{name}` is not an option that cclocal knows"))
+            .cause(why)
+            .hint(format!(
+                "leave it out; or pass it all the same: cclocal … {INSIST} -- {name} …"
+            )),
+    )
+}
+
+/// The option's name. What is not UTF-8 names no option; the part before `=` always is if it does.
+fn name(word: &OsStr) -> &str {
+    let bytes = word.as_encoded_bytes();
+    let end = match bytes.starts_with(b"--") {
+        true => bytes.iter().position(|byte| *byte == b'='),
+        false => None,
+    };
+    let name = &bytes[..end.unwrap_or(bytes.len())];
+    std::str::from_utf8(name).unwrap_or(if bytes.starts_with(b"-") { "--?" } else { "" })
+}
+
+/// The letters of a word such as `-pc`, which is several options in one.
+fn letters(word: &OsStr) -> Option<&str> {
+    let letters = word.to_str()?.strip_prefix('-')?;
+    (!letters.is_empty() && !letters.starts_with('-')).then_some(letters)
+}
+
+fn has_letter(word: &OsStr, letter: char) -> bool {
+    letters(word).is_some_and(|letters| {
+        let boolean = |name: &char| {
+            let name = format!("-{name}");
+            ALLOWED
+                .iter()
+                .any(|(allowed, values)| *allowed == name && *values == Values::None)
+        };
+        letters
+            .chars()
+            .take_while(boolean)
+            .any(|found| found == letter)
+    })
+}
+
+fn is_option(word: &OsStr) -> bool {
+    word.as_encoded_bytes().first() == Some(&b'-') && word.len() > 1
+}
+
+fn has_inline_value(word: &OsStr) -> bool {
+    word.as_encoded_bytes().starts_with(b"--") && word.as_encoded_bytes().contains(&b'=')
+}
+
+/// The user's arguments with our addition to the system prompt joined to theirs, and whether it was. The client takes only the last one
+/// given. None is joined to a file of theirs, which the client does not take together with a text.
+pub fn join_system_prompt(args: &[OsString], ours: &str) -> (Vec<OsString>, bool) {
+    const NAME: &str = "--append-system-prompt";
+    let end = args
+        .iter()
+        .position(|word| word == "--")
+        .unwrap_or(args.len());
+    let mut joined = args.to_vec();
+    // The client takes the last.
+    for at in (0..end).rev() {
+        let Some(word) = args[at].to_str() else {
+            continue;
+        };
+        if let Some(theirs) = word
+            .strip_prefix(NAME)
+            .and_then(|rest| rest.strip_prefix('='))
+        {
+            joined[at] = format!("{NAME}={ours}\n\n{theirs}").into();
+            return (joined, true);
+        }
+        if word == NAME
+            && let Some(theirs) = args
+                .get(at + 1)
+                .filter(|_| at + 1 < end)
+                .and_then(|word| word.to_str())
+        {
+            joined[at + 1] = format!("{ours}\n\n{theirs}").into();
+            return (joined, true);
+        }
+        if word.starts_with("--append-system-prompt-file") {
+            return (joined, true);
+        }
+    }
+    (joined, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn checked(line: &str) -> Result<()> {
+        check(&words(line), &Features::default(), false)
+    }
+
+    #[test]
+    fn sessions_pass() {
+        for line in [
+            "",
+            "-p hello",
+            "--continue",
+            "-c",
+            "-r",
+            "--resume abc -p go",
+            "fix the update",
+            "-p update",
+            "-p doctor",
+            "-pc doctor",
+            "-cp update",
+            "-d2e hello",
+            "-rabc hello",
+            "--allowedTools Bash Edit -p mcp",
+            "--append-system-prompt mcp hello",
+            "--append-system-prompt -x hello",
+            "--append-system-prompt -- hello",
+            "--effort low",
+            "-d api hello",
+            "-- --model x",
+            "hello mcp",
+            "hello --permission-mode plan",
+            "-p - --verbose",
+        ] {
+            assert!(checked(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_machine_is_a_usage_error_with_a_reason() {
+        for line in [
+            "--settings x.json",
+            "--settings={}",
+            "-p hello --settings x",
+            "hello --model opus",
+            "--model=opus",
+            "--bg fix",
+            "--cloud x",
+            "--teleport",
+            "--remote-control",
+            "--tmux -w",
+            "mcp list",
+            "update",
+            "-d update mcp",
+            "-cd update mcp",
+            "--permission-mode plan setup-token",
+            "--allowedTools Bash --continue login --model x",
+            "--project-config-root /x hi",
+            "--project-config-root=/x hi",
+            "--pool x",
+            "--handle-uri claude-cli://open",
+            "-p hi -- --handle-uri",
+            "--append-system-prompt --attach-serve=x hi",
+            "--append-system-prompt --settings={} hi",
+            "--name -- --cloud x",
+            "--add-dir x -- hi --handle-uri=x",
+            "cc://host/token",
+            "-p cc+unix:///x",
+            "hi -- cc://host",
+            "--future",
+            "--future=1",
+            "-p hi --future x",
+            "-pX hi",
+            "-x",
+            "--MODEL x",
+            "---model x",
+            "-p hi -model x",
+            "open cc://host",
+        ] {
+            let error = checked(line).expect_err(line);
+            assert_eq!(error.exit, crate::error::Exit::Usage, "{line}");
+            assert!(error.cause.is_some() && error.hint.is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_passes_only_on_request_and_what_is_refused_never() {
+        let insisted = |line: &str| check(&words(line), &Features::default(), true);
+        for line in [
+            "--future",
+            "--future x hi",
+            "-X hi",
+            "--future=mcp",
+            "-p hi --future",
+        ] {
+            assert!(checked(line).is_err() && insisted(line).is_ok(), "{line}");
+        }
+        for line in [
+            "--settings x",
+            "--future --model x",
+            "--future x mcp",
+            "--pool x",
+            "cc://x",
+        ] {
+            assert!(insisted(line).is_err(), "{line}");
+        }
+        use std::os::unix::ffi::OsStringExt;
+        let odd = [OsString::from_vec(b"--\xff".to_vec())];
+        assert!(check(&odd, &Features::default(), false).is_err());
+        let odd = [OsString::from_vec(b"\xff".to_vec())];
+        assert!(check(&odd, &Features::default(), false).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_what_instead() {
+        let help = "Options:\n  --future <x>  y\n\nCommands:\n  new-command|alias [options]  x\n";
+        let features = Features::from_help(help);
+        let said = [
+            checked("mcp list"),
+            checked("--settings x"),
+            checked("--future x"),
+            check(&words("--future x"), &features, false),
+            check(&words("--hidden x"), &features, false),
+            check(&words("alias"), &features, false),
+            checked("cc://host"),
+        ]
+        .map(|refused| refused.expect_err("refused").to_string());
+        insta::assert_snapshot!(said.join("\n"), @"
+        error: `claude mcp` is not a session
+          cause: cclocal starts sessions only
+          hint: run `claude mcp` itself
+        error: `--settings` cannot be passed to a local session
+          cause: Claude Code reads one settings file from its command line, and that one keeps the session on this machine
+          hint: put them into .claude/settings.local.json
+        error: `--future` is not an option that cclocal knows
+          cause: it is not known whether the session would stay on this machine
+          hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
+        error: `--future` is not an option that cclocal knows
+          cause: Claude Code has it, but it is not known here whether the session would stay on this machine
+          hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
+        error: `--hidden` is not an option that cclocal knows
+          cause: Claude Code's --help does not list it, and it is not known whether the session would stay on this machine
+          hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --hidden …
+        error: `claude alias` is not a session
+          cause: cclocal starts sessions only
+          hint: run `claude alias` itself
+        error: an address cannot be passed to a local session
+          cause: Claude Code would take part in a session on another machine
+          hint: put other words before it, if it is a prompt
+        ");
+    }
+
+    #[test]
+    fn options_are_found_where_the_client_finds_them() {
+        let value = |line: &str| last_value(&words(line), "--setting-sources");
+        assert_eq!(value("-p hi"), None);
+        assert_eq!(value("--setting-sources user -p"), Some("user".into()));
+        assert_eq!(
+            value("--setting-sources=user --setting-sources local"),
+            Some("local".into())
+        );
+        assert_eq!(value("--setting-sources"), Some(String::new()));
+        assert_eq!(value("-- --setting-sources user"), None);
+        assert_eq!(value("--agent --setting-sources user"), None);
+        assert!(has(&words("-p hi --plugin-dir=x"), "--plugin-dir"));
+        assert!(!has(&words("--agent --plugin-dir"), "--plugin-dir"));
+    }
+
+    #[test]
+    fn both_system_prompts_are_kept() {
+        let join = |line: &str| {
+            let (args, joined) = join_system_prompt(&words(line), "ours");
+            (
+                args.iter()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .collect::<Vec<_>>(),
+                joined,
+            )
+        };
+        assert_eq!(join("-p hi"), (vec!["-p".into(), "hi".into()], false));
+        assert_eq!(
+            join("--append-system-prompt theirs -p").0[1],
+            "ours\n\ntheirs"
+        );
+        assert_eq!(
+            join("--append-system-prompt=theirs"),
+            (vec!["--append-system-prompt=ours\n\ntheirs".into()], true)
+        );
+        assert!(join("--append-system-prompt-file f").1);
+        assert!(!join("-- --append-system-prompt x").1);
+    }
+}

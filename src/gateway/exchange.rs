@@ -1,0 +1,473 @@
+//! One request for a message, from the queue to the end of its reply.
+
+use std::pin::pin;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::server::Gateway;
+use super::web_search;
+use crate::gateway::anthropic::{self, ApiError};
+use crate::gateway::auth::Caller;
+use crate::gateway::limits::{Received, Taken};
+use crate::gateway::metrics::{Ended, Running};
+use crate::gateway::queue::{self, Place};
+use crate::gateway::sse_writer::{self, Beginning, Outlet};
+use crate::gateway::upstream::{self, Failure, Target};
+use crate::gateway::{canned, request_reader};
+use crate::memory::OUTPUTS;
+
+/// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
+const TEMPLATE_TOKENS: u64 = 4096;
+
+/// What a prompt has to leave of the window for a reply, in tokens, unless less is asked for: as much as the shortest that is planned, so that the
+/// summary of a compaction is whole.
+const LEAST_LEFT: u64 = OUTPUTS[1];
+
+/// How long the end of the connection is waited for after the last event.
+const REST: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Answers the body of `POST /v1/messages`.
+///
+/// `client`: how it names itself.
+pub async fn answer(
+    gateway: &Gateway,
+    caller: Caller,
+    client: Option<&str>,
+    body: Received,
+) -> Result<Response, ApiError> {
+    let Received { bytes, taken } = body;
+    let bytes = match web_search::intercept(gateway, caller, bytes).await? {
+        web_search::Intercepted::Reply(reply) => return Ok(reply),
+        web_search::Intercepted::Message(bytes) => bytes,
+    };
+    let mut running = gateway.figures.arrive(caller);
+    let (request, front) = request_reader::message(gateway, caller, bytes)
+        .await
+        .inspect_err(|_| running.end(Ended::Refused))?;
+    if let Some(sentence) = &request.loop_ended {
+        running.end(Ended::Answered);
+        return Ok(canned::reply(sentence, &request));
+    }
+    if gateway.figures.queued() > gateway.limits.waiting {
+        running.end(Ended::Refused);
+        let message = "too many requests wait for the model already";
+        return Err(ApiError::new(529, "overloaded_error", message));
+    }
+    let stream = request.stream;
+    let turn = Turn {
+        gateway: gateway.clone(),
+        body: request.body.clone(),
+        _taken: taken,
+        asked: request.max_tokens,
+        request,
+        running,
+        counted: None,
+        abandoned: false,
+    };
+    gateway.warm.asked(caller, client, front);
+    let place = gateway.queue.enter();
+    match (stream, gateway.exclusive) {
+        (true, _) => turn.streamed(place).await,
+        (false, true) => turn.gathered(place).await,
+        (false, false) => turn.plain(place).await,
+    }
+}
+
+struct Turn {
+    gateway: Gateway,
+    request: anthropic::Request,
+    body: Bytes,
+    /// The room that it takes.
+    _taken: Taken,
+    /// The longest reply that was asked for, in tokens. The request's own is what is left of the window, if that is less.
+    asked: u64,
+    running: Running,
+    /// The prompt's length as the engine counts it, once it was asked.
+    counted: Option<u64>,
+    /// The reply has ended at a stop sequence, and the engine goes on.
+    abandoned: bool,
+}
+
+/// Where the reply goes.
+enum Client {
+    Stream(Outlet),
+    Plain(Vec<u8>),
+}
+
+impl Client {
+    fn begun(&self) -> bool {
+        match self {
+            Self::Stream(outlet) => outlet.begun(),
+            Self::Plain(_) => false,
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Self::Stream(outlet) = self {
+            outlet.forget();
+        }
+    }
+}
+
+impl Turn {
+    async fn plain(mut self, place: Place) -> Result<Response, ApiError> {
+        let mut client = Client::Plain(Vec::new());
+        let done = self.run(place, &mut client).await;
+        if let Err(failure) = done {
+            return Err(stated(failure));
+        }
+        let Client::Plain(reply) = client else {
+            return Err(upstream::senseless());
+        };
+        Ok(whole(reply))
+    }
+
+    /// A plain reply of what the engine streams.
+    async fn gathered(self, place: Place) -> Result<Response, ApiError> {
+        // Nobody reads it before its end.
+        const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+        let (outlet, reply) = sse_writer::channel(NEVER, upstream::REPLY_BODY);
+        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
+        let streaming = match reply.begin(NEVER).await {
+            Beginning::Error(error) => return Err(error),
+            Beginning::Stream(streaming) => streaming,
+        };
+        let broken = || stated(Failure::Lost("the reply broke off".into()));
+        let mut events = Vec::new();
+        let mut body = pin!(streaming.body(task));
+        while let Some(piece) = body.next().await {
+            events.extend_from_slice(&piece.map_err(|_| broken())?);
+        }
+        match anthropic::message(&events) {
+            Ok(message) => Ok(whole(message)),
+            Err(Some(event)) => Err(ApiError::from_event(&event)),
+            Err(None) => Err(broken()),
+        }
+    }
+
+    async fn streamed(self, place: Place) -> Result<Response, ApiError> {
+        let limits = &self.gateway.limits;
+        let hold = limits.hold;
+        let (outlet, reply) = sse_writer::channel(limits.ping, limits.unread);
+        // The task ends with the reply, and the reply with the client's connection.
+        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
+        match reply.begin(hold).await {
+            Beginning::Error(error) => Err(error),
+            Beginning::Stream(streaming) => {
+                let mut response = Response::new(Body::from_stream(streaming.body(task)));
+                let headers = response.headers_mut();
+                let value = header::HeaderValue::from_static;
+                headers.insert(header::CONTENT_TYPE, value("text/event-stream"));
+                headers.insert(header::CACHE_CONTROL, value("no-cache"));
+                Ok(response)
+            }
+        }
+    }
+
+    async fn fill(mut self, place: Place, outlet: Outlet) {
+        let mut client = Client::Stream(outlet);
+        let done = self.run(place, &mut client).await;
+        let Client::Stream(outlet) = client else {
+            return;
+        };
+        // The figure is in the book before the client can know that this is over.
+        drop(self);
+        match done {
+            Ok(()) => outlet.end(),
+            Err(Failure::Lost(_)) if outlet.begun() => outlet.break_off(),
+            Err(failure) => outlet.error(stated(failure)),
+        }
+    }
+
+    /// The whole of it, and how it ended for the figures.
+    async fn run(&mut self, place: Place, client: &mut Client) -> Result<(), Failure> {
+        let stop = self.gateway.stop.clone();
+        let done = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                self.running.end(Ended::Stopped);
+                return Err(Failure::Refused(ApiError::new(upstream::GONE, "api_error", "cclocal is stopping")));
+            }
+            done = self.take_turn(place, client) => done,
+        };
+        self.running.end(match &done {
+            Ok(()) => match client {
+                Client::Stream(outlet) if outlet.failed() => Ended::EngineError,
+                _ => Ended::Answered,
+            },
+            Err(Failure::Lost(_)) => Ended::EngineLost,
+            Err(Failure::Stalled) => Ended::Stalled,
+            Err(Failure::Refused(_)) => Ended::EngineError,
+        });
+        done
+    }
+
+    async fn take_turn(&mut self, place: Place, client: &mut Client) -> Result<(), Failure> {
+        let mut engine = self.gateway.engine.clone();
+        let mut turn = pin!(place.turn());
+        // What is too long is refused without waiting for others, if the engine can count meanwhile.
+        let mut held = None;
+        if let Some(target) = upstream::ready_now(&engine) {
+            tokio::select! {
+                biased;
+                mine = &mut turn => held = Some(mine),
+                // Any other failure is met again when it is its turn.
+                guarded = self.guard(&target) => if let Err(Failure::Refused(error)) = guarded {
+                    return Err(Failure::Refused(error));
+                },
+            }
+        }
+        let held = match held {
+            Some(mine) => mine,
+            None => turn.await,
+        };
+        let mut underway = Underway::new(&self.gateway, held);
+
+        let mut replays = 0;
+        loop {
+            let target = upstream::ready(&mut engine)
+                .await
+                .map_err(Failure::Refused)?;
+            underway.engine_has_it(target.clone());
+            let done = self.attempt(&target, client).await;
+            if matches!(done, Ok(()) | Err(Failure::Refused(_))) && !self.abandoned {
+                underway.engine_is_free();
+            }
+            match done {
+                Err(Failure::Lost(why))
+                    if !client.begun() && replays < self.gateway.limits.replays =>
+                {
+                    tracing::debug!(why, "the engine was lost before it answered");
+                    replays += 1;
+                    client.forget();
+                    upstream::another(&mut engine, &self.gateway.limits).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, target: &Target, client: &mut Client) -> Result<(), Failure> {
+        self.guard(target).await?;
+        self.running.start();
+        match client {
+            Client::Stream(outlet) => self.forward(target, outlet).await,
+            Client::Plain(reply) => {
+                *reply = self.whole(target).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Sees to it that prompt and reply fit into the window: a reply gets what the prompt leaves of it, and a prompt that leaves too little is refused.
+    async fn guard(&mut self, target: &Target) -> Result<(), Failure> {
+        let reply = self.longest_reply(target).await?;
+        if reply != self.request.max_tokens {
+            tracing::debug!(reply, asked = self.asked, "the window leaves less");
+            self.request.limit_reply(reply);
+            self.body = self.request.body.clone();
+        }
+        Ok(())
+    }
+
+    /// In tokens. Only what could be too long is counted: a token of text has at least one byte.
+    async fn longest_reply(&mut self, target: &Target) -> Result<u64, Failure> {
+        let window = *self.gateway.window.borrow();
+        let beside = match self.gateway.window_holds_reply {
+            true => self.asked,
+            false => 0,
+        };
+        if !self.request.has_pictures && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window
+        {
+            return Ok(self.asked);
+        }
+        let tokens = match self.counted {
+            Some(tokens) => tokens,
+            None => {
+                let upstream = &self.gateway.upstream;
+                let deadline = self.gateway.limits.count;
+                match upstream.count(target, self.body.clone(), deadline).await {
+                    Ok(tokens) => *self.counted.insert(tokens),
+                    Err(Failure::Lost(why)) => return Err(Failure::Lost(why)),
+                    // An engine that cannot count must do without.
+                    Err(Failure::Stalled | Failure::Refused(_)) => {
+                        tracing::debug!("the engine does not count tokens");
+                        return Ok(self.asked);
+                    }
+                }
+            }
+        };
+        let longest = window.saturating_sub(beside.min(LEAST_LEFT));
+        if tokens > longest {
+            self.running.end(Ended::Refused);
+            // The real client reads both numbers and compacts; the first must be the larger one.
+            let message = format!("prompt is too long: {tokens} tokens > {longest} maximum");
+            return Err(Failure::Refused(ApiError::new(
+                400,
+                "invalid_request_error",
+                message,
+            )));
+        }
+        Ok(match self.gateway.window_holds_reply {
+            true => self.asked.min(window - tokens),
+            false => self.asked,
+        })
+    }
+
+    async fn whole(&mut self, target: &Target) -> Result<Vec<u8>, Failure> {
+        let body = self
+            .gateway
+            .upstream
+            .post_plain(
+                target,
+                "/v1/messages",
+                self.body.clone(),
+                self.gateway.limits.stall,
+            )
+            .await?;
+        let (reply, usage) = anthropic::reply(&body, &self.request).map_err(Failure::Refused)?;
+        self.running.usage(usage);
+        Ok(reply)
+    }
+
+    async fn forward(&mut self, target: &Target, outlet: &mut Outlet) -> Result<(), Failure> {
+        let stall = self.gateway.limits.stall;
+        let mut response = self
+            .gateway
+            .upstream
+            .post(target, "/v1/messages", self.body.clone(), stall)
+            .await?;
+        if !is_event_stream(&response) {
+            return Err(Failure::Refused(upstream::senseless()));
+        }
+        let mut repair =
+            anthropic::Streamed::new(&self.request, &self.gateway.served(), self.counted);
+        let mut patience = upstream::Patience::new(stall);
+        let ended = loop {
+            let piece = match patience.piece(&mut response).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break Ok(()),
+                Err(failure) => break Err(failure),
+            };
+            outlet.send(repair.push(&piece))?;
+            if outlet.begun() {
+                self.running.token();
+            }
+            if repair.is_over() {
+                self.abandoned = repair.is_abandoned();
+                // A whole reply is read to its end, so that the engine is not disturbed; what comes after an error is not waited for.
+                if outlet.complete() && !self.abandoned {
+                    let rest =
+                        async { while let Ok(Some(_)) = patience.piece(&mut response).await {} };
+                    let _ = tokio::time::timeout(REST, rest).await;
+                }
+                break Ok(());
+            }
+        };
+        self.running.usage(repair.usage());
+        if let Err(Failure::Stalled) = ended {
+            return Err(Failure::Stalled);
+        }
+        if !outlet.complete() && !outlet.failed() {
+            let rest = repair.finish();
+            self.running.usage(repair.usage());
+            // What it lacks is told by breaking off, not by an event.
+            if !sse_writer::tells_of_an_error(&rest) {
+                outlet.send(rest)?;
+            }
+        }
+        if outlet.complete() || outlet.failed() {
+            return Ok(());
+        }
+        Err(match ended {
+            Err(failure) => failure,
+            Ok(()) => Failure::Lost("the engine ended its answer before its time".into()),
+        })
+    }
+}
+
+/// One's turn while the engine works at it. Dropped in the middle, it is handed on only when the engine has let go of the request.
+pub struct Underway {
+    gateway: Gateway,
+    turn: Option<queue::Turn>,
+    engine: Option<Target>,
+}
+
+impl Underway {
+    pub fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
+        Self {
+            gateway: gateway.clone(),
+            turn: Some(turn),
+            engine: None,
+        }
+    }
+
+    pub fn engine_has_it(&mut self, engine: Target) {
+        self.engine = Some(engine);
+    }
+
+    pub fn engine_is_free(&mut self) {
+        self.engine = None;
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let (Some(engine), Some(turn)) = (self.engine.take(), self.turn.take()) else {
+            return;
+        };
+        if !self.gateway.exclusive || self.gateway.stop.is_cancelled() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let gateway = self.gateway.clone();
+            runtime.spawn(async move {
+                tokio::select! {
+                    () = gateway.upstream.clear(&engine, gateway.limits.clear) => {}
+                    () = gateway.stop.cancelled() => {}
+                }
+                drop(turn);
+            });
+        }
+    }
+}
+
+fn is_event_stream(response: &reqwest::Response) -> bool {
+    response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+fn whole(reply: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(reply));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
+/// What the client is told.
+fn stated(failure: Failure) -> ApiError {
+    match failure {
+        // The real client tries again, streamed, after this one.
+        Failure::Lost(why) => ApiError::new(
+            529,
+            "overloaded_error",
+            format!("the engine was lost ({why})"),
+        ),
+        Failure::Stalled => ApiError::new(
+            504,
+            "timeout_error",
+            "the engine has sent nothing for too long",
+        ),
+        Failure::Refused(error) => error,
+    }
+}

@@ -1,0 +1,417 @@
+//! Getting at an engine: one that runs already, or a new one, where memory allows it beside what runs.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::app::App;
+use crate::engine::executable::Executable;
+use crate::error::{Context, Error, Exit, Result};
+use crate::hub::api;
+use crate::memory::Figures;
+use crate::memory::gpu_limit::{Asking, Raised};
+use crate::memory::preflight::{self, Checking, Choices, Limit};
+use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
+use crate::session::preflight::{self as prompt, Outcome};
+use crate::session::request::{self, Request};
+use crate::session::window::{self, Instead};
+use crate::supervisor::protocol::Status;
+use crate::supervisor::registry::{self, Running};
+use crate::supervisor::reservation::USUAL_PORT;
+use crate::supervisor::spawn;
+use crate::supervisor::spec::Port;
+use crate::sys::files::{self, Lock};
+use crate::sys::paths::Paths;
+use crate::sys::platform::Os;
+use crate::sys::port;
+use crate::sys::process;
+use crate::ui;
+
+/// How often it is begun anew because something else was started or ended meanwhile.
+const TRIES: usize = 5;
+
+/// How long another session may take to start an engine: longer than it waits for one itself.
+const OTHERS_START: Duration = Duration::from_secs(30);
+
+/// What a session wants.
+pub struct Reach<'a> {
+    pub app: &'a App,
+    pub request: &'a Request,
+    pub engine: &'a Executable,
+    pub checking: Checking,
+}
+
+/// What came of it.
+pub enum Reached {
+    /// The gateway to the engine listens on this port; the engine may still be starting.
+    Port {
+        port: u16,
+        /// The raised GPU limit, if it was raised for it: the session puts it back.
+        raised: Option<Raised>,
+    },
+    Signalled(Signal),
+}
+
+/// Finds the engine or starts one. If that fails, the GPU limit is as it was.
+pub fn reach(reach: &Reach) -> Result<Reached> {
+    let mut raised = None;
+    let failed = match find_or_start(reach, &mut raised) {
+        Ok(Found::Port(port)) => return Ok(Reached::Port { port, raised }),
+        Ok(Found::Signalled(signal)) => Ok(Reached::Signalled(signal)),
+        Err(error) => Err(error),
+    };
+    if let Some(raised) = raised {
+        let asking = match reach.app.ui.interactive {
+            true => Asking::Allowed,
+            false => Asking::No,
+        };
+        prompt::put_back(reach.app, raised, asking);
+    }
+    failed
+}
+
+enum Found {
+    Port(u16),
+    Signalled(Signal),
+}
+
+fn find_or_start(reach: &Reach, raised: &mut Option<Raised>) -> Result<Found> {
+    let wanted = reach.request.wanted(&reach.engine.script);
+    for _ in 0..TRIES {
+        let running = current(reach)?;
+        if let Some(status) = running.iter().find(|status| wanted.is(status)) {
+            for notice in reach.request.notices() {
+                reach.app.ui.notice(&notice);
+            }
+            return Ok(Found::Port(status.port));
+        }
+        let plan = match check(reach, &running)? {
+            Checked::Go(plan, limit) => {
+                *raised = limit.or(raised.take());
+                (*plan)?
+            }
+            Checked::Again => continue,
+            Checked::Signalled(signal) => return Ok(Found::Signalled(signal)),
+        };
+        // Two that start at once: the second finds the first.
+        let lock = lock(reach)?;
+        let ports = |statuses: &[Status]| -> Vec<u16> {
+            statuses.iter().map(|status| status.port).collect()
+        };
+        if ports(&current(reach)?) != ports(&running) {
+            drop(lock);
+            continue;
+        }
+        for notice in &plan.notices {
+            reach.app.ui.notice(notice);
+        }
+        let port = match reach.request.port {
+            Some(port) => Port::Exactly(port),
+            None => Port::From(USUAL_PORT),
+        };
+        let mut spec = plan.spec(reach.engine, port);
+        if reach.checking == Checking::Never {
+            // It is not shrunk later either.
+            spec.memory_limit = None;
+        }
+        return spawn::start(&reach.app.environment, &spec).map(Found::Port);
+    }
+    Err(
+        Error::other("other engines keep being started and ended at the same time")
+            .hint("run it again; cclocal status shows what runs"),
+    )
+}
+
+/// The engines that run and can be used. One that is ending is waited for; one of another version is replaced if nobody uses it.
+///
+/// Errors: there is one that does not answer. What it has loaded may be what is wanted, and takes memory that nobody can count.
+fn current(reach: &Reach) -> Result<Vec<Status>> {
+    let mut usable = Vec::new();
+    for running in registry::running(&reach.app.paths) {
+        match running {
+            Running::Known(status) if !registry::is_usable(&status) => {
+                let _progress = reach.app.ui.progress("waiting for an engine that is ending");
+                registry::wait_until_gone(&reach.app.paths, status.port)?;
+            }
+            Running::Known(status)
+                if status.version != env!("CARGO_PKG_VERSION") && status.is_idle() =>
+            {
+                replace(reach, status.port, &status.version)?;
+            }
+            Running::Known(status) => usable.push(*status),
+            Running::Foreign {
+                port,
+                version,
+                used: false,
+                ..
+            } => replace(reach, port, &version)?,
+            Running::Silent(holder) => {
+                return Err(holder.silent(format!(
+                    "{} is not started",
+                    reach.request.model.name
+                )));
+            }
+            Running::Foreign { port, version, .. } => reach.app.ui.notice(&format!(
+                "sessions of another version of cclocal ({version}) run on port {port}; what they use of memory is not counted"
+            )),
+        }
+    }
+    Ok(usable)
+}
+
+fn replace(reach: &Reach, port: u16, version: &str) -> Result<()> {
+    reach.app.ui.notice(&format!(
+        "ending an unused engine of another version of cclocal ({version})"
+    ));
+    registry::stop(&reach.app.paths, port, false)
+}
+
+/// What the look at memory came to.
+enum Checked {
+    /// With the GPU limit, if it was raised for it.
+    Go(Box<Result<LaunchPlan>>, Option<Raised>),
+    /// Something was ended to make room: look again.
+    Again,
+    Signalled(Signal),
+}
+
+/// Looks whether there is room for it beside what runs, and makes the plan.
+fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
+    let &Reach {
+        app,
+        request,
+        engine,
+        checking,
+    } = reach;
+    let App {
+        environment: host,
+        paths,
+        ui,
+        ..
+    } = app;
+    let os = app.os()?;
+    let name = request.model.name.as_str();
+    let mut request = request.clone();
+    let mut size = None;
+    request::learn(paths, &mut request, |id| {
+        let _progress = ui.progress(&format!("asking the hub what {name} is"));
+        let told = process::runtime().map(|runtime| runtime.block_on(api::model_info(host, id)));
+        let told = told.unwrap_or_default();
+        size = told.size;
+        told
+    })?;
+    let ask_hub = |id: &str| {
+        if size.is_some() {
+            return size;
+        }
+        let _progress = ui.progress(&format!("asking the hub how big {name} is"));
+        process::runtime().ok()?.block_on(api::size(host, id))
+    };
+    let mut measured = Measured::of(app, request, Some(engine), ask_hub)?;
+    let others: u64 = running
+        .iter()
+        .map(|status| claim(os, status))
+        .fold(0, u64::saturating_add);
+    measured.memory.with_others(others);
+    if let Some(Err(refusal)) = measured.memory.planned()
+        && !refusal.is_of_memory()
+    {
+        return Err(window::refused(name, &refusal, Instead::default()));
+    }
+    if checking != Checking::Never && !running.is_empty() {
+        let unused = running.iter().filter(|status| status.is_idle());
+        if would_help(&measured.memory, unused) && make_room(reach, running)? {
+            return Ok(Checked::Again);
+        }
+        refuse_beside(reach, &measured.memory, running)?;
+    }
+    if checking != Checking::Never {
+        for status in running {
+            ui.notice(&format!("beside it runs {}", words(status)));
+        }
+    }
+    measured.check_disk(app)?;
+    let raised = match prompt::check(app, name, checking, &mut measured.memory)? {
+        Outcome::Go(raised) => raised,
+        Outcome::Signalled(signal) => return Ok(Checked::Signalled(signal)),
+    };
+    let plan = measured.plan(app, Some(engine), Probing::Ask);
+    Ok(Checked::Go(Box::new(plan), raised))
+}
+
+/// Room for the conversation of an engine of which no plan is told, in bytes. Source: the scripts' README, problem 17 ("~6GB").
+const CONVERSATION: u64 = 6_000_000_000;
+
+/// What an engine takes of the budget or may come to take, in bytes: what was planned for it, else its weights and room for its conversation.
+/// Where the budget is what is available now, what it has taken already is not in it any more.
+fn claim(os: Os, status: &Status) -> u64 {
+    let all = whole_claim(status);
+    match os {
+        Os::Macos => all,
+        Os::Linux => all.saturating_sub(status.resident.unwrap_or(0)),
+    }
+}
+
+/// The same, with what it has taken already.
+fn whole_claim(status: &Status) -> u64 {
+    let guess = status.weights.unwrap_or(0).saturating_add(CONVERSATION);
+    status.claim.unwrap_or(guess)
+}
+
+/// Whether the GPU limit can be raised, and would give it room.
+fn raising_helps(reach: &Reach, figures: &Figures) -> Result<bool> {
+    let App {
+        environment, ui, ..
+    } = reach.app;
+    let option = Limit::find(environment, reach.app.os()?, figures.machine);
+    let choices = Choices::of(figures, option);
+    Ok(ui.interactive && choices.is_some_and(|choices| choices.raise.is_some()))
+}
+
+/// Ends engines that nobody uses, if the person agrees; off a terminal they are ended, as nothing is lost with them. True if one was.
+fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
+    let mut made = false;
+    for status in running.iter().filter(|status| status.is_idle()) {
+        let ui = &reach.app.ui;
+        let agreed = if ui.interactive {
+            ui.confirm(&format!(
+                "{} is still loaded and not used. End it to make room?",
+                words(status)
+            ))
+        } else {
+            ui.notice(&format!("ending {} to make room", words(status)));
+            true
+        };
+        if agreed {
+            let _progress = ui.progress("ending it");
+            registry::stop(&reach.app.paths, status.port, false)?;
+            made = true;
+        }
+    }
+    Ok(made)
+}
+
+/// Whether there would be room, or a good deal more of it, if these were ended.
+fn would_help<'a>(figures: &Figures, ended: impl Iterator<Item = &'a Status>) -> bool {
+    let (Some(now), Some(budget)) = (figures.planned(), figures.budget()) else {
+        return false;
+    };
+    let freed = ended.map(whole_claim).fold(0, u64::saturating_add);
+    let then = figures.planned_on(budget.saturating_add(freed));
+    preflight::is_short(&now) && then.is_some_and(|then| preflight::is_worth_asking(&now, &then))
+}
+
+/// A model that would fit by itself and does not fit beside what is used is not started.
+fn refuse_beside(reach: &Reach, figures: &Figures, running: &[Status]) -> Result<()> {
+    let name = &reach.request.model.name;
+    let fits_alone = match figures.planned() {
+        Some(Ok(_)) => false,
+        // What can be raised is asked about.
+        Some(Err(_)) if raising_helps(reach, figures)? => false,
+        Some(Err(_)) => would_help(figures, running.iter()),
+        None => false,
+    };
+    if !fits_alone {
+        return Ok(());
+    }
+    let what: Vec<String> = running.iter().map(words).collect();
+    Err(Error::new(
+        Exit::Machine,
+        format!("{name} does not fit beside what runs"),
+    )
+    .cause(what.join("; "))
+    .hint(match running.first() {
+        Some(status) => format!(
+            "leave that session first, or use its model here too: cclocal {}",
+            status.typed
+        ),
+        None => "leave that session first".into(),
+    }))
+}
+
+/// An engine in words: what it serves, what it takes, who uses it.
+pub fn words(status: &Status) -> String {
+    let memory = status.weights.or(status.resident);
+    let memory = memory.map_or_else(String::new, |bytes| format!("{}, ", ui::bytes(bytes)));
+    let sessions = match status.sessions.as_slice() {
+        [] => "no session".to_owned(),
+        [pid] => format!("1 session, process {pid}"),
+        pids => format!("{} sessions", pids.len()),
+    };
+    format!("{} ({memory}port {}, {sessions})", status.name, status.port)
+}
+
+/// The engine at this port; without one the only one that runs, else the one at the usual port.
+pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
+    let running = registry::statuses(paths);
+    let wanted = match (asked, running.as_slice()) {
+        (None, [only]) => only.port,
+        (asked, _) => asked.unwrap_or(USUAL_PORT),
+    };
+    if let Some(status) = running.iter().find(|status| status.port == wanted) {
+        return Ok(status.clone());
+    }
+    let there = registry::at(paths, wanted);
+    if let Some(Running::Silent(holder)) = &there {
+        return Err(holder.silent(format!("the engine on port {wanted} cannot be used")));
+    }
+    let error = Error::other(format!("no engine of cclocal runs on port {wanted}"));
+    if !running.is_empty() {
+        let others: Vec<String> = running.iter().map(words).collect();
+        return Err(error
+            .cause(format!("there runs {}", others.join("; ")))
+            .hint(format!(
+                "name its port: cclocal connect --port {}",
+                running[0].port
+            )));
+    }
+    let cause = match there {
+        Some(Running::Foreign { version, .. }) => {
+            format!("the one there is of another version of cclocal ({version})")
+        }
+        _ if port::is_free(wanted) => "nothing listens there".to_owned(),
+        _ => "another program listens there".to_owned(),
+    };
+    Err(error
+        .cause(cause)
+        .hint("start one with `cclocal --server`, in another terminal"))
+}
+
+/// The lock under which engines are started. It is held for milliseconds.
+fn lock(reach: &Reach) -> Result<Lock> {
+    let folder = &reach.app.paths.state;
+    let unusable = || {
+        format!(
+            "the folder {} cannot be used",
+            reach.app.environment.tilde(folder)
+        )
+    };
+    let take = || {
+        files::private_folder(folder)?;
+        Lock::exclusive(files::open_lock(&folder.join("start.lock"), 0o600)?)
+    };
+    let since = Instant::now();
+    loop {
+        if let Some(lock) = take().context(Exit::Other, unusable())? {
+            return Ok(lock);
+        }
+        if since.elapsed() >= OTHERS_START {
+            let seconds = OTHERS_START.as_secs();
+            return Err(
+                Error::other("another session of cclocal is starting an engine")
+                    .cause(format!("it has not done so within {seconds} s"))
+                    .hint("if it was stopped, let it go on or end it, and run this again"),
+            );
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// How long the engine is kept after its last session: as asked, else as usual; not at all where the GPU limit was raised for it.
+pub fn linger(asked: Option<u64>, limit: Option<&Raised>) -> Duration {
+    match (limit, asked) {
+        (Some(_), _) => Duration::ZERO,
+        (None, Some(seconds)) => Duration::from_secs(seconds),
+        (None, None) => crate::session::release::LINGER,
+    }
+}

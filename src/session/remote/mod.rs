@@ -1,0 +1,179 @@
+//! A session on an engine that somebody else runs, maybe on another machine. No engine is started and nothing stays in the background: the
+//! gateway is in this process, on a private port, for as long as the session.
+//!
+//! - [`address`]: where the engine is, and what may be sent there, pure;
+//! - [`token`]: the key that it wants, and that Claude Code never sees;
+//! - [`ask`]: what it says of itself;
+//! - [`window`]: how long window and replies are, pure.
+
+pub mod address;
+pub mod ask;
+pub mod token;
+pub mod window;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::release;
+use crate::claude::launch::Endpoint;
+use crate::error::{Context, Error, Exit, Result};
+use crate::gateway::web_search::Backend;
+use crate::gateway::{self, Access, Caller, Engine, Figures, Settings, anthropic};
+use crate::memory::Asked;
+use crate::session::run::{self, Keeper, Prepared, Session};
+use crate::sys::process::signals::{self, Signals};
+use crate::sys::secret::Secret;
+use crate::ui;
+use address::Address;
+use window::Window;
+
+/// The number of the one lease that this gateway knows.
+const OURS: u64 = 1;
+
+/// An engine that somebody else runs, and what was asked for.
+pub struct Elsewhere<'a> {
+    pub address: &'a Address,
+    pub token: Option<&'a Secret>,
+    /// The model's id there, if one was asked for.
+    pub model: Option<&'a str>,
+    pub asked: Asked,
+    /// The service that searches the web, if one was named.
+    pub web_search: Option<&'a Backend>,
+    /// What follows `cclocal` on the command line, without the arguments for Claude Code.
+    pub typed: String,
+}
+
+/// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal.
+pub async fn run(
+    session: &Session<'_>,
+    elsewhere: &Elsewhere<'_>,
+    signals: &mut Signals,
+) -> Result<u8> {
+    let ui = &session.app.ui;
+    let host = elsewhere.address.host();
+    let model = {
+        let _progress = ui.progress(&format!("asking {host} what it serves"));
+        let engine = ask::Engine::new(elsewhere.address, elsewhere.token)?;
+        tokio::select! {
+            model = engine.model(elsewhere.model) => model?,
+            signal = signals.next() => return Ok(signals::status(signal)),
+        }
+    };
+    let window = window::fit(model.window, elsewhere.asked)?;
+    ui.done(&format!(
+        "{} at {host} · window {} tokens",
+        model.id,
+        ui::thousands(window.window.tokens)
+    ));
+    for notice in &window.notices {
+        ui.notice(notice);
+    }
+    let mut gateway = Gateway::open(elsewhere, &model.id, &window).await?;
+    let endpoint = Endpoint {
+        port: gateway.port,
+        token: gateway.token.clone(),
+        model: model.id,
+        window: window.window,
+    };
+    let outcome = match Prepared::new(session, endpoint).await {
+        Ok(prepared) => prepared.run(&mut gateway, signals).await,
+        Err(error) => Err(error),
+    };
+    let figures = gateway.close().await;
+    if let Some(line) = figures {
+        ui.say(&line);
+    }
+    run::finish(session, outcome?, &elsewhere.typed)
+}
+
+/// Our gateway to it.
+struct Gateway {
+    port: u16,
+    token: Secret,
+    figures: Figures,
+    serving: JoinHandle<Result<()>>,
+    stop: DropGuard,
+    // The gateway takes its engine for gone when these are.
+    _engine: watch::Sender<Engine>,
+    _longest_prompt: watch::Sender<u64>,
+}
+
+impl Gateway {
+    async fn open(elsewhere: &Elsewhere<'_>, model: &str, window: &Window) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context(Exit::Other, "the gateway's port cannot be used")?;
+        let port = listener
+            .local_addr()
+            .context(Exit::Other, "the gateway's port cannot be used")?
+            .port();
+        let access = Access::new(&Secret::random()?);
+        let token = access.grant(OURS)?;
+        if let Some(backend) = elsewhere.web_search {
+            access.allow_search(OURS, backend.clone(), false);
+        }
+        // It is taken to be there always: when it does not answer, Claude Code is told so and tries again.
+        let (tell_engine, engine) = watch::channel(Engine::Ready {
+            base_url: elsewhere.address.base_url().to_owned(),
+            key: elsewhere.token.cloned(),
+        });
+        let (tell_window, longest_prompt) = watch::channel(window.longest_prompt);
+        let served = anthropic::Served {
+            name: model.to_owned(),
+            output_tokens: window.window.output,
+            form: None,
+            shows_thoughts: true,
+            may_think: true,
+            prose_calls: false,
+            pictures: anthropic::Pictures::Untouched,
+        };
+        let settings = Settings {
+            // Others may use it, too: what it works at is not ours to cancel.
+            exclusive: false,
+            // Room for the longest reply is left already.
+            window_holds_reply: false,
+            pdf_reader: std::env::current_exe().ok(),
+            ..Settings::new(served, engine, longest_prompt, access)
+        };
+        let figures = settings.figures.clone();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(gateway::serve(
+            listener,
+            settings,
+            stop.clone().cancelled_owned(),
+        ));
+        Ok(Self {
+            port,
+            token,
+            figures,
+            serving,
+            stop: stop.drop_guard(),
+            _engine: tell_engine,
+            _longest_prompt: tell_window,
+        })
+    }
+
+    /// Closes it, and says what the session came to.
+    async fn close(self) -> Option<String> {
+        drop(self.stop);
+        if !self.serving.is_finished() {
+            let _ = self.serving.await;
+        }
+        release::figures(&self.figures.summary(Caller::Lease(OURS)), 0)
+    }
+}
+
+impl Keeper for Gateway {
+    async fn client_started(&mut self, _pid: i32) {}
+
+    async fn client_ended(&mut self) {}
+
+    async fn lost(&mut self) -> Error {
+        match (&mut self.serving).await {
+            Ok(Err(error)) => error,
+            _ => Error::other("the gateway ended by itself"),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Sessions: their leases, what they are told, and what becomes of a Claude Code whose session was killed.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::gateway::auth::Caller;
+use crate::memory::ContextWindow;
+use crate::supervisor::actor::Owner;
+use crate::supervisor::connection::{Message, Teller};
+use crate::supervisor::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
+use crate::supervisor::state::{Action, Event, LONGEST_LINGER, Phase};
+use crate::sys::network;
+
+/// How long Claude Code may take to end that lost its session.
+pub(super) const CLIENT_GRACE: Duration = Duration::from_secs(3);
+
+/// A session that uses the engine.
+pub(super) struct Lease {
+    pub pid: i32,
+    /// How long the engine is kept if the session vanishes, and was the last.
+    pub linger: Duration,
+    /// Claude Code's process and group.
+    pub client: Option<(i32, i32)>,
+    pub tell: Teller,
+    /// Whether it knows that the engine is ready.
+    pub told_ready: bool,
+    /// How many restarts there had been when it came.
+    pub restarts_before: u64,
+    /// The window that it was told, in tokens.
+    pub window: u64,
+}
+
+impl Owner<'_> {
+    pub(super) fn hear(&mut self, message: Message) {
+        match message {
+            Message::Came { id, ask, tell } => match ask {
+                Ask::Status => self.tell_status(tell),
+                // It is answered where it is heard.
+                Ask::Port => {}
+                Ask::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),
+                Ask::Lease {
+                    protocol,
+                    pid,
+                    linger,
+                    web_search,
+                } => self.lease(id, protocol, pid, linger, web_search, tell),
+            },
+            Message::Said { id, say } => self.said(id, say),
+            Message::Gone { id } => {
+                if let Some(lease) = self.leases.remove(&id) {
+                    // It never said goodbye: it was killed.
+                    tracing::info!(pid = lease.pid, "a session vanished");
+                    self.access.revoke(id);
+                    self.figures.forget(Caller::Lease(id));
+                    // Its settings hold its token, which is worth nothing any more, and belong to nobody.
+                    for folder in self.app.paths.of_session(lease.pid) {
+                        let _ = std::fs::remove_dir_all(folder);
+                    }
+                    if let Some((pid, group)) = lease.client {
+                        self.connections.spawn(end_client(pid, group));
+                    }
+                    self.returned(lease.linger);
+                }
+            }
+        }
+    }
+
+    fn lease(
+        &mut self,
+        id: u64,
+        protocol: u32,
+        pid: i32,
+        linger: Duration,
+        web_search: Option<WebSearch>,
+        tell: Teller,
+    ) {
+        if protocol != PROTOCOL {
+            let why = format!(
+                "it is version {} and speaks protocol {PROTOCOL}, not {protocol}",
+                env!("CARGO_PKG_VERSION")
+            );
+            tell.tell(Tell::Refused { why });
+            return;
+        }
+        if self.state.on(Event::Taken).1.contains(&Action::Refuse) {
+            tell.tell(Tell::Refused {
+                why: "it is ending".into(),
+            });
+            return;
+        }
+        let token = match self.access.grant(id) {
+            Ok(token) => token,
+            Err(error) => {
+                let why = format!("{}: {}", error.message, error.cause.unwrap_or_default());
+                tell.tell(Tell::Refused { why });
+                return;
+            }
+        };
+        let searches = web_search.is_some();
+        if let Some(WebSearch {
+            backend,
+            for_programs,
+        }) = web_search
+        {
+            self.access.allow_search(id, backend, for_programs);
+        }
+        let window = self.memory.window();
+        tell.tell(Tell::Granted(Granted {
+            port: self.reservation.port,
+            token: token.expose().to_owned(),
+            served_name: self.spec.serve.model.served_name.clone(),
+            name: self.spec.serve.model.name.clone(),
+            typed: self.spec.serve.model.typed.clone(),
+            window: ContextWindow {
+                tokens: window,
+                ..self.spec.serve.window
+            },
+            version: env!("CARGO_PKG_VERSION").into(),
+            fronts: self.spec.serve.prefix_folder().cloned(),
+            web_search: searches,
+            network: network::own(),
+        }));
+        self.linger_over = None;
+        let linger = linger.min(LONGEST_LINGER);
+        self.leases.insert(
+            id,
+            Lease {
+                pid,
+                linger,
+                client: None,
+                tell,
+                told_ready: false,
+                restarts_before: self.restarts,
+                window,
+            },
+        );
+        self.on(Event::Taken);
+        self.tell_progress();
+    }
+
+    fn said(&mut self, id: u64, say: Say) {
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
+        match say {
+            Say::Client { pid, group } => lease.client = Some((pid, group)),
+            Say::ClientEnded => lease.client = None,
+            Say::Leave { linger } => {
+                let linger = linger.min(LONGEST_LINGER);
+                let Some(lease) = self.leases.remove(&id) else {
+                    return;
+                };
+                self.access.revoke(id);
+                let figures = self.figures.summary(Caller::Lease(id));
+                self.figures.forget(Caller::Lease(id));
+                self.returned(linger);
+                let ending = matches!(self.state.phase, Phase::Ending | Phase::Ended);
+                let lingers = (self.linger_over.is_some() && self.leases.is_empty() && !ending)
+                    .then_some(linger);
+                let window = self.memory.window();
+                lease.tell.tell(Tell::Farewell(Farewell {
+                    narrowed: (window < lease.window).then_some(window),
+                    figures,
+                    restarts: self.restarts - lease.restarts_before,
+                    sessions: self.leases.len(),
+                    lingers,
+                }));
+                if ending {
+                    self.departing.push(lease.tell);
+                }
+            }
+        }
+    }
+
+    fn returned(&mut self, linger: Duration) {
+        self.on(Event::Returned { linger });
+    }
+
+    fn asked_to_stop(&mut self, even_if_used: bool, tell: Teller) {
+        if !even_if_used && !self.leases.is_empty() {
+            tell.tell(Tell::Refused {
+                why: match self.leases.len() {
+                    1 => "a session uses it".into(),
+                    more => format!("{more} sessions use it"),
+                },
+            });
+            return;
+        }
+        self.on(Event::Stop);
+        tell.tell(Tell::Ending);
+        // Its connection ends when we do: that is how it knows that all is gone.
+        self.departing.push(tell);
+    }
+
+    pub(super) fn tell_all(&self, tell: &Tell) {
+        for lease in self.leases.values() {
+            lease.tell.tell(tell.clone());
+        }
+    }
+}
+
+/// Ends a Claude Code whose session was killed: without a session nobody tells it anything any more.
+async fn end_client(pid: i32, group: i32) {
+    let pid = Pid::from_raw(pid);
+    // In another group it is another process: the number has been given away.
+    let is_there = || nix::unistd::getpgid(Some(pid)) == Ok(Pid::from_raw(group));
+    for (signal, patience) in [
+        (Signal::SIGTERM, CLIENT_GRACE),
+        (Signal::SIGKILL, Duration::ZERO),
+    ] {
+        if !is_there() {
+            return;
+        }
+        let _ = nix::sys::signal::kill(pid, signal);
+        // One that is stopped cannot hear until it is continued.
+        let _ = nix::sys::signal::kill(pid, Signal::SIGCONT);
+        let until = Instant::now() + patience;
+        while is_there() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What is said of the engine to whoever asks.
+
+use crate::engine::server::Server;
+use crate::memory::ContextWindow;
+use crate::supervisor::actor::Owner;
+use crate::supervisor::connection::Teller;
+use crate::supervisor::process::engine_log;
+use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status, Tell};
+use crate::supervisor::state::Phase;
+use crate::sys::{machine, network};
+
+impl Owner<'_> {
+    /// Tells how things are now.
+    pub(super) fn tell_status(&self, tell: Teller) {
+        let mut status = self.status();
+        status.resident = status.engine_pid.and_then(machine::resident);
+        tell.tell(Tell::Status(Box::new(status)));
+    }
+
+    fn status(&self) -> Status {
+        let phase = match self.state.phase {
+            Phase::Starting { before: true } | Phase::Waiting => PhaseName::Restarting,
+            Phase::Unclaimed | Phase::Starting { before: false } => match self.progress() {
+                Some(Progress::Downloading { .. }) => PhaseName::Downloading,
+                _ => PhaseName::Loading,
+            },
+            Phase::Ready => PhaseName::Ready,
+            Phase::Ending | Phase::Ended => PhaseName::Ending,
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: PROTOCOL,
+            pid: std::process::id(),
+            port: self.reservation.port,
+            phase,
+            name: self.spec.serve.model.name.clone(),
+            typed: self.spec.serve.model.typed.clone(),
+            served_name: self.spec.serve.model.served_name.clone(),
+            source: self.spec.serve.model.source.clone(),
+            profile: self.spec.serve.model.engine_profile,
+            thinking: self.spec.serve.model.thinking,
+            engine: self.spec.engine.script.clone(),
+            keeps_prefix: self.spec.serve.prefix_folder().is_some(),
+            window: ContextWindow {
+                tokens: self.memory.window(),
+                ..self.spec.serve.window
+            },
+            weights: self.spec.weights,
+            claim: self.spec.claim,
+            resident: None,
+            memory: self.memory.known(),
+            engine_pid: self.engine.as_ref().map(Server::pid),
+            sessions: self.leases.values().map(|lease| lease.pid).collect(),
+            up: self.started.elapsed().as_secs(),
+            ends_in: self.linger_over.map(|at| {
+                at.saturating_duration_since(tokio::time::Instant::now())
+                    .as_secs()
+            }),
+            busy: self.figures.active() + self.figures.queued(),
+            restarts: self.restarts,
+            lacking: self.lacking.clone(),
+            figures: self.figures.total(),
+            log: (self.spec.log.clone())
+                .unwrap_or_else(|| engine_log(&self.app.paths, self.reservation.port)),
+            network: network::own(),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The engines that run: asked, not read off files, so that what a killed supervisor left is not taken for one. One that does not answer is known by
+//! the locks that it holds.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::socket;
+use crate::catalog::{EngineProfile, Source};
+use crate::error::{Error, Result};
+use crate::hub::remove;
+use crate::hub::scan::Model;
+use crate::memory::Asked;
+use crate::supervisor::port_holder::{self, Holder};
+use crate::supervisor::protocol::{Ask, PROTOCOL, PhaseName, Status, Tell};
+use crate::supervisor::reservation::{self, Record};
+use crate::sys::network;
+use crate::sys::paths::Paths;
+
+/// How long an engine may take to be gone: its time of grace, and what the supervisor itself needs.
+pub const GONE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long one may have no socket: it is just beginning, or ending.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// An engine that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Running {
+    /// One that speaks our protocol.
+    Known(Box<Status>),
+    /// One of another version of cclocal, with another protocol.
+    Foreign {
+        port: u16,
+        version: String,
+        used: bool,
+        record: Option<Record>,
+    },
+    /// One that is there and does not answer: it was stopped, or hangs.
+    Silent(Holder),
+}
+
+impl Running {
+    pub fn port(&self) -> u16 {
+        match self {
+            Running::Known(status) => status.port,
+            Running::Foreign { port, .. } => *port,
+            Running::Silent(holder) => holder.port,
+        }
+    }
+
+    /// The supervisor's process, if it is known.
+    pub fn pid(&self) -> Option<i32> {
+        match self {
+            Running::Known(status) => i32::try_from(status.pid).ok(),
+            Running::Foreign { record, .. } => {
+                i32::try_from(record.as_ref().map(|record| record.pid)?).ok()
+            }
+            Running::Silent(holder) => holder.pid,
+        }
+    }
+
+    /// Whether it serves this model, or may: of one that does not answer and wrote nothing it is not known what it serves.
+    pub fn serves(&self, model: &Model) -> bool {
+        match self {
+            Running::Known(status) => match &status.source {
+                Source::Hub(id) => remove::serves(id, model),
+                Source::Folder(folder) => remove::serves(&folder.display().to_string(), model),
+            },
+            Running::Foreign { record, .. } => record
+                .as_ref()
+                .is_some_and(|record| remove::serves(&record.served(), model)),
+            Running::Silent(holder) => holder
+                .source()
+                .is_none_or(|served| remove::serves(&served, model)),
+        }
+    }
+}
+
+/// All that run, by their ports.
+pub fn running(paths: &Paths) -> Vec<Running> {
+    reservation::ports(paths)
+        .into_iter()
+        .filter_map(|port| at(paths, port))
+        .collect()
+}
+
+/// Those that speak our protocol.
+pub fn statuses(paths: &Paths) -> Vec<Status> {
+    running(paths)
+        .into_iter()
+        .filter_map(|running| match running {
+            Running::Known(status) => Some(*status),
+            Running::Foreign { .. } | Running::Silent(_) => None,
+        })
+        .collect()
+}
+
+/// The one at this port, if one runs there.
+pub fn at(paths: &Paths, port: u16) -> Option<Running> {
+    let path = socket::path(&reservation::folder(paths, port));
+    let since = Instant::now();
+    loop {
+        let error = match socket::ask(&path, &Ask::Status) {
+            Ok(answer) => return Some(known(paths, port, &answer)),
+            Err(error) => error,
+        };
+        let holder = port_holder::of(paths, port)?;
+        // Nothing came in time, or so many wait for it already that no more are taken in.
+        let silent = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
+        if silent || since.elapsed() > SETTLED {
+            return Some(Running::Silent(holder));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One that has answered this.
+fn known(paths: &Paths, port: u16, answer: &str) -> Running {
+    if let Ok(Tell::Status(status)) = serde_json::from_str(answer)
+        && status.protocol == PROTOCOL
+    {
+        return Running::Known(status);
+    }
+    let value: Value = serde_json::from_str(answer).unwrap_or_default();
+    Running::Foreign {
+        port,
+        version: value["version"].as_str().unwrap_or("unknown").to_owned(),
+        used: !value["sessions"].as_array().is_some_and(Vec::is_empty),
+        record: reservation::read(paths, port),
+    }
+}
+
+/// What a session wants to be served.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    pub source: &'a Source,
+    pub profile: EngineProfile,
+    /// Whether the model thinks. Not asked for means that it does not.
+    pub thinking: bool,
+    /// The engine's program.
+    pub engine: &'a Path,
+    /// As asked for; what was not takes any.
+    pub asked: Asked,
+    /// As asked for; None takes any.
+    pub port: Option<u16>,
+}
+
+impl Wanted<'_> {
+    /// Whether this engine is what is wanted.
+    pub fn is(&self, status: &Status) -> bool {
+        network::is_shared(status.network)
+            && status.source == *self.source
+            && status.profile == self.profile
+            && status.thinking == self.thinking
+            && status.engine == self.engine
+            && self.fits(status)
+    }
+
+    fn fits(&self, status: &Status) -> bool {
+        self.asked.is(status.window) && self.port.is_none_or(|port| port == status.port)
+    }
+}
+
+/// Ends an engine, and returns when it is gone. `even_if_used`: also under the sessions that use it, and by force if it does not end when asked.
+/// Errors: it is used, or does not end.
+pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
+    let Some(before) = port_holder::of(paths, port) else {
+        return ask_to_stop(paths, port, even_if_used).map(|_| reservation::sweep(paths, port));
+    };
+    let heard = ask_to_stop(paths, port, even_if_used)?;
+    let patience = match heard {
+        true => GONE_DEADLINE,
+        false => Duration::ZERO,
+    };
+    if port_holder::wait_until_gone(paths, &before, patience) {
+        return Ok(());
+    }
+    match even_if_used {
+        true => port_holder::end(paths, &before),
+        false if heard => Err(stuck(&before)),
+        false => Err(before.silent(format!("the engine on port {port} was not ended"))),
+    }
+}
+
+/// Asks it to end. False: it does not answer. Errors: it is used.
+fn ask_to_stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<bool> {
+    let path = socket::path(&reservation::folder(paths, port));
+    let Ok(answer) = socket::ask(&path, &Ask::Stop { even_if_used }) else {
+        return Ok(false);
+    };
+    match serde_json::from_str(&answer) {
+        Ok(Tell::Refused { why }) => Err(Error::other(format!(
+            "the engine on port {port} was not ended"
+        ))
+        .cause(why)
+        .hint(format!(
+            "leave those sessions first, or end it under them: cclocal stop --force --port {port}"
+        ))),
+        _ => Ok(true),
+    }
+}
+
+/// Waits for the end of an engine that is ending. Errors: it does not end.
+pub fn wait_until_gone(paths: &Paths, port: u16) -> Result<()> {
+    match port_holder::of(paths, port) {
+        Some(before) if !port_holder::wait_until_gone(paths, &before, GONE_DEADLINE) => {
+            Err(stuck(&before))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn stuck(before: &Holder) -> Error {
+    before
+        .silent(format!("the engine on port {} does not end", before.port))
+        .cause(format!(
+            "{} is still there after {} s",
+            before.words(),
+            GONE_DEADLINE.as_secs()
+        ))
+}
+
+/// Whether it can be used: one that is ending cannot.
+pub fn is_usable(status: &Status) -> bool {
+    status.phase != PhaseName::Ending
+}
