@@ -25,7 +25,7 @@ fn an_engine_killed_in_the_middle_of_an_answer_in_simple_mode() {
 fn killed_in_the_middle(simple: bool) {
     for client in [real::client(), real::old_client()] {
         let stage = real::stage(&client);
-        let long = lines("said", 10_000);
+        let long = lines("said", 4_000);
         let port = free_port();
         let mut session = start(&stage, &port, &long, simple);
         let mut events = Events::of(&mut session);

@@ -125,7 +125,9 @@ fn a_call_that_cannot_be_read_is_told_and_made_again() {
             "<|tool_call>call:Write{file_path<tool_call|>",
         ),
     ] {
-        for client in [real::client(), real::old_client()] {
+        // What the client is sent is the same in all dialects.
+        let old = (dialect == Dialect::Hermes).then(real::old_client);
+        for client in std::iter::once(real::client()).chain(old) {
             let stage = real::stage(&client);
             let file = stage.path("work/note.txt").display().to_string();
             let call = dialect.call("Write", &[("file_path", &file), ("content", "hello\n")]);

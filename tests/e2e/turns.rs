@@ -271,7 +271,7 @@ fn turns_of_qwen3_5_keep_the_last_question_in_a_full_prefix_cache() {
 }
 
 /// In MiB, for the conversation of a test.
-const FULL_CACHE_MIB: u64 = 13;
+const FULL_CACHE_MIB: u64 = 16;
 
 /// Has the engine start with this limit of its prefix cache, in MiB, whatever it is told.
 fn limit_prefix_cache(stage: &mut Stage, mib: u64) {
