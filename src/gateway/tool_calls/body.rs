@@ -14,11 +14,13 @@ use super::tags::{
 };
 
 /// The markers that a value has none of if its end marker is gone.
-const MARKERS: [&str; 8] = [
+const MARKERS: [&str; 10] = [
     OPEN,
     CLOSE,
     FUNCTION,
     FUNCTION_CLOSE,
+    PARAMETER,
+    PARAMETER_CLOSE,
     KEY,
     KEY_CLOSE,
     VALUE,

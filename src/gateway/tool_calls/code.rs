@@ -118,24 +118,33 @@ impl Code {
         self.tail.rsplit('\n').next().unwrap_or_default()
     }
 
-    /// What would close the quotation mark, the emphasis or the element of HTML that opens in front of the next character.
-    pub fn closing_quote(&self) -> Option<String> {
+    /// What would close the quotation mark, the bracket, the emphasis or the element of HTML that opens in front of the next character.
+    pub fn closings(&self) -> Vec<String> {
         let before = self.tail.trim_end();
         if let Some(name) = before
             .strip_suffix('>')
             .and_then(|tag| tag.rsplit('<').next())
             && ELEMENTS.contains(&name)
         {
-            return Some(format!("</{name}>"));
+            return vec![format!("</{name}>")];
         }
-        match self.tail.chars().next_back()? {
-            quote @ ('"' | '\'' | '*') => Some(quote.into()),
-            '“' | '„' => Some('”'.into()),
-            '‘' => Some('’'.into()),
-            '«' => Some('»'.into()),
-            '「' => Some('」'.into()),
-            _ => None,
-        }
+        let closings: &[&str] = match self.tail.chars().next_back() {
+            Some('"') => &["\""],
+            Some('\'') => &["'"],
+            Some('*') => &["*"],
+            Some('[') => &["]"],
+            Some('“') => &["”"],
+            Some('„') => &["”", "“"],
+            Some('‘') => &["’"],
+            Some('「') => &["」"],
+            // French has a space inside of them.
+            _ if before.ends_with('«') => &["»"],
+            _ => &[],
+        };
+        closings
+            .iter()
+            .map(|closing| (*closing).to_owned())
+            .collect()
     }
 
     /// Whether a fenced block has come to its end.

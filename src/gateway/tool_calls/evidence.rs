@@ -52,7 +52,14 @@ pub fn parts(reply: &Reply<'_>) -> Vec<Part> {
         Part::Text(range) => !marked::opens_a_call(reply.form, reply.text, range.clone()),
         _ => true,
     });
-    if is_clean(&parts) && leaves_none {
+    // Words behind the last call may be part of it.
+    let is_call = |part: &Part| matches!(part, Part::Calls(_));
+    let last = parts.iter().rposition(is_call).unwrap_or(parts.len());
+    let ends_well = parts[last..].iter().all(|part| match part {
+        Part::Text(range) => reply.text[range.clone()].trim().is_empty(),
+        _ => true,
+    });
+    if is_clean(&parts) && leaves_none && ends_well {
         parts.iter_mut().for_each(|part| {
             if let Part::Calls(calls) = part {
                 calls.iter_mut().for_each(|call| unmask_call(call, mask));

@@ -267,6 +267,7 @@ impl<'a> Cutter<'a, '_> {
         let behind = &text[marker.end()..];
         let is_named = self.code.is_quoted()
             || self.code.is_fenced() && !self.code.is_line_start()
+            || self.is_prose() && sentence::begins_with(behind, true) == Some(true)
             || sentence::is_named(self.code.before(), behind, true) == Some(true);
         if is_named {
             self.pass(marker.end());
@@ -507,11 +508,11 @@ impl<'a> Cutter<'a, '_> {
             };
             return text[end + next..].starts_with('`').then_some(end);
         }
-        if let Some(quote) = self.code.closing_quote()
-            && found.is_ok()
-        {
+        let closings = self.code.closings();
+        if found.is_ok() && !closings.is_empty() {
             let rest = text[end..].trim_start();
-            if rest.starts_with(&quote) || rest.is_empty() && is_limit {
+            let is_closed = closings.iter().any(|closing| rest.starts_with(closing));
+            if is_closed || rest.is_empty() && is_limit {
                 return Some(end);
             }
         }

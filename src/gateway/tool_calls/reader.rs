@@ -32,13 +32,13 @@ pub struct Reader(Inner);
 #[derive(Debug)]
 enum Inner {
     Marked(Box<Marked>),
-    Harmony(harmony::Reader),
+    Harmony(Box<harmony::Reader>),
 }
 
 impl Reader {
     pub fn new(options: &Options, tools: Arc<Tools>) -> Self {
         if options.form == Form::Harmony {
-            return Self(Inner::Harmony(harmony::Reader::new(tools)));
+            return Self(Inner::Harmony(Box::new(harmony::Reader::new(tools))));
         }
         let state = match options.start {
             Start::Thought => State::Thought {
@@ -393,7 +393,7 @@ impl Marked {
                 }
                 Some(_) => {}
             },
-            Kind::ThoughtEnd if is_real => match self.is_named(behind) {
+            Kind::ThoughtEnd if is_real => match self.names(behind) {
                 Some(true) => {}
                 Some(false) => {
                     self.at = marker.end();
@@ -425,6 +425,14 @@ impl Marked {
             return Some(true);
         }
         sentence::is_named(self.code.before(), behind, false)
+    }
+
+    /// The same for a closing marker, which a sentence can begin with.
+    fn names(&self, behind: &str) -> Option<bool> {
+        match self.code.is_line_start() && !self.code.is_fenced() {
+            true => sentence::begins_with(behind, false),
+            false => self.is_named(behind),
+        }
     }
 
     /// For a model that makes calls without a marker: text goes on line by line, and a line that could be the first of a call begins what is kept.

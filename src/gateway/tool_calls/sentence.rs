@@ -21,6 +21,13 @@ pub fn is_named(before: &str, after: &str, is_end: bool) -> Option<bool> {
     Some(first.is_whitespace() || first.is_ascii_punctuation() || is_punctuation(first))
 }
 
+/// Whether a sentence begins with a marker, by the text behind it. None: that is not known yet.
+pub fn begins_with(after: &str, is_end: bool) -> Option<bool> {
+    let mut behind = after.chars();
+    let mut next = || behind.next().or(is_end.then_some('\n'));
+    Some(next()? == ' ' && next()?.is_lowercase())
+}
+
 /// Whether a marker stands right inside of quotation marks.
 pub fn is_quoted(before: &str, after: &str, is_end: bool) -> Option<bool> {
     let quote = before.chars().next_back().unwrap_or(' ');
@@ -35,7 +42,7 @@ pub fn is_quoted(before: &str, after: &str, is_end: bool) -> Option<bool> {
     let front = &before[..before.len() - quote.len_utf8()];
     // A quotation mark behind a word closes.
     let opens = match quote {
-        '`' | '"' => front.matches(quote).count() % 2 == 0,
+        '`' | '"' => front.matches(quote).count().is_multiple_of(2),
         '\'' => !front.ends_with(char::is_alphanumeric),
         _ => true,
     };

@@ -162,7 +162,7 @@ fn function(text: &str, kind: Kind) -> Probe {
 }
 
 /// The tool that a call names which is one only if it is declared: it has no marker, or no arguments as its form has them.
-pub fn loose_name<'a>(text: &'a str, kind: Kind) -> Option<&'a str> {
+pub fn loose_name(text: &str, kind: Kind) -> Option<&str> {
     let rest = text.strip_prefix(OPEN).unwrap_or(text).trim_start();
     let rest = match kind {
         Kind::BareFunction => rest.strip_prefix(FUNCTION)?.trim_start_matches(' '),

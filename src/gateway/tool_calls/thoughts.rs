@@ -86,8 +86,7 @@ impl Closing {
     /// How much of a text it is that closes nothing, and so is dropped: none of it if a sentence begins with it. None: that is not known yet.
     pub fn cut_off(self, text: &str) -> Option<usize> {
         let behind = text.strip_prefix(self.0)?;
-        let mut behind = behind.chars();
-        let is_named = behind.next()? == ' ' && behind.next()?.is_lowercase();
+        let is_named = sentence::begins_with(behind, false)?;
         Some(if is_named { 0 } else { self.0.len() })
     }
 }
@@ -166,9 +165,11 @@ impl Marked {
             self.buffer.truncate(end);
             self.is_over = true;
         } else if let Some((at, length)) = closing {
+            let words = &self.buffer[begin..at];
             let start = match has_begun {
+                true if self.thought.is_empty() => begin + inside("", words),
                 true => begin,
-                false => begin + inside(opening, &self.buffer[begin..at]),
+                false => begin + inside(opening, words),
             };
             let thought = self.buffer[start.min(at)..at].trim_end().to_owned();
             self.at = at + length;

@@ -1,7 +1,8 @@
 //! The pieces that arrive of a reply.
 //!
-//! Each reply is read whole and in parts of 1, 3 and 7 characters, always with the same outcome.
+//! Each reply is read whole and in parts of 1, 3 and 7 characters, with its markers as letters and as real tokens, always with the same outcome.
 
+mod drift;
 mod files;
 mod forms;
 mod harmony;
@@ -13,6 +14,7 @@ mod quoted;
 mod real;
 mod render;
 mod schemas;
+mod sentences;
 mod thoughts;
 
 use std::sync::{Arc, LazyLock};
@@ -97,13 +99,89 @@ fn options(form: Form) -> Options {
 
 const STOP: Ending = Ending::Stop(None);
 
+/// The markers that the tokenizers of a form's models have as tokens. The ends of a turn are none of them: a real one ends the reply.
+fn vocabulary(form: Form) -> &'static [&'static str] {
+    match form {
+        Form::Gemma4 => &[
+            "<|tool_call>",
+            "<tool_call|>",
+            "<|\"|>",
+            "<|channel>",
+            "<channel|>",
+        ],
+        Form::Hermes | Form::Qwen3Coder => &["<tool_call>", "</tool_call>", "<think>", "</think>"],
+        Form::Glm47 => &[
+            "<tool_call>",
+            "</tool_call>",
+            "<arg_key>",
+            "</arg_key>",
+            "<arg_value>",
+            "</arg_value>",
+            "<think>",
+            "</think>",
+        ],
+        Form::Llama3 => &["<|python_tag|>"],
+        Form::Mistral => &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"],
+        // Here a real marker is none that an answer names.
+        Form::Harmony => &[],
+    }
+}
+
+/// How the markers of a reply come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    /// All of them as letters.
+    Letters,
+    /// The first of each as a real token.
+    First,
+    All,
+}
+
+/// The real marker tokens of a reply: where each begins, in bytes, and which it is.
+fn real(form: Form, reply: &str, tokens: Tokens) -> Vec<(usize, &'static str)> {
+    let mut found = Vec::new();
+    for marker in vocabulary(form) {
+        let places = reply.match_indices(marker).map(|(at, _)| (at, *marker));
+        match tokens {
+            Tokens::Letters => {}
+            Tokens::First => found.extend(places.take(1)),
+            Tokens::All => found.extend(places),
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
 /// The pieces of a reply that comes in pieces of this many characters, texts and thoughts joined.
 fn read(options: &Options, reply: &str, size: usize, ending: &Ending) -> Vec<Piece> {
+    read_as(options, reply, size, ending, Tokens::Letters)
+}
+
+fn read_as(
+    options: &Options,
+    reply: &str,
+    size: usize,
+    ending: &Ending,
+    tokens: Tokens,
+) -> Vec<Piece> {
+    let real = real(options.form, reply, tokens);
     let mut reader = Reader::new(options, tools());
-    let letters: Vec<char> = reply.chars().collect();
     let mut pieces = Vec::new();
-    for part in letters.chunks(size) {
-        pieces.extend(reader.push(&part.iter().collect::<String>(), &[]));
+    let mut at = 0;
+    while at < reply.len() {
+        let letters = reply[at..].char_indices().map(|(offset, _)| at + offset);
+        let mut end = letters.clone().nth(size).unwrap_or(reply.len());
+        // A real token comes in one piece.
+        if let Some((start, marker)) = real
+            .iter()
+            .find(|(start, marker)| (at..end).contains(start) && start + marker.len() > end)
+        {
+            end = start + marker.len();
+        }
+        let inside = real.iter().filter(|(start, _)| (at..end).contains(start));
+        let marks: Vec<(usize, &str)> = inside.map(|(start, mark)| (start - at, *mark)).collect();
+        pieces.extend(reader.push(&reply[at..end], &marks));
+        at = end;
     }
     pieces.extend(reader.finish(ending));
     joined(pieces)
@@ -127,13 +205,18 @@ fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     joined
 }
 
-/// The outcome of a reply, which is the same however it is split.
+/// The outcome of a reply, which is the same however it is split, and whichever of its markers are real tokens.
 #[track_caller]
 fn outcome(options: &Options, reply: &str, ending: &Ending) -> Vec<Piece> {
     let whole = read(options, reply, usize::MAX, ending);
-    for size in [1, 3, 7] {
-        let split = read(options, reply, size, ending);
-        assert_eq!(split, whole, "in parts of {size}, {options:?}: {reply}");
+    for tokens in [Tokens::Letters, Tokens::First, Tokens::All] {
+        for size in [1, 3, 7, usize::MAX] {
+            let split = read_as(options, reply, size, ending, tokens);
+            assert_eq!(
+                split, whole,
+                "in parts of {size}, {tokens:?}, {options:?}: {reply}"
+            );
+        }
     }
     whole
 }

@@ -401,6 +401,11 @@ proptest! {
             let got = read_in(&options, &tools(), &reply, &[usize::MAX], &ending);
             let split = read_in(&options, &tools(), &reply, &sizes, &ending);
             prop_assert_eq!(&got, &split, "{:?} in parts of {:?}: {}", options, sizes, &reply);
+            for tokens in [Tokens::First, Tokens::All] {
+                let whole = read_as(&options, &reply, usize::MAX, &ending, tokens);
+                let split = read_as(&options, &reply, sizes[0], &ending, tokens);
+                prop_assert_eq!(&whole, &split, "{:?}, {:?} in parts of {}: {}", options, tokens, sizes[0], &reply);
+            }
             let is_told = got.iter().any(|piece| matches!(piece, Piece::Wrong(_)));
             if is_told || form == Form::Harmony {
                 continue;

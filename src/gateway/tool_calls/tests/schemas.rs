@@ -63,6 +63,32 @@ fn numbers_and_booleans_may_be_strings_and_lists_and_objects_too() {
 }
 
 #[test]
+fn nothing_for_an_optional_argument_is_no_argument() {
+    let list = json!({"command": "ls"});
+    for style in STYLES {
+        for nothing in [json!(null), json!("null"), json!("None"), json!("")] {
+            let written =
+                json!({"command": "ls", "timeout": nothing, "run_in_background": nothing});
+            let reply = style.call("Bash", &written);
+            arrives(style.form(), &reply, &[call("Bash", list.clone())]);
+        }
+        // Where it is allowed, or is a string, it stays.
+        for input in [
+            json!({"listed": null}),
+            json!({"any_of": "null"}),
+            json!({"any_of": ""}),
+        ] {
+            let reply = style.call("Odd", &input);
+            arrives(style.form(), &reply, &[call("Odd", input)]);
+        }
+    }
+    // An argument that is required isn't left out: the client says what is wrong with it.
+    let reply = Style::Hermes.call("Read", &json!({"file_path": null}));
+    let want = call("Read", json!({"file_path": null}));
+    arrives(Form::Hermes, &reply, &[want]);
+}
+
+#[test]
 fn a_string_stays_as_it_was_written() {
     for style in STYLES {
         for content in [

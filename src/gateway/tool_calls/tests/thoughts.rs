@@ -263,6 +263,96 @@ fn a_closing_marker_that_closes_nothing_is_dropped_in_a_line_of_its_own() {
 }
 
 #[test]
+fn a_closing_marker_in_quotes_closes_nothing() {
+    for style in THINKERS {
+        let form = style.form();
+        for thinks in [
+            "The tag `</think>` ends it. So I list.",
+            "Split at \"</think>\" and then list.",
+            "`</think>` ends it.",
+        ] {
+            let want = [thought(thinks), text("Yes.")];
+            arrives(form, &format!("<think>\n{thinks}\n</think>\n\nYes."), &want);
+            opened(form, &format!("{thinks}\n</think>\n\nYes."), &want);
+            let made = bash(style, "ls");
+            let reply = format!("{made}\n<think>\n{thinks}\n</think>\nYes.");
+            arrives(form, &reply, &[ls(), thought(thinks), text("Yes.")]);
+        }
+        // A quotation that has ended in front of it.
+        let want = [thought("I say \"4\""), text("\"4\"")];
+        arrives(form, "<think>I say \"4\"</think>\"4\"", &want);
+    }
+    arrives(
+        Form::Gemma4,
+        "<|channel>thought\n`<channel|>` ends it.\n<channel|>Yes.",
+        &[thought("`<channel|>` ends it."), text("Yes.")],
+    );
+    arrives(
+        Form::Mistral,
+        "[THINK]`[/THINK]` ends it.[/THINK]Yes.",
+        &[thought("`[/THINK]` ends it."), text("Yes.")],
+    );
+}
+
+#[test]
+fn thoughts_one_after_the_other_are_paragraphs() {
+    for form in [Form::Hermes, Form::Qwen3Coder, Form::Glm47] {
+        let want = [thought("a\n\nb"), text("Yes.")];
+        arrives(
+            form,
+            "<think>\na\n</think>\n<think>\nb\n</think>\nYes.",
+            &want,
+        );
+    }
+    arrives(
+        Form::Harmony,
+        "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>",
+        &[thought("a\n\nb"), text("Yes.")],
+    );
+}
+
+#[test]
+fn an_opening_marker_that_is_in_the_prompt_may_be_written_again() {
+    for form in [Form::Hermes, Form::Qwen3Coder, Form::Glm47] {
+        let want = [thought("I add."), text("It is 4.")];
+        opened(form, "<think>\nI add.\n</think>\nIt is 4.", &want);
+        opened(form, "\n<think>I add.</think>It is 4.", &want);
+    }
+}
+
+#[test]
+fn a_closing_marker_at_the_beginning_closes_nothing() {
+    for style in THINKERS {
+        let form = style.form();
+        let made = bash(style, "ls");
+        arrives(form, &format!("</think>{made}"), &[ls()]);
+        let want = [text("I list."), ls()];
+        arrives(form, &format!("</think>I list.\n{made}"), &want);
+        is_text(form, "</think> is the marker of an end.");
+    }
+}
+
+#[test]
+fn a_reply_that_is_a_thought_and_nothing_else_is_told() {
+    for form in [Form::Hermes, Form::Qwen3Coder, Form::Glm47] {
+        let want = [thought("Hm."), Piece::Wrong(Wrong::OnlyThought)];
+        arrives(form, "<think>\nHm.\n</think>\n", &want);
+        opened(form, "Hm.\n</think>", &want);
+        arrives(form, "<think>\n\n</think>\n", &[]);
+    }
+}
+
+#[test]
+fn llama_can_think_in_front_of_its_json() {
+    let made = "{\"name\": \"Bash\", \"parameters\": {\"command\": \"ls\"}}";
+    let reply = format!("<think>\nI list.\n</think>\n\n{made}");
+    arrives(Form::Llama3, &reply, &[thought("I list."), ls()]);
+    let draft = format!("<think>\nMaybe {made}\n</think>\n\nNo.");
+    let thinks = format!("Maybe {made}");
+    arrives(Form::Llama3, &draft, &[thought(&thinks), text("No.")]);
+}
+
+#[test]
 fn the_start_is_known_from_the_prompt() {
     for (tail, knows, may, want) in [
         (
