@@ -124,6 +124,13 @@ const REASONS: &[Reason] = &[
         hint: "run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE",
     },
     Reason {
+        // `engine/history.py`.
+        marks: &["chat template cannot be used"],
+        exit: Exit::Engine,
+        cause: "the model's chat template fails, so no request could be answered",
+        hint: "take another version of the model, or mend its chat_template.jinja",
+    },
+    Reason {
         marks: &["model type … not supported"],
         exit: Exit::Engine,
         cause: "the engine does not know this model's architecture",
@@ -410,6 +417,9 @@ mod tests {
         error: the engine did not start
           cause: it does not serve on the socket that cclocal gave it
           hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
+        error: the engine did not start
+          cause: the model's chat template fails, so no request could be answered
+          hint: take another version of the model, or mend its chat_template.jinja
         error: the engine did not start
           cause: the engine does not know this model's architecture
           hint: take a model of the catalogue (cclocal --help lists them)
