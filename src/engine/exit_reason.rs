@@ -124,6 +124,13 @@ const REASONS: &[Reason] = &[
         hint: "run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE",
     },
     Reason {
+        // `engine/patches/history.py`.
+        marks: &["chat template cannot be used"],
+        exit: Exit::Engine,
+        cause: "the model's chat template fails, so no request could be answered",
+        hint: "take another version of the model, or mend its chat_template.jinja",
+    },
+    Reason {
         marks: &["model type … not supported"],
         exit: Exit::Engine,
         cause: "the engine does not know this model's architecture",
@@ -175,7 +182,7 @@ const REASONS: &[Reason] = &[
 ];
 
 /// Marks of lines that tell what an engine was asked, in the user's words, or what it survived: whatever else stands in them, it did not end of it.
-/// Sources: vllm-mlx 0.6.0's log of requests; `engine/kept.py`, `engine/patches.py`.
+/// Sources: vllm-mlx 0.6.0's log of requests; `engine/patches/kept.py`, `engine/patches/patches.py`.
 const NO_REASONS: &[&str] = &["[REQUEST]", "[kept_prefix]", "[cclocal] patch "];
 
 /// Whether it ended because memory ran out: the GPU's, by its log, or the system's, by the signal of the memory killer.
@@ -410,6 +417,9 @@ mod tests {
         error: the engine did not start
           cause: it does not serve on the socket that cclocal gave it
           hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
+        error: the engine did not start
+          cause: the model's chat template fails, so no request could be answered
+          hint: take another version of the model, or mend its chat_template.jinja
         error: the engine did not start
           cause: the engine does not know this model's architecture
           hint: take a model of the catalogue (cclocal --help lists them)

@@ -2,7 +2,7 @@
 //!
 //! Behind the gateway all sessions of one client begin with the same system prompt and the same tools. So those of a session's first request are
 //! remembered ([`super::prompt_prefixes`]), and when the next engine is ready and nobody asks it anything, it gets them with a question of one word. What it
-//! computes then is in its prefix cache, and kept (see `engine/kept.py`).
+//! computes then is in its prefix cache, and kept (see `engine/patches/kept.py`).
 //!
 //! How a client of another version begins is not known before it has asked. So the session lets it ask something on a terminal that nobody sees
 //! (`session/rehearsal.rs`), at an address of its own: that request is remembered, and not answered.

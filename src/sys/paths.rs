@@ -59,7 +59,7 @@ impl Paths {
         self.data.join("text-models")
     }
 
-    /// What engines keep of what stands before a conversation: a folder for each model (see `engine/kept.py`).
+    /// What engines keep of what stands before a conversation: a folder for each model (see `engine/patches/kept.py`).
     pub fn kept_prefixes(&self) -> PathBuf {
         self.cache.join("prefixes")
     }

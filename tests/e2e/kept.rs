@@ -12,7 +12,7 @@ use crate::support::{HANG, Stage};
 use crate::tool_loop::Turn;
 use crate::turns::{self, Gateway};
 
-/// Words of the engine's log. Source: `engine/kept.py`.
+/// Words of the engine's log. Source: `engine/patches/kept.py`.
 const WRITTEN: &str = "[kept_prefix] written";
 const READ: &str = "[kept_prefix] read";
 const NOT_KEPT: &str = "[kept_prefix] not kept";

@@ -12,7 +12,7 @@ use crate::real::{self, free_port};
 use crate::screen::Screen;
 use crate::support::{HANG, Stage};
 
-/// In the engine's log. Source: `engine/kept.py`.
+/// In the engine's log. Source: `engine/patches/kept.py`.
 const WRITTEN: &str = "[kept_prefix] written";
 
 fn until<T>(what: &str, found: impl Fn() -> Option<T>) -> T {

@@ -37,7 +37,8 @@ def write_history():
     vllm-mlx 0.6.0 does so where the parser of calls says that it can, and else writes both as text: results as words of the user. Models take that
     for a form of theirs and imitate it. Here the template decides. It is shown a few conversations once, and what it does with them tells how
     it wants them: some raise for ids of other lengths, or for two calls in a message; some know results by another name alone; some write the
-    text beside a call behind the results. A template that has no place for calls gets them as text, as before.
+    text beside a call behind the results. A template that has no place for calls gets them as text, as before. One that makes no prompt at all
+    ends the start: no request could be answered.
     """
     try:
         from vllm_mlx import server
@@ -62,7 +63,8 @@ def write_history():
     def probing(start):
         async def started(engine, *arguments, **options):
             result = await start(engine, *arguments, **options)
-            histories.of(engine)
+            if histories.of(engine) is None:
+                histories.check(engine)
             return result
 
         return started
@@ -96,6 +98,18 @@ class Histories:
             if getattr(engine, "is_mllm", False):
                 keep_what_messages_have()
         return engine.cclocal_history
+
+    def check(self, engine):
+        """Ends the start of an engine whose template makes no prompt of any conversation. Read by `exit_reason.rs`."""
+        # These make their prompts in other ways.
+        if getattr(engine, "use_harmony_rendering", False) or getattr(engine, "is_mllm", False):
+            return
+        try:
+            render = self.renderer(engine)
+        except Exception:
+            return
+        if reason := unusable(render):
+            raise RuntimeError(f"the model's chat template cannot be used: {reason}")
 
     def renderer(self, engine):
         template = getattr(engine, "_text_tokenizer", None) or engine.tokenizer
@@ -227,6 +241,18 @@ def why_not(render):
         except Exception as error:
             return f": {type(error).__name__}: {error}"
     return ""
+
+
+def unusable(render):
+    """Why a template makes no prompt, if it makes none of the simplest conversations."""
+    asked = {"role": "user", "content": "ask"}
+    for messages in ([{"role": "system", "content": "be"}, asked], [{"role": "user", "content": [{"type": "text", "text": "ask"}]}], [asked]):
+        try:
+            render(messages)
+            return None
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+    return reason
 
 
 def is_like_any_role(history, render):

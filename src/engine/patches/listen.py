@@ -38,7 +38,7 @@ def serve_on_socket(path, proof_key):
 def refuse(reason):
     """Never on a port instead."""
     not_applied("listen", reason)
-    # Read by `death.rs`.
+    # Read by `exit_reason.rs`.
     raise SystemExit("[cclocal] the engine does not serve on cclocal's socket")
 
 
