@@ -6,16 +6,25 @@ use crate::support::{Ran, Stage};
 
 /// Runs a prompt in print mode against a model that gives these replies, one after the other.
 fn run(stage: &Stage, dialect: Dialect, replies: &[String]) -> Ran {
+    let model = model(stage, dialect, replies);
+    run_model(stage, dialect, &model)
+}
+
+/// Writes a model that gives these replies, one after the other.
+fn model(stage: &Stage, dialect: Dialect, replies: &[String]) -> String {
     let model = Chain {
         replies,
         piece: 4,
         ..Chain::default()
     };
-    let model = model.write(stage, dialect);
+    model.write(stage, dialect)
+}
+
+fn run_model(stage: &Stage, dialect: Dialect, model: &str) -> Ran {
     let port = free_port();
     let ran = stage.run(&[
         "--model",
-        &model,
+        model,
         "--port",
         &port,
         "--linger",
@@ -142,4 +151,49 @@ fn a_call_that_cannot_be_read_is_told_and_made_again() {
             assert_eq!(result(&ran), "It is written.", "{dialect:?}");
         }
     }
+}
+
+/// A model whose template tells no known form is read as one that writes calls between `<tool_call>` and `</tool_call>`, in any of the ways there are.
+#[test]
+fn a_model_of_an_unknown_form_is_read_too() {
+    let dialect = Dialect::Hermes;
+    let stage = real::stage(&real::client());
+    let file = |name: &str| stage.path(&format!("work/{name}")).display().to_string();
+    let write = |dialect: Dialect, name: &str| {
+        dialect.call(
+            "Write",
+            &[("file_path", &file(name)), ("content", "hello\n")],
+        )
+    };
+    let draft = dialect.call("Bash", &[("command", "touch was-run")]);
+    let replies = [
+        format!(
+            "<think>\nMaybe {draft} or not.\n</think>\n\n{}",
+            write(Dialect::Hermes, "a.txt")
+        ),
+        write(Dialect::Qwen3Coder, "b.txt"),
+        write(Dialect::Glm47, "c.txt"),
+        format!(
+            "It is written. One makes a call with `{}`.",
+            draft.replace('\n', " ")
+        ),
+    ];
+    let model = model(&stage, dialect, &replies);
+    // A mark of a form that cclocal doesn't read.
+    let config = format!("{}/tokenizer_config.json", dialect.folder());
+    let known = stage.read(&config);
+    let unknown = known.replace("{%- set marks = '", "{%- set marks = '<tool_calls>");
+    assert_ne!(known, unknown);
+    stage.write(&config, &unknown);
+    let ran = run_model(&stage, dialect, &model);
+    assert!(
+        ran.stderr.contains("unknown tool-call format"),
+        "{}",
+        ran.stderr
+    );
+    for name in ["a.txt", "b.txt", "c.txt"] {
+        assert_eq!(stage.read(&format!("work/{name}")), "hello\n", "{name}");
+    }
+    assert_eq!(result(&ran), replies[3]);
+    assert!(!stage.path("work/was-run").exists());
 }

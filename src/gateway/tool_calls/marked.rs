@@ -21,6 +21,9 @@ const MOST_FAILED: usize = 16;
 /// The length of something that was to be a call and is none, in bytes.
 const MOST_BROKEN: usize = 4000;
 
+/// As often a marker may be written again before its call begins.
+const MOST_REPEATED: usize = 3;
+
 /// The rest of a reply, and how it is read.
 #[derive(Clone)]
 pub struct Reply<'a> {
@@ -48,20 +51,24 @@ pub enum Part {
 
 /// Whether a text that begins with a marker goes on as a call.
 pub fn probe(form: Form, text: &str) -> Probe {
-    let own = match form {
-        Form::Gemma4 => gemma::probe(text),
-        Form::Llama3 => llama::probe(text),
-        Form::Mistral => mistral::probe(text),
-        Form::Hermes | Form::Glm47 | Form::Qwen3Coder | Form::Harmony => tags::probe(text),
-    };
-    if own != Probe::No {
-        return own;
+    let mut rest = text;
+    for _ in 0..MOST_REPEATED {
+        let own = match form {
+            Form::Gemma4 => gemma::probe(rest),
+            Form::Llama3 => llama::probe(rest),
+            Form::Mistral => mistral::probe(rest),
+            Form::Hermes | Form::Glm47 | Form::Qwen3Coder | Form::Harmony => tags::probe(rest),
+        };
+        if own != Probe::No {
+            return own;
+        }
+        match again(form, rest) {
+            Some(Some(behind)) => rest = behind,
+            Some(None) => return Probe::More,
+            None => return Probe::No,
+        }
     }
-    match again(form, text) {
-        Some(Some(behind)) => probe(form, behind),
-        Some(None) => Probe::More,
-        None => Probe::No,
-    }
+    Probe::No
 }
 
 /// The text from the second marker on that opens the same call again. None inside: it may become one.
@@ -349,7 +356,10 @@ impl<'a> Cutter<'a, '_> {
             return Outcome::Text(behind);
         }
         let is_code = self.code.is_fenced() || self.code.is_quoted();
-        if !is_code && let Some(Some(again)) = again(self.reply.form, rest) {
+        if !is_code
+            && let Some(Some(again)) = again(self.reply.form, rest)
+            && probe(self.reply.form, rest) != Probe::No
+        {
             return Outcome::Nothing(text.len() - again.len());
         }
         if self.is_behind_a_call(marker.at) && text[behind..].trim().is_empty() && !is_limit {
