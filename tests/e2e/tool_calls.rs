@@ -158,7 +158,7 @@ fn a_call_that_cannot_be_read_is_told_and_made_again() {
 fn a_model_of_an_unknown_form_is_read_too() {
     let dialect = Dialect::Hermes;
     let stage = real::stage(&real::client());
-    let file = |name: &str| stage.path(&format!("work/{name}")).display().to_string();
+    let file = |name: &str| stage.path(format!("work/{name}")).display().to_string();
     let write = |dialect: Dialect, name: &str| {
         dialect.call(
             "Write",
