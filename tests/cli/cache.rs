@@ -357,7 +357,11 @@ fn the_cache_screen() {
     let mut terminal = Terminal::run(&stage, &["rm"], 80, 24);
     terminal.wait_for("org/other");
     terminal.keys("\r");
-    terminal.wait_for("Nothing is chosen");
+    // What is typed before the list is there again would be echoed.
+    terminal.wait_until("the list, again", |screen| {
+        (screen.split_once("Nothing is chosen"))
+            .is_some_and(|(_, below)| below.contains("org/other"))
+    });
     terminal.keys("j j ");
     let screen = terminal.wait_for("2 models, 3 MB chosen");
     insta::assert_snapshot!(screen, @"
