@@ -22,8 +22,8 @@ use crate::sys::paths::Paths;
 /// How long an engine may take to be gone: its time of grace, and what the supervisor itself needs.
 pub const GONE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long one may have no socket: it is just beginning, or ending.
-const SETTLED: Duration = Duration::from_secs(1);
+/// How long one may have no socket: it is just beginning, or ending. A crowded machine takes a second or two for that.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// An engine that runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,18 +99,38 @@ pub fn statuses(paths: &Paths) -> Vec<Status> {
 
 /// The one at this port, if one runs there.
 pub fn at(paths: &Paths, port: u16) -> Option<Running> {
+    match ask(paths, port, &Ask::Status) {
+        Answer::Told(answer) => Some(known(paths, port, &answer)),
+        Answer::Silent(holder) => Some(Running::Silent(holder)),
+        Answer::Nobody => None,
+    }
+}
+
+/// What came of a question to the supervisor at a port.
+enum Answer {
+    Told(String),
+    /// It is there and does not answer.
+    Silent(Holder),
+    /// None is there, or no longer.
+    Nobody,
+}
+
+/// Asks the supervisor at this port. One that is just beginning or ending has no socket and is waited for.
+fn ask(paths: &Paths, port: u16, question: &Ask) -> Answer {
     let path = socket::path(&reservation::folder(paths, port));
     let since = Instant::now();
     loop {
-        let error = match socket::ask(&path, &Ask::Status) {
-            Ok(answer) => return Some(known(paths, port, &answer)),
+        let error = match socket::ask(&path, question) {
+            Ok(answer) => return Answer::Told(answer),
             Err(error) => error,
         };
-        let holder = port_holder::of(paths, port)?;
+        let Some(holder) = port_holder::of(paths, port) else {
+            return Answer::Nobody;
+        };
         // Nothing came in time, or so many wait for it already that no more are taken in.
         let silent = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
         if silent || since.elapsed() > SETTLED {
-            return Some(Running::Silent(holder));
+            return Answer::Silent(holder);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -166,39 +186,27 @@ impl Wanted<'_> {
 /// Ends an engine, and returns when it is gone. `even_if_used`: also under the sessions that use it, and by force if it does not end when asked.
 /// Errors: it is used, or does not end.
 pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
-    let Some(before) = port_holder::of(paths, port) else {
-        return ask_to_stop(paths, port, even_if_used).map(|_| reservation::sweep(paths, port));
+    let not_ended = || format!("the engine on port {port} was not ended");
+    let before = port_holder::of(paths, port);
+    let answer = match ask(paths, port, &Ask::Stop { even_if_used }) {
+        Answer::Told(answer) => answer,
+        Answer::Silent(holder) if even_if_used => return port_holder::end(paths, &holder),
+        Answer::Silent(holder) => return Err(holder.silent(not_ended())),
+        Answer::Nobody => {
+            reservation::sweep(paths, port);
+            return Ok(());
+        }
     };
-    let heard = ask_to_stop(paths, port, even_if_used)?;
-    let patience = match heard {
-        true => GONE_DEADLINE,
-        false => Duration::ZERO,
-    };
-    if port_holder::wait_until_gone(paths, &before, patience) {
-        return Ok(());
-    }
-    match even_if_used {
-        true => port_holder::end(paths, &before),
-        false if heard => Err(stuck(&before)),
-        false => Err(before.silent(format!("the engine on port {port} was not ended"))),
-    }
-}
-
-/// Asks it to end. False: it does not answer. Errors: it is used.
-fn ask_to_stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<bool> {
-    let path = socket::path(&reservation::folder(paths, port));
-    let Ok(answer) = socket::ask(&path, &Ask::Stop { even_if_used }) else {
-        return Ok(false);
-    };
-    match serde_json::from_str(&answer) {
-        Ok(Tell::Refused { why }) => Err(Error::other(format!(
-            "the engine on port {port} was not ended"
-        ))
-        .cause(why)
-        .hint(format!(
+    if let Ok(Tell::Refused { why }) = serde_json::from_str(&answer) {
+        return Err(Error::other(not_ended()).cause(why).hint(format!(
             "leave those sessions first, or end it under them: cclocal stop --force --port {port}"
-        ))),
-        _ => Ok(true),
+        )));
+    }
+    match before {
+        Some(before) if port_holder::wait_until_gone(paths, &before, GONE_DEADLINE) => Ok(()),
+        Some(before) if even_if_used => port_holder::end(paths, &before),
+        Some(before) => Err(stuck(&before)),
+        None => wait_until_gone(paths, port),
     }
 }
 
