@@ -6,7 +6,6 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::server::Gateway;
@@ -132,22 +131,13 @@ impl Turn {
         // Nobody reads it before its end.
         const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
         let (outlet, reply) = sse_writer::channel(NEVER, upstream::REPLY_BODY);
-        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
-        let streaming = match reply.begin(NEVER).await {
-            Beginning::Error(error) => return Err(error),
-            Beginning::Stream(streaming) => streaming,
-        };
+        let _task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
         let broken = || stated(Failure::Lost("the reply broke off".into()));
-        let mut events = Vec::new();
-        let mut body = pin!(streaming.body(task));
-        while let Some(piece) = body.next().await {
-            events.extend_from_slice(&piece.map_err(|_| broken())?);
-        }
-        match anthropic::message(&events) {
-            Ok(message) => Ok(whole(message)),
-            Err(Some(event)) => Err(ApiError::from_event(&event)),
-            Err(None) => Err(broken()),
-        }
+        let events = reply.gather().await.unwrap_or_else(|| Err(broken()))?;
+        let message = anthropic::message(events);
+        message
+            .map(whole)
+            .map_err(|error| error.unwrap_or_else(broken))
     }
 
     async fn streamed(self, place: Place) -> Result<Response, ApiError> {
@@ -377,7 +367,7 @@ impl Turn {
             let rest = repair.finish();
             self.running.usage(repair.usage());
             // What it lacks is told by breaking off, not by an event.
-            if !sse_writer::tells_of_an_error(&rest) {
+            if rest.iter().all(|event| event.error().is_none()) {
                 outlet.send(rest)?;
             }
         }

@@ -60,11 +60,6 @@ impl ApiError {
         json!({"type": "error", "error": {"type": self.kind, "message": self.message}})
     }
 
-    /// As an event of a stream.
-    pub fn event(&self) -> Vec<u8> {
-        format!("event: error\ndata: {}\n\n", self.json()).into_bytes()
-    }
-
     /// The `error` event of an engine's stream, read. What has no known type is an `api_error`.
     pub fn from_event(event: &Value) -> Self {
         let error = &event["error"];

@@ -14,9 +14,9 @@
 use crate::catalog::Form;
 
 mod assemble;
-mod delta;
 mod documents;
 mod error;
+mod event;
 mod fold;
 mod generated;
 mod json;
@@ -37,11 +37,12 @@ mod system;
 pub use assemble::message;
 pub use documents::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
 pub use error::ApiError;
+pub(super) use event::Delta;
+pub use event::{Event, written};
 pub(super) use json::read as read_json;
 pub use media::decoded;
 pub use reply::reply;
 pub use request::{Draft, Request, messages};
-pub use stream::Repair;
 pub use streamed::Streamed;
 
 /// The model as the engine serves it.
@@ -82,6 +83,18 @@ pub struct Usage {
     /// Prompt tokens that were there already.
     pub cache_read_input_tokens: u64,
     pub output_tokens: u64,
+}
+
+impl Usage {
+    /// As a reply states it.
+    fn of(usage: &serde_json::Value) -> Self {
+        let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
+        Self {
+            input_tokens: tokens("input_tokens"),
+            cache_read_input_tokens: tokens("cache_read_input_tokens"),
+            output_tokens: tokens("output_tokens"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -39,11 +39,6 @@ impl Reader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// What was not read yet.
-    pub fn rest(&self) -> &[u8] {
-        &self.buffer[self.start..]
-    }
-
     /// The next whole event. Blocks of comments alone are passed over.
     pub fn next(&mut self) -> Result<Option<Event<'_>>, TooLarge> {
         loop {

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::hits::Found;
+use crate::gateway::anthropic::{Delta, Event, written};
 
 /// The API's codes for a search without results. Source: the API's reference, "Web search tool", "Errors".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,35 +129,26 @@ impl Reply<'_> {
 
     /// The events of a streamed reply.
     pub fn streamed(&self) -> Vec<u8> {
-        let mut events = String::new();
-        let mut event = |data: Value| {
-            let name = data["type"].as_str().unwrap_or_default();
-            let _ = write!(events, "event: {name}\ndata: {data}\n\n");
-        };
-        event(json!({"type": "message_start", "message": self.message(&[], None)}));
-        for (index, mut block) in self.blocks().into_iter().enumerate() {
+        let mut events = vec![Event::message_start(self.message(&[], None))];
+        for (index, mut block) in (0..).zip(self.blocks()) {
             let delta = match block["type"].as_str() {
                 Some("server_tool_use") => {
                     let input = std::mem::replace(&mut block["input"], json!({}));
-                    Some(json!({"type": "input_json_delta", "partial_json": input.to_string()}))
+                    Some(Delta::Json(input.to_string()))
                 }
                 Some("text") => {
                     let text = std::mem::replace(&mut block["text"], json!(""));
-                    Some(json!({"type": "text_delta", "text": text}))
+                    text.as_str().map(Delta::text)
                 }
                 _ => None,
             };
-            event(json!({"type": "content_block_start", "index": index, "content_block": block}));
-            if let Some(delta) = delta {
-                event(json!({"type": "content_block_delta", "index": index, "delta": delta}));
-            }
-            event(json!({"type": "content_block_stop", "index": index}));
+            events.push(Event::block_start(index, block));
+            events.extend(delta.map(|delta| Event::delta(index, delta)));
+            events.push(Event::block_stop(index));
         }
-        event(
-            json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": self.usage()}),
-        );
-        event(json!({"type": "message_stop"}));
-        events.into_bytes()
+        events.push(Event::message_delta("end_turn", None, self.usage()));
+        events.push(Event::message_stop());
+        written(&events)
     }
 }
 

@@ -57,10 +57,10 @@ fn events(bytes: &[u8]) -> Vec<Value> {
 }
 
 fn repaired(stream: &[u8], max_tokens: u64, prompt_tokens: Option<u64>) -> (Vec<u8>, Usage) {
-    let mut repair = Repair::new(&request(max_tokens), prompt_tokens);
+    let mut repair = Streamed::new(&request(max_tokens), &served(), prompt_tokens);
     let mut out = repair.push(stream);
     out.extend(repair.finish());
-    (out, repair.usage())
+    (written(&out), repair.usage())
 }
 
 /// What a client makes of a stream: its text, its calls with their inputs, and why it stopped. Panics where a client would complain.
@@ -206,14 +206,13 @@ fn nothing_is_sent_before_the_first_token() {
     let first = String::from_utf8_lossy(&stream)
         .find("event: content_block_delta")
         .expect("a delta");
-    let mut repair = Repair::new(&request(500), None);
-    assert_eq!(repair.push(&stream[..first]), b"");
+    let mut repair = Streamed::new(&request(500), &served(), None);
+    assert_eq!(repair.push(&stream[..first]), []);
     // The client gets pings of the gateway's own meanwhile.
     let ping = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
-    assert_eq!(repair.push(ping), b"");
-    assert!(!repair.has_sent());
+    assert_eq!(repair.push(ping), []);
     assert!(!repair.push(&stream[first..]).is_empty());
-    assert!(repair.has_sent() && repair.is_over());
+    assert!(repair.is_over());
 }
 
 #[test]

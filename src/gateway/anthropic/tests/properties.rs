@@ -46,13 +46,13 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
         cuts.extend([0, stream.len()]);
         cuts.sort_unstable();
-        let mut repair = Repair::new(&request(limit), Some(7));
+        let mut repair = Streamed::new(&request(limit), &served(), Some(7));
         let mut out = Vec::new();
         for pair in cuts.windows(2) {
             out.extend(repair.push(&stream[pair[0]..pair[1]]));
         }
         out.extend(repair.finish());
-        prop_assert_eq!((out, repair.usage()), whole);
+        prop_assert_eq!((written(&out), repair.usage()), whole);
     }
 
     #[test]
