@@ -33,7 +33,7 @@ pub use metrics::{Figures, Summary};
 pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
 pub use prompt_prefixes::FILE as FRONTS;
 pub use server::serve;
-pub use upstream::{client, client_here, client_on, words};
+pub use upstream::{client, client_here, client_on};
 
 use crate::catalog::Form;
 use crate::sys::secret::Secret;

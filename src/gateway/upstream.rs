@@ -125,7 +125,7 @@ impl Upstream {
         }
         let status = response.status().as_u16();
         let body = read(response, ERROR_BODY, stall).await?;
-        Err(Failure::Refused(refusal(status, &body)))
+        Err(Failure::Refused(ApiError::from_engine(status, &body)))
     }
 
     /// Posts a body and returns the whole answer.
@@ -314,46 +314,6 @@ async fn read(mut response: Response, most: usize, stall: Duration) -> Result<Ve
     Ok(body)
 }
 
-/// The engine's errors, whatever shape they have, in the API's own.
-fn refusal(status: u16, body: &[u8]) -> ApiError {
-    let (status, kind) = match status {
-        400 | 422 => (400, "invalid_request_error"),
-        404 => (404, "not_found_error"),
-        413 => (413, "request_too_large"),
-        429 => (429, "rate_limit_error"),
-        // Our key is none of the client's business: to it, the gateway failed.
-        401 | 403 => (502, "api_error"),
-        503 | 529 => (529, "overloaded_error"),
-        504 => (504, "timeout_error"),
-        500..=599 => (status, "api_error"),
-        _ => (502, "api_error"),
-    };
-    let message = words(body).unwrap_or_else(|| "the engine failed without a word".into());
-    ApiError::new(status, kind, message)
-}
-
-/// What an error's body says: Anthropic's and OpenAI's shape, FastAPI's, or text.
-pub fn words(body: &[u8]) -> Option<String> {
-    const LONGEST: usize = 2000;
-    let text = String::from_utf8_lossy(body);
-    let said = match serde_json::from_str::<Value>(&text) {
-        Ok(value) => {
-            let found = value
-                .pointer("/error/message")
-                .or_else(|| value.get("detail"))
-                .or_else(|| value.get("message"))
-                .or_else(|| value.get("error"))?;
-            match found {
-                Value::String(words) => words.clone(),
-                other => other.to_string(),
-            }
-        }
-        Err(_) => text.into_owned(),
-    };
-    let said = said.trim();
-    (!said.is_empty()).then(|| said.chars().take(LONGEST).collect())
-}
-
 fn lost(error: &reqwest::Error) -> Failure {
     // The URL is of no use to anybody, and the deepest cause says most.
     let mut deepest: &dyn std::error::Error = error;
@@ -361,40 +321,4 @@ fn lost(error: &reqwest::Error) -> Failure {
         deepest = source;
     }
     Failure::Lost(deepest.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_any_shape_become_the_apis_own() {
-        let kind = |status, body: &str| {
-            let error = refusal(status, body.as_bytes());
-            (error.status, error.kind, error.message)
-        };
-        assert_eq!(
-            kind(400, r#"{"detail":"bad tool"}"#),
-            (400, "invalid_request_error", "bad tool".into())
-        );
-        assert_eq!(
-            kind(500, "Internal Server Error"),
-            (500, "api_error", "Internal Server Error".into())
-        );
-        assert_eq!(
-            kind(422, r#"{"detail":[{"loc":["body"],"msg":"no"}]}"#).2,
-            r#"[{"loc":["body"],"msg":"no"}]"#
-        );
-        assert_eq!(
-            kind(
-                503,
-                r#"{"type":"error","error":{"type":"x","message":"busy"}}"#
-            ),
-            (529, "overloaded_error", "busy".into())
-        );
-        assert_eq!(kind(401, "{}").0, 502);
-        assert_eq!(kind(302, "").0, 502);
-        assert_eq!(kind(500, "").2, "the engine failed without a word");
-        assert_eq!(kind(500, &"é".repeat(5000)).2.chars().count(), 2000);
-    }
 }
