@@ -271,7 +271,7 @@ impl Drop for Running {
                 .first_token
                 .map(|first| milliseconds(first.saturating_duration_since(started))),
             total_ms: milliseconds(now.saturating_duration_since(self.came)),
-            input_tokens: self.usage.input_tokens,
+            input_tokens: self.usage.computed(),
             cached_tokens: self.usage.cache_read_input_tokens,
             output_tokens: self.usage.output_tokens,
             tokens_per_second: generated
@@ -345,6 +345,7 @@ mod tests {
     fn usage(input: u64, cached: u64, output: u64) -> Usage {
         Usage {
             input_tokens: input,
+            cache_creation_input_tokens: 0,
             cache_read_input_tokens: cached,
             output_tokens: output,
         }

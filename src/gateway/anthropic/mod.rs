@@ -78,19 +78,28 @@ pub enum Pictures {
 /// Tokens of one request, as they are reported to the client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Prompt tokens that were computed.
+    /// Prompt tokens that were computed, but for those of the next field.
     pub input_tokens: u64,
+    /// Prompt tokens that were computed and put into the prefix cache, where the engine counts them apart.
+    pub cache_creation_input_tokens: u64,
     /// Prompt tokens that were there already.
     pub cache_read_input_tokens: u64,
     pub output_tokens: u64,
 }
 
 impl Usage {
+    /// All prompt tokens that were computed.
+    pub(super) fn computed(&self) -> u64 {
+        self.input_tokens
+            .saturating_add(self.cache_creation_input_tokens)
+    }
+
     /// As a reply states it.
     fn of(usage: &serde_json::Value) -> Self {
         let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
         Self {
             input_tokens: tokens("input_tokens"),
+            cache_creation_input_tokens: tokens("cache_creation_input_tokens"),
             cache_read_input_tokens: tokens("cache_read_input_tokens"),
             output_tokens: tokens("output_tokens"),
         }

@@ -28,8 +28,10 @@ pub struct Repair {
     asked_model: String,
     aliases: Arc<HashMap<String, String>>,
     max_tokens: u64,
-    prompt_tokens: Option<u64>,
+    /// The prompt's are those that were counted before, until the engine states any.
     usage: Usage,
+    /// The engine has said how long the prompt was.
+    has_stated: bool,
     hold: Hold,
     held: Vec<Held>,
     held_bytes: usize,
@@ -79,7 +81,7 @@ impl Repair {
             aliases: request.aliases.clone(),
             tools: request.tools.clone(),
             max_tokens: request.max_tokens,
-            prompt_tokens,
+            has_stated: false,
             usage: Usage {
                 input_tokens: prompt_tokens.unwrap_or(0),
                 ..Usage::default()
@@ -117,7 +119,10 @@ impl Repair {
             let usage = message.entry("usage").or_insert_with(|| json!({}));
             self.read_usage(usage);
             if let Some(usage) = usage.as_object_mut() {
-                usage.insert("input_tokens".into(), self.usage.input_tokens.into());
+                if !self.has_stated {
+                    usage.insert("input_tokens".into(), self.usage.input_tokens.into());
+                }
+                usage.entry("input_tokens").or_insert(json!(0));
                 usage.entry("output_tokens").or_insert(json!(0));
             }
         }
@@ -230,15 +235,12 @@ impl Repair {
             return;
         };
         let before = (delta.clone(), usage.clone());
-        // An engine that says how long the prompt was says the true reason of the end as well.
-        let is_truthful = usage["input_tokens"]
-            .as_u64()
-            .is_some_and(|tokens| tokens > 0);
         if !usage.is_object() {
             *usage = json!({});
         }
-        self.read_usage(usage);
-        if !is_truthful && self.usage.input_tokens > 0 {
+        // An engine that says here how long the prompt was says the true reason of the end as well.
+        let is_truthful = self.read_usage(usage);
+        if !self.has_stated && self.usage.input_tokens > 0 {
             usage["input_tokens"] = self.usage.input_tokens.into();
         }
         let was_cut = delta["stop_reason"] == "max_tokens"
@@ -298,17 +300,31 @@ impl Repair {
         self.text_bytes < self.usage.output_tokens
     }
 
-    fn read_usage(&mut self, usage: &Value) {
-        let tokens = |name: &str| usage[name].as_u64();
-        if let Some(input) = tokens("input_tokens").filter(|tokens| *tokens > 0) {
-            self.usage.input_tokens = input;
-            self.usage.cache_read_input_tokens = tokens("cache_read_input_tokens").unwrap_or(0);
-        } else if let Some(prompt) = self.prompt_tokens {
-            self.usage.input_tokens = prompt;
+    /// Reads what an event states, and returns whether it says how long the prompt was. What stood in an event before and isn't stated again stands.
+    fn read_usage(&mut self, usage: &Value) -> bool {
+        let stated = Usage::of(usage);
+        let is_stated = stated.computed() > 0 || stated.cache_read_input_tokens > 0;
+        if is_stated && !std::mem::replace(&mut self.has_stated, true) {
+            self.usage.input_tokens = 0;
         }
-        if let Some(output) = tokens("output_tokens") {
-            self.usage.output_tokens = output;
+        let known = &mut self.usage;
+        for (known, stated) in [
+            (&mut known.input_tokens, stated.input_tokens),
+            (
+                &mut known.cache_creation_input_tokens,
+                stated.cache_creation_input_tokens,
+            ),
+            (
+                &mut known.cache_read_input_tokens,
+                stated.cache_read_input_tokens,
+            ),
+            (&mut known.output_tokens, stated.output_tokens),
+        ] {
+            if stated > 0 {
+                *known = stated;
+            }
         }
+        is_stated
     }
 
     /// The call that the block with this index is.

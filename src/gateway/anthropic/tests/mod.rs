@@ -8,6 +8,7 @@ use super::*;
 mod plain;
 mod properties;
 mod requests;
+mod usage;
 
 const PARSERS: [&str; 4] = ["hermes", "qwen3_coder", "glm47", "gemma4"];
 
@@ -183,6 +184,7 @@ fn tokens_are_the_engines_or_those_counted_before() {
     let (out, usage) = repaired(&fixture("hermes-text-told.sse"), 3, Some(999));
     let told = Usage {
         input_tokens: 27,
+        cache_creation_input_tokens: 0,
         cache_read_input_tokens: 229,
         output_tokens: 3,
     };
