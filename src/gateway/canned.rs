@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::anthropic::{Event, Request, written};
 
 /// A reply of one text that ends the turn, as a stream or plain, as it was asked for.
-pub fn reply(text: &str, request: &Request) -> Response {
+pub(super) fn reply(text: &str, request: &Request) -> Response {
     let (kind, body) = match request.stream {
         true => ("text/event-stream", stream(text, request)),
         false => {

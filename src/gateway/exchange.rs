@@ -33,7 +33,7 @@ const REST: std::time::Duration = std::time::Duration::from_secs(1);
 /// Answers the body of `POST /v1/messages`.
 ///
 /// `client`: how it names itself.
-pub async fn answer(
+pub(super) async fn answer(
     gateway: &Gateway,
     caller: Caller,
     client: Option<&str>,
@@ -295,13 +295,7 @@ impl Turn {
         let longest = window.saturating_sub(beside.min(LEAST_LEFT));
         if tokens > longest {
             self.running.end(Ended::Refused);
-            // The real client reads both numbers and compacts; the first must be the larger one.
-            let message = format!("prompt is too long: {tokens} tokens > {longest} maximum");
-            return Err(Failure::Refused(ApiError::new(
-                400,
-                "invalid_request_error",
-                message,
-            )));
+            return Err(Failure::Refused(ApiError::prompt_too_long(tokens, longest)));
         }
         Ok(match self.gateway.window_holds_reply {
             true => self.asked.min(window - tokens),
@@ -382,14 +376,14 @@ impl Turn {
 }
 
 /// One's turn while the engine works at it. Dropped in the middle, it is handed on only when the engine has let go of the request.
-pub struct Underway {
+pub(super) struct Underway {
     gateway: Gateway,
     turn: Option<queue::Turn>,
     engine: Option<Target>,
 }
 
 impl Underway {
-    pub fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
+    pub(super) fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
         Self {
             gateway: gateway.clone(),
             turn: Some(turn),
@@ -397,11 +391,11 @@ impl Underway {
         }
     }
 
-    pub fn engine_has_it(&mut self, engine: Target) {
+    pub(super) fn engine_has_it(&mut self, engine: Target) {
         self.engine = Some(engine);
     }
 
-    pub fn engine_is_free(&mut self) {
+    pub(super) fn engine_is_free(&mut self) {
         self.engine = None;
     }
 }

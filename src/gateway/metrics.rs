@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -11,15 +11,12 @@ use tokio::sync::Notify;
 use crate::gateway::anthropic::Usage;
 use crate::gateway::auth::Caller;
 
-/// Single requests that are remembered.
-const REMEMBERED: usize = 256;
 /// Times to the first token that a caller's median is taken from: the last ones.
 const SAMPLES: usize = 512;
 
 /// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ended {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
     /// It was answered.
     Answered,
     /// It was refused before the engine had it: too long, or not well formed.
@@ -37,27 +34,16 @@ pub enum Ended {
 }
 
 /// One request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
-    pub caller: Caller,
-    /// When it came: seconds since 1970.
-    pub arrived: u64,
-    /// How long it waited for others and for the engine to be ready.
-    pub queue_ms: u64,
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
     /// From when the engine got it to the first piece of its answer. None if there was none.
-    pub first_token_ms: Option<u64>,
-    /// From its arrival to its end.
-    pub total_ms: u64,
+    first_token_ms: Option<u64>,
     /// Prompt tokens that were computed.
-    pub input_tokens: u64,
+    input_tokens: u64,
     /// Prompt tokens that were there already.
-    pub cached_tokens: u64,
-    pub output_tokens: u64,
-    /// Output tokens per second, from the first token on.
-    pub tokens_per_second: Option<f64>,
-    /// How often it was sent to an engine again.
-    pub replays: u32,
-    pub ended: Ended,
+    cached_tokens: u64,
+    output_tokens: u64,
+    pub(crate) ended: Ended,
 }
 
 /// A caller's requests, or everybody's, in sum.
@@ -94,7 +80,9 @@ struct Book {
     queued: usize,
     active: usize,
     last_activity: Instant,
-    recent: VecDeque<Figure>,
+    /// The last requests, the oldest first.
+    #[cfg(test)]
+    recent: Vec<Figure>,
     everybody: Total,
     callers: BTreeMap<Caller, Total>,
 }
@@ -110,15 +98,12 @@ struct Total {
 
 /// A request under way. Dropped before its end is told, it counts as one whose client went away.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     book: Figures,
     caller: Caller,
-    arrived: SystemTime,
-    came: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
     usage: Usage,
-    replays: u32,
     ended: Option<Ended>,
 }
 
@@ -128,7 +113,8 @@ impl Figures {
             queued: 0,
             active: 0,
             last_activity: Instant::now(),
-            recent: VecDeque::new(),
+            #[cfg(test)]
+            recent: Vec::new(),
             everybody: Total::default(),
             callers: BTreeMap::new(),
         };
@@ -139,35 +125,32 @@ impl Figures {
     }
 
     /// A request has come and waits.
-    pub fn arrive(&self, caller: Caller) -> Running {
+    pub(crate) fn arrive(&self, caller: Caller) -> Running {
         let mut book = self.book();
         book.queued += 1;
         book.last_activity = Instant::now();
         Running {
             book: self.clone(),
             caller,
-            arrived: SystemTime::now(),
-            came: Instant::now(),
             started: None,
             first_token: None,
             usage: Usage::default(),
-            replays: 0,
             ended: None,
         }
     }
 
     /// Requests that wait.
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.book().queued
     }
 
     /// Requests that the engine has.
-    pub fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.book().active
     }
 
     /// Waits until the engine has a request.
-    pub async fn until_active(&self) {
+    pub(crate) async fn until_active(&self) {
         loop {
             let mut started = pin!(self.0.started.notified());
             started.as_mut().enable();
@@ -201,9 +184,9 @@ impl Figures {
         self.book().everybody.summary()
     }
 
-    /// The last requests, the oldest first.
-    pub fn recent(&self) -> Vec<Figure> {
-        self.book().recent.iter().cloned().collect()
+    #[cfg(test)]
+    pub(crate) fn recent(&self) -> Vec<Figure> {
+        self.book().recent.clone()
     }
 
     /// The caller will not come back: nothing more of it is kept than its part in the total.
@@ -224,9 +207,8 @@ impl Default for Figures {
 
 impl Running {
     /// The engine gets it now. Called again when it is sent again.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         if self.started.replace(Instant::now()).is_some() {
-            self.replays += 1;
             return;
         }
         let mut book = self.book.book();
@@ -237,17 +219,17 @@ impl Running {
     }
 
     /// A piece of the answer has come. Only the first time counts.
-    pub fn token(&mut self) {
+    pub(crate) fn token(&mut self) {
         self.first_token.get_or_insert_with(Instant::now);
     }
 
     /// What is known of its tokens.
-    pub fn usage(&mut self, usage: Usage) {
+    pub(crate) fn usage(&mut self, usage: Usage) {
         self.usage = usage;
     }
 
     /// How it ends. Only the first word counts.
-    pub fn end(&mut self, ended: Ended) {
+    pub(crate) fn end(&mut self, ended: Ended) {
         self.ended.get_or_insert(ended);
     }
 }
@@ -260,23 +242,12 @@ impl Drop for Running {
             .first_token
             .map(|first| now.saturating_duration_since(first));
         let figure = Figure {
-            caller: self.caller,
-            arrived: self
-                .arrived
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
-            queue_ms: milliseconds(started.saturating_duration_since(self.came)),
             first_token_ms: self
                 .first_token
                 .map(|first| milliseconds(first.saturating_duration_since(started))),
-            total_ms: milliseconds(now.saturating_duration_since(self.came)),
             input_tokens: self.usage.computed(),
             cached_tokens: self.usage.cache_read_input_tokens,
             output_tokens: self.usage.output_tokens,
-            tokens_per_second: generated
-                .and_then(|generated| speed(self.usage.output_tokens, generated)),
-            replays: self.replays,
             ended: self.ended.unwrap_or(Ended::Cancelled),
         };
         let mut book = self.book.book();
@@ -290,10 +261,8 @@ impl Drop for Running {
             .entry(self.caller)
             .or_default()
             .add(&figure, generated);
-        if book.recent.len() == REMEMBERED {
-            book.recent.pop_front();
-        }
-        book.recent.push_back(figure);
+        #[cfg(test)]
+        book.recent.push(figure);
     }
 }
 
@@ -379,7 +348,6 @@ mod tests {
         let recent = figures.recent();
         assert_eq!(recent.len(), 1);
         assert_eq!(recent[0].ended, Ended::Answered);
-        assert_eq!(recent[0].replays, 1);
 
         figures.forget(one);
         assert_eq!(figures.summary(one), Summary::default());
@@ -419,16 +387,6 @@ mod tests {
                 .iter()
                 .all(|figure| figure.ended == Ended::Cancelled)
         );
-    }
-
-    #[test]
-    fn no_more_is_kept_than_is_asked_for() {
-        let figures = Figures::new();
-        for _ in 0..REMEMBERED + 3 {
-            figures.arrive(Caller::Main).end(Ended::Refused);
-        }
-        assert_eq!(figures.recent().len(), REMEMBERED);
-        assert_eq!(figures.total().unanswered, REMEMBERED as u64 + 3);
     }
 
     #[test]

@@ -44,7 +44,7 @@ const BROKEN: u8 = 5;
 
 /// Reads PDFs, and remembers what it read: a conversation repeats them with each request.
 #[derive(Debug)]
-pub struct Pdfs {
+pub(super) struct Pdfs {
     reader: Option<PathBuf>,
     known: Mutex<VecDeque<(PdfKey, PdfText)>>,
     places: Semaphore,
@@ -52,7 +52,7 @@ pub struct Pdfs {
 
 impl Pdfs {
     /// `reader`: this program. None reads nothing.
-    pub fn new(reader: Option<PathBuf>) -> Self {
+    pub(super) fn new(reader: Option<PathBuf>) -> Self {
         Self {
             reader,
             known: Mutex::default(),
@@ -61,7 +61,7 @@ impl Pdfs {
     }
 
     /// The texts of those of these PDFs, which are in base64, that were read before, and the others.
-    pub fn known(&self, pdfs: Vec<&str>) -> (PdfTexts, Vec<(PdfKey, String)>) {
+    pub(super) fn known(&self, pdfs: Vec<&str>) -> (PdfTexts, Vec<(PdfKey, String)>) {
         let mut texts = PdfTexts::default();
         let (mut others, mut met) = (Vec::new(), HashSet::new());
         if self.reader.is_some() {
@@ -78,7 +78,7 @@ impl Pdfs {
     }
 
     /// Reads PDFs, and puts their texts to those that are known.
-    pub async fn read_all(&self, pdfs: Vec<(PdfKey, String)>, texts: &mut PdfTexts) {
+    pub(super) async fn read_all(&self, pdfs: Vec<(PdfKey, String)>, texts: &mut PdfTexts) {
         let Some(reader) = &self.reader else {
             return;
         };

@@ -26,7 +26,7 @@ use crate::gateway::upstream::{self, Failure, Patience, Target};
 
 /// What is remembered, and what is computed of it now.
 #[derive(Debug)]
-pub struct Warm {
+pub(crate) struct Warm {
     fronts: Option<Fronts>,
     state: Mutex<State>,
     /// There is somebody in [`State::rehearsed`].
@@ -46,7 +46,7 @@ struct State {
 
 impl Warm {
     /// `file`: None remembers and computes nothing.
-    pub fn new(file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(file: Option<PathBuf>) -> Self {
         Self {
             fronts: file.map(Fronts::new),
             state: Mutex::default(),
@@ -59,7 +59,7 @@ impl Warm {
     /// and what it will need itself is not.
     ///
     /// `front`: how its session begins, if [`Warm::wants_front`].
-    pub fn asked(&self, caller: Caller, client: Option<&str>, front: Option<Front>) {
+    pub(crate) fn asked(&self, caller: Caller, client: Option<&str>, front: Option<Front>) {
         let Some(fronts) = &self.fronts else {
             return;
         };
@@ -83,7 +83,7 @@ impl Warm {
     }
 
     /// Whether it matters how this caller's session begins.
-    pub fn wants_front(&self, caller: Caller) -> bool {
+    pub(crate) fn wants_front(&self, caller: Caller) -> bool {
         let state = self.state();
         self.fronts.is_some() && (state.under_way.is_some() || !state.met.contains(&caller))
     }
@@ -139,7 +139,7 @@ impl State {
 /// Takes a request of a rehearsal. It is the one that was waited for if it has tools; others, for a title say, are passed over.
 ///
 /// Returns what its client is told, which ends its attempts.
-pub async fn rehearse(
+pub(super) async fn rehearse(
     gateway: &Gateway,
     caller: Caller,
     client: Option<&str>,
@@ -166,14 +166,14 @@ pub async fn rehearse(
 }
 
 /// Waits until this caller's rehearsal is over.
-pub async fn rehearsed(gateway: &Gateway, caller: Caller) {
+pub(super) async fn rehearsed(gateway: &Gateway, caller: Caller) {
     let mut over = gateway.warm.over.subscribe();
     let _ = over.wait_for(|over| over.contains(&caller)).await;
 }
 
 /// Once the engine is ready, has it compute what stands before the first question, unless that is there already; and again after each rehearsal.
 /// Returns when the gateway stops, or the engine is gone for good.
-pub async fn compute(gateway: Gateway) {
+pub(super) async fn compute(gateway: Gateway) {
     let stop = gateway.stop.clone();
     tokio::select! {
         () = stop.cancelled() => {}

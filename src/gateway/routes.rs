@@ -24,15 +24,15 @@ const COUNT_WAITS: Duration = Duration::from_secs(10);
 
 /// Set once a request on the connection has shown a token.
 #[derive(Debug, Clone, Default)]
-pub struct Trusted(Arc<AtomicBool>);
+pub(super) struct Trusted(Arc<AtomicBool>);
 
 impl Trusted {
-    pub fn is(&self) -> bool {
+    pub(super) fn is(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-pub fn router(gateway: Gateway) -> Router {
+pub(super) fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/messages", post(create))
         .route("/v1/messages/count_tokens", post(count))

@@ -37,10 +37,10 @@ const NO_MORE_FILES: Duration = Duration::from_millis(100);
 
 /// What all requests share.
 #[derive(Debug, Clone)]
-pub struct Gateway(Arc<Shared>);
+pub(crate) struct Gateway(Arc<Shared>);
 
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     pub served: anthropic::Served,
     pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
@@ -70,7 +70,7 @@ impl Deref for Gateway {
 
 impl Gateway {
     /// The model as it is served, with all that is known of it by now.
-    pub fn served(&self) -> anthropic::Served {
+    pub(crate) fn served(&self) -> anthropic::Served {
         let mut served = self.served.clone();
         served.form = self.form.get().copied().or(served.form);
         served

@@ -25,7 +25,7 @@ enum Item {
 }
 
 /// Where the reply is put in. It takes what the engine sends as fast as it comes: the engine never waits for a client that does not read.
-pub struct Outlet {
+pub(super) struct Outlet {
     items: UnboundedSender<Item>,
     unread: Arc<AtomicUsize>,
     most_unread: usize,
@@ -36,13 +36,13 @@ pub struct Outlet {
 }
 
 /// Where it comes out.
-pub struct Reply {
+pub(super) struct Reply {
     items: UnboundedReceiver<Item>,
     unread: Arc<AtomicUsize>,
     ping: Duration,
 }
 
-pub fn channel(ping: Duration, most_unread: usize) -> (Outlet, Reply) {
+pub(super) fn channel(ping: Duration, most_unread: usize) -> (Outlet, Reply) {
     let (sender, items) = unbounded_channel();
     let unread = Arc::new(AtomicUsize::new(0));
     let outlet = Outlet {
@@ -66,7 +66,7 @@ impl Outlet {
     /// Sends events, but holds the first ones back until one of them says something: the engine sends the opening ones before it
     /// has read the prompt, and until the client has seen anything the request can be sent again to another engine.
     /// Errors: the engine's first word is that it failed.
-    pub fn send(&mut self, mut events: Vec<Event>) -> Result<(), Failure> {
+    pub(super) fn send(&mut self, mut events: Vec<Event>) -> Result<(), Failure> {
         if !self.begun {
             self.held.append(&mut events);
             let Some(first) = self.held.iter().find(|event| !event.is_opening()) else {
@@ -91,43 +91,43 @@ impl Outlet {
     }
 
     /// What was held back is nothing: it is sent to another engine.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.held.clear();
     }
 
     /// Whether the client has seen a part of the reply.
-    pub fn begun(&self) -> bool {
+    pub(super) fn begun(&self) -> bool {
         self.begun
     }
 
     /// Whether the reply has come to its end.
-    pub fn complete(&self) -> bool {
+    pub(super) fn complete(&self) -> bool {
         self.complete
     }
 
     /// Whether the engine has said that it failed.
-    pub fn failed(&self) -> bool {
+    pub(super) fn failed(&self) -> bool {
         self.failed
     }
 
-    pub fn end(self) {
+    pub(super) fn end(self) {
         let _ = self.items.send(Item::End);
     }
 
     /// Ends it with an error: as a status of its own if nothing was sent yet, else as an event.
-    pub fn error(self, error: ApiError) {
+    pub(super) fn error(self, error: ApiError) {
         let _ = self.items.send(Item::Error(error));
     }
 
     /// Breaks the connection off. The real client asks for the same again, streamed, if a stream breaks off in its middle; after an `error` event
     /// it asks for a plain reply, for which it waits without pings, or gives up.
-    pub fn break_off(self) {
+    pub(super) fn break_off(self) {
         let _ = self.items.send(Item::BreakOff);
     }
 }
 
 /// How a reply begins.
-pub enum Beginning {
+pub(super) enum Beginning {
     /// With a status of its own.
     Error(ApiError),
     /// As a stream.
@@ -135,7 +135,7 @@ pub enum Beginning {
 }
 
 /// A reply that is a stream.
-pub struct Streaming {
+pub(super) struct Streaming {
     reply: Reply,
     next: Option<Item>,
     over: bool,
@@ -143,7 +143,7 @@ pub struct Streaming {
 
 impl Reply {
     /// Waits for the first word, but not longer than `hold`: until then an error can have a status of its own.
-    pub async fn begin(mut self, hold: Duration) -> Beginning {
+    pub(super) async fn begin(mut self, hold: Duration) -> Beginning {
         let next = match tokio::time::timeout(hold, self.items.recv()).await {
             Ok(Some(Item::Error(error))) => return Beginning::Error(error),
             Ok(item) => self.taken(item),
@@ -157,7 +157,7 @@ impl Reply {
     }
 
     /// Waits for the whole reply. Errors: it ends in one. None: it breaks off.
-    pub async fn gather(mut self) -> Option<Result<Vec<Event>, ApiError>> {
+    pub(super) async fn gather(mut self) -> Option<Result<Vec<Event>, ApiError>> {
         let mut all = Vec::new();
         loop {
             let item = self.items.recv().await;
@@ -181,7 +181,7 @@ impl Reply {
 
 impl Streaming {
     /// As a body. The task that fills it ends with it.
-    pub fn body(
+    pub(super) fn body(
         self,
         task: AbortOnDropHandle<()>,
     ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {

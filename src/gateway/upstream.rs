@@ -25,11 +25,11 @@ const CLEARING_INTERVAL: Duration = Duration::from_millis(50);
 /// The most that is read of an error's body.
 const ERROR_BODY: usize = 64 << 10;
 /// The longest plain reply. A reply of 131,072 tokens is below 1 MB.
-pub const REPLY_BODY: usize = 64 << 20;
+pub(super) const REPLY_BODY: usize = 64 << 20;
 
 /// An engine that answers.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     base_url: String,
     key: Option<Secret>,
 }
@@ -42,7 +42,7 @@ impl Target {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The engine cannot be reached, or it is gone in the middle of its answer.
     Lost(String),
     /// It sends nothing.
@@ -80,26 +80,26 @@ fn through(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
 
 /// Sends requests to engines. Clones share the connections.
 #[derive(Debug, Clone)]
-pub struct Upstream(reqwest::Client);
+pub(crate) struct Upstream(reqwest::Client);
 
 impl Upstream {
     /// To engines on a Unix socket.
-    pub fn on(socket: &Path) -> Result<Self, reqwest::Error> {
+    pub(crate) fn on(socket: &Path) -> Result<Self, reqwest::Error> {
         client_on(socket).map(Self)
     }
 
     /// To engines on this machine.
-    pub fn here() -> Result<Self, reqwest::Error> {
+    pub(crate) fn here() -> Result<Self, reqwest::Error> {
         client_here().map(Self)
     }
 
     /// To engines wherever they are. Errors: the system's certificates cannot be read.
-    pub fn anywhere() -> Result<Self, reqwest::Error> {
+    pub(crate) fn anywhere() -> Result<Self, reqwest::Error> {
         client().map(Self)
     }
 
     /// Posts a body and returns the answer when its head is there. Answers that are errors become [`Failure::Refused`].
-    pub async fn post(
+    pub(crate) async fn post(
         &self,
         target: &Target,
         path: &str,
@@ -129,7 +129,7 @@ impl Upstream {
     }
 
     /// Posts a body and returns the whole answer.
-    pub async fn post_plain(
+    pub(crate) async fn post_plain(
         &self,
         target: &Target,
         path: &str,
@@ -142,7 +142,7 @@ impl Upstream {
 
     /// Waits until the engine works at nothing, and has it cancel what it works at. The engine (vllm-mlx 0.6.0, batched) notices a client that is gone
     /// only if that happens while it waits for a token: while it sends one, it generates to the end. One that cannot be asked is left alone.
-    pub async fn clear(&self, target: &Target, deadline: Duration) {
+    pub(crate) async fn clear(&self, target: &Target, deadline: Duration) {
         let clearing = async {
             while let Some(ids) = self.requests(target).await.filter(|ids| !ids.is_empty()) {
                 for id in ids {
@@ -184,7 +184,7 @@ impl Upstream {
     }
 
     /// How many tokens a prompt has, as the engine counts them.
-    pub async fn count(
+    pub(crate) async fn count(
         &self,
         target: &Target,
         body: Bytes,
@@ -202,13 +202,13 @@ impl Upstream {
 }
 
 /// Reads a stream for as long as something comes that counts.
-pub struct Patience {
+pub(super) struct Patience {
     stall: Duration,
     deadline: Instant,
 }
 
 impl Patience {
-    pub fn new(stall: Duration) -> Self {
+    pub(super) fn new(stall: Duration) -> Self {
         Self {
             stall,
             deadline: Instant::now() + stall,
@@ -216,7 +216,10 @@ impl Patience {
     }
 
     /// The next piece of a streamed answer; None at its end. The engine's heartbeats are comments, and it sends them while it hangs, too.
-    pub async fn piece(&mut self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+    pub(super) async fn piece(
+        &mut self,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, Failure> {
         let piece = tokio::time::timeout_at(self.deadline, response.chunk());
         match piece.await {
             Err(_) => Err(Failure::Stalled),
@@ -239,7 +242,7 @@ fn is_comment(piece: &[u8]) -> bool {
 }
 
 /// Waits until the engine answers. Errors: it is gone for good.
-pub async fn ready(engine: &mut watch::Receiver<Engine>) -> Result<Target, ApiError> {
+pub(super) async fn ready(engine: &mut watch::Receiver<Engine>) -> Result<Target, ApiError> {
     loop {
         match &*engine.borrow_and_update() {
             Engine::Ready { base_url, key } => {
@@ -259,7 +262,7 @@ pub async fn ready(engine: &mut watch::Receiver<Engine>) -> Result<Target, ApiEr
 }
 
 /// The engine, if it answers at this moment.
-pub fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
+pub(super) fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
     match &*engine.borrow() {
         Engine::Ready { base_url, key } => Some(Target {
             base_url: base_url.clone(),
@@ -270,7 +273,7 @@ pub fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
 }
 
 /// Waits until something has changed about an engine that was lost, or long enough that its owner would have noticed.
-pub async fn another(engine: &mut watch::Receiver<Engine>, limits: &Limits) {
+pub(super) async fn another(engine: &mut watch::Receiver<Engine>, limits: &Limits) {
     let _ = tokio::time::timeout(limits.notice, engine.changed()).await;
 }
 
@@ -279,10 +282,10 @@ fn gone(sentence: &str) -> ApiError {
 }
 
 /// The status of "gone for good". The reply also says that trying again is of no use (see `routes`).
-pub const GONE: u16 = 503;
+pub(super) const GONE: u16 = 503;
 
 /// The failure of an engine that fails at this request each time. Its answer has no words for why, but its log may.
-pub fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
+pub(super) fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
     if error.status != 500 {
         return error;
     }
@@ -294,7 +297,7 @@ pub fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
 }
 
 /// An answer that is none.
-pub fn senseless() -> ApiError {
+pub(super) fn senseless() -> ApiError {
     ApiError::new(
         502,
         "api_error",

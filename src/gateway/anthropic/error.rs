@@ -25,11 +25,11 @@ impl ApiError {
     }
 
     /// The request is not one.
-    pub fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(400, "invalid_request_error", message)
     }
 
-    /// The sentence on which Claude Code compacts the conversation and goes on. Only as an HTTP status of its own: inside a stream that has begun,
+    /// The sentence on which Claude Code compacts the conversation and goes on: it reads both numbers, and the first must be the larger one. Only as an HTTP status of its own: inside a stream that has begun,
     /// it asks the same again.
     pub fn prompt_too_long(tokens: u64, window: u64) -> Self {
         Self::invalid(format!(
@@ -56,7 +56,7 @@ impl ApiError {
     }
 
     /// The words in an error's body: Anthropic's and OpenAI's shape, FastAPI's, or text.
-    pub fn words(body: &[u8]) -> Option<String> {
+    pub(crate) fn words(body: &[u8]) -> Option<String> {
         let Ok(value) = serde_json::from_slice::<Value>(body) else {
             let text = String::from_utf8_lossy(body);
             let text = text.trim();
@@ -92,7 +92,7 @@ impl ApiError {
     }
 
     /// The `error` event of an engine's stream, read. What has no known type is an `api_error`, and so is what is about the engine's key.
-    pub fn from_event(event: &Value) -> Self {
+    pub(crate) fn from_event(event: &Value) -> Self {
         let error = &event["error"];
         let kind = error["type"].as_str().unwrap_or_default();
         let (status, kind) = KINDS

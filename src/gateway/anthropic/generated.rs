@@ -18,7 +18,7 @@ use crate::gateway::tool_calls::{Call, Ending, Options, Piece, Reader, Start, Wr
 
 /// A reply that is read here.
 #[derive(Debug)]
-pub struct Generated {
+pub(super) struct Generated {
     asked_model: String,
     max_tokens: u64,
     tools: Arc<Tools>,
@@ -49,7 +49,7 @@ enum Block {
 }
 
 impl Generated {
-    pub fn new(request: &Request, served: &Served) -> Self {
+    pub(super) fn new(request: &Request, served: &Served) -> Self {
         Self {
             stops: StopSequences::new(&request.stop_sequences),
             asked_model: request.asked_model.clone(),
@@ -68,17 +68,17 @@ impl Generated {
         }
     }
 
-    pub fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> Usage {
         self.usage
     }
 
     /// Whether the engine goes on with what is not wanted any more.
-    pub fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.is_abandoned
     }
 
     /// Takes the beginning of the reply.
-    pub fn start(&mut self, data: Data, out: &mut Vec<Event>) {
+    pub(super) fn start(&mut self, data: Data, out: &mut Vec<Event>) {
         let Data::MessageStart {
             mut message,
             as_generated,
@@ -101,7 +101,7 @@ impl Generated {
     }
 
     /// Takes an event of a reply that has begun, and puts what is ready for the client into `out`.
-    pub fn take(&mut self, data: Data, out: &mut Vec<Event>) -> Stage {
+    pub(super) fn take(&mut self, data: Data, out: &mut Vec<Event>) -> Stage {
         match data {
             Data::BlockStart { prompt_tail, .. } => {
                 self.begin(&prompt_tail);

@@ -35,12 +35,13 @@ mod streamed;
 mod system;
 
 pub use assemble::message;
-pub use documents::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
+pub use documents::PdfTexts;
+pub(super) use documents::{MOST_CHARACTERS, PdfKey, PdfText};
 pub use error::ApiError;
 pub(super) use event::Delta;
 pub use event::{Event, written};
 pub(super) use json::read as read_json;
-pub use media::decoded;
+pub(super) use media::decoded;
 pub use reply::reply;
 pub use request::{Draft, Request, messages};
 pub use streamed::Streamed;

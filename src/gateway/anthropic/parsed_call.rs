@@ -7,7 +7,7 @@ use crate::gateway::anthropic::json;
 use crate::gateway::tool_calls::schema::Tools;
 
 #[derive(Debug)]
-pub struct ParsedCall {
+pub(super) struct ParsedCall {
     pub index: u64,
     /// The tool's name as the client knows it.
     pub name: String,
@@ -22,7 +22,7 @@ pub struct ParsedCall {
 
 impl ParsedCall {
     /// `block`: as the event says that opens it. `name`: the tool's name as the client knows it, if that is another one.
-    pub fn new(index: u64, block: &Value, name: Option<String>) -> Self {
+    pub(super) fn new(index: u64, block: &Value, name: Option<String>) -> Self {
         let told = block["name"].as_str().unwrap_or_default().to_owned();
         let input = block["input"].as_object().filter(|input| !input.is_empty());
         let name = name.unwrap_or_else(|| told.clone());
@@ -40,7 +40,7 @@ impl ParsedCall {
         }
     }
 
-    pub fn push(&mut self, piece: &str) {
+    pub(super) fn push(&mut self, piece: &str) {
         if std::mem::take(&mut self.is_from_start) {
             // Both ways at once: the pieces are the API's own.
             self.input.clear();
@@ -48,7 +48,7 @@ impl ParsedCall {
         self.input.push_str(piece);
     }
 
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.input.trim().is_empty() || self.object().is_some()
     }
 
@@ -60,7 +60,7 @@ impl ParsedCall {
     }
 
     /// The events of the call with its arguments made to fit the tool's schema. None: they do as they came.
-    pub fn fitted(&self, tools: &Tools) -> Option<[Event; 3]> {
+    pub(super) fn fitted(&self, tools: &Tools) -> Option<[Event; 3]> {
         let input = self.object()?;
         let fitted = match tools.get(&self.told) {
             Some(tool) => tool.fit_input(input.clone()),

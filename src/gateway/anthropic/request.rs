@@ -21,9 +21,9 @@ pub struct Request {
     /// The longest reply, in tokens, as the engine is asked for it.
     pub max_tokens: u64,
     /// The tools, by the names that the model knows them by.
-    pub tools: Arc<Tools>,
+    pub(crate) tools: Arc<Tools>,
     /// Words at which the reply ends.
-    pub stop_sequences: Vec<String>,
+    pub(crate) stop_sequences: Vec<String>,
     /// What goes to the engine. `count_tokens` takes it as well.
     pub body: Bytes,
     /// Where in the body the fields begin that never change. In front of them stand those that can: `max_tokens` and `stream`.
@@ -31,18 +31,18 @@ pub struct Request {
     /// The field `stream` as the engine gets it. None: it gets none.
     pub(super) sent_stream: Option<bool>,
     /// True if the model is shown pictures: then the prompt can have more tokens than bytes.
-    pub has_pictures: bool,
+    pub(crate) has_pictures: bool,
     /// Names of tools by those that the model knows them by, where the two differ.
-    pub aliases: Arc<HashMap<String, String>>,
+    pub(crate) aliases: Arc<HashMap<String, String>>,
     /// Tools that can't be passed on.
-    pub left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
     /// A sentence for the user that ends the turn without the engine, as the model makes the same call for ever.
-    pub loop_ended: Option<String>,
+    pub(crate) loop_ended: Option<String>,
 }
 
 impl Request {
     /// The name of a tool, as the client knows it, by the one that the model was told.
-    pub fn tool_name<'a>(&'a self, told: &'a str) -> &'a str {
+    pub(crate) fn tool_name<'a>(&'a self, told: &'a str) -> &'a str {
         self.aliases.get(told).map_or(told, String::as_str)
     }
 

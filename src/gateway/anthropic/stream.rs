@@ -24,7 +24,7 @@ const MOST_HELD: usize = 64 << 20;
 
 /// A streamed reply on its way to the client: repaired, event by event.
 #[derive(Debug)]
-pub struct Repair {
+pub(super) struct Repair {
     asked_model: String,
     aliases: Arc<HashMap<String, String>>,
     max_tokens: u64,
@@ -75,7 +75,7 @@ enum Kind {
 
 impl Repair {
     /// `prompt_tokens`: the prompt's length, if it was counted before.
-    pub fn new(request: &Request, prompt_tokens: Option<u64>) -> Self {
+    pub(super) fn new(request: &Request, prompt_tokens: Option<u64>) -> Self {
         Self {
             asked_model: request.asked_model.clone(),
             aliases: request.aliases.clone(),
@@ -100,17 +100,17 @@ impl Repair {
     }
 
     /// What is known of the tokens so far.
-    pub fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> Usage {
         self.usage
     }
 
     /// Whether the client has seen anything of the reply, pings aside. If not, the request can be sent to the engine again, with another `Repair`.
-    pub fn has_sent(&self) -> bool {
+    pub(super) fn has_sent(&self) -> bool {
         self.has_sent
     }
 
     /// Takes the beginning of the reply.
-    pub fn start(&mut self, data: Data) {
+    pub(super) fn start(&mut self, data: Data) {
         let Data::MessageStart { mut message, .. } = data else {
             return;
         };
@@ -130,7 +130,11 @@ impl Repair {
     }
 
     /// Takes an event of a reply that has begun, and puts what is ready for the client into `out`. Errors: the reply can't go on.
-    pub fn take(&mut self, event: Event, out: &mut Vec<Event>) -> Result<Stage, &'static str> {
+    pub(super) fn take(
+        &mut self,
+        event: Event,
+        out: &mut Vec<Event>,
+    ) -> Result<Stage, &'static str> {
         match &event.data {
             Data::BlockStart { .. } => self.block_start(event, out),
             Data::Delta { .. } => self.delta(event, out),

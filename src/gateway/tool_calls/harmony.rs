@@ -41,7 +41,7 @@ enum Body {
 
 /// Reads a reply in this form.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     tools: Arc<Tools>,
     body: Body,
     buffer: String,
@@ -73,7 +73,7 @@ enum Verdict {
 }
 
 impl Reader {
-    pub fn new(tools: Arc<Tools>) -> Self {
+    pub(super) fn new(tools: Arc<Tools>) -> Self {
         Self {
             tools,
             body: Body::Header,
@@ -91,7 +91,7 @@ impl Reader {
     }
 
     /// `marks`: where in `text` a real marker token stands, in bytes, and which.
-    pub fn push(&mut self, text: &str, marks: &[(usize, &str)]) -> Vec<Piece> {
+    pub(super) fn push(&mut self, text: &str, marks: &[(usize, &str)]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         if self.is_over {
             return pieces;
@@ -287,7 +287,7 @@ impl Reader {
         true
     }
 
-    pub fn finish(mut self, ending: &Ending) -> Vec<Piece> {
+    pub(super) fn finish(mut self, ending: &Ending) -> Vec<Piece> {
         let mut pieces = Vec::new();
         loop {
             while self.step(true, &mut pieces) {}

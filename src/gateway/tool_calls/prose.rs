@@ -19,7 +19,7 @@ const MOST_LINES: usize = 2000;
 const MOST_TRIED: usize = 32;
 
 /// Whether a line that begins like this may be the beginning of a call. None: more of it is needed.
-pub fn begins(line: &str, tools: &Tools) -> Option<bool> {
+pub(super) fn begins(line: &str, tools: &Tools) -> Option<bool> {
     let line = line.trim_start();
     match line.chars().next() {
         None => None,
@@ -51,7 +51,7 @@ pub fn begins(line: &str, tools: &Tools) -> Option<bool> {
 }
 
 /// The only call of a reply, if it ends in one, and where the text in front of it ends.
-pub fn read(text: &str, tools: &Tools) -> Option<(usize, Call)> {
+pub(super) fn read(text: &str, tools: &Tools) -> Option<(usize, Call)> {
     let (end, found) = last(text, tools)?;
     let mut before = text[..end].lines().map(str::trim);
     let has_another =

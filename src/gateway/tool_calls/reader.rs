@@ -205,12 +205,12 @@ impl Marked {
         });
     }
 
-    pub fn rest(&self) -> &str {
+    pub(super) fn rest(&self) -> &str {
         &self.buffer[self.at..]
     }
 
     /// Whether a real marker token stands at this place of the buffer.
-    pub fn is_real(&self, at: usize) -> bool {
+    pub(super) fn is_real(&self, at: usize) -> bool {
         self.real
             .binary_search_by_key(&at, |mark| mark.start)
             .is_ok()
@@ -419,7 +419,7 @@ impl Marked {
         self.at = end;
     }
 
-    pub fn send(&mut self, text: &str, pieces: &mut Vec<Piece>) {
+    pub(super) fn send(&mut self, text: &str, pieces: &mut Vec<Piece>) {
         let words = text.trim_end();
         if words.is_empty() {
             if self.has_text {

@@ -19,7 +19,7 @@ use super::schema::{Argument, Tool, Written};
 const MOST_LEVELS: usize = 500;
 
 /// What Gemma puts around a string.
-pub const GEMMA_QUOTE: &str = "<|\"|>";
+pub(super) const GEMMA_QUOTE: &str = "<|\"|>";
 
 /// Why there is no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Fault {
 
 /// How the quotes in strings are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quotes {
+pub(super) enum Quotes {
     /// The first one that isn't escaped ends the string.
     Closing,
     /// Some may stand inside a string without an escape.
@@ -43,7 +43,7 @@ pub enum Quotes {
 
 /// What an object is read for.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading<'a> {
+pub(super) struct Reading<'a> {
     pub quotes: Quotes,
     /// The tool whose arguments these are, if it is declared.
     pub tool: Option<&'a Tool>,
@@ -52,7 +52,7 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    pub const PLAIN: Reading<'static> = Reading {
+    pub(super) const PLAIN: Reading<'static> = Reading {
         quotes: Quotes::Closing,
         tool: None,
         opaque: &[],
@@ -60,7 +60,7 @@ impl Reading<'_> {
 }
 
 /// Reads a text that is one value and nothing else.
-pub fn read(text: &str) -> Option<Value> {
+pub(super) fn read(text: &str) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some(value);
     }
@@ -71,7 +71,7 @@ pub fn read(text: &str) -> Option<Value> {
 }
 
 /// The string that begins at `at`, and where it ends.
-pub fn string(text: &str, at: usize) -> Option<(String, usize)> {
+pub(super) fn string(text: &str, at: usize) -> Option<(String, usize)> {
     if !text.get(at..)?.starts_with(['"', '\'']) {
         return None;
     }
@@ -84,7 +84,7 @@ pub fn string(text: &str, at: usize) -> Option<(String, usize)> {
 
 /// An object's fields, in the order in which they stand, with their source, and where it ends.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub(super) struct Fields<'a> {
     pub fields: Vec<Argument<'a>>,
     pub end: usize,
     /// The text ended before its closing bracket.
@@ -92,7 +92,11 @@ pub struct Fields<'a> {
 }
 
 /// Reads the object that begins at `at`: `{…}`, or `(…)` as of a function's arguments in Python.
-pub fn object<'a>(text: &'a str, at: usize, reading: Reading<'a>) -> Result<Fields<'a>, Fault> {
+pub(super) fn object<'a>(
+    text: &'a str,
+    at: usize,
+    reading: Reading<'a>,
+) -> Result<Fields<'a>, Fault> {
     let mut parser = Parser::new(text, at, reading);
     let close = match text.as_bytes().get(at) {
         Some(b'{') => b'}',

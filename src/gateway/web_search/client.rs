@@ -25,7 +25,7 @@ const ASKED_FOR: u8 = 20;
 ///
 /// Like the engines' client it uses no proxy, and goes nowhere that an answer points.
 #[derive(Debug, Default)]
-pub struct SearchClient {
+pub(super) struct SearchClient {
     /// For plain HTTP.
     plain: OnceCell<Client>,
     /// With the system's certificates.
@@ -34,7 +34,7 @@ pub struct SearchClient {
 
 impl SearchClient {
     /// Makes one search.
-    pub async fn search(
+    pub(super) async fn search(
         &self,
         backend: &Backend,
         query: &Query,

@@ -13,7 +13,7 @@ use crate::gateway::anthropic::{Delta, Event, written};
 
 /// The API's codes for a search without results. Source: the API's reference, "Web search tool", "Errors".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
+pub(super) enum Code {
     TooManyRequests,
     InvalidInput,
     MaxUsesExceeded,
@@ -35,7 +35,7 @@ impl Code {
 
 /// A search that was not made, or came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
+pub(super) struct Failed {
     pub code: Code,
     /// A sentence about the failure, without its full stop.
     pub why: String,
@@ -44,7 +44,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    pub fn new(code: Code, why: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, why: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             code,
             why: why.into(),
@@ -53,7 +53,7 @@ impl Failed {
     }
 
     /// The session named no search service.
-    pub fn no_backend() -> Self {
+    pub(super) fn no_backend() -> Self {
         Self::new(
             Code::Unavailable,
             "No web search was made: this session of cclocal has none",
@@ -72,7 +72,7 @@ starting cclocal: --web-search URL (of a SearXNG instance), --web-search brave o
 }
 
 /// A reply, yet without its form.
-pub struct Reply<'a> {
+pub(super) struct Reply<'a> {
     /// Some letters and digits that no other reply has.
     pub id: &'a str,
     /// As it was asked for.
@@ -122,13 +122,13 @@ impl Reply<'_> {
     }
 
     /// The body of a plain reply.
-    pub fn plain(&self) -> Vec<u8> {
+    pub(super) fn plain(&self) -> Vec<u8> {
         let message = self.message(&self.blocks(), Some("end_turn"));
         message.to_string().into_bytes()
     }
 
     /// The events of a streamed reply.
-    pub fn streamed(&self) -> Vec<u8> {
+    pub(super) fn streamed(&self) -> Vec<u8> {
         let mut events = vec![Event::message_start(self.message(&[], None))];
         for (index, mut block) in (0..).zip(self.blocks()) {
             let delta = match block["type"].as_str() {

@@ -20,7 +20,7 @@ const MOST_REPEATED: usize = 3;
 
 /// The rest of a reply, and how it is read.
 #[derive(Clone)]
-pub struct Reply<'a> {
+pub(super) struct Reply<'a> {
     pub form: Form,
     pub text: &'a str,
     pub tools: &'a Tools,
@@ -35,7 +35,7 @@ pub struct Reply<'a> {
 
 /// A part of a text.
 #[derive(Debug)]
-pub enum Part {
+pub(super) enum Part {
     Text(Range<usize>),
     Thought(Range<usize>),
     Calls(Vec<Call>),
@@ -44,7 +44,7 @@ pub enum Part {
 }
 
 /// Whether a text that begins with a marker goes on as a call.
-pub fn probe(form: Form, text: &str) -> Probe {
+pub(super) fn probe(form: Form, text: &str) -> Probe {
     let mut rest = text;
     for _ in 0..MOST_REPEATED {
         let own = match form {
@@ -76,12 +76,12 @@ fn again(form: Form, text: &str) -> Option<Option<&str>> {
 }
 
 /// Whether a call is opened anywhere in a text.
-pub fn has_call(form: Form, text: &str) -> bool {
+pub(super) fn has_call(form: Form, text: &str) -> bool {
     opens_a_call(form, text, 0..text.len())
 }
 
 /// Whether a call is opened in a part of a text.
-pub fn opens_a_call(form: Form, text: &str, part: Range<usize>) -> bool {
+pub(super) fn opens_a_call(form: Form, text: &str, part: Range<usize>) -> bool {
     let mut at = part.start;
     while let Some(marker) = markers::next(form, text, at).filter(|marker| marker.at < part.end) {
         if marker.kind == Kind::Call && matches!(probe(form, &text[marker.at..]), Probe::Call(_)) {
@@ -93,14 +93,14 @@ pub fn opens_a_call(form: Form, text: &str, part: Range<usize>) -> bool {
 }
 
 /// Whether a marker at the beginning of a line, which goes on as no call, was meant to open one: no word follows it as in a sentence.
-pub fn is_meant(marker: &str, text: &str) -> bool {
+pub(super) fn is_meant(marker: &str, text: &str) -> bool {
     text[marker.len()..].chars().next().is_none_or(|next| {
         matches!(next, '\n' | '\r' | '{' | '[' | '"' | '`' | '<') || next.is_alphanumeric()
     })
 }
 
 /// Cuts a text into its parts.
-pub fn parts(reply: &Reply<'_>) -> Vec<Part> {
+pub(super) fn parts(reply: &Reply<'_>) -> Vec<Part> {
     let mut cutter = Cutter {
         tags: tags::Reader::new(reply.text, reply.tools),
         gemma: gemma::Reader::new(reply.text, reply.tools),

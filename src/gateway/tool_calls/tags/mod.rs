@@ -8,7 +8,7 @@ mod marks;
 mod probe;
 
 use marks::marks;
-pub use probe::{Kind, Probe, loose_name, probe};
+pub(super) use probe::{Kind, Probe, loose_name, probe};
 use probe::{in_fence, name_length};
 
 use super::body::{Body, Fault};
@@ -17,22 +17,22 @@ use super::segments::{End, Marks, space};
 use super::value::Reading;
 use super::{Call, Found, Wrong, json};
 
-pub const OPEN: &str = "<tool_call>";
-pub const CLOSE: &str = "</tool_call>";
-pub const FUNCTION: &str = "<function=";
-pub const FUNCTION_CLOSE: &str = "</function>";
-pub const PARAMETER: &str = "<parameter=";
-pub const PARAMETER_CLOSE: &str = "</parameter>";
-pub const KEY: &str = "<arg_key>";
-pub const KEY_CLOSE: &str = "</arg_key>";
-pub const VALUE: &str = "<arg_value>";
-pub const VALUE_CLOSE: &str = "</arg_value>";
+pub(super) const OPEN: &str = "<tool_call>";
+pub(super) const CLOSE: &str = "</tool_call>";
+pub(super) const FUNCTION: &str = "<function=";
+pub(super) const FUNCTION_CLOSE: &str = "</function>";
+pub(super) const PARAMETER: &str = "<parameter=";
+pub(super) const PARAMETER_CLOSE: &str = "</parameter>";
+pub(super) const KEY: &str = "<arg_key>";
+pub(super) const KEY_CLOSE: &str = "</arg_key>";
+pub(super) const VALUE: &str = "<arg_value>";
+pub(super) const VALUE_CLOSE: &str = "</arg_value>";
 
 /// The longest name of a tool or an argument, in bytes.
-pub const NAME: usize = 256;
+pub(super) const NAME: usize = 256;
 
 /// Reads the calls of a text whose marks are known, kind by kind.
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     tools: &'a Tools,
     marks: [Option<Marks>; 5],
@@ -41,7 +41,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(text: &'a str, tools: &'a Tools) -> Self {
+    pub(super) fn new(text: &'a str, tools: &'a Tools) -> Self {
         Self {
             text,
             tools,
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the call that begins with the marker at `at`.
-    pub fn call(&mut self, at: usize) -> Result<Found, Wrong> {
+    pub(super) fn call(&mut self, at: usize) -> Result<Found, Wrong> {
         match probe(&self.text[at..]) {
             Probe::Call(Kind::Json) => self.json(at),
             Probe::Call(Kind::Named) => self.named(at),

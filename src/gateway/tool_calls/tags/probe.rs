@@ -4,7 +4,7 @@ use super::{CLOSE, FUNCTION, FUNCTION_CLOSE, KEY, NAME, OPEN, PARAMETER};
 
 /// How a call goes on behind its opening marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Json,
     Function,
     /// `<function=` without `<tool_call>`.
@@ -16,7 +16,7 @@ pub enum Kind {
 
 /// What stands behind an opening marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
+pub(crate) enum Probe {
     Call(Kind),
     /// It could still become a call.
     More,
@@ -24,7 +24,7 @@ pub enum Probe {
 }
 
 /// Looks at a text that begins with a marker.
-pub fn probe(text: &str) -> Probe {
+pub(crate) fn probe(text: &str) -> Probe {
     let Some(rest) = text.strip_prefix(OPEN) else {
         return function(text, Kind::BareFunction);
     };
@@ -140,7 +140,7 @@ fn function(text: &str, kind: Kind) -> Probe {
 }
 
 /// The tool that a call names which is one only if it is declared: it has no marker, or no arguments as its form has them.
-pub fn loose_name(text: &str, kind: Kind) -> Option<&str> {
+pub(crate) fn loose_name(text: &str, kind: Kind) -> Option<&str> {
     let rest = text.strip_prefix(OPEN).unwrap_or(text).trim_start();
     let rest = match kind {
         Kind::BareFunction => rest.strip_prefix(FUNCTION)?.trim_start_matches(' '),
