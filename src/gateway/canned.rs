@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::anthropic::{Event, Request, written};
+use super::anthropic::{Event, Request, sse_bytes};
 
 /// A reply of one text that ends the turn, as a stream or plain, as it was asked for.
 pub(super) fn reply(text: &str, request: &Request) -> Response {
@@ -37,7 +37,7 @@ fn stream(text: &str, request: &Request) -> Vec<u8> {
         json!({"output_tokens": 0}),
     ));
     events.push(Event::message_stop());
-    written(&events)
+    sse_bytes(&events)
 }
 
 fn message(request: &Request, content: Value, stop_reason: Value) -> Value {

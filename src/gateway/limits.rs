@@ -88,13 +88,13 @@ pub(super) const SHORT: usize = 1 << 20;
 
 /// The room for the bodies of all requests together. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Room(Arc<Semaphore>);
+pub(crate) struct BodyBudget(Arc<Semaphore>);
 
 /// A part of it. Dropped, it is free again.
 #[derive(Debug, Clone)]
 pub(super) struct Taken(#[expect(dead_code, reason = "held")] Option<Arc<OwnedSemaphorePermit>>);
 
-impl Room {
+impl BodyBudget {
     /// What it is counted in, in bytes.
     const UNIT: usize = 1 << 10;
 
@@ -133,7 +133,7 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: &Limits,
-    room: &Room,
+    room: &BodyBudget,
 ) -> Result<Received, ApiError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
@@ -156,7 +156,7 @@ async fn collect(
     announced: Option<usize>,
     mut taken: Taken,
     limits: &Limits,
-    room: &Room,
+    room: &BodyBudget,
 ) -> Result<Received, ApiError> {
     let mut whole = bytes::BytesMut::with_capacity(announced.unwrap_or(0));
     let mut counted = announced.unwrap_or(SHORT);

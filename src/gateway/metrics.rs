@@ -35,7 +35,7 @@ pub(crate) enum Ended {
 
 /// One request.
 #[derive(Debug, Clone)]
-pub(crate) struct Figure {
+pub(crate) struct RequestMetrics {
     /// From when the engine got it to the first piece of its answer. None if there was none.
     first_token_ms: Option<u64>,
     /// Prompt tokens that were computed.
@@ -64,25 +64,25 @@ pub struct Summary {
     pub tokens_per_second: Option<f64>,
 }
 
-/// The book that they are kept in. Clones write into the same one.
+/// Counters of all requests. Clones write into the same one.
 #[derive(Debug, Clone)]
-pub struct Figures(Arc<Shared>);
+pub struct Metrics(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    book: Mutex<Book>,
+    counters: Mutex<Counters>,
     /// The engine gets a request.
     started: Notify,
 }
 
 #[derive(Debug)]
-struct Book {
+struct Counters {
     queued: usize,
     active: usize,
     last_activity: Instant,
     /// The last requests, the oldest first.
     #[cfg(test)]
-    recent: Vec<Figure>,
+    recent: Vec<RequestMetrics>,
     everybody: Total,
     callers: BTreeMap<Caller, Total>,
 }
@@ -99,7 +99,7 @@ struct Total {
 /// A request under way. Dropped before its end is told, it counts as one whose client went away.
 #[derive(Debug)]
 pub(crate) struct Running {
-    book: Figures,
+    counters: Metrics,
     caller: Caller,
     started: Option<Instant>,
     first_token: Option<Instant>,
@@ -107,9 +107,9 @@ pub(crate) struct Running {
     ended: Option<Ended>,
 }
 
-impl Figures {
+impl Metrics {
     pub fn new() -> Self {
-        let book = Book {
+        let counters = Counters {
             queued: 0,
             active: 0,
             last_activity: Instant::now(),
@@ -119,18 +119,18 @@ impl Figures {
             callers: BTreeMap::new(),
         };
         Self(Arc::new(Shared {
-            book: Mutex::new(book),
+            counters: Mutex::new(counters),
             started: Notify::new(),
         }))
     }
 
     /// A request has come and waits.
     pub(crate) fn arrive(&self, caller: Caller) -> Running {
-        let mut book = self.book();
-        book.queued += 1;
-        book.last_activity = Instant::now();
+        let mut counters = self.counters();
+        counters.queued += 1;
+        counters.last_activity = Instant::now();
         Running {
-            book: self.clone(),
+            counters: self.clone(),
             caller,
             started: None,
             first_token: None,
@@ -141,12 +141,12 @@ impl Figures {
 
     /// Requests that wait.
     pub(crate) fn queued(&self) -> usize {
-        self.book().queued
+        self.counters().queued
     }
 
     /// Requests that the engine has.
     pub(crate) fn active(&self) -> usize {
-        self.book().active
+        self.counters().active
     }
 
     /// Waits until the engine has a request.
@@ -163,16 +163,16 @@ impl Figures {
 
     /// When a request came or ended last; when this was made, if none did. While requests are under way it is now.
     pub fn last_activity(&self) -> Instant {
-        let book = self.book();
-        if book.queued + book.active > 0 {
+        let counters = self.counters();
+        if counters.queued + counters.active > 0 {
             return Instant::now();
         }
-        book.last_activity
+        counters.last_activity
     }
 
     /// This caller's requests in sum.
     pub fn summary(&self, caller: Caller) -> Summary {
-        self.book()
+        self.counters()
             .callers
             .get(&caller)
             .map(Total::summary)
@@ -181,25 +181,28 @@ impl Figures {
 
     /// All requests in sum, those of callers that are forgotten too.
     pub fn total(&self) -> Summary {
-        self.book().everybody.summary()
+        self.counters().everybody.summary()
     }
 
     #[cfg(test)]
-    pub(crate) fn recent(&self) -> Vec<Figure> {
-        self.book().recent.clone()
+    pub(crate) fn recent(&self) -> Vec<RequestMetrics> {
+        self.counters().recent.clone()
     }
 
     /// The caller will not come back: nothing more of it is kept than its part in the total.
     pub fn forget(&self, caller: Caller) {
-        self.book().callers.remove(&caller);
+        self.counters().callers.remove(&caller);
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.0
+            .counters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Default for Figures {
+impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
@@ -211,11 +214,11 @@ impl Running {
         if self.started.replace(Instant::now()).is_some() {
             return;
         }
-        let mut book = self.book.book();
-        book.queued -= 1;
-        book.active += 1;
-        drop(book);
-        self.book.0.started.notify_waiters();
+        let mut counters = self.counters.counters();
+        counters.queued -= 1;
+        counters.active += 1;
+        drop(counters);
+        self.counters.0.started.notify_waiters();
     }
 
     /// A piece of the answer has come. Only the first time counts.
@@ -241,7 +244,7 @@ impl Drop for Running {
         let generated = self
             .first_token
             .map(|first| now.saturating_duration_since(first));
-        let figure = Figure {
+        let figure = RequestMetrics {
             first_token_ms: self
                 .first_token
                 .map(|first| milliseconds(first.saturating_duration_since(started))),
@@ -250,24 +253,25 @@ impl Drop for Running {
             output_tokens: self.usage.output_tokens,
             ended: self.ended.unwrap_or(Ended::Cancelled),
         };
-        let mut book = self.book.book();
+        let mut counters = self.counters.counters();
         match self.started {
-            Some(_) => book.active -= 1,
-            None => book.queued -= 1,
+            Some(_) => counters.active -= 1,
+            None => counters.queued -= 1,
         }
-        book.last_activity = now;
-        book.everybody.add(&figure, generated);
-        book.callers
+        counters.last_activity = now;
+        counters.everybody.add(&figure, generated);
+        counters
+            .callers
             .entry(self.caller)
             .or_default()
             .add(&figure, generated);
         #[cfg(test)]
-        book.recent.push(figure);
+        counters.recent.push(figure);
     }
 }
 
 impl Total {
-    fn add(&mut self, figure: &Figure, generated: Option<Duration>) {
+    fn add(&mut self, figure: &RequestMetrics, generated: Option<Duration>) {
         let summary = &mut self.summary;
         match figure.ended {
             Ended::Answered => summary.turns += 1,
@@ -322,67 +326,67 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_where_it_is_and_summed_where_it_belongs() {
-        let figures = Figures::new();
+        let metrics = Metrics::new();
         let one = Caller::Lease(1);
-        let mut running = figures.arrive(one);
-        assert_eq!((figures.queued(), figures.active()), (1, 0));
+        let mut running = metrics.arrive(one);
+        assert_eq!((metrics.queued(), metrics.active()), (1, 0));
         running.start();
-        assert_eq!((figures.queued(), figures.active()), (0, 1));
+        assert_eq!((metrics.queued(), metrics.active()), (0, 1));
         running.start();
-        assert_eq!((figures.queued(), figures.active()), (0, 1));
+        assert_eq!((metrics.queued(), metrics.active()), (0, 1));
         running.token();
         running.usage(usage(10, 90, 5));
         running.end(Ended::Answered);
         running.end(Ended::Stopped);
         drop(running);
-        assert_eq!((figures.queued(), figures.active()), (0, 0));
+        assert_eq!((metrics.queued(), metrics.active()), (0, 0));
 
-        let summary = figures.summary(one);
+        let summary = metrics.summary(one);
         assert_eq!(
             (summary.turns, summary.unanswered, summary.input_tokens),
             (1, 0, 10)
         );
         assert_eq!((summary.cached_tokens, summary.output_tokens), (90, 5));
         assert!(summary.first_token_ms.is_some());
-        assert_eq!(figures.summary(Caller::Main), Summary::default());
-        let recent = figures.recent();
+        assert_eq!(metrics.summary(Caller::Main), Summary::default());
+        let recent = metrics.recent();
         assert_eq!(recent.len(), 1);
         assert_eq!(recent[0].ended, Ended::Answered);
 
-        figures.forget(one);
-        assert_eq!(figures.summary(one), Summary::default());
-        assert_eq!(figures.total().turns, 1);
+        metrics.forget(one);
+        assert_eq!(metrics.summary(one), Summary::default());
+        assert_eq!(metrics.total().turns, 1);
     }
 
     #[tokio::test]
     async fn who_waits_for_work_is_told_when_the_engine_gets_it() {
-        let figures = Figures::new();
+        let metrics = Metrics::new();
         let waiting = tokio::spawn({
-            let figures = figures.clone();
-            async move { figures.until_active().await }
+            let metrics = metrics.clone();
+            async move { metrics.until_active().await }
         });
         tokio::task::yield_now().await;
-        let mut running = figures.arrive(Caller::Main);
+        let mut running = metrics.arrive(Caller::Main);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         running.start();
         waiting.await.expect("told");
         // And at once while it works.
-        figures.until_active().await;
+        metrics.until_active().await;
     }
 
     #[test]
     fn a_client_that_went_away_is_no_turn() {
-        let figures = Figures::new();
-        drop(figures.arrive(Caller::Main));
-        let mut running = figures.arrive(Caller::Main);
+        let metrics = Metrics::new();
+        drop(metrics.arrive(Caller::Main));
+        let mut running = metrics.arrive(Caller::Main);
         running.start();
         drop(running);
-        let summary = figures.summary(Caller::Main);
+        let summary = metrics.summary(Caller::Main);
         assert_eq!((summary.turns, summary.unanswered), (0, 2));
         assert_eq!(summary.first_token_ms, None);
         assert!(
-            figures
+            metrics
                 .recent()
                 .iter()
                 .all(|figure| figure.ended == Ended::Cancelled)

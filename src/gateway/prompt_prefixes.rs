@@ -28,12 +28,12 @@ const LONGEST_FILE: u64 = (REMEMBERED as u64 * LONGEST as u64) + files::OWN_RECO
 
 /// A system prompt and tools.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Front {
+pub(crate) struct PromptPrefix {
     pub system: Value,
     pub tools: Value,
 }
 
-impl Front {
+impl PromptPrefix {
     /// Of a body that is ready for the engine. None: it has no tools, so it is not how a session begins.
     pub(crate) fn of(body: &[u8]) -> Option<Self> {
         let mut body: Value = serde_json::from_slice(body).ok()?;
@@ -52,29 +52,29 @@ struct Remembered {
     /// Nobody types to it.
     scripted: bool,
     #[serde(flatten)]
-    front: Front,
+    prefix: PromptPrefix,
 }
 
 impl Remembered {
-    fn new(client: &str, front: Front) -> Self {
+    fn new(client: &str, prefix: PromptPrefix) -> Self {
         let [name, prompt] = SCRIPTED;
         Self {
             client: client.to_owned(),
-            scripted: client.contains(name) || front.system.to_string().contains(prompt),
-            front,
+            scripted: client.contains(name) || prefix.system.to_string().contains(prompt),
+            prefix,
         }
     }
 }
 
 /// The file. Clones share it; all of it blocks.
 #[derive(Debug, Clone)]
-pub(super) struct Fronts {
+pub(super) struct PromptPrefixes {
     file: PathBuf,
     /// Who changes the file.
     writing: Arc<Mutex<()>>,
 }
 
-impl Fronts {
+impl PromptPrefixes {
     pub(super) fn new(file: PathBuf) -> Self {
         Self {
             file,
@@ -84,9 +84,9 @@ impl Fronts {
 
     /// Puts it last, in the place of what this client sent before. One that is last already is left as it is, and one that is too long is not
     /// remembered.
-    pub(super) fn remember(&self, client: &str, front: Front) {
+    pub(super) fn remember(&self, client: &str, prefix: PromptPrefix) {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.put_last(Remembered::new(client, front)) {
+        if let Err(error) = self.put_last(Remembered::new(client, prefix)) {
             tracing::debug!(%error, "the system prompt is not remembered");
         }
     }
@@ -103,10 +103,10 @@ impl Fronts {
     }
 
     /// The one that is likeliest to be needed: of the client that was used last, as people use it.
-    pub(super) fn likeliest(&self) -> Option<Front> {
+    pub(super) fn likeliest(&self) -> Option<PromptPrefix> {
         let mut all = self.all();
         let typed = all.iter().rposition(|old| !old.scripted);
-        (!all.is_empty()).then(|| all.swap_remove(typed.unwrap_or(all.len() - 1)).front)
+        (!all.is_empty()).then(|| all.swap_remove(typed.unwrap_or(all.len() - 1)).prefix)
     }
 
     /// All that is remembered, the newest last. What cannot be read is none.

@@ -14,7 +14,7 @@ use super::pdf::Pdfs;
 use super::server::Gateway;
 use crate::gateway::anthropic::{ApiError, Draft, PdfKey, PdfTexts, Request};
 use crate::gateway::auth::Caller;
-use crate::gateway::prompt_prefixes::Front;
+use crate::gateway::prompt_prefixes::PromptPrefix;
 
 /// The most tools that are named, and the most characters of a name.
 const NAMED: (usize, usize) = (100, 200);
@@ -80,7 +80,7 @@ impl Reading {
 }
 
 /// A request for a message, and how its session begins if that is wanted.
-pub(super) type Message = (Request, Option<Front>);
+pub(super) type Message = (Request, Option<PromptPrefix>);
 
 /// Reads a body of `POST /v1/messages`. Errors: it is no such request.
 pub(super) async fn message(
@@ -97,11 +97,11 @@ pub(super) async fn message(
             request.ask_for_a_stream();
         }
         shared.reading.name(&request.left_out);
-        let front = match shared.warm.wants_front(caller) {
-            true => Front::of(&request.body),
+        let prefix = match shared.prefix_warmer.wants_prefix(caller) {
+            true => PromptPrefix::of(&request.body),
             false => None,
         };
-        Ok((request, front))
+        Ok((request, prefix))
     };
     read(gateway, body, length, finish).await
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::upstream::Failure;
-use crate::gateway::anthropic::{ApiError, Event, written};
+use crate::gateway::anthropic::{ApiError, Event, sse_bytes};
 
 enum Item {
     Events(Vec<Event>),
@@ -25,7 +25,7 @@ enum Item {
 }
 
 /// Where the reply is put in. It takes what the engine sends as fast as it comes: the engine never waits for a client that does not read.
-pub(super) struct Outlet {
+pub(super) struct EventSender {
     items: UnboundedSender<Item>,
     unread: Arc<AtomicUsize>,
     most_unread: usize,
@@ -42,10 +42,10 @@ pub(super) struct Reply {
     ping: Duration,
 }
 
-pub(super) fn channel(ping: Duration, most_unread: usize) -> (Outlet, Reply) {
+pub(super) fn channel(ping: Duration, most_unread: usize) -> (EventSender, Reply) {
     let (sender, items) = unbounded_channel();
     let unread = Arc::new(AtomicUsize::new(0));
-    let outlet = Outlet {
+    let sender = EventSender {
         items: sender,
         unread: unread.clone(),
         most_unread,
@@ -59,10 +59,10 @@ pub(super) fn channel(ping: Duration, most_unread: usize) -> (Outlet, Reply) {
         unread,
         ping,
     };
-    (outlet, reply)
+    (sender, reply)
 }
 
-impl Outlet {
+impl EventSender {
     /// Sends events, but holds the first ones back until one of them says something: the engine sends the opening ones before it
     /// has read the prompt, and until the client has seen anything the request can be sent again to another engine.
     /// Errors: the engine's first word is that it failed.
@@ -200,10 +200,10 @@ impl Streaming {
             None => self.item().await,
         };
         match item {
-            Item::Events(events) => Some(Ok(written(&events).into())),
+            Item::Events(events) => Some(Ok(sse_bytes(&events).into())),
             Item::Error(error) => {
                 self.over = true;
-                Some(Ok(written(&[error.into()]).into()))
+                Some(Ok(sse_bytes(&[error.into()]).into()))
             }
             Item::End => None,
             Item::BreakOff => {
@@ -242,7 +242,7 @@ mod tests {
         Event::all(stream.as_bytes())
     }
 
-    fn pair() -> (Outlet, Reply) {
+    fn pair() -> (EventSender, Reply) {
         channel(INTERVAL, 1000)
     }
 
@@ -265,7 +265,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_begins_after_a_second_and_is_pinged_every_five() {
         let started = Instant::now();
-        let (mut outlet, reply) = pair();
+        let (mut sender, reply) = pair();
         let body = begin(reply).await.body(idle());
         let mut body = std::pin::pin!(body);
         assert_eq!(started.elapsed(), HOLD);
@@ -274,31 +274,31 @@ mod tests {
             assert_eq!(started.elapsed(), HOLD + INTERVAL * n);
         }
         // What only opens a message is held back, and the pings go on.
-        outlet.send(events(START)).expect("held");
+        sender.send(events(START)).expect("held");
         assert!(text(body.next().await).starts_with("event: ping\n"));
-        outlet.send(events(TEXT)).expect("sent");
+        sender.send(events(TEXT)).expect("sent");
         assert_eq!(text(body.next().await), format!("{START}{TEXT}"));
         // Also in its middle: a tool call that is written is not heard of for long.
         assert!(text(body.next().await).starts_with("event: ping\n"));
-        outlet.send(events(STOP)).expect("sent");
+        sender.send(events(STOP)).expect("sent");
         assert_eq!(text(body.next().await), STOP);
-        assert!(outlet.complete());
-        outlet.end();
+        assert!(sender.complete());
+        sender.end();
         assert!(body.next().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_error_has_a_status_within_a_second_and_is_an_event_after_that() {
         let error = || ApiError::new(400, "invalid_request_error", "no");
-        let (outlet, reply) = pair();
-        outlet.error(error());
+        let (sender, reply) = pair();
+        sender.error(error());
         match reply.begin(HOLD).await {
             Beginning::Error(given) => assert_eq!(given, error()),
             Beginning::Stream(_) => panic!("a stream"),
         }
-        let (outlet, reply) = pair();
+        let (sender, reply) = pair();
         let body = begin(reply).await.body(idle());
-        outlet.error(error());
+        sender.error(error());
         let all: Vec<_> = body.collect().await;
         let last = text(all.into_iter().last());
         assert!(last.starts_with("event: error\ndata: {\"type\":\"error\""));
@@ -306,9 +306,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_fails_breaks_the_stream_off() {
-        let (mut outlet, reply) = pair();
-        outlet.send(events(TEXT)).expect("sent");
-        drop(outlet);
+        let (mut sender, reply) = pair();
+        sender.send(events(TEXT)).expect("sent");
+        drop(sender);
         let body = begin(reply).await.body(idle());
         let all: Vec<_> = body.collect().await;
         assert!(all[0].is_ok() && all[1].is_err() && all.len() == 2);
@@ -316,21 +316,21 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_is_kept_than_may_be() {
-        let (mut outlet, reply) = pair();
+        let (mut sender, reply) = pair();
         let piece = || events(&TEXT.repeat(10));
-        outlet.send(piece()).expect("sent");
-        outlet.send(piece()).expect("sent");
-        assert!(matches!(outlet.send(piece()), Err(Failure::Lost(_))));
+        sender.send(piece()).expect("sent");
+        sender.send(piece()).expect("sent");
+        assert!(matches!(sender.send(piece()), Err(Failure::Lost(_))));
         // What was read counts no longer.
-        let (mut outlet, reading) = pair();
+        let (mut sender, reading) = pair();
         let body = {
-            outlet.send(events(TEXT)).expect("sent");
+            sender.send(events(TEXT)).expect("sent");
             begin(reading).await.body(idle())
         };
         let mut body = std::pin::pin!(body);
         let _ = body.next().await;
         for _ in 0..10 {
-            outlet.send(piece()).expect("sent");
+            sender.send(piece()).expect("sent");
             assert!(body.next().now_or_never().is_some());
         }
         drop(reply);
@@ -339,35 +339,35 @@ mod tests {
     #[tokio::test]
     async fn opening_events_are_held_until_one_says_something() {
         const PING: &str = "event: ping\ndata: {}\n\n";
-        let (mut outlet, reply) = pair();
+        let (mut sender, reply) = pair();
         for held in [START, PING] {
-            outlet.send(events(held)).expect("held");
-            assert!(!outlet.begun());
+            sender.send(events(held)).expect("held");
+            assert!(!sender.begun());
         }
-        outlet.send(Vec::new()).expect("nothing");
-        assert!(!outlet.begun());
-        outlet.send(events(TEXT)).expect("sent");
-        assert!(outlet.begun());
+        sender.send(Vec::new()).expect("nothing");
+        assert!(!sender.begun());
+        sender.send(events(TEXT)).expect("sent");
+        assert!(sender.begun());
         let body = begin(reply).await.body(idle());
         let mut body = std::pin::pin!(body);
         assert_eq!(text(body.next().await), format!("{START}{PING}{TEXT}"));
         // Another engine begins anew.
-        let (mut outlet, _reply) = pair();
-        outlet.send(events(START)).expect("held");
-        outlet.forget();
-        outlet.send(events(TEXT)).expect("sent");
-        assert!(outlet.begun());
+        let (mut sender, _reply) = pair();
+        sender.send(events(START)).expect("held");
+        sender.forget();
+        sender.send(events(TEXT)).expect("sent");
+        assert!(sender.begun());
     }
 
     #[tokio::test]
     async fn an_error_as_the_first_word_becomes_a_status() {
         let error = |kind: &str| {
-            let (mut outlet, _reply) = pair();
-            outlet.send(events(START)).expect("held");
+            let (mut sender, _reply) = pair();
+            sender.send(events(START)).expect("held");
             let event = format!(
                 "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"{kind}\",\"message\":\"busy\"}}}}\n\n"
             );
-            match outlet.send(events(&event)) {
+            match sender.send(events(&event)) {
                 Err(Failure::Refused(error)) => error,
                 other => panic!("{other:?}"),
             }
@@ -383,15 +383,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_is_gathered_to_its_end() {
-        let (mut outlet, reply) = pair();
-        outlet.send(events(TEXT)).expect("sent");
-        outlet.send(events(STOP)).expect("sent");
-        assert!(outlet.complete());
-        outlet.end();
+        let (mut sender, reply) = pair();
+        sender.send(events(TEXT)).expect("sent");
+        sender.send(events(STOP)).expect("sent");
+        assert!(sender.complete());
+        sender.end();
         let all = reply.gather().await.expect("an end").expect("no error");
-        assert_eq!(written(&all), format!("{TEXT}{STOP}").into_bytes());
-        let (outlet, reply) = pair();
-        drop(outlet);
+        assert_eq!(sse_bytes(&all), format!("{TEXT}{STOP}").into_bytes());
+        let (sender, reply) = pair();
+        drop(sender);
         assert!(reply.gather().await.is_none());
     }
 }

@@ -197,17 +197,17 @@ impl Upstream {
         serde_json::from_slice::<Value>(&answer)
             .ok()
             .and_then(|answer| answer.get("input_tokens")?.as_u64())
-            .ok_or_else(|| Failure::Refused(senseless()))
+            .ok_or_else(|| Failure::Refused(invalid_answer()))
     }
 }
 
 /// Reads a stream for as long as something comes that counts.
-pub(super) struct Patience {
+pub(super) struct StallTimeout {
     stall: Duration,
     deadline: Instant,
 }
 
-impl Patience {
+impl StallTimeout {
     pub(super) fn new(stall: Duration) -> Self {
         Self {
             stall,
@@ -273,7 +273,7 @@ pub(super) fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
 }
 
 /// Waits until something has changed about an engine that was lost, or long enough that its owner would have noticed.
-pub(super) async fn another(engine: &mut watch::Receiver<Engine>, limits: &Limits) {
+pub(super) async fn wait_for_change(engine: &mut watch::Receiver<Engine>, limits: &Limits) {
     let _ = tokio::time::timeout(limits.notice, engine.changed()).await;
 }
 
@@ -285,7 +285,7 @@ fn gone(sentence: &str) -> ApiError {
 pub(super) const GONE: u16 = 503;
 
 /// The failure of an engine that fails at this request each time. Its answer has no words for why, but its log may.
-pub(super) fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
+pub(super) fn permanent_failure(error: ApiError, log: Option<&Path>) -> ApiError {
     if error.status != 500 {
         return error;
     }
@@ -297,7 +297,7 @@ pub(super) fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
 }
 
 /// An answer that is none.
-pub(super) fn senseless() -> ApiError {
+pub(super) fn invalid_answer() -> ApiError {
     ApiError::new(
         502,
         "api_error",
@@ -307,10 +307,10 @@ pub(super) fn senseless() -> ApiError {
 
 async fn read(mut response: Response, most: usize, stall: Duration) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    let mut patience = Patience::new(stall);
-    while let Some(piece) = patience.piece(&mut response).await? {
+    let mut stall_timeout = StallTimeout::new(stall);
+    while let Some(piece) = stall_timeout.piece(&mut response).await? {
         if body.len() + piece.len() > most {
-            return Err(Failure::Refused(senseless()));
+            return Err(Failure::Refused(invalid_answer()));
         }
         body.extend_from_slice(&piece);
     }

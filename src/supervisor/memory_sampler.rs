@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::engine::server::BASE_URL;
-use crate::gateway::{self, Figures};
+use crate::gateway::{self, Metrics};
 use crate::supervisor::memory_watch::{Decision, MemoryWatch, Sample};
 use crate::sys::secret::Secret;
 
@@ -59,7 +59,7 @@ pub(super) struct Watched {
     pub socket: PathBuf,
     pub key: Option<Secret>,
     pub watch: MemoryWatch,
-    pub figures: Figures,
+    pub figures: Metrics,
     pub tell: mpsc::UnboundedSender<Noticed>,
 }
 

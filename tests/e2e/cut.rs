@@ -142,5 +142,5 @@ fn repaired(stream: &[u8]) -> Vec<u8> {
     let mut repair = Streamed::new(&request, &served, Some(250));
     let mut out = repair.push(stream);
     out.extend(repair.finish());
-    anthropic::written(&out)
+    anthropic::sse_bytes(&out)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cclocal::engine::server::{BASE_URL, Server};
-use cclocal::gateway::anthropic::{self, Event, Streamed, written};
+use cclocal::gateway::anthropic::{self, Event, Streamed, sse_bytes};
 use serde_json::{Value, json};
 
 use crate::engine::served;
@@ -35,7 +35,7 @@ pub struct Turn {
 impl Turn {
     /// `events`: those that the client gets.
     fn of(events: Vec<Event>, first: Duration, whole: Duration) -> Self {
-        let stream = written(&events);
+        let stream = sse_bytes(&events);
         let message = anthropic::message(events)
             .unwrap_or_else(|_| panic!("no reply: {}", String::from_utf8_lossy(&stream)));
         let message: Value = serde_json::from_slice(&message).expect("JSON");
@@ -153,7 +153,8 @@ impl ToolLoop {
         while let Some(chunk) = answer.chunk().await.expect("the stream") {
             events.extend(reader.push(&chunk));
             if first.is_none()
-                && String::from_utf8_lossy(&written(&events)).contains("event: content_block_delta")
+                && String::from_utf8_lossy(&sse_bytes(&events))
+                    .contains("event: content_block_delta")
             {
                 first = Some(started.elapsed());
             }

@@ -2,7 +2,7 @@
 
 use cclocal::catalog::Form;
 use cclocal::gateway::anthropic::{
-    self, ApiError, Event, Pictures, Request, Served, Streamed, written,
+    self, ApiError, Event, Pictures, Request, Served, Streamed, sse_bytes,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -125,7 +125,7 @@ proptest! {
     ) {
         let served = Served { form, ..served(Pictures::Words) };
         let events = passed(&stream, &cuts, &served);
-        let out = written(&events);
+        let out = sse_bytes(&events);
         prop_assert!(out.len() <= 64 * stream.len() + (64 << 10), "{} of {}", out.len(), stream.len());
         // It has an end, which comes once.
         let kinds = kinds(&out);

@@ -11,7 +11,7 @@ use crate::gateway::anthropic::media::{
 };
 
 /// The most text of one PDF, in characters: about 15,000 tokens, which leaves room for a conversation about it in the smallest window.
-pub(crate) const MOST_CHARACTERS: usize = 60_000;
+pub(crate) const MAX_CHARACTERS: usize = 60_000;
 
 /// The outcome of reading a PDF.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +146,7 @@ fn of_a_pdf(text: Option<&PdfText>, pictures: Pictures) -> String {
         );
     }
     let mut words = format!("[the text of a PDF of {}]", pages(count));
-    let mut left = MOST_CHARACTERS;
+    let mut left = MAX_CHARACTERS;
     let mut told = 0;
     for text in texts {
         if left == 0 {
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_long_pdf_is_cut_and_says_where() {
-        let long = "é".repeat(MOST_CHARACTERS);
+        let long = "é".repeat(MAX_CHARACTERS);
         let whole = of_pages(&[&long], 1);
         assert!(whole.ends_with('é'));
         let rest = of_pages(&["ab", &long, "c"], 3);
@@ -245,7 +245,7 @@ mod tests {
             "{}",
             &rest[rest.len() - 100..]
         );
-        assert_eq!(rest.matches('é').count(), MOST_CHARACTERS - 2);
+        assert_eq!(rest.matches('é').count(), MAX_CHARACTERS - 2);
         assert!(of_pages(&["a"], 87).ends_with("\n[pages 2 to 87 are left out]"));
         let texts = vec!["a".into()];
         let text = Some(PdfText::Pages { texts, count: 2 });

@@ -234,7 +234,7 @@ impl Event {
 }
 
 /// The bytes of events, as the client gets them.
-pub fn written<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<u8> {
+pub fn sse_bytes<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<u8> {
     let mut out = Vec::new();
     events.into_iter().for_each(|event| event.write(&mut out));
     out

@@ -15,7 +15,7 @@ use crate::gateway::anthropic::documents::{PdfTexts, document};
 const HEAD: usize = 256 << 10;
 
 /// A picture with more is taken for an attack by the library that opens it. Source: twice Pillow's `MAX_IMAGE_PIXELS`.
-const MOST_PIXELS: usize = 2 * 89_478_485;
+const MAX_PIXELS: usize = 2 * 89_478_485;
 
 /// The longest picture in base64 that the engine takes, in bytes. Source: vllm-mlx 0.6.0, `MAX_BASE64_IMAGE_LENGTH`, less the `data:` in front of it.
 const LONGEST: usize = (30 << 20) - 100;
@@ -249,7 +249,7 @@ fn whole(base64: &str) -> Result<Value, Why> {
         width,
         height,
     } = Size::of(&bytes)?;
-    if width.saturating_mul(height) > MOST_PIXELS {
+    if width.saturating_mul(height) > MAX_PIXELS {
         return Err("it has too many pixels");
     }
     if !(format.is_complete)(&bytes) {

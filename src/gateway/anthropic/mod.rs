@@ -36,10 +36,10 @@ mod system;
 
 pub use assemble::message;
 pub use documents::PdfTexts;
-pub(super) use documents::{MOST_CHARACTERS, PdfKey, PdfText};
+pub(super) use documents::{MAX_CHARACTERS, PdfKey, PdfText};
 pub use error::ApiError;
 pub(super) use event::Delta;
-pub use event::{Event, written};
+pub use event::{Event, sse_bytes};
 pub(super) use json::read as read_json;
 pub(super) use media::decoded;
 pub use reply::reply;

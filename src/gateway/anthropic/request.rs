@@ -183,7 +183,7 @@ fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
             "request_too_large",
             format!(
                 "the body has more than {} values, at byte {at}",
-                json::MOST_VALUES
+                json::MAX_VALUES
             ),
         )),
         Err(Unreadable::Invalid(what)) => Err(ApiError::invalid(format!(
@@ -390,10 +390,10 @@ fn validate_tool(tool: &Value, path: &str) -> Result<(), ApiError> {
 }
 
 /// Each of them is looked for in each piece of a reply.
-const MOST_STOPS: usize = 1000;
+const MAX_STOPS: usize = 1000;
 
 fn are_stops(value: &Value) -> bool {
     value
         .as_array()
-        .is_some_and(|items| items.len() <= MOST_STOPS && items.iter().all(Value::is_string))
+        .is_some_and(|items| items.len() <= MAX_STOPS && items.iter().all(Value::is_string))
 }

@@ -20,7 +20,7 @@ use crate::gateway::anthropic::{Request, Usage, markup, markup::Markup, notice};
 use crate::gateway::tool_calls::schema::Tools;
 
 /// The most that is held back, in bytes. A reply has some tens of thousands of tokens.
-const MOST_HELD: usize = 64 << 20;
+const MAX_HELD: usize = 64 << 20;
 
 /// A streamed reply on its way to the client: repaired, event by event.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Repair {
             }
             _ => self.pass(event, out),
         }
-        match self.held_bytes > MOST_HELD {
+        match self.held_bytes > MAX_HELD {
             true => Err("the engine sent too large a tool call"),
             false => Ok(Stage::Running),
         }
@@ -293,7 +293,7 @@ impl Repair {
             .position(|call| !call.is_whole())
             .unwrap_or(self.calls.len());
         if was_cut && !is_truthful {
-            // Some parsers close what was cut, so the last call cannot be trusted.
+            // Some parsers close what was cut, so the last call cannot be authenticated.
             return whole.min(self.calls.len().saturating_sub(1));
         }
         whole

@@ -2,7 +2,7 @@
 
 use super::marked;
 use super::markers::{self, Kind};
-use super::reader::{MOST_PROBED, Marked, State};
+use super::reader::{MAX_PROBED, Marked, State};
 use super::tags::Probe;
 use super::{Piece, sentence, thoughts};
 use crate::catalog::Form;
@@ -79,7 +79,7 @@ impl Marked {
                         self.state = State::Kept { is_doubtful: true };
                         return false;
                     }
-                    Probe::More if rest.len() <= MOST_PROBED => return false,
+                    Probe::More if rest.len() <= MAX_PROBED => return false,
                     _ => {}
                 },
                 Kind::Thought(_) if self.ahead.is_line_start() => return self.begin_text(),

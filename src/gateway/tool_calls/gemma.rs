@@ -20,7 +20,7 @@ const NAME: usize = 256;
 const CALL: &str = "call:";
 
 /// As many places are tried as the end of a call whose end marker is gone.
-const MOST_ENDS: usize = 8;
+const MAX_ENDS: usize = 8;
 
 /// Looks at a text that begins with the marker.
 pub(super) fn probe(text: &str) -> Probe {
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
                     .trim_end_matches(is_between)
                     .ends_with(['}', ')'])
         });
-        marks.take(MOST_ENDS).chain([text.len()])
+        marks.take(MAX_ENDS).chain([text.len()])
     }
 
     /// Reads a call that is JSON, name and all.

@@ -28,7 +28,7 @@ const ENDS: [&str; 5] = [END, CALL, RETURN, START, CHANNEL];
 const HEADER: usize = 1000;
 
 /// White space behind a marker that is waited through, in bytes.
-const MOST_SPACE: usize = 600;
+const MAX_SPACE: usize = 600;
 
 /// The message that is being read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,7 +209,7 @@ impl Reader {
             return Verdict::Ends;
         }
         let could = next.iter().any(|next| next.starts_with(behind));
-        let is_long = self.buffer.len() - at > MOST_SPACE;
+        let is_long = self.buffer.len() - at > MAX_SPACE;
         match (could, is_end) {
             (true, true) if behind.is_empty() && marker != START => Verdict::Ends,
             (true, false) if !is_long => Verdict::Open,

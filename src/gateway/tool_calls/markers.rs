@@ -197,11 +197,11 @@ pub(super) fn without_turn_ends(
             return end;
         };
         let at = end - marker.len();
-        let front = if at == 0 { before } else { &text[..at] };
-        let words = front.trim_end_matches(' ');
-        let is_named = words.len() < front.len() && !words.ends_with('\n');
+        let prefix = if at == 0 { before } else { &text[..at] };
+        let words = prefix.trim_end_matches(' ');
+        let is_named = words.len() < prefix.len() && !words.ends_with('\n');
         // Of HTML.
-        let line = segments::suffix(front.rsplit('\n').next().unwrap_or_default(), 400);
+        let line = segments::suffix(prefix.rsplit('\n').next().unwrap_or_default(), 400);
         let is_element =
             marker == "</s>" && line.matches("<s>").count() > line.matches("</s>").count();
         if (is_named || is_element) && !is_real(at) {

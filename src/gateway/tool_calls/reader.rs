@@ -13,7 +13,7 @@ use super::{Ending, Piece, harmony, prose, sentence};
 use crate::catalog::Form;
 
 /// As much as is kept back to see whether a marker goes on as a call, in bytes.
-pub(super) const MOST_PROBED: usize = 600;
+pub(super) const MAX_PROBED: usize = 600;
 
 /// How a reply is read.
 #[derive(Debug, Clone)]
@@ -262,7 +262,7 @@ impl Marked {
                     self.state = State::Kept { is_doubtful: false };
                     return false;
                 }
-                Probe::More if rest.len() <= MOST_PROBED => return false,
+                Probe::More if rest.len() <= MAX_PROBED => return false,
                 _ if is_prose && marked::is_meant(marker.text, rest) => {
                     self.state = State::Kept { is_doubtful: false };
                     return false;
@@ -306,7 +306,7 @@ impl Marked {
                 return false;
             }
             Kind::TurnEnd => {
-                if rest.len() <= MOST_PROBED && markers::are_turn_ends(self.form, rest) {
+                if rest.len() <= MAX_PROBED && markers::are_turn_ends(self.form, rest) {
                     return false;
                 }
             }
@@ -383,7 +383,7 @@ impl Marked {
             return false;
         };
         let rest = &self.buffer[end..];
-        if rest.len() <= MOST_PROBED && markers::are_turn_ends(self.form, rest) {
+        if rest.len() <= MAX_PROBED && markers::are_turn_ends(self.form, rest) {
             return false;
         }
         let block = &self.buffer[self.at..end];

@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 use super::{json, value};
 
 /// How deep schemas are followed, `$ref` included: a schema can refer to itself.
-const MOST_LEVELS: usize = 16;
+const MAX_LEVELS: usize = 16;
 
 /// The tools that a request declares, by name.
 #[derive(Debug, Clone, Default)]
@@ -255,7 +255,7 @@ impl Tool {
 
     /// None: anything.
     fn kinds(&self, schema: &Value, level: usize) -> Option<Kinds> {
-        if level > MOST_LEVELS {
+        if level > MAX_LEVELS {
             return None;
         }
         if let Some(target) = self.referred(schema) {
@@ -317,7 +317,7 @@ impl Tool {
         source: Option<&str>,
         level: usize,
     ) -> Value {
-        let Some(schema) = schema.filter(|_| level <= MOST_LEVELS) else {
+        let Some(schema) = schema.filter(|_| level <= MAX_LEVELS) else {
             return value;
         };
         if let Some(target) = self.referred(schema) {

@@ -39,11 +39,11 @@ pub(super) fn is_quoted(before: &str, after: &str, is_end: bool) -> Option<bool>
         '「' => '」',
         _ => return Some(false),
     };
-    let front = &before[..before.len() - quote.len_utf8()];
+    let prefix = &before[..before.len() - quote.len_utf8()];
     // A quotation mark behind a word closes.
     let opens = match quote {
-        '`' | '"' => front.matches(quote).count().is_multiple_of(2),
-        '\'' => !front.ends_with(char::is_alphanumeric),
+        '`' | '"' => prefix.matches(quote).count().is_multiple_of(2),
+        '\'' => !prefix.ends_with(char::is_alphanumeric),
         _ => true,
     };
     match (opens, after.chars().next()) {

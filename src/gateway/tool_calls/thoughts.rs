@@ -14,7 +14,7 @@ const MISTRAL: (&str, &str) = ("[THINK]", "[/THINK]");
 const NAME: usize = 100;
 
 /// White space at the end of a thought that is kept back, in bytes.
-const MOST_SPACE: usize = 600;
+const MAX_SPACE: usize = 600;
 
 /// How Qwen3.5 begins a thought without a marker.
 const PREAMBLES: [&str; 2] = ["Thinking Process:", "**Thinking Process:**"];
@@ -192,7 +192,7 @@ impl Marked {
         let start = self.at;
         // White space in front of the closing marker is not sent, within reason.
         let words = self.buffer[..keep].trim_end().len();
-        let end = if keep - words.min(keep) > MOST_SPACE {
+        let end = if keep - words.min(keep) > MAX_SPACE {
             keep
         } else {
             words
@@ -237,9 +237,9 @@ impl Marked {
     /// Sends a part of a thought. Behind another one it begins a paragraph.
     pub(super) fn send_thought(&mut self, thought: &str, pieces: &mut Vec<Piece>) {
         let begins_another = self.thought.is_empty() && self.is_behind_thought;
-        let front = if begins_another { "\n\n" } else { "" };
+        let prefix = if begins_another { "\n\n" } else { "" };
         self.is_behind_thought = true;
-        pieces.push(Piece::Thought(format!("{front}{thought}")));
+        pieces.push(Piece::Thought(format!("{prefix}{thought}")));
     }
 
     /// Where the first real token from `from` on ends the turn.

@@ -16,7 +16,7 @@ use serde_json::{Map, Number, Value};
 use super::schema::{Argument, Tool, Written};
 
 /// The deepest nesting of a value. Far more than a tool takes, and far less than the stack holds.
-const MOST_LEVELS: usize = 500;
+const MAX_LEVELS: usize = 500;
 
 /// What Gemma puts around a string.
 pub(super) const GEMMA_QUOTE: &str = "<|\"|>";
@@ -264,7 +264,7 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, level: usize, inside: Inside) -> Result<Value, Fault> {
-        if level > MOST_LEVELS {
+        if level > MAX_LEVELS {
             return Err(Fault::Wrong);
         }
         self.space();

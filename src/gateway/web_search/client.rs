@@ -50,7 +50,7 @@ impl SearchClient {
             if !status.is_success() {
                 return Err(refused(backend, status, &body));
             }
-            hits::read(backend.kind(), &body, query).ok_or_else(|| senseless(backend))
+            hits::read(backend.kind(), &body, query).ok_or_else(|| invalid_answer(backend))
         };
         tokio::time::timeout(deadline, asking)
             .await
@@ -180,7 +180,7 @@ async fn read(response: &mut Response, backend: &Backend) -> Result<Vec<u8>, Fai
             Ok(Some(piece)) if body.len() + piece.len() <= LARGEST_ANSWER => {
                 body.extend_from_slice(&piece);
             }
-            Ok(Some(_)) => return Err(senseless(backend)),
+            Ok(Some(_)) => return Err(invalid_answer(backend)),
             Ok(None) => return Ok(body),
             Err(error) => return Err(unreachable(backend, &error)),
         }
@@ -214,7 +214,7 @@ fn silent(backend: &Backend, deadline: Duration) -> Failed {
     )
 }
 
-fn senseless(backend: &Backend) -> Failed {
+fn invalid_answer(backend: &Backend) -> Failed {
     let advice = match backend.kind() {
         Kind::Searxng => {
             "Do not search again. Tell the user: --web-search takes the URL of a SearXNG instance."
@@ -258,7 +258,7 @@ fn refused(backend: &Backend, status: StatusCode, body: &[u8]) -> Failed {
             format!("points to another address ({number})"),
             "Do not search again. Tell the user: --web-search takes the address that answers itself, such as the one with https.".to_owned(),
         ),
-        404 if backend.kind() == Kind::Searxng => return senseless(backend),
+        404 if backend.kind() == Kind::Searxng => return invalid_answer(backend),
         _ => (
             Code::Unavailable,
             format!("failed ({number})"),

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::hits::Found;
-use crate::gateway::anthropic::{Delta, Event, written};
+use crate::gateway::anthropic::{Delta, Event, sse_bytes};
 
 /// The API's codes for a search without results. Source: the API's reference, "Web search tool", "Errors".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl Reply<'_> {
         }
         events.push(Event::message_delta("end_turn", None, self.usage()));
         events.push(Event::message_stop());
-        written(&events)
+        sse_bytes(&events)
     }
 }
 

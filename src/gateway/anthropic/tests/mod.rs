@@ -61,7 +61,7 @@ fn repaired(stream: &[u8], max_tokens: u64, prompt_tokens: Option<u64>) -> (Vec<
     let mut repair = Streamed::new(&request(max_tokens), &served(), prompt_tokens);
     let mut out = repair.push(stream);
     out.extend(repair.finish());
-    (written(&out), repair.usage())
+    (sse_bytes(&out), repair.usage())
 }
 
 /// What a client makes of a stream: its text, its calls with their inputs, and why it stopped. Panics where a client would complain.

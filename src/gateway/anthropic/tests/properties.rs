@@ -52,7 +52,7 @@ proptest! {
             out.extend(repair.push(&stream[pair[0]..pair[1]]));
         }
         out.extend(repair.finish());
-        prop_assert_eq!((written(&out), repair.usage()), whole);
+        prop_assert_eq!((sse_bytes(&out), repair.usage()), whole);
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn a_tool_with_a_long_name_is_called_by_its_own() {
     };
     let stream = String::from_utf8(stream_of(&["a"], &["{}"], "tool_use", 9)).expect("UTF-8");
     let mut repair = Streamed::new(&request, &served(), None);
-    let out = written(&repair.push(stream.replace("Write", told).as_bytes()));
+    let out = sse_bytes(&repair.push(stream.replace("Write", told).as_bytes()));
     assert_eq!(seen(&out).calls, [(long.clone(), json!({}))]);
     let plain = json!({"content": [{"type": "tool_use", "id": "a", "name": told, "input": {}}], "stop_reason": "tool_use", "usage": {}});
     let (plain, _) = reply(plain.to_string().as_bytes(), &request).expect("a reply");

@@ -9,10 +9,10 @@ use crate::gateway::tool_calls::{
 };
 
 /// As many calls in quotes are tried that can't be read: each can cost a reading of the whole text.
-const MOST_FAILED: usize = 16;
+const MAX_FAILED: usize = 16;
 
 /// The length of something that was to be a call and is none, in bytes.
-const MOST_BROKEN: usize = 4000;
+const MAX_BROKEN: usize = 4000;
 
 /// The meaning that the marker of a call turns out to have.
 enum Outcome {
@@ -135,7 +135,7 @@ impl Cutter<'_, '_> {
     fn called(&mut self, marker: &Marker, is_code: bool) -> Outcome {
         let behind = marker.end();
         let is_limit = *self.reply.ending == Ending::Limit;
-        if is_code && self.failed > MOST_FAILED {
+        if is_code && self.failed > MAX_FAILED {
             return Outcome::Text(behind);
         }
         let found = self.read(marker.at);
@@ -259,7 +259,7 @@ impl Cutter<'_, '_> {
                     return None;
                 }
                 let closing = markers::closing(self.reply.form)?;
-                let near = segments::prefix(&text[behind..], MOST_BROKEN);
+                let near = segments::prefix(&text[behind..], MAX_BROKEN);
                 let inside = near.find(closing)?;
                 let rest = &text[behind + inside + closing.len()..];
                 let is_shown = json::has_placeholder(&near[..inside])
@@ -351,7 +351,7 @@ impl Cutter<'_, '_> {
         let Some(closing) = markers::closing(self.reply.form) else {
             return true;
         };
-        let near = segments::prefix(behind, MOST_BROKEN);
+        let near = segments::prefix(behind, MAX_BROKEN);
         let Some(end) = near.find(closing) else {
             return behind.is_empty() || behind.starts_with('\n');
         };

@@ -16,7 +16,7 @@ use super::{Call, Ending, Wrong, gemma, llama, mistral, sentence, tags, thoughts
 use crate::catalog::Form;
 
 /// As often a marker may be written again before its call begins.
-const MOST_REPEATED: usize = 3;
+const MAX_REPEATED: usize = 3;
 
 /// The rest of a reply, and how it is read.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ pub(super) enum Part {
 /// Whether a text that begins with a marker goes on as a call.
 pub(super) fn probe(form: Form, text: &str) -> Probe {
     let mut rest = text;
-    for _ in 0..MOST_REPEATED {
+    for _ in 0..MAX_REPEATED {
         let own = match form {
             Form::Gemma4 => gemma::probe(rest),
             Form::Llama3 => llama::probe(rest),
