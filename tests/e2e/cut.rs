@@ -132,7 +132,10 @@ fn repaired(stream: &[u8]) -> Vec<u8> {
     request.max_tokens = 25;
     let served = Served {
         name: "m".into(),
-        output_tokens: 25,
+        window: cclocal::memory::ContextWindow {
+            tokens: 32_768,
+            output: 25,
+        },
         form: Some(Form::Hermes),
         shows_thoughts: false,
         may_think: false,

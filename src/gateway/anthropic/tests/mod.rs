@@ -403,7 +403,10 @@ fn a_cut_that_only_shows_in_the_count_is_noticed() {
 fn served() -> Served {
     Served {
         name: "org/model".into(),
-        output_tokens: 8192,
+        window: ContextWindow {
+            tokens: 65_536,
+            output: 8192,
+        },
         form: Some(Form::Hermes),
         shows_thoughts: false,
         may_think: true,
