@@ -84,7 +84,7 @@ fn output_budgets_out_of_range() {
     asking the hub how big Gemma-4-E4B is
     error: replies of 30000 tokens leave no room in a window of 32768 tokens
       cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
-      hint: take --out-tokens 11576 or less, or --ctx 51192 or more
+      hint: take --out-tokens 13884 or less, or --ctx 48884 or more
     ");
 }
 
@@ -261,7 +261,7 @@ fn help_and_version_go_to_standard_output() {
                             start with
           --gemma           Gemma-4-26B-A4B: 16 GB, for 24 GB RAM and more; mixture of experts, 3.8B
                             active parameters
-          --review          GLM-4.7-Flash: 17 GB, for 32 GB RAM and more; stronger reasoning
+          --review          GLM-4.7-Flash: 17 GB, for 24 GB RAM and more; stronger reasoning
           --coder           Qwen3-Coder-30B-A3B: 18 GB, for 32 GB RAM and more; the heavier code model
           --qwen3           Qwen3.5-9B: 5 GB, for 16 GB RAM and more; general reasoning; leaks
                             plain-text thinking

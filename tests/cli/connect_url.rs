@@ -517,7 +517,7 @@ fn engines_that_cannot_be_used_say_why() {
     insta::assert_snapshot!(failed(&small, &[]), @"
     error: the engine's window of 8192 tokens holds no session
       cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
-      hint: its owner can serve a longer one: 23240 tokens are the least, 32768 hold a conversation (vLLM: --max-model-len 32768)
+      hint: its owner can serve a longer one: 20932 tokens are the least, 32768 hold a conversation (vLLM: --max-model-len 32768)
     ");
     let silent = Other::new(|_| None);
     let lost = failed(&silent, &[]);

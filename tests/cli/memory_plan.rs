@@ -90,13 +90,13 @@ fn a_model_that_needs_the_limit_raised_says_what_it_would_get() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 19.3 GB, 75 % of RAM, a rule of thumb
-      [#############################################################===++++~~|e..]
+      [#############################################################===++++~~|...]
       # weights         16.0 GB
-      = conversation     785 MB  25,288 tokens
-      + prefix cache     1.1 GB  so that a turn computes only what is new; in 8 bits
-      ~ working memory   678 MB  reading a prompt, 256 tokens at a time
+      = conversation     738 MB  22,980 tokens
+      + prefix cache     1.0 GB  so that a turn computes only what is new; in 8 bits
+      ~ working memory   629 MB  reading a prompt, 256 tokens at a time
       e engine           270 MB  the process itself
-      | missing          447 MB  beyond what is planned with
+      | missing          301 MB  beyond what is planned with
     Enter choose · q quit · ↑↓ j k move
     > Raise the GPU limit  none → 64k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
@@ -126,7 +126,7 @@ fn a_limit_that_cannot_be_raised_leaves_a_try_and_the_way_out() {
     terminal.wait_for("> Quit");
     terminal.keys("k\r");
     assert_eq!(terminal.end(), 0);
-    assert_eq!(told(&stage), ("25288".into(), "4096".into()));
+    assert_eq!(told(&stage), ("22980".into(), "4096".into()));
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("q");
@@ -141,7 +141,7 @@ fn off_a_terminal_it_is_refused_with_the_arithmetic_and_what_helps() {
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
     error: model does not hold a session on this machine
-      cause: the smallest window of use, 25,288 tokens, needs 18.8 GB, and there are 18.4 GB to plan with: 16.0 GB for its weights, 785 MB for a conversation, 1.1 GB for the prefix cache, 678 MB for reading a prompt and for copies, 270 MB for the engine itself
+      cause: the smallest window of use, 22,980 tokens, needs 18.7 GB, and there are 18.4 GB to plan with: 16.0 GB for its weights, 738 MB for a conversation, 1.0 GB for the prefix cache, 629 MB for reading a prompt and for copies, 270 MB for the engine itself
       hint: with the GPU limit raised it gets 65,536 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it all the same
     ");
     assert_eq!(stage.read("engine/pid"), "");
@@ -157,7 +157,7 @@ fn a_model_that_nothing_helps_is_refused_without_a_question() {
     let ran = run(&stage, &[]);
     insta::assert_snapshot!(error(&ran.stderr), @"
     error: model does not hold a session on this machine
-      cause: the smallest window of use, 25,288 tokens, needs 21.5 GB, and there are 12.2 GB to plan with: 17.2 GB for its weights, 2.5 GB for a conversation, 1.3 GB for the prefix cache, 164 MB for reading a prompt and for copies, 270 MB for the engine itself
+      cause: the smallest window of use, 22,980 tokens, needs 21.1 GB, and there are 12.2 GB to plan with: 17.2 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 158 MB for reading a prompt and for copies, 270 MB for the engine itself
       hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it all the same
     ");
 }
@@ -176,9 +176,9 @@ fn without_the_check_it_is_tried_in_the_thriftiest_way() {
     );
     let ran = run(&stage, &["--no-mem-check"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let said = " with a window of 25,288 tokens, and there are 18.4 GB to plan with: it may run out of memory";
+    let said = " with a window of 22,980 tokens, and there are 18.4 GB to plan with: it may run out of memory";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
-    assert_eq!(told(&stage), ("25288".into(), "4096".into()));
+    assert_eq!(told(&stage), ("22980".into(), "4096".into()));
     let ran = run(&stage, &["--no-mem-check", "--ctx", "60000"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert_eq!(told(&stage), ("60000".into(), "8192".into()));
@@ -223,7 +223,7 @@ fn a_window_that_was_asked_for_and_does_not_fit_is_refused_and_one_that_was_neve
     insta::assert_snapshot!(error(&ran.stderr), @"
     error: replies of 8000 tokens leave no room in a window of 26000 tokens
       cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
-      hint: take --out-tokens 4808 or less, or --ctx 29192 or more
+      hint: take --out-tokens 7116 or less, or --ctx 26884 or more
     ");
 }
 
@@ -309,22 +309,22 @@ fn a_dry_run_shows_the_picture_and_reports_the_choices() {
     let to = ran.stdout.find("\nengine\n").expect("the engine");
     insta::assert_snapshot!(&ran.stdout[from..to], @"
     Memory for model: 19.3 GB, 75 % of RAM, a rule of thumb
-      [#############################################################===++++~~|e..]
+      [#############################################################===++++~~|...]
       # weights         16.0 GB
-      = conversation     785 MB  25,288 tokens
-      + prefix cache     1.1 GB  so that a turn computes only what is new; in 8 bits
-      ~ working memory   678 MB  reading a prompt, 256 tokens at a time
+      = conversation     738 MB  22,980 tokens
+      + prefix cache     1.0 GB  so that a turn computes only what is new; in 8 bits
+      ~ working memory   629 MB  reading a prompt, 256 tokens at a time
       e engine           270 MB  the process itself
-      | missing          447 MB  beyond what is planned with
+      | missing          301 MB  beyond what is planned with
     ");
     let said = "note: on a terminal a launch asks whether to raise the GPU limit, for a window of ";
     assert!(ran.stdout.contains(said), "{}", ran.stdout);
     assert!(ran.stdout.contains("; off one it is refused"));
     let report = report(&stage, &[]);
-    assert_eq!(report["memory_plan"]["refused"]["memory"]["window"], 25_288);
+    assert_eq!(report["memory_plan"]["refused"]["memory"]["window"], 22_980);
     assert_eq!(report["memory_plan"]["instead"]["flag"], "--gemma-light");
     assert_eq!(report["memory_raised"]["to_mib"], 21_504);
-    assert!(report["memory_raised"]["plan"]["context_window"].as_u64() > Some(25_288));
+    assert!(report["memory_raised"]["plan"]["context_window"].as_u64() > Some(22_980));
     assert_eq!(report["memory_smaller"], Value::Null);
 }
 

@@ -60,13 +60,13 @@ fn a_model_whose_layers_are_not_known_is_planned_as_a_general_one() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 19.3 GB, 75 % of RAM, a rule of thumb
-      [#########################################################========|=+++++~e]
+      [##########################################################=========|++++~e]
       # weights         16.0 GB
-      = conversation     2.8 GB  25,288 tokens
-      + prefix cache     1.5 GB  so that a turn computes only what is new; in 8 bits
-      ~ working memory   268 MB  reading a prompt, 256 tokens at a time
+      = conversation     2.5 GB  22,980 tokens
+      + prefix cache     1.3 GB  so that a turn computes only what is new; in 8 bits
+      ~ working memory   262 MB  reading a prompt, 256 tokens at a time
       e engine           270 MB  the process itself
-      | missing          2.4 GB  beyond what is planned with
+      | missing          2.0 GB  beyond what is planned with
     Enter choose · q quit · ↑↓ j k move
     > Raise the GPU limit  none → 28k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
@@ -160,7 +160,7 @@ fn a_refused_sudo_leaves_the_other_choices() {
     assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
     terminal.keys("k\r");
     assert_eq!(terminal.end(), 0);
-    assert_eq!(window(&stage), "25288");
+    assert_eq!(window(&stage), "22980");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn quitting_starts_nothing() {
     let text = terminal.text();
     insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
     error: model does not hold a session on this machine
-      cause: the smallest window of use, 25,288 tokens, needs 20.8 GB, and there are 18.4 GB to plan with: 16.0 GB for its weights, 2.8 GB for a conversation, 1.5 GB for the prefix cache, 268 MB for reading a prompt and for copies, 270 MB for the engine itself
+      cause: the smallest window of use, 22,980 tokens, needs 20.4 GB, and there are 18.4 GB to plan with: 16.0 GB for its weights, 2.5 GB for a conversation, 1.3 GB for the prefix cache, 262 MB for reading a prompt and for copies, 270 MB for the engine itself
       hint: with the GPU limit raised it gets 28,672 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it all the same
     ");
     assert_eq!(stage.read("engine/pid"), "");
@@ -424,7 +424,7 @@ fn the_check_can_be_skipped() {
         let mut terminal = launch(&stage, &rest);
         assert_eq!(terminal.end(), 0);
         assert!(!terminal.text().contains("Quit"), "{}", terminal.text());
-        assert_eq!(window(&stage), "25288", "the smallest of use");
+        assert_eq!(window(&stage), "22980", "the smallest of use");
     }
 }
 
@@ -454,7 +454,7 @@ fn off_a_terminal_a_model_that_does_not_fit_is_refused() {
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
     error: model does not hold a session on this machine
-      cause: the smallest window of use, 25,288 tokens, needs 22.9 GB, and there are 12.2 GB to plan with: 18.0 GB for its weights, 2.9 GB for a conversation, 1.5 GB for the prefix cache, 275 MB for reading a prompt and for copies, 270 MB for the engine itself
+      cause: the smallest window of use, 22,980 tokens, needs 22.5 GB, and there are 12.2 GB to plan with: 18.0 GB for its weights, 2.6 GB for a conversation, 1.4 GB for the prefix cache, 269 MB for reading a prompt and for copies, 270 MB for the engine itself
       hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it all the same
     ");
     assert_eq!(stage.read("engine/pid"), "");
