@@ -5,7 +5,7 @@ use crate::memory::fit;
 use crate::memory::gpu_limit;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
-use crate::memory::{COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, Figures, smallest_window};
+use crate::memory::{ContextWindow, Figures, smallest_window};
 use crate::ui;
 
 /// What helps where a model has no plan. Windows are in tokens.
@@ -130,7 +130,7 @@ fn parts(shares: &Shares) -> String {
     parts.join(", ")
 }
 
-/// A window that the reply's budget, the reserve for compaction and Claude Code's own first request do not fit in could not hold a turn.
+/// Whether a session fits in this window.
 /// `most`: the largest that can be had, where there is such a limit.
 pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
     if smallest_window(window.output) <= window.tokens {
@@ -142,18 +142,18 @@ pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
 /// A window that holds no turn with replies of this length. `most`: the largest window that can be had, where there is such a limit.
 fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     let needed = smallest_window(output);
+    // What can be asked for is more than a session takes beside its replies.
+    let room = window.saturating_sub(smallest_window(0));
     Error::usage(format!(
         "replies of {output} tokens leave no room in a window of {window} tokens"
     ))
     .cause(format!(
-        "Claude Code's own first request takes {FIRST_REQUEST} tokens of it, and it keeps {COMPACTION_RESERVE} free to compact in"
+        "a session needs {} tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full",
+        ui::thousands(smallest_window(0))
     ))
-    .hint(match window.checked_sub(smallest_window(0)) {
-        Some(room @ 1..) if most.is_some_and(|most| most < needed) => {
-            format!("take --out-tokens {room} or less")
-        }
-        Some(room @ 1..) => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
-        _ => format!("take --ctx {needed} or more"),
+    .hint(match most {
+        Some(most) if most < needed => format!("take --out-tokens {room} or less"),
+        _ => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
     })
 }
 
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
         error: Qwen3-Coder-30B-A3B does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 22.3 GB, and there are 18.4 GB to plan with: 18.0 GB for its weights, 2.5 GB for a conversation, 1.3 GB for the prefix cache, 164 MB for reading a prompt and for copies, 270 MB for the engine itself
+          cause: the smallest window of use, 22,980 tokens, needs 21.9 GB, and there are 18.4 GB to plan with: 18.0 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 158 MB for reading a prompt and for copies, 270 MB for the engine itself
           hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it all the same
         ");
         let asked = Asked {
@@ -221,7 +221,7 @@ mod tests {
         insta::assert_snapshot!(error, @"
         error: Qwen2.5 was made for contexts of 32,768 tokens
           cause: 120,000 are needed
-          hint: take --ctx 32768 or less, and --out-tokens 11576 or less
+          hint: take --ctx 32768 or less, and --out-tokens 13884 or less
         ");
     }
 
@@ -231,26 +231,26 @@ mod tests {
         let error = refused("Gemma", &refusal, Instead::default());
         insta::assert_snapshot!(error, @"
         error: Gemma does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 6.6 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 450 MB for a conversation, 503 MB for the prefix cache, 416 MB for reading a prompt and for copies, 270 MB for the engine itself
+          cause: the smallest window of use, 22,980 tokens, needs 6.5 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 412 MB for a conversation, 463 MB for the prefix cache, 386 MB for reading a prompt and for copies, 270 MB for the engine itself
           hint: free some memory; --no-mem-check tries it all the same
         ");
         let short = Refusal::Model {
             longest: 8_192,
-            needed: 25_288,
+            needed: 22_980,
         };
         insta::assert_snapshot!(refused("Tiny", &short, Instead::default()), @"
         error: Tiny was made for contexts of 8,192 tokens
-          cause: 25,288 are needed
+          cause: 22,980 are needed
           hint: take another model: cclocal --help lists them
         ");
         let reply = Refusal::Reply {
             window: 30_000,
-            needed: 41_192,
+            needed: 38_884,
         };
         insta::assert_snapshot!(refused("Any", &reply, Instead::default()), @"
         error: replies of 20000 tokens leave no room in a window of 30000 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
-          hint: take --out-tokens 8808 or less, or --ctx 41192 or more
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
+          hint: take --out-tokens 11116 or less, or --ctx 38884 or more
         ");
     }
 
@@ -261,14 +261,14 @@ mod tests {
         let error = check(32_768, 32_768).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 32768 tokens leave no room in a window of 32768 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
-          hint: take --out-tokens 11576 or less, or --ctx 53960 or more
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
+          hint: take --out-tokens 13884 or less, or --ctx 51652 or more
         ");
         let error = check(20_000, 8_192).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 8192 tokens leave no room in a window of 20000 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
-          hint: take --ctx 29384 or more
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
+          hint: take --out-tokens 1116 or less, or --ctx 27076 or more
         ");
     }
 }

@@ -83,7 +83,7 @@ fn output_budgets_out_of_range() {
     insta::assert_snapshot!(usage_error(&["--gemma-light", "--ctx", "32768", "--out-tokens", "30000"]), @"
     asking the hub how big Gemma-4-E4B is
     error: replies of 30000 tokens leave no room in a window of 32768 tokens
-      cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+      cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
       hint: take --out-tokens 11576 or less, or --ctx 51192 or more
     ");
 }
@@ -93,7 +93,7 @@ fn windows_are_tokens_or_auto() {
     for wrong in ["20000", "2000000", "wide"] {
         let error = usage_error(&["--gemma-light", "--ctx", wrong]);
         let wanted = format!(
-            "error: invalid value '{wrong}' for '--ctx <N|auto>': it is `auto`, or from 24576 to 1000000 tokens"
+            "error: invalid value '{wrong}' for '--ctx <N|auto>': it is `auto`, or from 20480 to 1000000 tokens"
         );
         assert!(error.starts_with(&wanted), "{error}");
     }

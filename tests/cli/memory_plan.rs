@@ -61,7 +61,7 @@ fn told(stage: &Stage) -> (String, String) {
             .to_owned()
     };
     (
-        value("CLAUDE_CODE_MAX_CONTEXT_TOKENS"),
+        fakes::real_window(&value("CLAUDE_CODE_MAX_CONTEXT_TOKENS")),
         value("CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
     )
 }
@@ -222,7 +222,7 @@ fn a_window_that_was_asked_for_and_does_not_fit_is_refused_and_one_that_was_neve
     assert_eq!(ran.status, 2);
     insta::assert_snapshot!(error(&ran.stderr), @"
     error: replies of 8000 tokens leave no room in a window of 26000 tokens
-      cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+      cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
       hint: take --out-tokens 4808 or less, or --ctx 29192 or more
     ");
 }
@@ -345,12 +345,15 @@ fn the_engine_is_told_what_is_planned() {
             .to_string()
             .contains("--kv-cache-quantization");
         assert_eq!(plan["quantise"], quantised);
-        for (name, key) in [
-            ("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "context_window"),
-            ("CLAUDE_CODE_MAX_OUTPUT_TOKENS", "output_tokens"),
-        ] {
-            assert_eq!(report["claude"]["env"][name], plan[key].to_string());
-        }
+        let env = |name: &str| report["claude"]["env"][name].as_str().unwrap_or_default();
+        assert_eq!(
+            fakes::real_window(env("CLAUDE_CODE_MAX_CONTEXT_TOKENS")),
+            plan["context_window"].to_string()
+        );
+        assert_eq!(
+            env("CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
+            plan["output_tokens"].to_string()
+        );
         assert_eq!(report["memory"]["context_window"], plan["context_window"]);
     }
 }

@@ -52,9 +52,8 @@ pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
             format!("the engine's window of {tokens} tokens holds no session"),
         )
         .cause(format!(
-            "Claude Code's own first request takes {} tokens of it, and it keeps {} free to compact in",
-            memory::FIRST_REQUEST,
-            memory::COMPACTION_RESERVE
+            "a session needs {} tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full",
+            ui::thousands(memory::smallest_window(0))
         ))
         .hint(format!(
             "its owner can serve a longer one: {needed} tokens are the least, {} hold a conversation (vLLM: --max-model-len {})",
@@ -130,9 +129,9 @@ mod tests {
 
     #[test]
     fn replies_are_shortened_where_nobody_asked_for_their_length() {
-        assert_eq!(figures(Some(24_576), None, None), (24_576, 3_384, 21_192));
+        assert_eq!(figures(Some(24_576), None, None), (24_576, 5_692, 18_884));
         let short = fit(Some(24_576), None, None).expect("it fits");
-        insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 3,384 tokens: longer ones do not fit in a window of 24,576");
+        insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 5,692 tokens: longer ones do not fit in a window of 24,576");
     }
 
     #[test]
@@ -152,15 +151,15 @@ mod tests {
         assert_eq!(exit, Exit::Engine);
         insta::assert_snapshot!(text, @"
         error: the engine's window of 16384 tokens holds no session
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
-          hint: its owner can serve a longer one: 23240 tokens are the least, 32768 hold a conversation (vLLM: --max-model-len 32768)
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
+          hint: its owner can serve a longer one: 20932 tokens are the least, 32768 hold a conversation (vLLM: --max-model-len 32768)
         ");
         let (exit, text) = refused(Some(32_768), None, Some(16_384));
         assert_eq!(exit, Exit::Usage);
         insta::assert_snapshot!(text, @"
         error: replies of 16384 tokens leave no room in a window of 32768 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
-          hint: take --out-tokens 11576 or less
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's own first request, some work, and a summary when the window is full
+          hint: take --out-tokens 13884 or less
         ");
     }
 }
