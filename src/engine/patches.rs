@@ -24,6 +24,10 @@ const NOTICED: &[(&str, &str)] = &[
         "the engine does not watch its own memory and may exceed its limit",
     ),
     (
+        "masks",
+        "this engine makes an array of each attention mask: long conversations take more time and memory than they need to",
+    ),
+    (
         "text-route",
         "the text part of this model cannot be served by itself: each turn computes the whole conversation again",
     ),
