@@ -112,14 +112,14 @@ pub struct Reason {
     pub instead: &'static str,
 }
 
-const ITSELF: &str = "use `claude` itself for that";
+const ITSELF: &str = "use plain `claude` for that";
 const LEFT_OUT: &str = "leave it out";
 const ELSEWHERE: Reason = Reason {
     why: "the session would not stay on this machine",
     instead: ITSELF,
 };
 const HOST: Reason = Reason {
-    why: "it is for programs that run Claude Code in another's place, and could take the settings away that keep the session on this machine",
+    why: "it is meant for programs that embed Claude Code, and could remove the settings that keep the session on this machine",
     instead: LEFT_OUT,
 };
 const MODEL: Reason = Reason {
@@ -138,21 +138,21 @@ pub const REFUSED: &[(&str, Reason)] = &[
     (
         "--settings",
         Reason {
-            why: "Claude Code reads one settings file from its command line, and that one keeps the session on this machine",
+            why: "Claude Code takes one --settings, and cclocal needs it to keep the session on this machine",
             instead: "put them into .claude/settings.local.json",
         },
     ),
     (
         "--managed-settings",
         Reason {
-            why: "those of the command line keep hooks from sending prompts elsewhere",
+            why: "cclocal passes its own, which keep hooks from sending prompts elsewhere",
             instead: "put them into .claude/settings.local.json",
         },
     ),
     (
         "--project-config-root",
         Reason {
-            why: "the settings there would not be looked at, and could send the session elsewhere",
+            why: "cclocal would not check the settings there, and they could send the session elsewhere",
             instead: "start cclocal in that folder, and name others with --add-dir",
         },
     ),

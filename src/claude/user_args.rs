@@ -19,8 +19,8 @@ pub fn check(args: &[OsString], features: &Features, insists: bool) -> Result<()
         if ADDRESSES.iter().any(|address| name.starts_with(address)) {
             return Err(
                 Error::usage("an address cannot be passed to a local session")
-                    .cause("Claude Code would take part in a session on another machine")
-                    .hint("put other words before it, if it is a prompt"),
+                    .cause("Claude Code would join a session on another machine")
+                    .hint("if it is a prompt, begin it with another word"),
             );
         }
     }
@@ -164,18 +164,18 @@ fn check_name(name: &str, features: &Features, insists: bool) -> Result<()> {
     }
     let why = match (features.options.is_empty(), features.has(name)) {
         (_, true) => {
-            "Claude Code has it, but it is not known here whether the session would stay on this machine"
+            "Claude Code has it, but cclocal cannot tell whether the session would stay on this machine"
         }
         (false, false) => {
-            "Claude Code's --help does not list it, and it is not known whether the session would stay on this machine"
+            "Claude Code's --help does not list it, and cclocal cannot tell whether the session would stay on this machine"
         }
-        (true, false) => "it is not known whether the session would stay on this machine",
+        (true, false) => "cclocal cannot tell whether the session would stay on this machine",
     };
     Err(
         Error::usage(format!("`{name}` is not an option that cclocal knows"))
             .cause(why)
             .hint(format!(
-                "leave it out; or pass it all the same: cclocal … {INSIST} -- {name} …"
+                "leave it out, or pass it anyway: cclocal … {INSIST} -- {name} …"
             )),
     )
 }

@@ -42,7 +42,7 @@ pub fn manage(app: &App) -> Result<()> {
         };
         chosen = picked;
         if chosen.is_empty() {
-            ui.say("Nothing is chosen: Space chooses.");
+            ui.say("Nothing is chosen. Press Space to choose a model.");
         } else if ui.confirm_loss(&format!("Remove {}?", words(&of(&chosen), &models))) {
             ui.say(&remove(paths, &of(&chosen)));
             chosen.clear();

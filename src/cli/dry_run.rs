@@ -45,13 +45,13 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
     let engine = match executable::find(host, paths)? {
         Found::Ready(engine) => Some(engine),
         Found::Absent(why) => {
-            missing.push(format!("{why}: a launch would offer to install it"));
+            missing.push(format!("{why}: a real run would offer to install it"));
             None
         }
     };
     let claude = claude::find::find(host, paths)?;
     if claude.is_none() {
-        missing.push("Claude Code is not installed: a launch would stop there".into());
+        missing.push("Claude Code is not installed: a real run would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
     let measured = Measured::of(app, request.clone(), None, |_| None)?;
@@ -85,19 +85,19 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
     launch.notices.extend(asked);
     if let Some((error, _)) = refused.as_ref().filter(|_| !said) {
         launch.notices.push(match &error.hint {
-            Some(hint) => format!("a launch is refused: {}; {hint}", error.message),
-            None => format!("a launch is refused: {}", error.message),
+            Some(hint) => format!("a real run would be refused: {}; {hint}", error.message),
+            None => format!("a real run would be refused: {}", error.message),
         });
     }
     let wanted = request.wanted((engine.as_ref()).map_or(Path::new(""), |engine| &engine.script));
     for running in registry::running(paths) {
         match running {
             Running::Known(status) if wanted.is(&status) => launch.notices.push(format!(
-                "an engine for it runs already: a launch would use it on port {}",
+                "this model is loaded already: a real run would use it, on port {}",
                 status.port
             )),
             Running::Silent(holder) => launch.notices.push(format!(
-                "a launch is refused: the supervisor of {} does not answer; {}",
+                "a real run would be refused: the supervisor of {} does not answer; {}",
                 holder.words(),
                 holder.hint()
             )),
@@ -129,11 +129,11 @@ fn would_ask(choices: &Choices, checking: Checking) -> Option<String> {
     let raise = choices.raise.as_ref()?;
     let otherwise = match choices.now {
         Ok(_) => "",
-        Err(_) => "; off one it is refused",
+        Err(_) => "; without a terminal it is refused",
     };
     choices.are_asked(checking).then(|| {
         format!(
-            "on a terminal a launch asks whether to raise the GPU limit, for a window of {} tokens{otherwise}",
+            "on a terminal, a real run asks whether to raise the GPU limit, for a window of {} tokens{otherwise}",
             ui::thousands(raise.plan.window.tokens)
         )
     })
@@ -267,21 +267,21 @@ fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Val
         "served   {}; tool calls in {}; {}",
         model.engine_profile.words(),
         match model.form {
-            Some(form) => format!("the form of {}", form.name()),
-            None => "an unknown form, read as <tool_call> tags".into(),
+            Some(form) => format!("the {} format", form.name()),
+            None => "an unknown format, read as <tool_call> tags".into(),
         },
         match model.thinking {
             true => "it thinks before it answers",
-            false => "without thoughts",
+            false => "thinking is off",
         }
     );
     if let Some(machine) = &launch.memory.machine {
         let _ = writeln!(
             out,
             "memory   {} for the model ({}), of {} RAM",
-            ui::bytes(machine.budget),
+            ui::memory(machine.budget),
             machine.budget_source.words(),
-            ui::bytes(machine.ram)
+            ui::memory(machine.ram)
         );
     }
     let _ = writeln!(

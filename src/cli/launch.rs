@@ -26,7 +26,7 @@ use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
 
-/// How often it is tried to get hold of an engine that is just ending.
+/// How often it is tried to get hold of an engine that is shutting down.
 const TRIES: usize = 3;
 
 pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
@@ -166,7 +166,7 @@ impl Launch<'_> {
         }
         Err(Error::new(
             Exit::Engine,
-            "the engine's supervisor ends as soon as it is started",
+            "the engine's supervisor ends right after it starts",
         )
         .hint("read supervisor.log in cclocal's state folder"))
     }
@@ -230,7 +230,7 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
     match fs_err::remove_dir_all(paths.kept_prefixes()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
             Exit::Other,
-            "what is kept of system prompts could not be removed",
+            "the stored system prompts could not be removed",
         )
         .because(error)
         .hint(format!(
@@ -246,7 +246,7 @@ fn say_who_keeps(paths: &Paths, ui: &Ui) {
     for status in registry::statuses(paths) {
         if status.keeps_prefix && registry::is_usable(&status) {
             ui.notice(&format!(
-                "{} goes on keeping system prompts on the disk, as it was started; `cclocal stop --port {}` ends it",
+                "{} was started without --forget-prefix and goes on storing system prompts; to unload it: cclocal stop --port {}",
                 acquire::words(&status),
                 status.port
             ));

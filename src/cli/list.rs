@@ -122,7 +122,7 @@ pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
         said.push(format!("{} shared", ui::bytes(model.shared_bytes())));
     }
     if model.external > 0 && model.link.is_none() {
-        said.push("files elsewhere".into());
+        said.push("files outside the cache".into());
     }
     if let Some(user) = user(model, running) {
         said.push(format!("in use on port {}", user.port()));

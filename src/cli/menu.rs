@@ -35,9 +35,12 @@ pub fn choose(app: &App) -> Result<Option<Choice>> {
             .iter()
             .map(|entry| format!("--{}", entry.flag))
             .collect();
-        return Err(Error::usage("no model is named")
+        return Err(Error::usage("no model was given")
             .cause("the menu of models needs a terminal")
-            .hint(format!("name one: {} or --model ID", flags.join(", "))));
+            .hint(format!(
+                "choose one of them: {} or --model ID",
+                flags.join(", ")
+            )));
     }
     let here = Here::find(environment, paths);
     let bold = ui.style(Style::new().bold());
@@ -76,7 +79,7 @@ fn machine(memory: Option<Memory>) -> String {
     match memory {
         Some(memory) => format!(
             "{} for a model ({})",
-            ui::bytes(memory.budget),
+            ui::memory(memory.budget),
             memory.budget_source.words()
         ),
         None => "this machine's memory is unknown".into(),
@@ -120,7 +123,7 @@ fn context(room: Room) -> String {
         Room::Raised { tokens, estimated } => {
             format!("{}, GPU limit raised", about(tokens, estimated))
         }
-        Room::TooBig(short) => format!("too big by {}", ui::bytes(short)),
+        Room::TooBig(short) => format!("too big by {}", ui::memory(short)),
         Room::TooShort(longest) => format!("{}: too short", ui::kilo(longest)),
         Room::Unknown => "unknown".into(),
     }

@@ -82,7 +82,10 @@ fn plan(
     let endpoint = Endpoint {
         port: 0,
         token: Secret::new("<token>"),
-        model: elsewhere.model.unwrap_or("<the only one there>").to_owned(),
+        model: elsewhere
+            .model
+            .unwrap_or("<the only one that it serves>")
+            .to_owned(),
         window,
     };
     let features = assumed_features(&app.paths, claude);
@@ -138,14 +141,14 @@ fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewh
     let plan = plan(app, elsewhere, window, launch, program.as_deref())?;
     let mut notices = vec![
         elsewhere.address.notice(),
-        "the gateway takes any port that is free, in the place of 0".to_owned(),
-        "the engine was not asked: what it says of its model and its window is heeded in a launch"
+        "port 0 stands for any free port".to_owned(),
+        "the engine was not asked: a real run uses the model and the window that it reports"
             .to_owned(),
     ];
     notices.extend(elsewhere.web_search.map(Backend::notice));
     notices.extend(plan.notices.iter().cloned());
     if program.is_none() {
-        notices.push("Claude Code is not installed: a launch would stop there".into());
+        notices.push("Claude Code is not installed: a real run would stop there".into());
     }
     let program = program.map_or_else(|| "claude".into(), |claude| claude.display().to_string());
     let report = json!({
@@ -169,17 +172,17 @@ fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewh
         let model = elsewhere.model.unwrap_or("the only one that it serves");
         let _ = writeln!(
             out,
-            "engine   {}, which somebody else runs",
+            "engine   {} (not run by cclocal)",
             elsewhere.address.base_url()
         );
         let _ = writeln!(out, "model    {model}");
         let _ = match elsewhere.asked.window {
             Some(tokens) => writeln!(
                 out,
-                "window   {} tokens: as asked with --ctx",
+                "window   {} tokens: set with --ctx",
                 ui::thousands(tokens)
             ),
-            None => writeln!(out, "window   as the engine says"),
+            None => writeln!(out, "window   as the engine reports"),
         };
         dry_run::part(&mut out, &report, "claude");
         dry_run::rest_of_claude(&mut out, host, &plan, &report);

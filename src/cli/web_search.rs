@@ -48,7 +48,7 @@ pub fn wanted(backend: Option<&Backend>, for_programs: bool) -> Option<WebSearch
 /// Says that there will be no search, where an older supervisor keeps the gateway.
 pub fn say_if_refused(ui: &Ui, lease: &Lease, backend: Option<&Backend>) {
     if backend.is_some() && !lease.granted.web_search {
-        ui.notice("no web searches are made after all: the engine was started by another version of cclocal; `cclocal stop` ends it");
+        ui.notice("web search is off: another version of cclocal started this engine. To unload it: cclocal stop");
     }
 }
 

@@ -53,7 +53,7 @@ pub fn write(dir: &Path, file_to_write: &str, text: &str) -> Result<()> {
     let parent = dir.parent().unwrap_or(Path::new("."));
     replace(dir, parent, &files(file_to_write, text))
         .context(Exit::Other, "the demo model could not be written")
-        .map_err(|error| error.hint("see that the disk has space and that the directory is yours"))
+        .map_err(|error| error.hint("check that the disk has space and that you can write there"))
 }
 
 /// Makes the directory beside its place and moves it there, so that no half-written model is ever found.

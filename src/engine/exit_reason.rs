@@ -128,7 +128,7 @@ const REASONS: &[Reason] = &[
         marks: &["chat template cannot be used"],
         exit: Exit::Engine,
         cause: "the model's chat template fails, so no request could be answered",
-        hint: "take another version of the model, or mend its chat_template.jinja",
+        hint: "take another version of the model, or fix its chat_template.jinja",
     },
     Reason {
         marks: &["model type … not supported"],
@@ -156,7 +156,7 @@ const REASONS: &[Reason] = &[
         ],
         exit: Exit::Engine,
         cause: "a file of the model is damaged or missing",
-        hint: "remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it anew",
+        hint: "remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it again",
     },
     Reason {
         marks: &[
@@ -177,7 +177,7 @@ const REASONS: &[Reason] = &[
         ],
         exit: Exit::Engine,
         cause: "the engine's installation is damaged",
-        hint: "run `cclocal setup --force` to install it anew",
+        hint: "run `cclocal setup --force` to install it again",
     },
 ];
 
@@ -239,7 +239,7 @@ pub fn explain(end: End, tail: &[String], log: &Path) -> Error {
 pub fn impersonated(socket: &Path) -> Error {
     Error::new(Exit::Engine, "the engine cannot be trusted")
         .cause(format!(
-            "what answers on {} does not know the key that the engine was given; nothing was sent there",
+            "the program that answers on {} does not have the engine's key; nothing was sent to it",
             socket.display()
         ))
         .hint("end the program that took the engine's socket; if it is the engine itself, unset CCLOCAL_ENGINE or run `cclocal setup --force`")
@@ -419,19 +419,19 @@ mod tests {
           hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
         error: the engine did not start
           cause: the model's chat template fails, so no request could be answered
-          hint: take another version of the model, or mend its chat_template.jinja
+          hint: take another version of the model, or fix its chat_template.jinja
         error: the engine did not start
           cause: the engine does not know this model's architecture
           hint: take a model of the catalogue (cclocal --help lists them)
         error: the engine did not start
           cause: a file of the model is damaged or missing
-          hint: remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it anew
+          hint: remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it again
         error: the engine did not start
           cause: the engine does not take the flags it was given
           hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
         error: the engine did not start
           cause: the engine's installation is damaged
-          hint: run `cclocal setup --force` to install it anew
+          hint: run `cclocal setup --force` to install it again
         ");
         let error = explained(End::Died(Ended::Signal(11)), "");
         insta::assert_snapshot!(error, @"

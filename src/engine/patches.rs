@@ -13,7 +13,7 @@ const NOT_APPLIED: &str = ": not applied";
 const NOTICED: &[(&str, &str)] = &[
     (
         "raw-stream",
-        "this engine hides the model's own text: its parser reads tool calls and misses some",
+        "this engine parses tool calls itself and misses some",
     ),
     (
         "native-history",
@@ -25,7 +25,7 @@ const NOTICED: &[(&str, &str)] = &[
     ),
     (
         "text-route",
-        "the text part of this model cannot be served by itself: each turn computes the whole conversation again",
+        "this model's text part cannot be served alone: each turn computes the whole conversation again",
     ),
 ];
 

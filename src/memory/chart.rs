@@ -38,15 +38,15 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
     let limit = others + usable(machine.budget.saturating_sub(others));
     let step = format!("reading a prompt, {} tokens at a time", plan.prefill_step);
     let (moment, remark) = match shares.copies > shares.working {
-        true => (shares.copies, "copies, when a turn ends".into()),
+        true => (shares.copies, "copies at the end of a turn".into()),
         false => (shares.working, step),
     };
     let stored = match plan.quantise {
-        true => "so that a turn computes only what is new; in 8 bits",
-        false => "so that a turn computes only what is new",
+        true => "so that a turn computes only new tokens; in 8 bits",
+        false => "so that a turn computes only new tokens",
     };
     let tokens = format!("{} tokens", ui::thousands(plan.window.tokens));
-    let running = "models that run, with room for their conversations";
+    let running = "loaded models, with their conversations";
     let parts = [
         Part::new('o', "others", others, running),
         Part::new('#', "weights", shares.weights, ""),
@@ -58,7 +58,7 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
     ];
     let parts: Vec<&Part> = parts.iter().filter(|part| part.bytes > 0).collect();
     let source = machine.budget_source.words();
-    let budget = ui::bytes(machine.budget);
+    let budget = ui::memory(machine.budget);
     let short = taken.checked_sub(limit).filter(|&short| short > 0);
     let mut lines = vec![
         format!("Memory for {name}: {budget}, {source}"),
@@ -67,9 +67,7 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
     // One that is short has no use for what is left over.
     let rows = (parts.iter()).filter(|part| short.is_none() || part.letter != '.');
     lines.extend(rows.map(|part| part.line()));
-    lines.extend(
-        short.map(|bytes| Part::new('|', "missing", bytes, "beyond what is planned with").line()),
-    );
+    lines.extend(short.map(|bytes| Part::new('|', "over by", bytes, "").line()));
     lines
 }
 
@@ -84,7 +82,7 @@ impl Part {
     }
 
     fn line(&self) -> String {
-        let bytes = ui::bytes(self.bytes);
+        let bytes = ui::memory(self.bytes);
         let line = format!(
             "  {} {:<14} {bytes:>8}  {}",
             self.letter, self.name, self.remark
@@ -122,7 +120,7 @@ pub fn answers(choices: &Choices) -> Vec<(Answer, Row)> {
         let row = Row::new(format!(
             "Smaller window       {}: leaves {} more to other programs",
             effect(Some(now), smaller),
-            ui::bytes(left_by(now, smaller))
+            ui::memory(left_by(now, smaller))
         ));
         answers.push((Answer::Shrink, row));
     }
@@ -146,7 +144,7 @@ pub fn answers(choices: &Choices) -> Vec<(Answer, Row)> {
             ui::kilo(now.window.tokens),
             recommended(Answer::Continue)
         ),
-        Err(_) => "Try it all the same  (risky: the engine may crash)".into(),
+        Err(_) => "Start it anyway      (risky: the engine may crash)".into(),
     };
     answers.push((Answer::Continue, Row::new(go_on)));
     let quit = format!("Quit{}", recommended(Answer::Quit));

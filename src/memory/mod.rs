@@ -109,9 +109,9 @@ impl Figures {
         if let Some(Ok(plan)) = self.planned() {
             let why = match plan.bound {
                 Bound::Asked => AS_ASKED.into(),
-                Bound::Model => "the longest that the model was made for".into(),
-                Bound::Guess => "as much as a model gets whose layers are not known".into(),
-                Bound::Client => "the longest that Claude Code makes use of".into(),
+                Bound::Model => "the model's maximum".into(),
+                Bound::Guess => "the default for a model whose layers are unknown".into(),
+                Bound::Client => "the most that Claude Code uses".into(),
                 Bound::Memory => {
                     let about = if plan.estimated { ", estimated" } else { "" };
                     format!(
@@ -130,7 +130,7 @@ impl Figures {
             let plan = planner.thriftiest_on(budget);
             let why = match plan.bound {
                 Bound::Asked => AS_ASKED,
-                _ => "the smallest of use: memory is not enough for it",
+                _ => "the smallest useful one; it does not fit in memory",
             };
             self.take(plan, why.into());
         }
@@ -170,7 +170,7 @@ impl Figures {
 }
 
 /// Why the window is what it is, where it was asked for.
-const AS_ASKED: &str = "as asked with --ctx";
+const AS_ASKED: &str = "set with --ctx";
 
 /// Budget less weights, in bytes, if both are known.
 pub fn headroom(machine: Option<Memory>, weights: Option<u64>) -> Option<i64> {

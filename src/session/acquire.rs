@@ -117,8 +117,8 @@ fn find_or_start(reach: &Reach, raised: &mut Option<Raised>) -> Result<Found> {
         return spawn::start(&reach.app.environment, &spec).map(Found::Port);
     }
     Err(
-        Error::other("other engines keep being started and ended at the same time")
-            .hint("run it again; cclocal status shows what runs"),
+        Error::other("other engines keep starting and stopping at the same time")
+            .hint("run it again; `cclocal status` shows what runs"),
     )
 }
 
@@ -147,12 +147,12 @@ fn current(reach: &Reach) -> Result<Vec<Status>> {
             } => replace(reach, port, &version)?,
             Running::Silent(holder) => {
                 return Err(holder.silent(format!(
-                    "{} is not started",
+                    "{} was not started",
                     reach.request.model.name
                 )));
             }
             Running::Foreign { port, version, .. } => reach.app.ui.notice(&format!(
-                "sessions of another version of cclocal ({version}) run on port {port}; what they use of memory is not counted"
+                "another version of cclocal ({version}) runs an engine on port {port}; its memory is not counted"
             )),
         }
     }
@@ -161,7 +161,7 @@ fn current(reach: &Reach) -> Result<Vec<Status>> {
 
 fn replace(reach: &Reach, port: u16, version: &str) -> Result<()> {
     reach.app.ui.notice(&format!(
-        "ending an unused engine of another version of cclocal ({version})"
+        "stopping an idle engine of another version of cclocal ({version})"
     ));
     registry::stop(&reach.app.paths, port, false)
 }
@@ -194,7 +194,7 @@ fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
     let mut request = request.clone();
     let mut size = None;
     request::learn(paths, &mut request, |id| {
-        let _progress = ui.progress(&format!("asking the hub what {name} is"));
+        let _progress = ui.progress(&format!("asking the hub about {name}"));
         let told = process::runtime().map(|runtime| runtime.block_on(api::model_info(host, id)));
         let told = told.unwrap_or_default();
         size = told.size;
@@ -204,7 +204,7 @@ fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
         if size.is_some() {
             return size;
         }
-        let _progress = ui.progress(&format!("asking the hub how big {name} is"));
+        let _progress = ui.progress(&format!("asking the hub for the size of {name}"));
         process::runtime().ok()?.block_on(api::size(host, id))
     };
     let mut measured = Measured::of(app, request, Some(engine), ask_hub)?;
@@ -227,7 +227,7 @@ fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
     }
     if checking != Checking::Never {
         for status in running {
-            ui.notice(&format!("beside it runs {}", words(status)));
+            ui.notice(&format!("also loaded: {}", words(status)));
         }
     }
     measured.check_disk(app)?;
@@ -275,15 +275,15 @@ fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
         let ui = &reach.app.ui;
         let agreed = if ui.interactive {
             ui.confirm(&format!(
-                "{} is still loaded and not used. End it to make room?",
+                "{} is loaded and idle. Stop it to make room?",
                 words(status)
             ))
         } else {
-            ui.notice(&format!("ending {} to make room", words(status)));
+            ui.notice(&format!("stopping {} to make room", words(status)));
             true
         };
         if agreed {
-            let _progress = ui.progress("ending it");
+            let _progress = ui.progress("stopping it");
             registry::stop(&reach.app.paths, status.port, false)?;
             made = true;
         }
@@ -317,22 +317,22 @@ fn refuse_beside(reach: &Reach, figures: &Figures, running: &[Status]) -> Result
     let what: Vec<String> = running.iter().map(words).collect();
     Err(Error::new(
         Exit::Machine,
-        format!("{name} does not fit beside what runs"),
+        format!("{name} does not fit in memory beside the models that are loaded"),
     )
     .cause(what.join("; "))
     .hint(match running.first() {
         Some(status) => format!(
-            "leave that session first, or use its model here too: cclocal {}",
+            "close that session first, or use its model here too: cclocal {}",
             status.typed
         ),
-        None => "leave that session first".into(),
+        None => "close that session first".into(),
     }))
 }
 
 /// An engine in words: what it serves, what it takes, who uses it.
 pub fn words(status: &Status) -> String {
     let memory = status.weights.or(status.resident);
-    let memory = memory.map_or_else(String::new, |bytes| format!("{}, ", ui::bytes(bytes)));
+    let memory = memory.map_or_else(String::new, |bytes| format!("{}, ", ui::memory(bytes)));
     let sessions = match status.sessions.as_slice() {
         [] => "no session".to_owned(),
         [pid] => format!("1 session, process {pid}"),
@@ -359,7 +359,7 @@ pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
     if !running.is_empty() {
         let others: Vec<String> = running.iter().map(words).collect();
         return Err(error
-            .cause(format!("there runs {}", others.join("; ")))
+            .cause(format!("running: {}", others.join("; ")))
             .hint(format!(
                 "name its port: cclocal connect --port {}",
                 running[0].port
@@ -367,7 +367,7 @@ pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
     }
     let cause = match there {
         Some(Running::Foreign { version, .. }) => {
-            format!("the one there is of another version of cclocal ({version})")
+            format!("the engine there belongs to another version of cclocal ({version})")
         }
         _ if port::is_free(wanted) => "nothing listens there".to_owned(),
         _ => "another program listens there".to_owned(),
@@ -399,8 +399,8 @@ fn lock(reach: &Reach) -> Result<Lock> {
             let seconds = OTHERS_START.as_secs();
             return Err(
                 Error::other("another session of cclocal is starting an engine")
-                    .cause(format!("it has not done so within {seconds} s"))
-                    .hint("if it was stopped, let it go on or end it, and run this again"),
+                    .cause(format!("it has not finished within {seconds} s"))
+                    .hint("if that session is suspended, resume it or end it, then run this again"),
             );
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -116,9 +116,9 @@ impl Measured {
         }
         let name = &self.request.model.name;
         Err(
-            Error::new(Exit::Machine, format!("the disk has no room for {name}"))
+            Error::new(Exit::Machine, format!("there is not enough disk space for {name}"))
                 .cause(format!(
-                    "{} of {} are still to be downloaded to {}, and {} are free there",
+                    "{} of {} must still be downloaded to {}, and {} are free there",
                     ui::bytes(total.bytes().saturating_sub(there)),
                     ui::bytes(total.bytes()),
                     app.environment.tilde(hub),

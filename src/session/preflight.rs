@@ -16,7 +16,7 @@ use crate::ui::{self, Row, Ui};
 
 /// What the preflight found wrong at the files of the raised limit.
 const NOT_WRITTEN: &str =
-    "what is known of the GPU limit cannot be read or written down in cclocal's state folder";
+    "the record of the GPU limit in cclocal's state folder cannot be read or written";
 
 /// The raised limit that other sessions use, or that one left behind: this session uses it too, or puts it back. To be called before memory
 /// is looked at.
@@ -36,11 +36,13 @@ pub fn take_over_limit(app: &App) -> Result<Option<Raised>> {
         Found::LeftBehind(raised) => {
             let record = raised.record;
             ui.notice(&format!(
-                "a session that was cut off left the GPU memory limit raised: {}, before {}",
+                "an interrupted session left the GPU memory limit raised: it is {}, and was {}",
                 mib(record.raised),
                 mib(record.original)
             ));
-            if ui.interactive && !ui.confirm("Put it back now? (If not, when this session ends.)") {
+            if ui.interactive
+                && !ui.confirm("Restore it now? (If not, cclocal does it when this session ends.)")
+            {
                 return Ok(Some(raised));
             }
             let asking = if ui.interactive {
@@ -62,7 +64,7 @@ pub fn put_back(app: &App, raised: Raised, asking: Asking) {
     drop(caught);
     if !done {
         app.ui.notice(&format!(
-            "the GPU memory limit is still {}; to put it back: {}",
+            "the GPU memory limit is still {}; to restore it: {}",
             mib(record.raised),
             gpu_limit::command(record.original)
         ));
@@ -136,7 +138,7 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
                     Err(refusal) => refused(figures, refusal),
                     Ok(plan) => Error::new(Exit::Machine, format!("{name} was not started"))
                         .cause(format!(
-                            "memory gives it a window of {} tokens",
+                            "its window would be {} tokens",
                             ui::thousands(plan.window.tokens)
                         ))
                         .hint("take a smaller model: cclocal --gemma-light"),
@@ -185,7 +187,7 @@ fn raise(app: &App, to: u64) -> Result<Outcome> {
             mib(to)
         )),
         None => ui.notice(&format!(
-            "the GPU limit was not raised; by hand it is: {}",
+            "the GPU limit was not raised; to raise it by hand: {}",
             gpu_limit::command(to)
         )),
     }
@@ -194,7 +196,7 @@ fn raise(app: &App, to: u64) -> Result<Outcome> {
 
 fn mib(mib: u64) -> String {
     if mib == 0 {
-        "0 (the system's own choice)".into()
+        "0 (macOS decides)".into()
     } else {
         format!("{mib} MiB")
     }

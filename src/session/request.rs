@@ -60,19 +60,18 @@ impl Request {
         let name = &model.name;
         let calls = match (model.form, model.template, &model.source) {
             (_, Some(traits), _) if !traits.tools => Some(format!(
-                "{name}: its chat template has no tools: it can chat, but not read or write files"
+                "{name}: its chat template has no tool calls: it can chat, but not read or write files"
             )),
             (None, None, Source::Hub(_)) => Some(format!(
-                "{name}: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
+                "{name}: its tool-call format is known only after the download. If cclocal does not support it, only calls in <tool_call> tags are run, and others show up as text"
             )),
             (None, ..) => Some(format!(
-                "{name}: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work"
+                "{name}: unknown tool-call format: only calls in <tool_call> tags are run. If calls show up as text, take another model"
             )),
             (Some(_), ..) => None,
         };
-        let thoughts = (self.think && !model.thinking).then(|| {
-            format!("{name} has no thoughts that could be turned on: --think changes nothing")
-        });
+        let thoughts = (self.think && !model.thinking)
+            .then(|| format!("{name} cannot think: --think has no effect"));
         calls.into_iter().chain(thoughts).collect()
     }
 }
@@ -263,7 +262,7 @@ mod tests {
         );
         assert_eq!(
             refused("org/name", told(&["m.safetensors"], None)),
-            "org/name has no chat template: so it is a base model: it continues text, and holds no conversation"
+            "org/name has no chat template: it is a base model: it continues text instead of answering"
         );
         // What is on this disk counts where the hub says nothing, and else what the hub has.
         snapshot(&paths, "org/here", &[("config.json", "{}"), ("m.gguf", "")]);
@@ -312,8 +311,8 @@ mod tests {
         assert_eq!(
             said(Some(unknown), true),
             [
-                "org/name: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work",
-                "org/name has no thoughts that could be turned on: --think changes nothing"
+                "org/name: unknown tool-call format: only calls in <tool_call> tags are run. If calls show up as text, take another model",
+                "org/name cannot think: --think has no effect"
             ]
         );
         let chat = Traits {
@@ -322,12 +321,14 @@ mod tests {
         };
         assert_eq!(
             said(Some(chat), false),
-            ["org/name: its chat template has no tools: it can chat, but not read or write files"]
+            [
+                "org/name: its chat template has no tool calls: it can chat, but not read or write files"
+            ]
         );
         assert_eq!(
             said(None, false),
             [
-                "org/name: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
+                "org/name: its tool-call format is known only after the download. If cclocal does not support it, only calls in <tool_call> tags are run, and others show up as text"
             ]
         );
     }

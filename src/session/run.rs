@@ -247,10 +247,10 @@ pub async fn run(
 fn elsewhere(granted: &Granted) -> Error {
     Error::new(
         Exit::Engine,
-        format!("{} is not reached from here", granted.name),
+        format!("{} cannot be reached from here", granted.name),
     )
     .cause(format!(
-        "its gateway listens on 127.0.0.1:{} of another network: it was started outside of this container or network namespace, or inside of one",
+        "its gateway listens on 127.0.0.1:{} in another container or network namespace",
         granted.port
     ))
     .hint(format!(
@@ -311,7 +311,7 @@ fn say_how_to_go_on(session: &Session, ended: Ended, plan: &ClaudePlan, typed: &
     let talked = ended == Ended::Code(0) && launch::is_interactive(plan);
     if talked && ui.interactive && environment.stdout_tty {
         ui.say(&format!(
-            "With this model, go on with: cclocal {typed} -- --continue"
+            "To continue this conversation: cclocal {typed} -- --continue"
         ));
     }
 }
@@ -325,7 +325,7 @@ fn closed(error: Error, typed: &str) -> Error {
             "{cause}; Claude Code was closed, its conversation is kept"
         ))
         .hint(format!(
-            "{hint}; then go on with it: cclocal {typed} -- --continue"
+            "{hint}; then continue it: cclocal {typed} -- --continue"
         ))
 }
 

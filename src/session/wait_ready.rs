@@ -55,7 +55,7 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
             }
             Some(Tell::Restarting { why }) => {
                 drop(shown.take());
-                ui.notice(&format!("the engine died ({why}) and is started again"));
+                ui.notice(&format!("the engine crashed ({why}) and is starting again"));
             }
             Some(Tell::Failed(failure)) => return Err(failure.into()),
             Some(Tell::Ending) => return Err(ended()),
@@ -70,7 +70,7 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
 
 /// It says nothing any more.
 fn silent(paths: &Paths, lease: &Lease) -> Error {
-    let message = "the engine does not get ready";
+    let message = "the engine does not become ready";
     match port_holder::of(paths, lease.granted.port) {
         Some(holder) => holder.silent(message),
         None => lost(),
@@ -79,8 +79,8 @@ fn silent(paths: &Paths, lease: &Lease) -> Error {
 
 /// The engine was ended by somebody.
 pub fn ended() -> Error {
-    Error::new(Exit::Engine, "the engine was ended")
-        .cause("by `cclocal stop`, or a signal to its supervisor")
+    Error::new(Exit::Engine, "the engine was stopped")
+        .cause("it was stopped with `cclocal stop`, or by a signal to its supervisor")
         .hint("run it again")
 }
 

@@ -52,7 +52,7 @@ impl Instead {
         if said.is_empty() {
             said.push("free some memory".into());
         }
-        said.push("--no-mem-check tries it all the same".into());
+        said.push("--no-mem-check tries it anyway".into());
         said.join("; ")
     }
 }
@@ -69,13 +69,13 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
         } => {
             Error::new(
                 Exit::Machine,
-                format!("{name} does not hold a session on this machine"),
+                format!("{name} does not fit in memory"),
             )
             .cause(format!(
-                "the smallest window of use, {} tokens, needs {}, and there are {} to plan with: {}",
+                "it needs {1} even with a window of {0} tokens, and {2} are available: {3}",
                 thousands(window),
-                ui::bytes(needed),
-                ui::bytes(usable),
+                ui::memory(needed),
+                ui::memory(usable),
                 parts(&shares)
             ))
             .hint(instead.words())
@@ -83,7 +83,7 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
         Refusal::Asked { window, fits } => Error::new(
             Exit::Machine,
             format!(
-                "a window of {} tokens does not fit this machine with {name}",
+                "{name} does not fit in memory with a window of {} tokens",
                 thousands(window)
             ),
         )
@@ -93,13 +93,13 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
                 "take --ctx {fits}; with the GPU limit raised it fits: cclocal offers that on a terminal, or {} until the next restart",
                 gpu_limit::command(mib)
             ),
-            None => format!("take --ctx {fits}; --no-mem-check tries it all the same"),
+            None => format!("take --ctx {fits}; --no-mem-check tries it anyway"),
         }),
         Refusal::Model { longest, needed } => Error::usage(format!(
-            "{name} was made for contexts of {} tokens",
+            "{name} has a context window of {} tokens at most",
             thousands(longest)
         ))
-        .cause(format!("{} are needed", thousands(needed)))
+        .cause(format!("this session needs {}", thousands(needed)))
         .hint(match longest.checked_sub(smallest_window(0)) {
             Some(output @ 1..) => format!("take --ctx {longest} or less, and --out-tokens {output} or less"),
             _ => "take another model: cclocal --help lists them".into(),
@@ -125,7 +125,7 @@ fn parts(shares: &Shares) -> String {
     let parts: Vec<String> = parts
         .iter()
         .filter(|(_, bytes)| *bytes > 0)
-        .map(|(what, bytes)| format!("{} for {what}", ui::bytes(*bytes)))
+        .map(|(what, bytes)| format!("{} for {what}", ui::memory(*bytes)))
         .collect();
     parts.join(", ")
 }
@@ -146,7 +146,7 @@ fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
         "replies of {output} tokens leave no room in a window of {window} tokens"
     ))
     .cause(format!(
-        "Claude Code's own first request takes {FIRST_REQUEST} tokens of it, and it keeps {COMPACTION_RESERVE} free to compact in"
+        "Claude Code's first request takes {FIRST_REQUEST} tokens, and it keeps {COMPACTION_RESERVE} free for compaction"
     ))
     .hint(match window.checked_sub(smallest_window(0)) {
         Some(room @ 1..) if most.is_some_and(|most| most < needed) => {
@@ -162,10 +162,10 @@ pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
     let (plan, budget) = figures.plan.as_ref().zip(figures.budget())?;
     let usable = usable(budget);
     Some(format!(
-        "{name} needs {} with a window of {} tokens, and there are {} to plan with: it may run out of memory",
-        ui::bytes(plan.shares.taken()),
+        "{name} needs {} with a window of {} tokens, and {} are available: it may run out of memory",
+        ui::memory(plan.shares.taken()),
         ui::thousands(plan.window.tokens),
-        ui::bytes(usable),
+        ui::memory(usable),
     ))
 }
 
@@ -193,9 +193,9 @@ mod tests {
         let error = refused("Qwen3-Coder-30B-A3B", &refusal, instead);
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
-        error: Qwen3-Coder-30B-A3B does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 22.3 GB, and there are 18.4 GB to plan with: 18.0 GB for its weights, 2.5 GB for a conversation, 1.3 GB for the prefix cache, 164 MB for reading a prompt and for copies, 270 MB for the engine itself
-          hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it all the same
+        error: Qwen3-Coder-30B-A3B does not fit in memory
+          cause: it needs 20.7 GB even with a window of 25,288 tokens, and 17.1 GB are available: 16.8 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 156 MB for reading a prompt and for copies, 257 MB for the engine itself
+          hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
         ");
         let asked = Asked {
             window: Some(120_000),
@@ -208,9 +208,9 @@ mod tests {
         );
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
-        error: a window of 120,000 tokens does not fit this machine with GLM
+        error: GLM does not fit in memory with a window of 120,000 tokens
           cause: 65,536 tokens do
-          hint: take --ctx 65536; --no-mem-check tries it all the same
+          hint: take --ctx 65536; --no-mem-check tries it anyway
         ");
         let error = refused(
             "Qwen2.5",
@@ -219,8 +219,8 @@ mod tests {
         );
         assert_eq!(error.exit, Exit::Usage);
         insta::assert_snapshot!(error, @"
-        error: Qwen2.5 was made for contexts of 32,768 tokens
-          cause: 120,000 are needed
+        error: Qwen2.5 has a context window of 32,768 tokens at most
+          cause: this session needs 120,000
           hint: take --ctx 32768 or less, and --out-tokens 11576 or less
         ");
     }
@@ -230,17 +230,17 @@ mod tests {
         let refusal = plan("gemma-light", 4, Asked::default()).expect_err("too big");
         let error = refused("Gemma", &refusal, Instead::default());
         insta::assert_snapshot!(error, @"
-        error: Gemma does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 6.6 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 450 MB for a conversation, 503 MB for the prefix cache, 416 MB for reading a prompt and for copies, 270 MB for the engine itself
-          hint: free some memory; --no-mem-check tries it all the same
+        error: Gemma does not fit in memory
+          cause: it needs 6.2 GB even with a window of 25,288 tokens, and 3.8 GB are available: 4.7 GB for its weights, 429 MB for a conversation, 480 MB for the prefix cache, 397 MB for reading a prompt and for copies, 257 MB for the engine itself
+          hint: free some memory; --no-mem-check tries it anyway
         ");
         let short = Refusal::Model {
             longest: 8_192,
             needed: 25_288,
         };
         insta::assert_snapshot!(refused("Tiny", &short, Instead::default()), @"
-        error: Tiny was made for contexts of 8,192 tokens
-          cause: 25,288 are needed
+        error: Tiny has a context window of 8,192 tokens at most
+          cause: this session needs 25,288
           hint: take another model: cclocal --help lists them
         ");
         let reply = Refusal::Reply {
@@ -249,7 +249,7 @@ mod tests {
         };
         insta::assert_snapshot!(refused("Any", &reply, Instead::default()), @"
         error: replies of 20000 tokens leave no room in a window of 30000 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --out-tokens 8808 or less, or --ctx 41192 or more
         ");
     }
@@ -261,13 +261,13 @@ mod tests {
         let error = check(32_768, 32_768).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 32768 tokens leave no room in a window of 32768 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --out-tokens 11576 or less, or --ctx 53960 or more
         ");
         let error = check(20_000, 8_192).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 8192 tokens leave no room in a window of 20000 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --ctx 29384 or more
         ");
     }

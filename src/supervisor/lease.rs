@@ -103,8 +103,8 @@ fn silent(port: u16) -> Error {
         Exit::Engine,
         format!("the supervisor on port {port} does not answer"),
     )
-    .cause(format!("nothing within {} s", ANSWER_DEADLINE.as_secs()))
-    .hint("it may be stopped (kill -CONT), or hang: cclocal status names its process")
+    .cause(format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))
+    .hint("it may be suspended (resume it with kill -CONT) or hang; `cclocal status` shows its process")
 }
 
 fn connect(path: &Path) -> Option<UnixStream> {

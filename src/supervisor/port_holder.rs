@@ -87,19 +87,19 @@ impl Holder {
         let written = self.record.as_ref().map(|record| record.pid);
         match (self.pid, written) {
             (Some(pid), _) => format!("process {pid}"),
-            (None, Some(pid)) => format!("process {pid}, as it wrote"),
-            (None, None) => "its process is not known".into(),
+            (None, Some(pid)) => format!("process {pid} by its own record"),
+            (None, None) => "process unknown".into(),
         }
     }
 
     /// What can be done about one that does not answer.
     pub fn hint(&self) -> String {
         let end = format!(
-            "`cclocal stop --force --port {}` ends it, and the sessions that use it",
+            "`cclocal stop --force --port {}` stops it and ends the sessions that use it",
             self.port
         );
         match self.pid {
-            Some(pid) => format!("if it was stopped, `kill -CONT {pid}` lets it go on; {end}"),
+            Some(pid) => format!("if it is suspended, `kill -CONT {pid}` resumes it; {end}"),
             None => end,
         }
     }
@@ -108,7 +108,7 @@ impl Holder {
     pub fn silent(&self, message: impl Into<String>) -> Error {
         Error::new(Exit::Engine, message)
             .cause(format!(
-                "the supervisor of {} is there and does not answer",
+                "the supervisor of {} does not answer",
                 self.words()
             ))
             .hint(self.hint())
@@ -149,7 +149,12 @@ pub fn wait_until_gone(paths: &Paths, before: &Holder, patience: Duration) -> bo
 /// Ends one that does not answer: asks its process, and kills it if it does not answer then either, with which its engine ends and its sessions close. No process is sent a
 /// signal that the kernel does not name as the holder at that moment. Errors: the kernel names none, or it does not end.
 pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
-    let failed = || silent.silent(format!("the engine on port {} was not ended", silent.port));
+    let failed = || {
+        silent.silent(format!(
+            "the engine on port {} was not stopped",
+            silent.port
+        ))
+    };
     for (signal, patience) in [(Signal::SIGTERM, GRACE), (Signal::SIGKILL, DYING)] {
         let Some(now) = of(paths, silent.port) else {
             break;
@@ -159,7 +164,7 @@ pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
             .filter(|pid| silent.pid.is_none_or(|before| before == *pid))
         else {
             return Err(failed().hint(format!(
-                "it is not known for certain which process it is: look at {}, and end it with kill",
+                "cclocal cannot tell for certain which process it is: check {}, and end it with kill",
                 silent.process()
             )));
         };
@@ -179,6 +184,6 @@ pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
     }
     match of(paths, silent.port) {
         None => Ok(()),
-        Some(_) => Err(failed().hint("the system itself does not let it end: restart the machine")),
+        Some(_) => Err(failed().hint("the system cannot end the process: restart the machine")),
     }
 }

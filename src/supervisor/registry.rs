@@ -186,7 +186,7 @@ impl Wanted<'_> {
 /// Ends an engine, and returns when it is gone. `even_if_used`: also under the sessions that use it, and by force if it does not end when asked.
 /// Errors: it is used, or does not end.
 pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
-    let not_ended = || format!("the engine on port {port} was not ended");
+    let not_ended = || format!("the engine on port {port} was not stopped");
     let before = port_holder::of(paths, port);
     let answer = match ask(paths, port, &Ask::Stop { even_if_used }) {
         Answer::Told(answer) => answer,
@@ -199,7 +199,7 @@ pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
     };
     if let Ok(Tell::Refused { why }) = serde_json::from_str(&answer) {
         return Err(Error::other(not_ended()).cause(why).hint(format!(
-            "leave those sessions first, or end it under them: cclocal stop --force --port {port}"
+            "close those sessions first, or stop it anyway: cclocal stop --force --port {port}"
         )));
     }
     match before {

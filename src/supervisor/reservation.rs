@@ -295,7 +295,7 @@ fn ours(paths: &Paths, port: u16) -> Error {
             "cclocal (process {}) serves {} there",
             record.pid, record.model
         ),
-        None => "another cclocal is just starting there".into(),
+        None => "another cclocal is starting there".into(),
     };
     Error::new(
         Exit::PortInUse,
@@ -304,9 +304,9 @@ fn ours(paths: &Paths, port: u16) -> Error {
     .cause(cause)
     .hint(match port::free_above(port) {
         Some(free) => {
-            format!("run this one beside it with --port {free}, or end the other: cclocal stop --port {port}")
+            format!("use another port: --port {free}; or stop the other model: cclocal stop --port {port}")
         }
-        None => format!("end the other: cclocal stop --port {port}"),
+        None => format!("stop the other model: cclocal stop --port {port}"),
     })
 }
 
@@ -322,7 +322,7 @@ fn reserved(port: u16, error: &std::io::Error) -> Error {
 fn taken(host: &Environment, port: u16) -> Error {
     let cause = match port::holder(host, port) {
         Some(holder) => format!("{} (process {}) listens there", holder.name, holder.pid),
-        None => "a program that this user may not see listens there".into(),
+        None => "a program of another user listens there".into(),
     };
     let hint = match port::free_above(port) {
         Some(free) => format!("take a free port: --port {free}"),

@@ -76,7 +76,7 @@ pub enum Action {
     EndEngine,
     /// Tell all that it is ready.
     SayReady,
-    /// Tell all that the engine died and is started again.
+    /// Tell all that the engine died and is starting again.
     SayRestarting,
     /// Tell all why it is over.
     SayFailed,

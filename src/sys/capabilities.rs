@@ -32,7 +32,7 @@ pub fn ask_unless(
         .lines()
         .chain(finished.stdout.lines())
         .rfind(|line| !line.trim().is_empty())
-        .unwrap_or("it failed without a word");
+        .unwrap_or("it failed without a message");
     anyhow::bail!("{}", last.trim())
 }
 

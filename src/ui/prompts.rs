@@ -155,7 +155,7 @@ impl Ui {
                 ("", _) => return Some(default),
                 ("q", _) => return None,
                 (_, Ok(number)) if (1..=rows.len()).contains(&number) => return Some(number - 1),
-                _ => self.say("Please answer with a number of the list."),
+                _ => self.say("Please enter a number from the list."),
             }
         }
     }

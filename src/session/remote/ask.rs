@@ -97,7 +97,7 @@ impl<'a> Engine<'a> {
             format!("{} has no Anthropic Messages API", self.address.host()),
         )
         .cause(format!("404 for {}/v1/messages", self.address.base_url()))
-        .hint("vllm-mlx has it, and vLLM in newer versions; if it is below a path, that belongs to the URL"))
+        .hint("vllm-mlx and newer versions of vLLM have it; if the engine is under a path, add the path to the URL"))
     }
 
     async fn send(&self, method: Method, path: &str) -> Result<Answer> {
@@ -123,24 +123,24 @@ impl<'a> Engine<'a> {
     fn not_let_in(&self, status: u16) -> Error {
         let host = self.address.host();
         match self.token {
-            Some(_) => Error::new(Exit::Engine, format!("{host} does not take the token"))
+            Some(_) => Error::new(Exit::Engine, format!("{host} refused the token"))
                 .cause(format!("it answered with status {status}"))
-                .hint("see that the variable of --token-env holds the engine's key"),
-            None => Error::new(Exit::Engine, format!("{host} wants a token"))
+                .hint("check that the variable named with --token-env holds the engine's key"),
+            None => Error::new(Exit::Engine, format!("{host} needs a token"))
                 .cause(format!("it answered with status {status}"))
-                .hint("put the engine's key into a variable, and name that: --token-env NAME"),
+                .hint("put the engine's key into a variable and pass its name: --token-env NAME"),
         }
     }
 
     fn senseless(&self, answer: &Answer) -> Error {
         let words = match answer.status {
-            200 => "something that is no list of models".to_owned(),
+            200 => "something that is not a list of models".to_owned(),
             status => format!("status {status}"),
         };
         let said = gateway::words(&answer.body).filter(|_| answer.status >= 400);
         Error::new(
             Exit::Engine,
-            format!("{} does not answer as an engine does", self.address.host()),
+            format!("{} does not answer like an engine", self.address.host()),
         )
         .cause(format!(
             "it answered {}/v1/models with {words}{}",
@@ -150,7 +150,7 @@ impl<'a> Engine<'a> {
                 format!(": {said:.200}")
             })
         ))
-        .hint("see that the URL leads to the engine itself")
+        .hint("check that the URL is the engine's own")
     }
 
     /// No answer came.
@@ -169,16 +169,16 @@ impl<'a> Engine<'a> {
         {
             return Error::new(Exit::Engine, format!("there is no safe connection to {host}"))
                 .cause(deepest)
-                .hint("a certificate of an authority of your own: name that one's file in SSL_CERT_FILE; an engine without TLS: http:// and --insecure");
+                .hint("if the certificate is from your own authority, set SSL_CERT_FILE to that authority's file; if the engine has no TLS, use http:// with --insecure");
         }
         let cause = match error.is_timeout() {
-            true => format!("nothing within {} s", DEADLINE.as_secs()),
+            true => format!("no answer within {} s", DEADLINE.as_secs()),
             false => deepest,
         };
         Error::new(Exit::Engine, format!("no engine answers at {host}"))
             .cause(cause)
             .hint(format!(
-                "see that it runs, listens there and is not behind a firewall: curl {}/v1/models",
+                "check that it runs, listens there and is not behind a firewall: curl {}/v1/models",
                 self.address.base_url()
             ))
     }
@@ -256,7 +256,7 @@ fn choose(host: &str, listed: &[Model], asked: Option<&str>) -> Result<Model> {
     match (asked, listed) {
         (_, []) => Err(Error::new(Exit::Engine, format!("{host} serves no model"))
             .cause("its list of models is empty")
-            .hint("see that its model is loaded")),
+            .hint("check that its model is loaded")),
         (Some(asked), listed) => listed
             .iter()
             .find(|model| model.id == asked)
@@ -265,7 +265,7 @@ fn choose(host: &str, listed: &[Model], asked: Option<&str>) -> Result<Model> {
                 Error::new(Exit::Engine, format!("{host} does not serve {asked}"))
                     .cause(format!("it serves {names}"))
                     .hint(match listed {
-                        [_] => "leave --model out, for the one that it serves",
+                        [_] => "leave --model out to use the one that it serves",
                         _ => "name one of these with --model",
                     })
             }),

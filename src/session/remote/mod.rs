@@ -54,7 +54,7 @@ pub async fn run(
     let ui = &session.app.ui;
     let host = elsewhere.address.host();
     let model = {
-        let _progress = ui.progress(&format!("asking {host} what it serves"));
+        let _progress = ui.progress(&format!("asking {host} for its models"));
         let engine = ask::Engine::new(elsewhere.address, elsewhere.token)?;
         tokio::select! {
             model = engine.model(elsewhere.model) => model?,

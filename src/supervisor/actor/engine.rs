@@ -225,7 +225,7 @@ impl Owner<'_> {
         self.startup = None;
         self.linger_over = None;
         // The gateway lets go of the engine first: while it streams, an engine does not end.
-        let gone = "the engine was ended".to_owned();
+        let gone = "the engine was stopped".to_owned();
         if !matches!(*self.tell_gateway.borrow(), Engine::Gone(_)) {
             let _ = self.tell_gateway.send(Engine::Gone(gone));
         }
