@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::engine::server::BASE_URL;
 use crate::gateway::{self, Figures};
 use crate::supervisor::memory_watch::{Decision, MemoryWatch, Sample};
+use crate::sys::network;
 use crate::sys::secret::Secret;
 
 /// How often an engine at work is asked. What happens faster is the business of its own side (`engine/memory.py`).
@@ -103,14 +104,12 @@ impl Watched {
 
     async fn sample(&self, client: &reqwest::Client) -> Result<Sample, Silence> {
         let mut answer = self.send(client.get(url("/cclocal/memory"))).await?;
-        let mut text = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|_| Silence::Now)? {
-            text.extend_from_slice(&piece);
-            if text.len() > LONGEST_ANSWER {
-                return Err(Silence::Always);
-            }
+        let body = network::body(&mut answer, LONGEST_ANSWER).await;
+        let body = body.map_err(|_| Silence::Now)?;
+        if body.is_cut {
+            return Err(Silence::Always);
         }
-        serde_json::from_slice(&text).map_err(|_| Silence::Always)
+        serde_json::from_slice(&body.bytes).map_err(|_| Silence::Always)
     }
 
     async fn clear(&self, client: &reqwest::Client) {

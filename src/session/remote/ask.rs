@@ -1,16 +1,17 @@
-//! What an engine that somebody else runs says of itself, before Claude Code is started on it.
+//! Asks an engine that cclocal does not run for its models and its window, before Claude Code is started on it.
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway;
 use crate::session::remote::address::Address;
+use crate::sys::network;
 use crate::sys::secret::Secret;
 
-/// How long an answer may take. Nothing is computed for it, but the engine may be busy with somebody's prompt.
+/// How long an answer may take. Nothing is computed for it, but the engine may be busy with another prompt.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 4 << 20;
@@ -111,9 +112,10 @@ impl<'a> Engine<'a> {
         if let Some(token) = self.token {
             request = request.bearer_auth(token.expose());
         }
-        let response = request.send().await.map_err(|error| self.lost(&error))?;
+        let mut response = request.send().await.map_err(|error| self.lost(&error))?;
         let status = response.status().as_u16();
-        let body = read(response).await.map_err(|error| self.lost(&error))?;
+        let body = network::body(&mut response, LONGEST).await;
+        let body = body.map_err(|error| self.lost(&error))?.bytes;
         if matches!(status, 401 | 403) {
             return Err(self.not_let_in(status));
         }
@@ -197,18 +199,6 @@ fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
 struct Answer {
     status: u16,
     body: Vec<u8>,
-}
-
-async fn read(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await? {
-        let room = LONGEST - body.len();
-        body.extend_from_slice(&piece[..piece.len().min(room)]);
-        if body.len() == LONGEST {
-            break;
-        }
-    }
-    Ok(body)
 }
 
 /// OpenAI's list, with vLLM's additions.
