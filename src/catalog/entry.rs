@@ -30,15 +30,9 @@ impl EngineProfile {
     /// In words, for people.
     pub fn words(self) -> &'static str {
         match self {
-            EngineProfile::Batched => {
-                "batched, one request at a time: each turn computes only new tokens"
-            }
-            EngineProfile::Text => {
-                "its text part, batched, one request at a time: each turn computes only new tokens"
-            }
-            EngineProfile::Simple => {
-                "one request at a time: its cache cannot be trimmed, so each turn computes the whole conversation"
-            }
+            EngineProfile::Batched => "each turn computes only new tokens",
+            EngineProfile::Text => "text part only; each turn computes only new tokens",
+            EngineProfile::Simple => "each turn computes the whole conversation",
         }
     }
 }

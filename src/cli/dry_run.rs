@@ -264,7 +264,7 @@ fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Val
     }
     let _ = writeln!(
         out,
-        "served   {}; tool calls in {}; {}",
+        "served   {}\n         tool calls in {}; {}",
         model.engine_profile.words(),
         match model.form {
             Some(form) => format!("the {} format", form.name()),

@@ -54,7 +54,7 @@ pub fn choose(app: &App) -> Result<Option<Choice>> {
     loop {
         let mut rows = rows(paths, &here);
         if ui.paints_prompts() {
-            rows.extend(["Manage the cache", "List the cache"].map(Row::new));
+            rows.extend(["Remove models from the cache", "List models in the cache"].map(Row::new));
         }
         match ui.select(&heading, &rows, at) {
             None => return Ok(None),

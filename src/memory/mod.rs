@@ -115,7 +115,7 @@ impl Figures {
                 Bound::Memory => {
                     let about = if plan.estimated { ", estimated" } else { "" };
                     format!(
-                        "what memory allows: {:.1} kB for each token{about}",
+                        "all that fits in memory, at {:.1} kB a token{about}",
                         plan.bytes_per_token as f64 / 1e3
                     )
                 }

@@ -128,7 +128,7 @@ pub fn sentence(words: &str) -> String {
 pub fn memory(bytes: u64) -> String {
     const MB: f64 = (1 << 20) as f64;
     match bytes as f64 / MB {
-        mb if mb < 1_024.0 => format!("{mb:.0} MB"),
+        mb if mb < 999.5 => format!("{mb:.0} MB"),
         mb => format!("{:.1} GB", mb / 1_024.0),
     }
 }

@@ -403,10 +403,10 @@ fn the_cache_screen() {
 fn the_menu_leads_to_the_cache_and_back() {
     let stage = three();
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     terminal.keys("k\r");
     terminal.wait_for("3 models, 5.2 GB, in ~/.cache/huggingface/hub");
-    terminal.wait_for("> List the cache");
+    terminal.wait_for("> List models in the cache");
     terminal.keys("k\r");
     terminal.wait_for("Enter remove");
     terminal.keys(" \r");
@@ -414,7 +414,7 @@ fn the_menu_leads_to_the_cache_and_back() {
     terminal.keys("y\r");
     terminal.wait_for("Freed 5.2 GB.");
     terminal.keys("q");
-    let screen = terminal.wait_for("> Manage the cache");
+    let screen = terminal.wait_for("> Remove models from the cache");
     assert!(!screen.contains("yes "), "{screen}");
     terminal.keys("q");
     assert_eq!(terminal.end(), 0);

@@ -49,7 +49,7 @@ fn the_menu_says_what_is_there_and_what_fits() {
         &"x".repeat(3_000_000),
     );
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    let screen = terminal.wait_for("List the cache");
+    let screen = terminal.wait_for("List models in the cache");
     insta::assert_snapshot!(screen, @"
     cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
     Enter start · q quit · ↑↓ j k move
@@ -66,8 +66,8 @@ fn the_menu_says_what_is_there_and_what_fits() {
         --qwen3 · general reasoning; leaks plain-text thinking
       Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
         --coder7b · code analysis; tool calls unreliable
-      Manage the cache
-      List the cache
+      Remove models from the cache
+      List models in the cache
     ");
     terminal.keys("q");
     assert_eq!(terminal.end(), 0);
@@ -81,13 +81,13 @@ fn a_small_terminal_shows_a_part_of_it() {
     let mut terminal = Terminal::run(&stage, &[], 60, 11);
     terminal.wait_for("[Page 1/2]");
     terminal.keys("k");
-    let screen = terminal.wait_for("> List the cache");
+    let screen = terminal.wait_for("> List models in the cache");
     insta::assert_snapshot!(screen, @"
     cclocal 0.1.0 · 18.0 GB for a model (75 % of R…
     Enter start · q quit · ↑↓ j k move
       MODEL                   SIZE   ON DISK      … [Page 2/2]
-      Manage the cache
-    > List the cache
+      Remove models from the cache
+    > List models in the cache
     ");
     terminal.keys("j");
     terminal.wait_for("> Gemma-4-E4B");
@@ -125,8 +125,8 @@ fn keys_move_and_enter_starts() {
         ("\x1b[A", "> Gemma-4-E4B"),
         ("j", "> Gemma-4-26B"),
         ("k", "> Gemma-4-E4B"),
-        ("k", "> List the cache"),
-        ("x9", "> List the cache"),
+        ("k", "> List models in the cache"),
+        ("x9", "> List models in the cache"),
         ("j\tjj", "> Qwen3-Coder"),
     ] {
         terminal.keys(keys);
@@ -148,7 +148,7 @@ fn keys_move_and_enter_starts() {
 fn signals_and_keys_that_are_signals_give_the_terminal_back() {
     let stage = mac(24);
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     terminal.keys("\x03");
     assert_eq!(terminal.end(), 130);
     terminal.assert_as_it_was();
@@ -156,7 +156,7 @@ fn signals_and_keys_that_are_signals_give_the_terminal_back() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let stage = mac(24);
         let mut terminal = Terminal::run(&stage, &[], 80, 24);
-        terminal.wait_for("List the cache");
+        terminal.wait_for("List models in the cache");
         let pid = i32::try_from(terminal.pid()).expect("a pid");
         kill(Pid::from_raw(pid), signal).expect("signalled");
         assert_eq!(terminal.end(), 128 + signal as i32);
@@ -196,7 +196,7 @@ fn colours_only_where_they_are_wanted() {
     let mut stage = mac(24);
     let styled = ["\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[36m"];
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     for style in styled {
         assert!(terminal.raw().contains(style), "{style:?}");
     }
@@ -204,7 +204,7 @@ fn colours_only_where_they_are_wanted() {
     terminal.end();
     stage.set("NO_COLOR", "1");
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     terminal.keys("j");
     terminal.wait_for("> Gemma-4-26B");
     terminal.keys("q");
