@@ -3,7 +3,7 @@
 
 /// Number of words that belong to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Values {
+pub(super) enum Values {
     None,
     One,
     /// None or one.
@@ -15,7 +15,7 @@ pub enum Values {
 use Values::{Many, Maybe, None, One};
 
 /// Options that a session may have.
-pub const ALLOWED: &[(&str, Values)] = &[
+pub(super) const ALLOWED: &[(&str, Values)] = &[
     // How the session runs.
     ("--print", None),
     ("-p", None),
@@ -107,7 +107,7 @@ pub const ALLOWED: &[(&str, Values)] = &[
 
 /// Reason for a refusal, and the way to do it instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reason {
+pub(super) struct Reason {
     pub why: &'static str,
     pub instead: &'static str,
 }
@@ -134,7 +134,7 @@ const LEAVES: &str =
     "it would start Claude Code without the settings that keep the session on this machine";
 
 /// Options that a local session cannot have.
-pub const REFUSED: &[(&str, Reason)] = &[
+pub(super) const REFUSED: &[(&str, Reason)] = &[
     (
         "--settings",
         Reason {
@@ -241,13 +241,13 @@ pub const REFUSED: &[(&str, Reason)] = &[
 ];
 
 /// Options that Claude Code looks for anywhere on its command line, behind `--` and in the place of values, too.
-pub const ANYWHERE: &[&str] = &["--attach-serve", "--handle-uri"];
+pub(super) const ANYWHERE: &[&str] = &["--attach-serve", "--handle-uri"];
 
 /// Addresses of sessions on other machines, which may stand in the place of a prompt.
-pub const ADDRESSES: &[&str] = &["cc://", "cc+unix://"];
+pub(super) const ADDRESSES: &[&str] = &["cc://", "cc+unix://"];
 
 /// Commands of `claude` that are not a session.
-pub const COMMANDS: &[&str] = &[
+pub(super) const COMMANDS: &[&str] = &[
     "agents",
     "attach",
     "auth",

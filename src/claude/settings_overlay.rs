@@ -25,7 +25,7 @@ const PROXIES: &[&str] = &[
 ///
 /// The client drops the whole file if one key has the wrong type, so only keys and types go in that the oldest and the newest client
 /// were seen to accept.
-pub fn overlay(
+pub(super) fn overlay(
     environment: &Environment,
     set: &BTreeMap<String, String>,
     model: &str,
@@ -110,7 +110,7 @@ fn hostile_env(settings: &Map<String, Value>) -> impl Iterator<Item = String> {
 }
 
 /// Lines for the user, one for each file with something that a local session does not take. Names only, no values.
-pub fn notices(files: &[SettingsFile]) -> Vec<String> {
+pub(super) fn notices(files: &[SettingsFile]) -> Vec<String> {
     let mut said = Vec::new();
     for file in files.iter().filter(|file| file.source != Source::Managed) {
         match &file.content {
@@ -142,7 +142,7 @@ pub fn notices(files: &[SettingsFile]) -> Vec<String> {
 const STICKS: &str = "ANTHROPIC_UNIX_SOCKET";
 
 /// Refuses a project's file with what cannot be overlaid, and one that Claude Code may read and we cannot: it may have just that.
-pub fn check_shared(files: &[SettingsFile]) -> Result<()> {
+pub(super) fn check_shared(files: &[SettingsFile]) -> Result<()> {
     let shared = files
         .iter()
         .filter(|file| matches!(file.source, Source::Project | Source::Local));
@@ -175,7 +175,7 @@ pub fn check_shared(files: &[SettingsFile]) -> Result<()> {
 }
 
 /// Managed settings stand above everything, the overlay included. If they could take the session elsewhere, it must not start.
-pub fn check_managed(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> Result<()> {
+pub(super) fn check_managed(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> Result<()> {
     for file in files.iter().filter(|file| file.source == Source::Managed) {
         let settings = match &file.content {
             Content::Settings(settings) => settings,

@@ -15,7 +15,7 @@ use crate::ui::{self, Row, Ui};
 const KEYS: &str = "Space choose · a all · Enter remove · q back · ↑↓ j k move";
 
 /// Asks which models are to be removed, and removes them, until it is left.
-pub fn manage(app: &App) -> Result<()> {
+pub(super) fn manage(app: &App) -> Result<()> {
     let App {
         environment,
         paths,

@@ -10,7 +10,7 @@ use crate::session::{self, Session, acquire, ask_features, release};
 use crate::supervisor::Lease;
 use crate::sys::process::signals::Signals;
 
-pub fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
+pub(super) fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
     if args.url.is_some() {
         return Err(Error::usage("`cclocal connect` takes no URL")
             .cause("it connects to an engine that cclocal runs on this machine")

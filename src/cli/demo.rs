@@ -11,7 +11,7 @@ use crate::error::{Context, Exit, Result};
 use crate::sys::process::signals::Signals;
 use crate::ui;
 
-pub fn run(app: &App, args: &DemoArgs) -> Result<u8> {
+pub(super) fn run(app: &App, args: &DemoArgs) -> Result<u8> {
     let ui = &app.ui;
     ui.say("A tiny built-in model, the real engine, the real Claude Code, a real file.");
     let started = Instant::now();

@@ -31,7 +31,7 @@ use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
 use crate::ui;
 
-pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
+pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -220,7 +220,7 @@ fn report(
 }
 
 /// What Claude Code would be started with. What is shown has no key in it.
-pub fn claude(plan: &ClaudePlan, program: &str) -> Value {
+pub(super) fn claude(plan: &ClaudePlan, program: &str) -> Value {
     let plan = plan.redacted();
     let mut argv = vec![program.to_owned()];
     argv.extend(
@@ -304,7 +304,7 @@ fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Val
 }
 
 /// The command and the environment of one of the programs.
-pub fn part(out: &mut String, report: &Value, part: &str) {
+pub(super) fn part(out: &mut String, report: &Value, part: &str) {
     let words = report[part]["argv"]
         .as_array()
         .into_iter()
@@ -325,7 +325,12 @@ pub fn part(out: &mut String, report: &Value, part: &str) {
 }
 
 /// What of the shell's environment Claude Code does not get, and its settings.
-pub fn rest_of_claude(out: &mut String, host: &Environment, plan: &ClaudePlan, report: &Value) {
+pub(super) fn rest_of_claude(
+    out: &mut String,
+    host: &Environment,
+    plan: &ClaudePlan,
+    report: &Value,
+) {
     // All names are in the JSON; a person wants to know what of theirs is held back.
     let held_back: Vec<&str> = (plan.unset.iter().map(String::as_str))
         .filter(|name| host.env.contains_key(OsStr::new(name)))

@@ -18,7 +18,7 @@ use crate::sys::paths::Paths;
 use crate::sys::platform::{Os, Platform};
 
 /// This machine, as far as it decides what context fits.
-pub struct Here<'a> {
+pub(super) struct Here<'a> {
     paths: &'a Paths,
     /// If the system told.
     pub memory: Option<Memory>,
@@ -27,7 +27,7 @@ pub struct Here<'a> {
 }
 
 impl<'a> Here<'a> {
-    pub fn find(host: &Environment, paths: &'a Paths) -> Self {
+    pub(super) fn find(host: &Environment, paths: &'a Paths) -> Self {
         let os = Platform::detect(host).map_or(Os::Linux, |platform| platform.os);
         let memory = machine_memory::read(host, os, || match executable::find(host, paths) {
             Ok(Found::Ready(engine)) => device::ask(host, &paths.cache, &engine),
@@ -42,7 +42,7 @@ impl<'a> Here<'a> {
     }
 
     /// What a model gets, with nothing beside it. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken.
-    pub fn room(&self, id: &str, weights: Option<u64>) -> Room {
+    pub(super) fn room(&self, id: &str, weights: Option<u64>) -> Room {
         self.plan(id, weights).unwrap_or(Room::Unknown)
     }
 

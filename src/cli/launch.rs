@@ -29,7 +29,7 @@ use crate::ui::{self, Ui};
 /// How often it is tried to get hold of an engine that is shutting down.
 const TRIES: usize = 3;
 
-pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
+pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
     let App {
         environment: host,
         ui,
@@ -173,7 +173,7 @@ impl Launch<'_> {
 }
 
 /// How long the engine is kept after its last session, in seconds, if it was asked for: by the flag, else by the variable.
-pub fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
+pub(super) fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
     if asked.is_some() {
         return Ok(asked);
     }
@@ -192,7 +192,7 @@ pub fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
 }
 
 /// What the command line asks for. Without a choice: the default model.
-pub fn request(
+pub(super) fn request(
     app: &App,
     args: &LaunchArgs,
     choice: Option<&crate::catalog::Choice>,
@@ -210,7 +210,7 @@ pub fn request(
 }
 
 /// The window and the replies that were asked for.
-pub fn asked(args: &LaunchArgs) -> Asked {
+pub(super) fn asked(args: &LaunchArgs) -> Asked {
     Asked {
         window: args.ctx.and_then(Window::tokens),
         output: args.out_tokens,
@@ -218,7 +218,7 @@ pub fn asked(args: &LaunchArgs) -> Asked {
 }
 
 /// What Claude Code is given of the command line.
-pub fn user(args: &LaunchArgs) -> UserArgs<'_> {
+pub(super) fn user(args: &LaunchArgs) -> UserArgs<'_> {
     UserArgs {
         args: &args.claude_args,
         pass_unknown: args.pass_unknown,
@@ -255,7 +255,7 @@ fn say_who_keeps(paths: &Paths, ui: &Ui) {
 }
 
 /// Whether memory is checked: by the flags, else by the variables that say the same.
-pub fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
+pub(super) fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
     match (args.safe, args.no_mem_check) {
         (true, _) => Checking::Always,
         (_, true) => Checking::Never,
@@ -266,7 +266,7 @@ pub fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
 }
 
 /// The engine, installed on the way if the user agrees.
-pub fn engine(app: &App, yes: bool) -> Result<Executable> {
+pub(super) fn engine(app: &App, yes: bool) -> Result<Executable> {
     let ui = &app.ui;
     let why = match executable::find(&app.environment, &app.paths)? {
         Found::Ready(engine) => return Ok(engine),
@@ -285,6 +285,6 @@ pub fn engine(app: &App, yes: bool) -> Result<Executable> {
 }
 
 /// What sessions run on.
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     process::runtime().context(Exit::Other, "the asynchronous runtime cannot be started")
 }

@@ -15,7 +15,7 @@ use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui;
 
-pub fn run(app: &App, args: &ListArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &ListArgs) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -34,7 +34,7 @@ pub fn run(app: &App, args: &ListArgs) -> Result<()> {
 }
 
 /// The models in the cache.
-pub fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
+pub(super) fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
     scan::scan(&paths.hub).context(
         Exit::Other,
         format!("the model cache {} cannot be read", host.tilde(&paths.hub)),
@@ -42,18 +42,18 @@ pub fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
 }
 
 /// The flag that starts it, if it is one of the catalogue.
-pub fn flag(model: &Model) -> Option<String> {
+pub(super) fn flag(model: &Model) -> Option<String> {
     let entry = catalog().models.iter().find(|entry| entry.id == model.id)?;
     Some(format!("--{}", entry.flag))
 }
 
 /// The engine that is served from it, by its id or by a folder of the cache.
-pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
+pub(super) fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
     running.iter().find(|running| running.serves(model))
 }
 
 /// The list for people.
-pub fn text(
+pub(super) fn text(
     host: &Environment,
     paths: &Paths,
     models: &[Model],
@@ -87,7 +87,7 @@ pub fn text(
 }
 
 /// What a model gets on this machine.
-pub fn room(model: &Model, here: &Here) -> Room {
+pub(super) fn room(model: &Model, here: &Here) -> Room {
     here.room(&model.id, model.complete.then_some(model.loaded_bytes()))
 }
 
@@ -112,7 +112,7 @@ fn context(room: Room) -> Option<String> {
 }
 
 /// What there is to say of a model beside its size.
-pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
+pub(super) fn remarks(model: &Model, running: &[Running], room: Room) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     said.extend(context(room));
     if !model.complete {

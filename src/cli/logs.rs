@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How much is read at a time, in bytes.
 const BLOCK: usize = 64 * 1024;
 
-pub fn run(app: &App, args: &LogsArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &LogsArgs) -> Result<()> {
     let App {
         environment: host,
         paths,

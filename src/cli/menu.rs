@@ -22,7 +22,7 @@ const KEYS: &str = "Enter start · q quit · ↑↓ j k move";
 const COLUMNS: &str = "  MODEL                   SIZE   ON DISK           CONTEXT";
 
 /// Asks for a model. None: the menu was left. Without a terminal it is a usage error that names the flags.
-pub fn choose(app: &App) -> Result<Option<Choice>> {
+pub(super) fn choose(app: &App) -> Result<Option<Choice>> {
     let App {
         environment,
         paths,

@@ -24,7 +24,7 @@ use crate::sys::secret::Secret;
 use crate::ui;
 
 /// Returns the status to exit with.
-pub fn run(
+pub(super) fn run(
     app: &App,
     url: &str,
     args: &ElsewhereArgs,

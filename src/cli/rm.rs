@@ -14,7 +14,7 @@ use crate::sys::paths::Paths;
 use crate::ui;
 
 /// Returns the status to exit with.
-pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
+pub(super) fn run(app: &App, args: &RmArgs) -> Result<u8> {
     let App {
         environment: host,
         paths,
@@ -84,7 +84,7 @@ pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
 }
 
 /// Removes a model that was checked. Returns the bytes that this freed.
-pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
+pub(super) fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
     let freed = remove::remove(&paths.hub, model).map_err(|error| {
         Error::new(
             Exit::Other,
@@ -102,13 +102,13 @@ pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
 }
 
 /// Why a model is not to be removed now, and what to do about it.
-pub struct Held {
+pub(super) struct Held {
     pub cause: String,
     pub hint: String,
 }
 
 /// Whether something speaks against removing it.
-pub fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
+pub(super) fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
     if let Some(link) = &model.link {
         return Some(Held {
             cause: format!("it is a link to {}", link.display()),

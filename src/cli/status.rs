@@ -14,7 +14,7 @@ use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::ui;
 
-pub fn run(app: &App, args: &StatusArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
     let App {
         environment: host,
         paths,

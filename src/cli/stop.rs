@@ -9,7 +9,7 @@ use crate::supervisor::registry::{self, Running};
 use crate::sys::paths::Paths;
 use crate::ui::Ui;
 
-pub fn run(app: &App, args: &StopArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &StopArgs) -> Result<()> {
     let App { paths, ui, .. } = app;
     let running = registry::running(paths);
     let chosen: Vec<&Running> = running

@@ -14,7 +14,7 @@ use crate::ui::Ui;
 /// The service that was named, if one was. Its key is taken out of the host, so that nothing that is started gets it.
 ///
 /// Errors: it is none, or there is no key.
-pub fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
+pub(super) fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
     let named = match &cli.command {
         None => &cli.launch.web_search,
         Some(CliCommand::Server(args)) => &args.web_search,
@@ -38,7 +38,7 @@ pub fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
 }
 
 /// The same as a lease is asked for it. `for_programs`: also for those that use the server's key.
-pub fn wanted(backend: Option<&Backend>, for_programs: bool) -> Option<WebSearch> {
+pub(super) fn wanted(backend: Option<&Backend>, for_programs: bool) -> Option<WebSearch> {
     backend.cloned().map(|backend| WebSearch {
         backend,
         for_programs,
@@ -46,14 +46,14 @@ pub fn wanted(backend: Option<&Backend>, for_programs: bool) -> Option<WebSearch
 }
 
 /// Says that there will be no search, where an older supervisor keeps the gateway.
-pub fn say_if_refused(ui: &Ui, lease: &Lease, backend: Option<&Backend>) {
+pub(super) fn say_if_refused(ui: &Ui, lease: &Lease, backend: Option<&Backend>) {
     if backend.is_some() && !lease.granted.web_search {
         ui.notice("web search is off: another version of cclocal started this engine. To unload it: cclocal stop");
     }
 }
 
 /// For `--dry-run`.
-pub fn report(backend: Option<&Backend>) -> Value {
+pub(super) fn report(backend: Option<&Backend>) -> Value {
     match backend {
         None => Value::Null,
         Some(backend) => json!({

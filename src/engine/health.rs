@@ -26,11 +26,11 @@ struct Health {
 }
 
 /// What answers is not the engine that was started.
-pub struct NotOurs;
+pub(super) struct NotOurs;
 
 /// Asks a starting engine.
 #[derive(Debug)]
-pub struct Asks {
+pub(super) struct Asks {
     /// None: it cannot be made.
     client: Option<Client>,
     proof_key: Secret,
@@ -38,7 +38,7 @@ pub struct Asks {
 
 impl Asks {
     /// Over this socket alone, so no certificates are read for it.
-    pub fn on(socket: &Path, proof_key: Secret) -> Self {
+    pub(super) fn on(socket: &Path, proof_key: Secret) -> Self {
         let client = network::plain_http()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -53,7 +53,7 @@ impl Asks {
 
     /// Waits until the engine says that this model is loaded. Its socket opens only after that, so until then connections are refused; whoever
     /// waits here also watches the process. Errors: something answers that cannot prove to be the engine.
-    pub async fn until_ready(&self, served_name: &str) -> Result<(), NotOurs> {
+    pub(super) async fn until_ready(&self, served_name: &str) -> Result<(), NotOurs> {
         let Some(client) = &self.client else {
             return std::future::pending().await;
         };

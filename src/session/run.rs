@@ -330,7 +330,7 @@ fn closed(error: Error, typed: &str) -> Error {
 }
 
 /// Says that the engine is ready, and what it offers.
-pub fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
+pub(super) fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
     let granted = &lease.granted;
     let when = match took {
         "" => "is loaded already".to_owned(),

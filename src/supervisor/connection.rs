@@ -13,7 +13,7 @@ use super::{socket, socket_passing};
 
 /// What a connection has to say to the supervisor's one task.
 #[derive(Debug)]
-pub enum Message {
+pub(super) enum Message {
     /// It has come, and asks for this. What it is told goes through the channel; it is closed when the channel is.
     Came {
         id: u64,
@@ -32,23 +32,23 @@ pub enum Message {
 
 /// Says things to the other end of a connection, which is closed when this is dropped.
 #[derive(Debug)]
-pub struct Teller(mpsc::UnboundedSender<Option<Tell>>);
+pub(super) struct Teller(mpsc::UnboundedSender<Option<Tell>>);
 
 impl Teller {
     /// One that is gone hears nothing; its end is noticed elsewhere.
-    pub fn tell(&self, tell: Tell) {
+    pub(super) fn tell(&self, tell: Tell) {
         let _ = self.0.send(Some(tell));
     }
 
     /// Closes the connection when all that was said is on its way, and returns then.
-    pub async fn finish(self) {
+    pub(super) async fn finish(self) {
         let _ = self.0.send(None);
         self.0.closed().await;
     }
 }
 
 /// Reads a connection until its end, and writes what it is told until nobody tells any more. `gateway`: handed to who asks for the port.
-pub async fn run(
+pub(super) async fn run(
     id: u64,
     stream: UnixStream,
     gateway: Weak<TcpListener>,

@@ -66,7 +66,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Watches until it is dropped. An engine that does not tell is left alone.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let Ok(client) = gateway::client_on(&self.socket) else {
             return;
         };

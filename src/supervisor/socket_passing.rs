@@ -30,7 +30,7 @@ const FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 const FLAGS: RecvFlags = RecvFlags::empty();
 
 /// Sends the listener to the other end.
-pub async fn give(stream: &UnixStream, listener: &TcpListener) -> std::io::Result<()> {
+pub(super) async fn give(stream: &UnixStream, listener: &TcpListener) -> std::io::Result<()> {
     stream
         .async_io(Interest::WRITABLE, || {
             let fds = [listener.as_fd()];
@@ -49,7 +49,7 @@ pub async fn give(stream: &UnixStream, listener: &TcpListener) -> std::io::Resul
 }
 
 /// Asks the supervisor on this socket for its listener. Held for as long as the port must be nobody else's.
-pub fn take(path: &Path) -> std::io::Result<OwnedFd> {
+pub(super) fn take(path: &Path) -> std::io::Result<OwnedFd> {
     let mut stream = socket::connect(path)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;

@@ -19,7 +19,7 @@ pub(super) struct Memory {
 
 impl Memory {
     /// `window`: in tokens.
-    pub fn new(window: u64) -> Self {
+    pub(super) fn new(window: u64) -> Self {
         let (to_notice, noticed) = mpsc::unbounded_channel();
         Self {
             window: watch::Sender::new(window),
@@ -31,21 +31,21 @@ impl Memory {
     }
 
     /// The window as it is now, in tokens.
-    pub fn window(&self) -> u64 {
+    pub(super) fn window(&self) -> u64 {
         *self.window.borrow()
     }
 
     /// The window for whoever has to follow it.
-    pub fn follow_window(&self) -> watch::Receiver<u64> {
+    pub(super) fn follow_window(&self) -> watch::Receiver<u64> {
         self.window.subscribe()
     }
 
-    pub fn known(&self) -> Option<EngineMemory> {
+    pub(super) fn known(&self) -> Option<EngineMemory> {
         self.known
     }
 
     /// Has an engine watched. `limit`: what it may hold, in bytes.
-    pub fn begin(
+    pub(super) fn begin(
         &mut self,
         limit: u64,
         watched: impl FnOnce(mpsc::UnboundedSender<Noticed>) -> Watched,
@@ -59,11 +59,11 @@ impl Memory {
     }
 
     /// What is noticed next.
-    pub async fn next(&mut self) -> Option<Noticed> {
+    pub(super) async fn next(&mut self) -> Option<Noticed> {
         self.noticed.recv().await
     }
 
-    pub fn notice(&mut self, noticed: Noticed) {
+    pub(super) fn notice(&mut self, noticed: Noticed) {
         let Some(known) = &mut self.known else {
             // Of an engine that has gone meanwhile.
             return;
@@ -97,7 +97,7 @@ impl Memory {
     }
 
     /// The engine has gone. A new one begins anew, with this window, in tokens.
-    pub fn end(&mut self, window: u64) {
+    pub(super) fn end(&mut self, window: u64) {
         self.watcher = None;
         self.known = None;
         while self.noticed.try_recv().is_ok() {}

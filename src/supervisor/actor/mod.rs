@@ -118,7 +118,7 @@ enum Woken {
 }
 
 impl<'a> Owner<'a> {
-    pub fn new(app: &'a App, begun: Begun) -> Result<Self> {
+    pub(super) fn new(app: &'a App, begun: Begun) -> Result<Self> {
         let App {
             environment: host,
             paths,
@@ -223,7 +223,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Until the engine is gone and nothing is left to do.
-    pub async fn run(&mut self) {
+    pub(super) async fn run(&mut self) {
         while !self.done {
             let woken = self.wait().await;
             match woken {
@@ -353,7 +353,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Lets go of everything. Sessions that wait for our end see it when the process ends.
-    pub async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.gateway_stop.cancel();
         let told: Vec<Teller> = std::mem::take(&mut self.leases)
             .into_values()
