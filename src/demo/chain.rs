@@ -22,7 +22,7 @@ use crate::session::request::Request;
 use crate::session::session_dir::Folder;
 use crate::session::wait_ready::{self, Followed};
 use crate::session::{self, release};
-use crate::supervisor::protocol::Say;
+use crate::supervisor::protocol::SessionMessage;
 use crate::supervisor::spec::Port;
 use crate::supervisor::{Lease, spawn};
 use crate::sys::files;
@@ -158,7 +158,7 @@ impl Demo<'_> {
             format!("{} cannot be started", self.claude.display()),
         )?;
         lease
-            .say(&Say::Client {
+            .say(&SessionMessage::Client {
                 pid: claude.pid(),
                 group: nix::unistd::getpgrp().as_raw(),
             })
@@ -181,7 +181,7 @@ impl Demo<'_> {
             }
         };
         drop(progress);
-        lease.say(&Say::ClientEnded).await;
+        lease.say(&SessionMessage::ClientEnded).await;
         let answer = files::read_text(&said, files::OWN_RECORD).unwrap_or_default();
         let complaint = files::read_text(&complained, files::OWN_RECORD).unwrap_or_default();
         let lines = answer

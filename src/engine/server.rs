@@ -118,7 +118,7 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(log)
             .stderr(errors);
-        let (child, stdin) = Child::spawn_group_with_stdin(&mut command).context(
+        let (child, stdin) = Child::spawn_group(&mut command).context(
             Exit::Engine,
             failed(&launch.executable.python.display().to_string()),
         )?;

@@ -19,7 +19,7 @@ use crate::claude::foreground::{self, Foreground};
 use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
 use crate::error::{Context, Error, Exit, Result};
 use crate::supervisor::Lease;
-use crate::supervisor::protocol::{Granted, Say, Tell};
+use crate::supervisor::protocol::{Granted, SessionMessage, SupervisorMessage};
 use crate::sys::network;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
@@ -57,11 +57,11 @@ pub(super) trait Keeper {
 impl Keeper for Lease {
     async fn client_started(&mut self, pid: i32) {
         let group = nix::unistd::getpgrp().as_raw();
-        self.say(&Say::Client { pid, group }).await;
+        self.say(&SessionMessage::Client { pid, group }).await;
     }
 
     async fn client_ended(&mut self) {
-        self.say(&Say::ClientEnded).await;
+        self.say(&SessionMessage::ClientEnded).await;
     }
 
     async fn lost(&mut self) -> Error {
@@ -344,10 +344,10 @@ pub(super) fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
 }
 
 /// Whether what the supervisor says ends the session. An engine that is started again does not: the gateway lets requests wait for it.
-pub fn over(tell: Option<Tell>) -> Option<Error> {
+pub fn over(tell: Option<SupervisorMessage>) -> Option<Error> {
     match tell {
-        Some(Tell::Failed(failure)) => Some(failure.into()),
-        Some(Tell::Ending) => Some(wait_ready::ended()),
+        Some(SupervisorMessage::Failed(failure)) => Some(failure.into()),
+        Some(SupervisorMessage::Ending) => Some(wait_ready::ended()),
         None => Some(wait_ready::lost()),
         Some(_) => None,
     }

@@ -9,7 +9,7 @@ use super::run::{over, say_ready};
 use crate::app::App;
 use crate::error::Result;
 use crate::session::wait_ready::{self, Followed};
-use crate::supervisor::protocol::Tell;
+use crate::supervisor::protocol::SupervisorMessage;
 use crate::supervisor::{Lease, registry, reservation};
 use crate::sys::environment::Environment;
 use crate::sys::process::signals::{self, Signals};
@@ -55,10 +55,10 @@ pub async fn serve(
     let signal = loop {
         tokio::select! {
             tell = lease.told() => match tell {
-                Some(Tell::Restarting { why }) => {
+                Some(SupervisorMessage::Restarting { why }) => {
                     ui.notice(&format!("the engine crashed ({why}) and is starting again"));
                 }
-                Some(Tell::Ready { took, .. }) => ui.done(&format!("ready again in {took}")),
+                Some(SupervisorMessage::Ready { took, .. }) => ui.done(&format!("ready again in {took}")),
                 tell => if let Some(error) = over(tell) {
                     reservation::sweep_after(paths, port);
                     return Err(error);

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::error::{Error, Exit, Result};
 use crate::hub::download_progress::{DownloadProgress, Total};
 use crate::supervisor::Lease;
-use crate::supervisor::protocol::{Progress, Tell};
+use crate::supervisor::protocol::{Progress, SupervisorMessage};
 use crate::supervisor::{port_holder, reservation};
 use crate::sys::paths::Paths;
 use crate::sys::process::signals::Signals;
@@ -39,7 +39,7 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
             signal = signals.next() => return Ok(Followed::Interrupted(signal)),
         };
         match tell {
-            Some(Tell::Ready { took, lacking }) => {
+            Some(SupervisorMessage::Ready { took, lacking }) => {
                 drop(shown.take());
                 for words in lacking {
                     ui.notice(&words);
@@ -48,17 +48,17 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
                     took: if waited { took } else { String::new() },
                 });
             }
-            Some(Tell::Progress(progress)) => {
+            Some(SupervisorMessage::Progress(progress)) => {
                 waited = true;
                 let line = line(&name, &progress, ui.columns());
                 shown.get_or_insert_with(|| ui.progress(&line)).show(&line);
             }
-            Some(Tell::Restarting { why }) => {
+            Some(SupervisorMessage::Restarting { why }) => {
                 drop(shown.take());
                 ui.notice(&format!("the engine crashed ({why}) and is starting again"));
             }
-            Some(Tell::Failed(failure)) => return Err(failure.into()),
-            Some(Tell::Ending) => return Err(ended()),
+            Some(SupervisorMessage::Failed(failure)) => return Err(failure.into()),
+            Some(SupervisorMessage::Ending) => return Err(ended()),
             Some(_) => {}
             None => {
                 reservation::sweep_after(paths, lease.granted.port);

@@ -1,4 +1,5 @@
-//! Looks at the memory of an engine while it works, and acts on what it sees. An engine that has nothing to do is not asked.
+//! Samples the memory of an engine while it works, and clears its prefix cache or narrows the window when memory runs low. An idle engine is not
+//! asked.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +22,7 @@ const LONGEST_ANSWER: usize = 64 << 10;
 /// How long an answer may take. The engine answers between two steps.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is known of an engine's memory, in bytes where not said otherwise.
+/// Memory of an engine, in bytes unless a field says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineMemory {
     /// What the engine may hold.
@@ -38,7 +39,7 @@ pub struct EngineMemory {
     pub narrowed_from: Option<u64>,
 }
 
-/// What the owner is told.
+/// Message to the actor.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Noticed {
     Sample(Sample),

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use rustix::fs::FlockOperation;
 use rustix::process::{FlockType, fcntl_getlk};
 
-use super::protocol::Ask;
+use super::protocol::SupervisorRequest;
 use crate::catalog::Source;
 use crate::error::{Error, Exit, Result};
 use crate::supervisor::reservation::{self, LOCK, OWNER, Record};
@@ -174,7 +174,7 @@ pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
         let _ = kill(pid, Signal::SIGCONT);
         let answers = || {
             let socket = socket::path(&reservation::folder(paths, now.port));
-            signal == Signal::SIGTERM && socket::ask(&socket, &Ask::Status).is_ok()
+            signal == Signal::SIGTERM && socket::ask(&socket, &SupervisorRequest::Status).is_ok()
         };
         if wait_until_gone(paths, &now, patience)
             || (answers() && wait_until_gone(paths, &now, registry::GONE_DEADLINE))

@@ -14,7 +14,9 @@ use crate::hub::remove;
 use crate::hub::scan::Model;
 use crate::memory::Asked;
 use crate::supervisor::port_holder::{self, Holder};
-use crate::supervisor::protocol::{Ask, PROTOCOL, PhaseName, Status, Tell};
+use crate::supervisor::protocol::{
+    PROTOCOL, PhaseName, Status, SupervisorMessage, SupervisorRequest,
+};
 use crate::supervisor::reservation::{self, Record};
 use crate::sys::network;
 use crate::sys::paths::Paths;
@@ -99,7 +101,7 @@ pub fn statuses(paths: &Paths) -> Vec<Status> {
 
 /// The one at this port, if one runs there.
 pub fn at(paths: &Paths, port: u16) -> Option<Running> {
-    match ask(paths, port, &Ask::Status) {
+    match ask(paths, port, &SupervisorRequest::Status) {
         Answer::Told(answer) => Some(known(paths, port, &answer)),
         Answer::Silent(holder) => Some(Running::Silent(holder)),
         Answer::Nobody => None,
@@ -116,7 +118,7 @@ enum Answer {
 }
 
 /// Asks the supervisor at this port. One that is just beginning or ending has no socket and is waited for.
-fn ask(paths: &Paths, port: u16, question: &Ask) -> Answer {
+fn ask(paths: &Paths, port: u16, question: &SupervisorRequest) -> Answer {
     let path = socket::path(&reservation::folder(paths, port));
     let since = Instant::now();
     loop {
@@ -138,7 +140,7 @@ fn ask(paths: &Paths, port: u16, question: &Ask) -> Answer {
 
 /// One that has answered this.
 fn known(paths: &Paths, port: u16, answer: &str) -> Running {
-    if let Ok(Tell::Status(status)) = serde_json::from_str(answer)
+    if let Ok(SupervisorMessage::Status(status)) = serde_json::from_str(answer)
         && status.protocol == PROTOCOL
     {
         return Running::Known(status);
@@ -188,7 +190,7 @@ impl Wanted<'_> {
 pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
     let not_ended = || format!("the engine on port {port} was not stopped");
     let before = port_holder::of(paths, port);
-    let answer = match ask(paths, port, &Ask::Stop { even_if_used }) {
+    let answer = match ask(paths, port, &SupervisorRequest::Stop { even_if_used }) {
         Answer::Told(answer) => answer,
         Answer::Silent(holder) if even_if_used => return port_holder::end(paths, &holder),
         Answer::Silent(holder) => return Err(holder.silent(not_ended())),
@@ -197,7 +199,7 @@ pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
             return Ok(());
         }
     };
-    if let Ok(Tell::Refused { why }) = serde_json::from_str(&answer) {
+    if let Ok(SupervisorMessage::Refused { why }) = serde_json::from_str(&answer) {
         return Err(Error::other(not_ended()).cause(why).hint(format!(
             "close those sessions first, or stop it anyway: cclocal stop --force --port {port}"
         )));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::port_holder;
-use super::protocol::Ask;
+use super::protocol::SupervisorRequest;
 use super::socket;
 use super::spec::Port;
 use crate::catalog::Source;
@@ -94,7 +94,7 @@ pub fn sweep_after(paths: &Paths, port: u16) {
     // One that answers is another, which has taken the port since.
     let taken = || {
         port_holder::of(paths, port).is_some()
-            && socket::ask(&socket::path(&folder), &Ask::Status).is_ok()
+            && socket::ask(&socket::path(&folder), &SupervisorRequest::Status).is_ok()
     };
     while folder.exists() && !taken() && since.elapsed() < DYING {
         sweep(paths, port);

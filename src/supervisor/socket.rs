@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sha2::{Digest, Sha256};
 
-use super::protocol::{Ask, LONGEST_LINE};
+use super::protocol::{LONGEST_LINE, SupervisorRequest};
 use crate::sys::files;
 
 /// The longest path of a socket that every system takes, in bytes. Source: `sun_path`, 104 bytes with its closing NUL on macOS, 108 on Linux.
@@ -78,7 +78,7 @@ fn peer(stream: &impl AsFd) -> nix::Result<u32> {
 }
 
 /// Asks one thing and returns the first line of the answer. Errors: nobody listens there, or no answer comes in time.
-pub fn ask(socket: &Path, ask: &Ask) -> std::io::Result<String> {
+pub fn ask(socket: &Path, ask: &SupervisorRequest) -> std::io::Result<String> {
     let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
     stream.set_write_timeout(Some(ANSWER_DEADLINE))?;

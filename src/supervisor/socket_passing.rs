@@ -17,7 +17,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::protocol::Ask;
+use super::protocol::SupervisorRequest;
 use super::socket;
 
 /// How long it may take.
@@ -53,7 +53,7 @@ pub(super) fn take(path: &Path) -> std::io::Result<OwnedFd> {
     let mut stream = socket::connect(path)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
-    stream.write_all((serde_json::to_string(&Ask::Port)? + "\n").as_bytes())?;
+    stream.write_all((serde_json::to_string(&SupervisorRequest::Port)? + "\n").as_bytes())?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut carried = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];

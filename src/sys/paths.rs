@@ -64,11 +64,6 @@ impl Paths {
         self.cache.join("prefixes")
     }
 
-    /// The demo model's directory.
-    pub fn demo_model(&self) -> PathBuf {
-        self.data.join("demo-model")
-    }
-
     /// What is there while something runs: a folder for each supervisor and each session.
     pub fn run(&self) -> PathBuf {
         self.state.join("run")

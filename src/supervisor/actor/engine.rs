@@ -10,11 +10,11 @@ use crate::engine::{exit_reason, patches};
 use crate::error::{Context, Exit, Result};
 use crate::gateway::Engine;
 use crate::hub::{self, Cached};
-use crate::supervisor::actor::Owner;
+use crate::supervisor::actor::Actor;
 use crate::supervisor::memory_sampler::Watched;
 use crate::supervisor::memory_watch::MemoryWatch;
 use crate::supervisor::process::engine_log;
-use crate::supervisor::protocol::{Progress, Tell};
+use crate::supervisor::protocol::{Progress, SupervisorMessage};
 use crate::supervisor::startup::Startup;
 use crate::supervisor::state::{self, Event, Phase};
 use crate::sys::files;
@@ -23,7 +23,7 @@ use crate::sys::log;
 /// How long an engine that has served nobody may take to end.
 const SHORT_GRACE: Duration = Duration::from_secs(2);
 
-impl Owner<'_> {
+impl Actor<'_> {
     /// Starts the engine. One that cannot even be started is a failure like any other.
     pub(super) fn start_engine(&mut self) {
         match self.launch() {
@@ -99,7 +99,7 @@ impl Owner<'_> {
 
     pub(super) fn tell_progress(&mut self) {
         if let Some(progress) = self.progress() {
-            self.tell_all(&Tell::Progress(progress));
+            self.tell_all(&SupervisorMessage::Progress(progress));
         }
     }
 
