@@ -33,7 +33,7 @@ pub struct Cli {
     #[command(flatten)]
     pub launch: LaunchArgs,
     #[command(flatten)]
-    pub elsewhere: ElsewhereArgs,
+    pub remote: RemoteArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -244,7 +244,7 @@ pub struct LaunchArgs {
 /// Options for engines that cclocal does not run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Other engines")]
-pub struct ElsewhereArgs {
+pub struct RemoteArgs {
     /// Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on another machine; prompts go there
     #[arg(long, value_name = "URL", conflicts_with_all = of_this_machine())]
     pub connect: Option<String>,

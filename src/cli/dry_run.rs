@@ -23,8 +23,8 @@ use crate::hub::Cached;
 use crate::memory::chart;
 use crate::memory::preflight::{Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
-use crate::session::session_dir::Folder;
-use crate::session::window::{self, Instead};
+use crate::session::session_dir::SessionDir;
+use crate::session::window::{self, Alternative};
 use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
@@ -63,7 +63,7 @@ pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> R
         .as_ref()
         .and_then(|choices| choices.now.as_ref().err());
     let refused = refusal.map(|refusal| {
-        let instead = Instead::of(&measured.memory, option);
+        let instead = Alternative::of(&measured.memory, option);
         (
             window::refused(&request.model.name, refusal, instead),
             instead,
@@ -77,7 +77,7 @@ pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> R
         window: launch.serve.window,
     };
     let features = assumed_features(paths, claude.as_deref());
-    let settings = Folder::planned_settings(paths);
+    let settings = SessionDir::planned_settings(paths);
     let plan = claude::launch::plan(app, &endpoint, user(args), &settings, &features)?;
     launch.notices.extend(searches.map(Backend::notice));
     launch.notices.extend(plan.notices.iter().cloned());
@@ -142,7 +142,7 @@ fn would_ask(choices: &Choices, checking: Checking) -> Option<String> {
 /// What the memory is planned to be used for, or why it is not, and what could be done.
 struct Planned<'a> {
     choices: Option<&'a Choices>,
-    instead: Option<Instead>,
+    instead: Option<Alternative>,
 }
 
 impl Planned<'_> {

@@ -12,9 +12,9 @@ use crate::gateway::web_search::Backend;
 use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::preflight::Checking;
 use crate::memory::{Asked, WIDE_WINDOW};
-use crate::session::acquire::{self, Reach, Reached};
+use crate::session::acquire::{self, Acquire, Acquired};
 use crate::session::request::{self, Request};
-use crate::session::session_dir::Folder;
+use crate::session::session_dir::SessionDir;
 use crate::session::{self, Session, ask_features, preflight, release};
 use crate::supervisor::Lease;
 use crate::supervisor::registry;
@@ -115,13 +115,13 @@ impl Launch<'_> {
                 window: request.asked.or(WIDE_WINDOW),
             };
             let features = assumed_features(paths, Some(claude));
-            let settings = Folder::planned_settings(paths);
+            let settings = SessionDir::planned_settings(paths);
             claude_launch::plan(app, &endpoint, user(args), &settings, &features)?;
         }
         if let Some(backend) = searches {
             ui.notice(&backend.notice());
         }
-        let reach = Reach {
+        let acquire = Acquire {
             app,
             request,
             engine: &engine,
@@ -130,12 +130,12 @@ impl Launch<'_> {
         let runtime = runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
         for _ in 0..TRIES {
-            let port = match acquire::reach(&reach)? {
-                Reached::Port { port, raised } => {
+            let port = match acquire::acquire(&acquire)? {
+                Acquired::Port { port, raised } => {
                     *limit = raised.or(limit.take());
                     port
                 }
-                Reached::Signalled(signal) => return Ok(signals::status(signal)),
+                Acquired::Signalled(signal) => return Ok(signals::status(signal)),
             };
             let linger = acquire::linger(linger, limit.as_ref());
             let status = runtime.block_on(async {

@@ -80,8 +80,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Supervisor) => {
             return crate::supervisor::process::run(&app);
         }
-        Some(CliCommand::ReadPdf) | None => match &cli.elsewhere.connect {
-            Some(url) => remote::run(&app, url, &cli.elsewhere, &cli.launch, searches),
+        Some(CliCommand::ReadPdf) | None => match &cli.remote.connect {
+            Some(url) => remote::run(&app, url, &cli.remote, &cli.launch, searches),
             None => launch(&cli.launch),
         },
     };

@@ -19,8 +19,8 @@ use crate::hub;
 use crate::memory::{Asked, WIDE_WINDOW};
 use crate::session::launch_plan::{Measured, Probing};
 use crate::session::request::Request;
-use crate::session::session_dir::Folder;
-use crate::session::wait_ready::{self, Followed};
+use crate::session::session_dir::SessionDir;
+use crate::session::wait_ready::{self, WaitOutcome};
 use crate::session::{self, release};
 use crate::supervisor::protocol::SessionMessage;
 use crate::supervisor::spec::Port;
@@ -73,10 +73,10 @@ impl Demo<'_> {
         })?;
         let followed = wait_ready::until_ready(self.app, &mut lease, signals).await;
         match link("starting the engine", followed)? {
-            Followed::Ready { took } => self.app.ui.done(&format!(
+            WaitOutcome::Ready { took } => self.app.ui.done(&format!(
                 "engine: serving the model on 127.0.0.1:{port} ({took})"
             )),
-            Followed::Interrupted(signal) => {
+            WaitOutcome::Interrupted(signal) => {
                 release::leave(self.app, &mut lease, signals, Duration::ZERO).await;
                 return Ok(signals::status(signal));
             }
@@ -130,7 +130,7 @@ impl Demo<'_> {
         let create = |path: &PathBuf| {
             std::fs::File::create(path).context(Exit::Other, "the demo's folder cannot be written")
         };
-        let folder = Folder::make(&self.app.paths)?;
+        let folder = SessionDir::make(&self.app.paths)?;
         let settings = folder.settings();
         let args = ["-p", PROMPT].map(OsString::from);
         let App {

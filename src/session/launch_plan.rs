@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::request::Request;
-use super::window::{self, Instead};
+use super::window::{self, Alternative};
 use crate::app::App;
 use crate::catalog::Source;
 use crate::engine::argv::Serve;
@@ -154,7 +154,7 @@ impl Measured {
                 notices.extend(window::insisted(name, &memory));
             }
             Some(Err(refusal)) => {
-                return Err(window::refused(name, &refusal, Instead::default()));
+                return Err(window::refused(name, &refusal, Alternative::default()));
             }
         }
         let flags = match (engine, probing) {

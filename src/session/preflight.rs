@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::window::{self, Instead};
+use super::window::{self, Alternative};
 use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::memory::budget::{BudgetSource, Memory};
@@ -90,7 +90,7 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
         return Ok(Outcome::Go(None));
     };
     let refused = |figures: &Figures, refusal: &Refusal| {
-        window::refused(name, refusal, Instead::of(figures, limit))
+        window::refused(name, refusal, Alternative::of(figures, limit))
     };
     if let Err(refusal) = &choices.now
         && !(ui.interactive && choices.raise.is_some())

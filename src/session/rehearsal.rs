@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::run::Session;
-use super::session_dir::Folder;
+use super::session_dir::SessionDir;
 use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
 use crate::claude::profile;
@@ -93,9 +93,9 @@ fn command(
     session: &Session,
     endpoint: &Endpoint,
     features: &Features,
-) -> Result<(Folder, Command)> {
+) -> Result<(SessionDir, Command)> {
     const SAYING: &str = "a folder for the rehearsal cannot be made";
-    let folder = Folder::for_rehearsal(&session.app.paths)?;
+    let folder = SessionDir::for_rehearsal(&session.app.paths)?;
     let [profile, work]: [PathBuf; 2] = ["profile", "work"].map(|name| folder.path().join(name));
     files::private_folder(&work).context(Exit::Other, SAYING)?;
     let work = fs_err::canonicalize(work).context(Exit::Other, SAYING)?;

@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use super::orphan_guard::Watcher;
 use super::rehearsal::Rehearsal;
 use super::release;
-use super::session_dir::Folder;
-use super::wait_ready::{self, Followed};
+use super::session_dir::SessionDir;
+use super::wait_ready::{self, WaitOutcome};
 use crate::app::App;
 use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::features::Asked;
@@ -43,18 +43,18 @@ pub fn ask_features(app: &App, claude: &Path) -> Asked {
     Asked::begin(environment, &paths.cache, &paths.claude_profile(), claude)
 }
 
-/// Who keeps the gateway.
-pub(super) trait Keeper {
+/// Process that runs the gateway: the supervisor, or this one with `--connect`.
+pub(super) trait GatewayHost {
     /// Claude Code runs as this process.
     async fn client_started(&mut self, pid: i32);
     /// It has ended.
     async fn client_ended(&mut self);
-    /// Waits until nobody will answer Claude Code any more, and says why. Can be cancelled and called again.
+    /// Waits until the gateway or its engine has ended, and returns the reason. Can be cancelled and called again.
     async fn lost(&mut self) -> Error;
 }
 
-/// The supervisor keeps the gateway, and ends Claude Code should the session vanish.
-impl Keeper for Lease {
+/// The supervisor runs the gateway, and ends Claude Code if the session vanishes.
+impl GatewayHost for Lease {
     async fn client_started(&mut self, pid: i32) {
         let group = nix::unistd::getpgrp().as_raw();
         self.say(&SessionMessage::Client { pid, group }).await;
@@ -80,21 +80,21 @@ pub(super) enum Outcome {
     Signalled(Signal),
 }
 
-/// All that Claude Code's start needs, made while the engine still loads. What it was made from stays until the session's end.
+/// Everything for the start of Claude Code, made while the engine loads. Its files stay until the session's end.
 pub(super) struct Prepared<'a> {
     session: &'a Session<'a>,
     endpoint: Endpoint,
     features: Features,
-    folder: Folder,
+    folder: SessionDir,
     plan: ClaudePlan,
     command: Command,
 }
 
 impl<'a> Prepared<'a> {
-    /// Plans and writes what Claude Code is started with, as soon as it has said what it can do.
+    /// Plans the command line and writes the settings, as soon as Claude Code's features are known.
     pub(super) async fn new(session: &'a Session<'a>, endpoint: Endpoint) -> Result<Self> {
         let features = session.asked.answer().await?;
-        let folder = Folder::make(&session.app.paths)?;
+        let folder = SessionDir::make(&session.app.paths)?;
         let plan = plan(session, &endpoint, &folder, &features)?;
         let command = command(session, &folder, &plan)?;
         Ok(Self {
@@ -131,7 +131,7 @@ impl<'a> Prepared<'a> {
     /// Runs Claude Code until it ends, nobody answers it any more, or a signal comes.
     pub(super) async fn run(
         mut self,
-        keeper: &mut impl Keeper,
+        keeper: &mut impl GatewayHost,
         signals: &mut Signals,
     ) -> Result<(Outcome, ClaudePlan)> {
         self.refresh()?;
@@ -160,14 +160,14 @@ impl<'a> Prepared<'a> {
 fn plan(
     session: &Session,
     endpoint: &Endpoint,
-    folder: &Folder,
+    folder: &SessionDir,
     features: &Features,
 ) -> Result<ClaudePlan> {
     let settings = folder.settings();
     launch::plan(session.app, endpoint, session.user, &settings, features)
 }
 
-fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Command> {
+fn command(session: &Session, folder: &SessionDir, plan: &ClaudePlan) -> Result<Command> {
     let App {
         environment, paths, ..
     } = session.app;
@@ -182,7 +182,7 @@ fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Comm
 /// Until one of them ends or a signal ends both.
 async fn together(
     mut claude: Foreground,
-    keeper: &mut impl Keeper,
+    keeper: &mut impl GatewayHost,
     signals: &mut Signals,
 ) -> Outcome {
     loop {
@@ -270,8 +270,8 @@ async fn go_on(
     let app = session.app;
     let granted = lease.granted.clone();
     let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
-        Followed::Ready { took } => took,
-        Followed::Interrupted(signal) => {
+        WaitOutcome::Ready { took } => took,
+        WaitOutcome::Interrupted(signal) => {
             release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }

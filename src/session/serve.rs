@@ -8,7 +8,7 @@ use super::release;
 use super::run::{over, say_ready};
 use crate::app::App;
 use crate::error::Result;
-use crate::session::wait_ready::{self, Followed};
+use crate::session::wait_ready::{self, WaitOutcome};
 use crate::supervisor::protocol::SupervisorMessage;
 use crate::supervisor::{Lease, registry, reservation};
 use crate::sys::environment::Environment;
@@ -37,8 +37,8 @@ pub async fn serve(
         ..
     } = app;
     let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
-        Followed::Ready { took } => took,
-        Followed::Interrupted(signal) => {
+        WaitOutcome::Ready { took } => took,
+        WaitOutcome::Interrupted(signal) => {
             release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }

@@ -18,7 +18,7 @@ use crate::ui;
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// How the wait ended, when the engine did not fail.
-pub enum Followed {
+pub enum WaitOutcome {
     Ready {
         /// How long it took, in words. Empty: nothing had to be waited for.
         took: String,
@@ -27,7 +27,11 @@ pub enum Followed {
 }
 
 /// Waits until the engine behind the lease is ready.
-pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) -> Result<Followed> {
+pub async fn until_ready(
+    app: &App,
+    lease: &mut Lease,
+    signals: &mut Signals,
+) -> Result<WaitOutcome> {
     let App { paths, ui, .. } = app;
     let name = lease.granted.name.clone();
     let mut shown = None;
@@ -36,7 +40,7 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
         let tell = tokio::select! {
             tell = lease.told() => tell,
             () = tokio::time::sleep(SILENCE) => return Err(silent(paths, lease)),
-            signal = signals.next() => return Ok(Followed::Interrupted(signal)),
+            signal = signals.next() => return Ok(WaitOutcome::Interrupted(signal)),
         };
         match tell {
             Some(SupervisorMessage::Ready { took, lacking }) => {
@@ -44,7 +48,7 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
                 for words in lacking {
                     ui.notice(&words);
                 }
-                return Ok(Followed::Ready {
+                return Ok(WaitOutcome::Ready {
                     took: if waited { took } else { String::new() },
                 });
             }

@@ -1,4 +1,4 @@
-//! The window in words: why there is none, and what helps.
+//! Messages about the window: why a model does not fit, and what helps.
 
 use crate::error::{Error, Exit, Result};
 use crate::memory::fit;
@@ -8,17 +8,17 @@ use crate::memory::preflight::Limit;
 use crate::memory::{COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, Figures, smallest_window};
 use crate::ui;
 
-/// What helps where a model has no plan. Windows are in tokens.
+/// Alternatives to a model that does not fit. Windows are in tokens.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Instead {
+pub struct Alternative {
     /// The flag of a model that fits, and its window.
     pub model: Option<(&'static str, u64)>,
     /// The GPU limit that would do, in MiB, and the window with it.
     pub raised: Option<(u64, u64)>,
 }
 
-impl Instead {
-    /// What helps on this machine.
+impl Alternative {
+    /// The alternatives on this machine.
     pub fn of(figures: &Figures, limit: Limit) -> Self {
         let planner = figures.planner.as_ref().zip(figures.budget());
         let model = planner
@@ -58,7 +58,7 @@ impl Instead {
 }
 
 /// Why a model is not started, with the arithmetic.
-pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
+pub fn refused(name: &str, refusal: &Refusal, instead: Alternative) -> Error {
     let thousands = ui::thousands;
     match *refusal {
         Refusal::Memory {
@@ -110,7 +110,7 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
     }
 }
 
-/// What a session needs the memory for, in words.
+/// The parts of the memory plan, in words.
 fn parts(shares: &Shares) -> String {
     let parts = [
         ("its weights", shares.weights),
@@ -130,7 +130,7 @@ fn parts(shares: &Shares) -> String {
     parts.join(", ")
 }
 
-/// A window that the reply's budget, the reserve for compaction and Claude Code's own first request do not fit in could not hold a turn.
+/// Errors: the window is too small for a reply, the reserve for compaction and Claude Code's first request.
 /// `most`: the largest that can be had, where there is such a limit.
 pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
     if smallest_window(window.output) <= window.tokens {
@@ -139,7 +139,7 @@ pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
     Err(no_room(window.tokens, window.output, most))
 }
 
-/// A window that holds no turn with replies of this length. `most`: the largest window that can be had, where there is such a limit.
+/// The error for a window that is too small for replies of this length. `most`: the largest window that can be had, where there is such a limit.
 fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     let needed = smallest_window(output);
     Error::usage(format!(
@@ -157,7 +157,7 @@ fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     })
 }
 
-/// What a person should know who has a model tried that the memory does not hold.
+/// Warning for a model that is started although it does not fit in memory.
 pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
     let (plan, budget) = figures.plan.as_ref().zip(figures.budget())?;
     let usable = usable(budget);
@@ -186,7 +186,7 @@ mod tests {
     fn a_refusal_says_the_arithmetic_and_what_to_do() {
         let refusal = plan("coder", 18, Asked::default()).expect_err("too big");
         let instead = fit::instead(18 << 30, Device::Metal, Asked::default());
-        let instead = Instead {
+        let instead = Alternative {
             model: instead.map(|(entry, window)| (entry.flag.as_str(), window)),
             raised: None,
         };
@@ -204,7 +204,7 @@ mod tests {
         let error = refused(
             "GLM",
             &plan("review", 36, asked).expect_err("too wide"),
-            Instead::default(),
+            Alternative::default(),
         );
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
@@ -215,7 +215,7 @@ mod tests {
         let error = refused(
             "Qwen2.5",
             &plan("coder7b", 96, asked).expect_err("too wide"),
-            Instead::default(),
+            Alternative::default(),
         );
         assert_eq!(error.exit, Exit::Usage);
         insta::assert_snapshot!(error, @"
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_refusal_without_a_way_out_and_one_of_the_reply() {
         let refusal = plan("gemma-light", 4, Asked::default()).expect_err("too big");
-        let error = refused("Gemma", &refusal, Instead::default());
+        let error = refused("Gemma", &refusal, Alternative::default());
         insta::assert_snapshot!(error, @"
         error: Gemma does not fit in memory
           cause: it needs 6.2 GB even with a window of 25,288 tokens, and 3.8 GB are available: 4.7 GB for its weights, 429 MB for a conversation, 480 MB for the prefix cache, 397 MB for reading a prompt and for copies, 257 MB for the engine itself
@@ -238,7 +238,7 @@ mod tests {
             longest: 8_192,
             needed: 25_288,
         };
-        insta::assert_snapshot!(refused("Tiny", &short, Instead::default()), @"
+        insta::assert_snapshot!(refused("Tiny", &short, Alternative::default()), @"
         error: Tiny has a context window of 8,192 tokens at most
           cause: this session needs 25,288
           hint: take another model: cclocal --help lists them
@@ -247,7 +247,7 @@ mod tests {
             window: 30_000,
             needed: 41_192,
         };
-        insta::assert_snapshot!(refused("Any", &reply, Instead::default()), @"
+        insta::assert_snapshot!(refused("Any", &reply, Alternative::default()), @"
         error: replies of 20000 tokens leave no room in a window of 30000 tokens
           cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --out-tokens 8808 or less, or --ctx 41192 or more
