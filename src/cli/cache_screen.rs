@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::fit::Room;
+use crate::memory::fit::Fit;
 use crate::supervisor::registry;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Row, Ui};
@@ -70,7 +70,7 @@ fn rows(paths: &Paths, ui: &Ui, models: &[Model]) -> Vec<Row> {
     let row = |(model, name): (&Model, &Cow<str>)| {
         let held = rm::held(paths, model, &running).map(|held| held.cause);
         let is_held = held.is_some();
-        let remark = held.unwrap_or_else(|| list::remarks(model, &running, Room::Unknown));
+        let remark = held.unwrap_or_else(|| list::remarks(model, &running, Fit::Unknown));
         let name = console::truncate_str(name, columns, "…");
         let name = console::pad_str(&name, columns, console::Alignment::Left, None);
         Row {

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::args::ListArgs;
-use super::here::Here;
+use super::here::MachineFit;
 use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::fit::Room;
+use crate::memory::fit::Fit;
 use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
@@ -24,7 +24,7 @@ pub(super) fn run(app: &App, args: &ListArgs) -> Result<()> {
     } = app;
     let models = models(host, paths)?;
     let running = registry::running(paths);
-    let here = Here::find(host, paths);
+    let here = MachineFit::find(host, paths);
     if args.json {
         ui.json(&json(paths, &models, &running, &here));
     } else {
@@ -58,7 +58,7 @@ pub(super) fn text(
     paths: &Paths,
     models: &[Model],
     running: &[Running],
-    here: &Here,
+    here: &MachineFit,
 ) -> String {
     let folder = host.tilde(&paths.hub);
     if models.is_empty() {
@@ -87,32 +87,32 @@ pub(super) fn text(
 }
 
 /// What a model gets on this machine.
-pub(super) fn room(model: &Model, here: &Here) -> Room {
+pub(super) fn room(model: &Model, here: &MachineFit) -> Fit {
     here.room(&model.id, model.complete.then_some(model.loaded_bytes()))
 }
 
 /// That in words, if it is known and the model is there to be started.
-fn context(room: Room) -> Option<String> {
+fn context(room: Fit) -> Option<String> {
     match room {
-        Room::Window {
+        Fit::Window {
             estimated: true, ..
         }
-        | Room::Raised {
+        | Fit::Raised {
             estimated: true, ..
         }
-        | Room::Unknown => None,
-        Room::Window { tokens, .. } => Some(format!("{} tokens", ui::kilo(tokens))),
-        Room::Raised { tokens, .. } => Some(format!(
+        | Fit::Unknown => None,
+        Fit::Window { tokens, .. } => Some(format!("{} tokens", ui::kilo(tokens))),
+        Fit::Raised { tokens, .. } => Some(format!(
             "{} tokens with the GPU limit raised",
             ui::kilo(tokens)
         )),
-        Room::TooBig(_) => Some("too big for this machine".into()),
-        Room::TooShort(_) => Some("too short a context".into()),
+        Fit::TooBig(_) => Some("too big for this machine".into()),
+        Fit::TooShort(_) => Some("too short a context".into()),
     }
 }
 
 /// What there is to say of a model beside its size.
-pub(super) fn remarks(model: &Model, running: &[Running], room: Room) -> String {
+pub(super) fn remarks(model: &Model, running: &[Running], room: Fit) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     said.extend(context(room));
     if !model.complete {
@@ -133,7 +133,7 @@ pub(super) fn remarks(model: &Model, running: &[Running], room: Room) -> String 
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Value {
+fn json(paths: &Paths, models: &[Model], running: &[Running], here: &MachineFit) -> Value {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::executable::Executable;
-use super::health::{Asks, NotOurs};
+use super::health::{HealthCheck, Impostor};
 use super::lifecycle::{Action, End, Event, State};
 use super::{exit_reason, install};
 use crate::error::{Context, Error, Exit, Result};
@@ -74,7 +74,7 @@ pub struct Server {
     log: PathBuf,
     socket: PathBuf,
     served_name: String,
-    asks: Asks,
+    health: HealthCheck,
     /// Something answered on its socket that is not the engine.
     impersonated: bool,
     /// An engine that runs keeps its installation from being replaced under it.
@@ -127,7 +127,7 @@ impl Server {
             state: State::Starting,
             lifeline: stdin,
             log: launch.log,
-            asks: Asks::on(&launch.socket, proof_key),
+            health: HealthCheck::on(&launch.socket, proof_key),
             socket: launch.socket,
             served_name: launch.served_name,
             impersonated: false,
@@ -168,9 +168,9 @@ impl Server {
         let event = loop {
             tokio::select! {
                 ended = self.child.ended() => break Event::Exited(ended),
-                found = self.asks.until_ready(&self.served_name), if !self.impersonated => match found {
+                found = self.health.until_ready(&self.served_name), if !self.impersonated => match found {
                     Ok(()) => break Event::Healthy,
-                    Err(NotOurs) => {
+                    Err(Impostor) => {
                         self.impersonated = true;
                         self.child.signal_group(Signal::SIGKILL);
                     }

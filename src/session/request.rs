@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api::ModelInfo;
 use crate::hub::{self, Cached};
 use crate::memory::Asked;
-use crate::supervisor::registry::Wanted;
+use crate::supervisor::registry::EngineQuery;
 use crate::sys::paths::Paths;
 
 /// What was asked for on the command line.
@@ -43,8 +43,8 @@ impl Request {
     }
 
     /// The engine that serves this, for one with this program.
-    pub fn wanted<'a>(&'a self, engine: &'a Path) -> Wanted<'a> {
-        Wanted {
+    pub fn wanted<'a>(&'a self, engine: &'a Path) -> EngineQuery<'a> {
+        EngineQuery {
             source: &self.model.source,
             profile: self.model.engine_profile,
             thinking: self.model.thinking,

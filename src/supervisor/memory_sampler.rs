@@ -41,7 +41,7 @@ pub struct EngineMemory {
 
 /// Message to the actor.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Noticed {
+pub(super) enum MemoryEvent {
     Sample(Sample),
     Cleared,
     Narrowed(u64),
@@ -56,16 +56,16 @@ enum Silence {
 }
 
 /// An engine that is watched.
-pub(super) struct Watched {
+pub(super) struct MemorySampler {
     /// The engine's Unix socket.
     pub socket: PathBuf,
     pub key: Option<Secret>,
     pub watch: MemoryWatch,
     pub figures: Figures,
-    pub tell: mpsc::UnboundedSender<Noticed>,
+    pub tell: mpsc::UnboundedSender<MemoryEvent>,
 }
 
-impl Watched {
+impl MemorySampler {
     /// Watches until it is dropped. An engine that does not tell is left alone.
     pub(super) async fn run(mut self) {
         let Ok(client) = gateway::client_on(&self.socket) else {
@@ -83,15 +83,15 @@ impl Watched {
                     }
                     Err(Silence::Always) => return,
                 };
-                let _ = self.tell.send(Noticed::Sample(sample));
+                let _ = self.tell.send(MemoryEvent::Sample(sample));
                 match self.watch.see(&sample) {
                     Decision::Nothing => {}
                     Decision::Clear => {
                         self.clear(&client).await;
-                        let _ = self.tell.send(Noticed::Cleared);
+                        let _ = self.tell.send(MemoryEvent::Cleared);
                     }
                     Decision::Narrow(window) => {
-                        let _ = self.tell.send(Noticed::Narrowed(window));
+                        let _ = self.tell.send(MemoryEvent::Narrowed(window));
                     }
                 }
                 // Once more after the end of the last request: what the turn took in all.

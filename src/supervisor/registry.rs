@@ -154,9 +154,9 @@ fn known(paths: &Paths, port: u16, answer: &str) -> Running {
     }
 }
 
-/// What a session wants to be served.
+/// Engine that a session asks for.
 #[derive(Debug, Clone)]
-pub struct Wanted<'a> {
+pub struct EngineQuery<'a> {
     pub source: &'a Source,
     pub profile: EngineProfile,
     /// Whether the model thinks. Not asked for means that it does not.
@@ -169,8 +169,8 @@ pub struct Wanted<'a> {
     pub port: Option<u16>,
 }
 
-impl Wanted<'_> {
-    /// Whether this engine is what is wanted.
+impl EngineQuery<'_> {
+    /// Whether this engine will do.
     pub fn is(&self, status: &Status) -> bool {
         network::is_shared(status.network)
             && status.source == *self.source

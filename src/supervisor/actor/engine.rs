@@ -11,7 +11,7 @@ use crate::error::{Context, Exit, Result};
 use crate::gateway::Engine;
 use crate::hub::{self, Cached};
 use crate::supervisor::actor::Actor;
-use crate::supervisor::memory_sampler::Watched;
+use crate::supervisor::memory_sampler::MemorySampler;
 use crate::supervisor::memory_watch::MemoryWatch;
 use crate::supervisor::process::engine_log;
 use crate::supervisor::protocol::{Progress, SupervisorMessage};
@@ -164,7 +164,7 @@ impl Actor<'_> {
         let (Some(limit), Some(engine)) = (self.spec.memory_limit, &self.engine) else {
             return;
         };
-        self.memory.begin(limit, |tell| Watched {
+        self.memory.begin(limit, |tell| MemorySampler {
             socket: engine.socket().to_owned(),
             key: self.spec.serve.takes_key().then(|| self.engine_key.clone()),
             watch: MemoryWatch::new(limit, self.spec.serve.window),

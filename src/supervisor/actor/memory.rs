@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::supervisor::memory_sampler::{EngineMemory, Noticed, Watched};
+use crate::supervisor::memory_sampler::{EngineMemory, MemoryEvent, MemorySampler};
 
 /// Everything about memory that changes while an engine runs.
 pub(super) struct Memory {
@@ -13,8 +13,8 @@ pub(super) struct Memory {
     known: Option<EngineMemory>,
     /// Ends with the engine that it watches.
     watcher: Option<AbortOnDropHandle<()>>,
-    to_notice: mpsc::UnboundedSender<Noticed>,
-    noticed: mpsc::UnboundedReceiver<Noticed>,
+    to_notice: mpsc::UnboundedSender<MemoryEvent>,
+    noticed: mpsc::UnboundedReceiver<MemoryEvent>,
 }
 
 impl Memory {
@@ -48,7 +48,7 @@ impl Memory {
     pub(super) fn begin(
         &mut self,
         limit: u64,
-        watched: impl FnOnce(mpsc::UnboundedSender<Noticed>) -> Watched,
+        watched: impl FnOnce(mpsc::UnboundedSender<MemoryEvent>) -> MemorySampler,
     ) {
         self.known = Some(EngineMemory {
             limit,
@@ -59,22 +59,22 @@ impl Memory {
     }
 
     /// What is noticed next.
-    pub(super) async fn next(&mut self) -> Option<Noticed> {
+    pub(super) async fn next(&mut self) -> Option<MemoryEvent> {
         self.noticed.recv().await
     }
 
-    pub(super) fn notice(&mut self, noticed: Noticed) {
+    pub(super) fn notice(&mut self, noticed: MemoryEvent) {
         let Some(known) = &mut self.known else {
             // Of an engine that has gone meanwhile.
             return;
         };
         match noticed {
-            Noticed::Sample(sample) => {
+            MemoryEvent::Sample(sample) => {
                 known.held = sample.held;
                 known.peak = known.peak.max(sample.peak);
                 known.dropped = sample.dropped;
             }
-            Noticed::Cleared => {
+            MemoryEvent::Cleared => {
                 known.cleared += 1;
                 tracing::warn!(
                     held = known.held,
@@ -82,7 +82,7 @@ impl Memory {
                     "memory runs short: the prefix cache was cleared"
                 );
             }
-            Noticed::Narrowed(window) => {
+            MemoryEvent::Narrowed(window) => {
                 let before = self.window.send_replace(window);
                 known.narrowed_from.get_or_insert(before);
                 tracing::warn!(

@@ -35,7 +35,7 @@ use crate::gateway::{self, Engine, anthropic};
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::supervisor::actor::sessions::{CLIENT_GRACE, Lease};
 use crate::supervisor::connection::{self, Message, MessageSender};
-use crate::supervisor::memory_sampler::Noticed;
+use crate::supervisor::memory_sampler::MemoryEvent;
 use crate::supervisor::process::{Resources, engine_log};
 use crate::supervisor::protocol::{Failure, SupervisorMessage};
 use crate::supervisor::reservation::Reservation;
@@ -109,7 +109,7 @@ enum Woken {
     Gone,
     /// The gateway has ended by itself.
     GatewayGone(Error),
-    Noticed(Noticed),
+    MemoryEvent(MemoryEvent),
     Tick,
     PauseOver,
     LingerOver,
@@ -235,7 +235,7 @@ impl<'a> Actor<'a> {
                     self.tell_all(&SupervisorMessage::Failed(Failure::from(&error)));
                     self.on(Event::Stop);
                 }
-                Woken::Noticed(noticed) => self.memory.notice(noticed),
+                Woken::MemoryEvent(noticed) => self.memory.notice(noticed),
                 Woken::Tick => {
                     self.look().await;
                     self.look_at = tokio::time::Instant::now() + TICK;
@@ -292,7 +292,7 @@ impl<'a> Actor<'a> {
             () = at(self.grace_over) => Woken::GraceOver,
             () = tokio::time::sleep_until(self.look_at), if starting => Woken::Tick,
             Some(message) = self.inbox.recv() => Woken::Message(message),
-            Some(noticed) = self.memory.next() => Woken::Noticed(noticed),
+            Some(noticed) = self.memory.next() => Woken::MemoryEvent(noticed),
             () = at(self.pause_over) => Woken::PauseOver,
             () = at(self.linger_over) => Woken::LingerOver,
         }
