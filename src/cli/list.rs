@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args::ListArgs;
-use super::here::MachineFit;
+use super::machine_fit::MachineFit;
 use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};

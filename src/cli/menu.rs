@@ -2,7 +2,7 @@
 
 use console::Style;
 
-use super::here::MachineFit;
+use super::machine_fit::MachineFit;
 use super::{cache_screen, list};
 use crate::app::App;
 use crate::catalog::{Choice, catalog};

@@ -1,6 +1,6 @@
 //! A plan of memory as a picture: what the budget is shared out to, in letters, so that it works without colour and in 80 columns. Pure.
 
-use crate::memory::Figures;
+use crate::memory::MemoryEstimate;
 use crate::memory::budget::Memory;
 use crate::memory::plan::{Plan, usable};
 use crate::memory::preflight::{Answer, Choices, left_by};
@@ -18,17 +18,17 @@ struct Part {
 }
 
 /// A model's plan, else what would be tried. Empty: nothing is known of the model's size or the machine's memory.
-pub fn of(name: &str, figures: &Figures) -> Vec<String> {
-    let known = (figures.machine.as_ref())
-        .zip(figures.planner.as_ref())
-        .zip(figures.budget());
+pub fn of(name: &str, estimate: &MemoryEstimate) -> Vec<String> {
+    let known = (estimate.machine.as_ref())
+        .zip(estimate.planner.as_ref())
+        .zip(estimate.budget());
     let Some(((machine, planner), budget)) = known else {
         return Vec::new();
     };
-    let plan = (figures.plan.clone())
+    let plan = (estimate.plan.clone())
         .or_else(|| planner.on(budget).ok())
         .unwrap_or_else(|| planner.thriftiest_on(budget));
-    lines(name, machine, figures.others, &plan)
+    lines(name, machine, estimate.others, &plan)
 }
 
 /// The budget of a machine as a plan shares it out beside other engines, which take `others` bytes. What does not fit is beyond a bar.

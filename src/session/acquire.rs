@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api;
-use crate::memory::Figures;
+use crate::memory::MemoryEstimate;
 use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::preflight::{self, Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
@@ -259,12 +259,12 @@ fn whole_claim(status: &Status) -> u64 {
 }
 
 /// Whether the GPU limit can be raised, and would give it room.
-fn raising_helps(acquire: &Acquire, figures: &Figures) -> Result<bool> {
+fn raising_helps(acquire: &Acquire, estimate: &MemoryEstimate) -> Result<bool> {
     let App {
         environment, ui, ..
     } = acquire.app;
-    let option = Limit::find(environment, acquire.app.os()?, figures.machine);
-    let choices = Choices::of(figures, option);
+    let option = Limit::find(environment, acquire.app.os()?, estimate.machine);
+    let choices = Choices::of(estimate, option);
     Ok(ui.interactive && choices.is_some_and(|choices| choices.raise.is_some()))
 }
 
@@ -292,23 +292,23 @@ fn make_room(acquire: &Acquire, running: &[Status]) -> Result<bool> {
 }
 
 /// Whether the model would fit, or get a much larger window, without these engines.
-fn would_help<'a>(figures: &Figures, ended: impl Iterator<Item = &'a Status>) -> bool {
-    let (Some(now), Some(budget)) = (figures.planned(), figures.budget()) else {
+fn would_help<'a>(estimate: &MemoryEstimate, ended: impl Iterator<Item = &'a Status>) -> bool {
+    let (Some(now), Some(budget)) = (estimate.planned(), estimate.budget()) else {
         return false;
     };
     let freed = ended.map(whole_claim).fold(0, u64::saturating_add);
-    let then = figures.planned_on(budget.saturating_add(freed));
+    let then = estimate.planned_on(budget.saturating_add(freed));
     preflight::is_short(&now) && then.is_some_and(|then| preflight::is_worth_asking(&now, &then))
 }
 
 /// Errors: the model would fit alone, and does not fit beside engines in use.
-fn refuse_beside(acquire: &Acquire, figures: &Figures, running: &[Status]) -> Result<()> {
+fn refuse_beside(acquire: &Acquire, estimate: &MemoryEstimate, running: &[Status]) -> Result<()> {
     let name = &acquire.request.model.name;
-    let fits_alone = match figures.planned() {
+    let fits_alone = match estimate.planned() {
         Some(Ok(_)) => false,
         // What can be raised is asked about.
-        Some(Err(_)) if raising_helps(acquire, figures)? => false,
-        Some(Err(_)) => would_help(figures, running.iter()),
+        Some(Err(_)) if raising_helps(acquire, estimate)? => false,
+        Some(Err(_)) => would_help(estimate, running.iter()),
         None => false,
     };
     if !fits_alone {

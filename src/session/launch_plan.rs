@@ -15,7 +15,7 @@ use crate::hub::download_progress::Total;
 use crate::hub::{self, Cached};
 use crate::memory::plan::Planner;
 use crate::memory::working::Device;
-use crate::memory::{Figures, WeightsSource, budget};
+use crate::memory::{MemoryEstimate, WeightsSource, budget};
 use crate::supervisor::spec::{Port, Spec};
 use crate::sys::disk;
 use crate::ui;
@@ -27,7 +27,7 @@ pub struct Measured {
     pub cached: Cached,
     /// What the whole download takes, if there is one to be made.
     pub download: Option<Total>,
-    pub memory: Figures,
+    pub memory: MemoryEstimate,
 }
 
 /// An engine that can be run.
@@ -37,7 +37,7 @@ pub struct LaunchPlan {
     pub cached: Cached,
     /// What the whole download takes, if there is one to be made.
     pub download: Option<Total>,
-    pub memory: Figures,
+    pub memory: MemoryEstimate,
     /// What a person should know before it starts.
     pub notices: Vec<String>,
 }
@@ -95,7 +95,7 @@ impl Measured {
         let machine = budget::read(environment, os, || {
             device::ask(environment, &paths.cache, engine?)
         });
-        let memory = Figures::new(machine, weights, request.asked, planner);
+        let memory = MemoryEstimate::new(machine, weights, request.asked, planner);
         Ok(Self {
             request,
             cached,

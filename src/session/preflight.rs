@@ -9,7 +9,7 @@ use crate::memory::budget::{BudgetSource, Memory};
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::memory::plan::Refusal;
 use crate::memory::preflight::{Answer, Checking, Choices, Limit};
-use crate::memory::{Figures, chart};
+use crate::memory::{MemoryEstimate, chart};
 use crate::sys::platform::Os;
 use crate::sys::syscalls;
 use crate::ui::{self, Row, Ui};
@@ -82,25 +82,30 @@ pub enum Outcome {
 /// Checks memory, asks where there is something to ask, and changes the figures as was answered. `name`: the model's, for people.
 ///
 /// Errors: the memory holds no session, and nothing that was chosen helps.
-pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -> Result<Outcome> {
+pub fn check(
+    app: &App,
+    name: &str,
+    checking: Checking,
+    estimate: &mut MemoryEstimate,
+) -> Result<Outcome> {
     let ui = &app.ui;
-    let limit = Limit::find(&app.environment, app.os()?, figures.machine);
-    let choices = Choices::of(figures, limit).filter(|choices| choices.are_asked(checking));
+    let limit = Limit::find(&app.environment, app.os()?, estimate.machine);
+    let choices = Choices::of(estimate, limit).filter(|choices| choices.are_asked(checking));
     let Some(mut choices) = choices else {
         return Ok(Outcome::Go(None));
     };
-    let refused = |figures: &Figures, refusal: &Refusal| {
-        window::refused(name, refusal, Alternative::of(figures, limit))
+    let refused = |estimate: &MemoryEstimate, refusal: &Refusal| {
+        window::refused(name, refusal, Alternative::of(estimate, limit))
     };
     if let Err(refusal) = &choices.now
         && !(ui.interactive && choices.raise.is_some())
     {
-        return Err(refused(figures, refusal));
+        return Err(refused(estimate, refusal));
     }
     if !ui.interactive && checking != Checking::Always {
         return Ok(Outcome::Go(None));
     }
-    for line in chart::of(name, figures) {
+    for line in chart::of(name, estimate) {
         ui.say(&line);
     }
     if !ui.interactive {
@@ -111,7 +116,7 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
             Answer::Continue => return Ok(Outcome::Go(None)),
             Answer::Shrink => {
                 if let Some(smaller) = &choices.smaller {
-                    figures.shrink(smaller.window.tokens);
+                    estimate.shrink(smaller.window.tokens);
                 }
                 return Ok(Outcome::Go(None));
             }
@@ -121,8 +126,8 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
                 };
                 let outcome = self::raise(app, raise.to)?;
                 if let Outcome::Go(Some(_)) = &outcome {
-                    figures.with_machine(Memory {
-                        ram: figures.machine.map_or(0, |machine| machine.ram),
+                    estimate.with_machine(Memory {
+                        ram: estimate.machine.map_or(0, |machine| machine.ram),
                         budget: raise.to << 20,
                         budget_source: BudgetSource::WiredLimit,
                     });
@@ -135,7 +140,7 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
             }
             Answer::Quit => {
                 return Err(match &choices.now {
-                    Err(refusal) => refused(figures, refusal),
+                    Err(refusal) => refused(estimate, refusal),
                     Ok(plan) => Error::new(Exit::Machine, format!("{name} was not started"))
                         .cause(format!(
                             "its window would be {} tokens",

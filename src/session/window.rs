@@ -5,7 +5,9 @@ use crate::memory::fit;
 use crate::memory::gpu_limit;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
-use crate::memory::{COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, Figures, smallest_window};
+use crate::memory::{
+    COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, MemoryEstimate, smallest_window,
+};
 use crate::ui;
 
 /// Alternatives to a model that does not fit. Windows are in tokens.
@@ -19,12 +21,12 @@ pub struct Alternative {
 
 impl Alternative {
     /// The alternatives on this machine.
-    pub fn of(figures: &Figures, limit: Limit) -> Self {
-        let planner = figures.planner.as_ref().zip(figures.budget());
+    pub fn of(estimate: &MemoryEstimate, limit: Limit) -> Self {
+        let planner = estimate.planner.as_ref().zip(estimate.budget());
         let model = planner
-            .and_then(|(planner, budget)| fit::instead(budget, planner.device, figures.asked));
+            .and_then(|(planner, budget)| fit::instead(budget, planner.device, estimate.asked));
         let raised = limit.raised().and_then(|mib| {
-            let plan = figures.planned_on((mib << 20).saturating_sub(figures.others))?;
+            let plan = estimate.planned_on((mib << 20).saturating_sub(estimate.others))?;
             Some((mib, plan.ok()?.window.tokens))
         });
         Self {
@@ -158,8 +160,8 @@ fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
 }
 
 /// Warning for a model that is started although it does not fit in memory.
-pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
-    let (plan, budget) = figures.plan.as_ref().zip(figures.budget())?;
+pub fn insisted(name: &str, estimate: &MemoryEstimate) -> Option<String> {
+    let (plan, budget) = estimate.plan.as_ref().zip(estimate.budget())?;
     let usable = usable(budget);
     Some(format!(
         "{name} needs {} with a window of {} tokens, and {} are available: it may run out of memory",
