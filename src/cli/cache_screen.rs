@@ -1,4 +1,4 @@
-//! The cache at a prompt: models to choose several of, to be removed.
+//! The cache on a screen: choose models and remove them.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::ui::{self, Row, Ui};
 
 const KEYS: &str = "Space choose · a all · Enter remove · q back · ↑↓ j k move";
 
-/// Asks which models are to be removed, and removes them, until it is left.
+/// Asks which models to remove, and removes them, until the person leaves.
 pub(super) fn manage(app: &App) -> Result<()> {
     let App {
         environment,
@@ -51,7 +51,7 @@ pub(super) fn manage(app: &App) -> Result<()> {
     }
 }
 
-/// How many they are, and the bytes that go with them.
+/// Number of models and the bytes that their removal frees.
 fn words(chosen: &[&Model], all: &[Model]) -> String {
     let count = match chosen.len() {
         1 => "1 model".to_owned(),
@@ -86,7 +86,7 @@ fn rows(paths: &Paths, ui: &Ui, models: &[Model]) -> Vec<Row> {
     models.iter().zip(&names).map(row).collect()
 }
 
-/// Removes what nothing speaks against by now, and says what came of it.
+/// Removes the models that are not in use by now, and returns the result in words.
 fn remove(paths: &Paths, chosen: &[&Model]) -> String {
     let running = registry::running(paths);
     let mut freed = 0;

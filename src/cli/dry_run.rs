@@ -124,7 +124,7 @@ pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> R
     Ok(())
 }
 
-/// That a launch on a terminal would ask, if it would.
+/// Note that a run on a terminal would ask about the GPU limit. None: it would not.
 fn would_ask(choices: &Choices, checking: Checking) -> Option<String> {
     let raise = choices.raise.as_ref()?;
     let otherwise = match choices.now {
@@ -139,7 +139,7 @@ fn would_ask(choices: &Choices, checking: Checking) -> Option<String> {
     })
 }
 
-/// What the memory is planned to be used for, or why it is not, and what could be done.
+/// The memory plan, or the refusal, and the choices.
 struct Planned<'a> {
     choices: Option<&'a Choices>,
     instead: Option<Alternative>,
@@ -219,7 +219,7 @@ fn report(
     })
 }
 
-/// What Claude Code would be started with. What is shown has no key in it.
+/// Command, environment and settings of Claude Code, without keys.
 pub(super) fn claude(plan: &ClaudePlan, program: &str) -> Value {
     let plan = plan.redacted();
     let mut argv = vec![program.to_owned()];
@@ -324,7 +324,7 @@ pub(super) fn part(out: &mut String, report: &Value, part: &str) {
     }
 }
 
-/// What of the shell's environment Claude Code does not get, and its settings.
+/// The variables of the shell that Claude Code does not get, and its settings.
 pub(super) fn rest_of_claude(
     out: &mut String,
     host: &Environment,

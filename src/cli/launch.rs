@@ -172,7 +172,7 @@ impl Launch<'_> {
     }
 }
 
-/// How long the engine is kept after its last session, in seconds, if it was asked for: by the flag, else by the variable.
+/// Keep-alive in seconds, if set: by the flag, else by the variable.
 pub(super) fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
     if asked.is_some() {
         return Ok(asked);
@@ -191,7 +191,7 @@ pub(super) fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u6
     }
 }
 
-/// What the command line asks for. Without a choice: the default model.
+/// The request of the command line. Without a choice: the default model.
 pub(super) fn request(
     app: &App,
     args: &LaunchArgs,
@@ -217,7 +217,7 @@ pub(super) fn asked(args: &LaunchArgs) -> Asked {
     }
 }
 
-/// What Claude Code is given of the command line.
+/// The arguments of the command line for Claude Code.
 pub(super) fn user(args: &LaunchArgs) -> UserArgs<'_> {
     UserArgs {
         args: &args.claude_args,
@@ -225,7 +225,7 @@ pub(super) fn user(args: &LaunchArgs) -> UserArgs<'_> {
     }
 }
 
-/// Removes what engines keep of what stands before a conversation.
+/// Removes the stored prompt prefixes.
 fn forget_prefixes(paths: &Paths) -> Result<()> {
     match fs_err::remove_dir_all(paths.kept_prefixes()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
@@ -241,7 +241,7 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
     }
 }
 
-/// Engines that run are not ended for it, and go on as they were started.
+/// Names the running engines that go on storing prefixes, as they were started.
 fn say_who_keeps(paths: &Paths, ui: &Ui) {
     for status in registry::statuses(paths) {
         if status.keeps_prefix && registry::is_usable(&status) {
@@ -284,7 +284,7 @@ pub(super) fn engine(app: &App, yes: bool) -> Result<Executable> {
     setup::engine(app)
 }
 
-/// What sessions run on.
+/// The asynchronous runtime of a session.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     process::runtime().context(Exit::Other, "the asynchronous runtime cannot be started")
 }

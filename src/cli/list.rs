@@ -86,12 +86,12 @@ pub(super) fn text(
     text + &format!("\n{count}, {}, in {folder}\n", ui::bytes(total))
 }
 
-/// What a model gets on this machine.
+/// How a model fits on this machine.
 pub(super) fn room(model: &Model, here: &MachineFit) -> Fit {
     here.room(&model.id, model.complete.then_some(model.loaded_bytes()))
 }
 
-/// That in words, if it is known and the model is there to be started.
+/// The same in words. None: it is unknown, or the model is not complete.
 fn context(room: Fit) -> Option<String> {
     match room {
         Fit::Window {
@@ -111,7 +111,7 @@ fn context(room: Fit) -> Option<String> {
     }
 }
 
-/// What there is to say of a model beside its size.
+/// Remarks on a model: its window, shared files, use.
 pub(super) fn remarks(model: &Model, running: &[Running], room: Fit) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     said.extend(context(room));

@@ -41,7 +41,7 @@ impl<'a> MachineFit<'a> {
         }
     }
 
-    /// What a model gets, with nothing beside it. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken.
+    /// How a model fits, with no other engine beside it. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken.
     pub(super) fn room(&self, id: &str, weights: Option<u64>) -> Fit {
         self.plan(id, weights).unwrap_or(Fit::Unknown)
     }

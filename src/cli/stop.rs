@@ -53,7 +53,7 @@ pub(super) fn run(app: &App, args: &StopArgs) -> Result<()> {
     refused.map_or(Ok(()), Err)
 }
 
-/// One that does not answer is ended by force, if that was asked for or is agreed to: what its sessions are at is lost.
+/// Stops by force an engine that does not answer, if `--force` was given or the person agrees: work of its sessions is lost.
 fn end_silent(paths: &Paths, ui: &Ui, holder: &Holder, force: bool) -> Result<()> {
     let words = holder.words();
     let question = format!("{words} does not answer. Stop it, and end the sessions that use it?");

@@ -31,7 +31,7 @@ use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
 use crate::ui;
 
-/// What the file holds in the end.
+/// Text of the file that the demo writes.
 const TEXT: &str = "hello world\n";
 const FILE: &str = "hello.txt";
 const PROMPT: &str = "Create hello.txt with the text hello world.";
@@ -39,7 +39,7 @@ const PROMPT: &str = "Create hello.txt with the text hello world.";
 /// How long Claude Code may take for two turns on a model that answers at once.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
 
-/// What the demo runs with.
+/// Engine, client and folder of the demo.
 pub struct Demo<'a> {
     pub app: &'a App,
     pub engine: &'a Executable,

@@ -17,7 +17,7 @@ struct Reason {
     hint: &'static str,
 }
 
-/// What Metal and MLX say when the GPU's memory runs out.
+/// Messages of Metal and MLX when the GPU's memory runs out.
 const OUT_OF_MEMORY: &[&str] = &[
     "kiogpucommandbuffercallbackerroroutofmemory",
     "insufficient memory",
@@ -33,7 +33,7 @@ const DISK_FULL: Reason = Reason {
     hint: "free some space and run it again; what was downloaded is kept",
 };
 
-/// What the engine's libraries say, and what it means. The first that matches wins, so the particular stands before the general.
+/// Messages of the engine's libraries and their meaning. The first match wins, so the particular stands before the general.
 /// Sources: vllm-mlx 0.6.0, mlx 0.32, huggingface_hub 2.x, uvicorn; each run against the real engine unless it needs a Mac or the hub.
 const REASONS: &[Reason] = &[
     Reason {
@@ -245,7 +245,7 @@ pub fn impersonated(socket: &Path) -> Error {
         .hint("end the program that took the engine's socket; if it is the engine itself, unset CCLOCAL_ENGINE or run `cclocal setup --force`")
 }
 
-/// What a log says that may tell why the engine ended, in lower case.
+/// The lines of a log that may tell why the engine ended, in lower case.
 fn telling(tail: &[String]) -> String {
     let tells = |line: &&String| !NO_REASONS.iter().any(|mark| line.contains(mark));
     let lines: Vec<&str> = tail.iter().filter(tells).map(String::as_str).collect();

@@ -106,7 +106,7 @@ pub fn probe(host: &Environment, cache: &Path, executable: &Path) -> Result<Flag
     Ok(flags)
 }
 
-/// What the engine answered before, without asking it.
+/// The remembered answer of the engine, without asking it.
 pub fn remembered(cache: &Path, executable: &Path) -> Option<Flags> {
     capabilities::remembered(cache, "engine-flags", executable)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::sys::log;
 
-/// What each patch says begins so. Source: `patches.py`.
+/// Start of a line that a patch logs. Source: `patches.py`.
 const BEGIN: &str = "[cclocal] patch ";
 /// Behind its name, when it did not apply.
 const NOT_APPLIED: &str = ": not applied";
@@ -29,7 +29,7 @@ const NOTICED: &[(&str, &str)] = &[
     ),
 ];
 
-/// What an engine that is ready lacks, one sentence each. An engine that says nothing of its patches lacks nothing.
+/// Missing abilities of an engine that is ready, one sentence each. None for an engine that logs no patches.
 pub fn lacking(path: &Path) -> Vec<String> {
     lacking_in(&log::head(path))
 }

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use crate::error::Result;
 use crate::sys::secret::Secret;
 
-/// Where it is asked, as `listen.py` answers it.
+/// Path of the challenge, as `listen.py` answers it.
 const PATH: &str = "/cclocal/proof";
 /// A block of SHA-256, in bytes.
 const BLOCK: usize = 64;
@@ -38,7 +38,7 @@ impl Challenge {
     }
 }
 
-/// What an engine with this key answers to this query, in hexadecimal digits.
+/// The right answer of an engine with this key to this query, in hexadecimal digits.
 pub fn answer(key: &str, query: &str) -> String {
     let digest = hmac(key.as_bytes(), query.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

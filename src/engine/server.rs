@@ -44,7 +44,7 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// Less than this is free on a full disk, in bytes: a block or two may be left over.
 const FULL: u64 = 16 * 1024;
 
-/// What requests on an engine's socket are sent to. The host is for form's sake: the way is the socket.
+/// Base URL of requests on an engine's socket. The host is a placeholder, as the connection goes through the socket.
 pub const BASE_URL: &str = "http://localhost";
 
 /// All that starting an engine needs.

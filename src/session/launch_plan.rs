@@ -1,4 +1,4 @@
-//! What is launched: measured and planned once, from what was asked for, and then run by a supervisor or printed. Starts nothing that stays.
+//! The launch plan: measured and planned once, then run by a supervisor or printed. Starts nothing that stays.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ use crate::ui;
 pub struct Measured {
     pub request: Request,
     pub cached: Cached,
-    /// What the whole download takes, if there is one to be made.
+    /// Size of the whole download, if one is needed.
     pub download: Option<Total>,
     pub memory: MemoryEstimate,
 }
@@ -35,10 +35,10 @@ pub struct Measured {
 pub struct LaunchPlan {
     pub serve: Serve,
     pub cached: Cached,
-    /// What the whole download takes, if there is one to be made.
+    /// Size of the whole download, if one is needed.
     pub download: Option<Total>,
     pub memory: MemoryEstimate,
-    /// What a person should know before it starts.
+    /// Notes for the person before the start.
     pub notices: Vec<String>,
 }
 
@@ -184,7 +184,7 @@ impl Measured {
 }
 
 impl LaunchPlan {
-    /// What a supervisor is asked to run.
+    /// The specification for a supervisor.
     pub fn spec(self, engine: &Executable, port: Port) -> Spec {
         let plan = self.memory.plan.as_ref();
         Spec {

@@ -14,7 +14,7 @@ use crate::sys::platform::Os;
 use crate::sys::syscalls;
 use crate::ui::{self, Row, Ui};
 
-/// What the preflight found wrong at the files of the raised limit.
+/// Message for a record of the GPU limit that cannot be used.
 const NOT_WRITTEN: &str =
     "the record of the GPU limit in cclocal's state folder cannot be read or written";
 
@@ -71,7 +71,7 @@ pub fn put_back(app: &App, raised: Raised, asking: Asking) {
     }
 }
 
-/// What the preflight came to.
+/// Outcome of the preflight.
 pub enum Outcome {
     /// Go on. The raised GPU limit, if it was raised for that: whoever called puts it back.
     Go(Option<Raised>),

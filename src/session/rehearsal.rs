@@ -26,7 +26,7 @@ use crate::sys::secret::Secret;
 
 const TOPIC: &str = "rehearsal";
 
-/// What it is asked. Any question begins with the same system prompt.
+/// Prompt of the rehearsal. Any prompt comes after the same system prompt.
 const QUESTION: &str = "hi";
 
 /// How long it may take until it asks: a cold start on a busy machine, many times over.
@@ -35,7 +35,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a killed one may take to be gone.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// One that is under way, or over.
+/// A rehearsal that runs or is over.
 pub(super) struct Rehearsal {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -122,7 +122,7 @@ fn command(
     Ok((folder, command))
 }
 
-/// Where Claude Code is seen.
+/// Point that Claude Code has reached.
 struct Stage {
     command: Command,
     /// The gateway's, on 127.0.0.1.

@@ -1,4 +1,4 @@
-//! What a session asks for, and what is learnt of its model before it is measured: from this disk, else from the hub.
+//! Request of a session, completed with facts about its model from this disk, else from the hub.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::memory::Asked;
 use crate::supervisor::registry::EngineQuery;
 use crate::sys::paths::Paths;
 
-/// What was asked for on the command line.
+/// Request of the command line.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub model: Model,
@@ -54,7 +54,7 @@ impl Request {
         }
     }
 
-    /// What a person should know of the model's tool calls and thoughts before it starts.
+    /// Notes on the model's tool calls and thinking before it starts.
     pub fn notices(&self) -> Vec<String> {
         let model = &self.model;
         let name = &model.name;
@@ -113,7 +113,7 @@ fn check_files(paths: &Paths, model: &Model) -> Result<()> {
     })
 }
 
-/// What the chat template of a model shows, if it is on this disk.
+/// Traits of a model's chat template, if it is on this disk.
 fn template(paths: &Paths, model: &Model) -> Option<Traits> {
     match &model.source {
         Source::Hub(id) => hub::template(&paths.hub, id),

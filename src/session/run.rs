@@ -25,7 +25,7 @@ use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
 use crate::ui::{self, Ui};
 
-/// What a session runs with.
+/// Surroundings, client and arguments of a session.
 pub struct Session<'a> {
     pub app: &'a App,
     /// Claude Code's program.

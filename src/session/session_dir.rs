@@ -33,12 +33,12 @@ impl SessionDir {
         &self.0
     }
 
-    /// Where Claude Code's settings are written.
+    /// Path of Claude Code's settings file.
     pub fn settings(&self) -> PathBuf {
         settings(&self.0)
     }
 
-    /// Where they would be written, for a dry run.
+    /// The same path for a dry run.
     pub fn planned_settings(paths: &Paths) -> PathBuf {
         settings(&paths.run().join("session-PID"))
     }

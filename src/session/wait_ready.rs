@@ -72,7 +72,7 @@ pub async fn until_ready(
     }
 }
 
-/// It says nothing any more.
+/// The error for a supervisor that has gone silent.
 fn silent(paths: &Paths, lease: &Lease) -> Error {
     let message = "the engine does not become ready";
     match port_holder::of(paths, lease.granted.port) {

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use super::protocol::{LONGEST_LINE, SessionMessage, SupervisorMessage, SupervisorRequest};
 use super::{socket, socket_passing};
 
-/// What a connection has to say to the supervisor's one task.
+/// Message of a connection to the actor.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// It has come, and asks for this. What it is told goes through the channel; it is closed when the channel is.
+    /// A new connection with its request. Answers go through the channel; the connection closes with it.
     Came {
         id: u64,
         ask: SupervisorRequest,
@@ -35,7 +35,7 @@ pub(super) enum Message {
 pub(super) struct MessageSender(mpsc::UnboundedSender<Option<SupervisorMessage>>);
 
 impl MessageSender {
-    /// One that is gone hears nothing; its end is noticed elsewhere.
+    /// Sends a message, unless the other end is gone, which is noticed elsewhere.
     pub(super) fn tell(&self, tell: SupervisorMessage) {
         let _ = self.0.send(Some(tell));
     }

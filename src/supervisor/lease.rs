@@ -73,7 +73,7 @@ impl Lease {
         }
     }
 
-    /// What the supervisor says next. None: it is gone. Can be cancelled and called again.
+    /// The next message of the supervisor. None: it is gone. Can be cancelled and called again.
     pub async fn told(&mut self) -> Option<SupervisorMessage> {
         next(&mut self.told).await
     }

@@ -25,9 +25,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Memory of an engine, in bytes unless a field says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineMemory {
-    /// What the engine may hold.
+    /// Limit for the engine.
     pub limit: u64,
-    /// What MLX held when it was last asked, which is while it works.
+    /// Memory that MLX held at the last sample, taken while it works.
     pub held: u64,
     /// The most that it held since its start.
     pub peak: u64,
@@ -49,9 +49,9 @@ pub(super) enum MemoryEvent {
 
 /// Why there is no sample.
 enum Silence {
-    /// It does not answer at this moment.
+    /// The engine does not answer at this moment.
     Now,
-    /// It is an engine that does not tell.
+    /// The engine does not report its memory.
     Always,
 }
 

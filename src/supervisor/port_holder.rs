@@ -1,4 +1,4 @@
-//! Who holds a port: what the kernel tells of its locks, which needs no answer from the one who holds them.
+//! Finds the supervisor that holds a port, from the kernel's file locks: it need not answer.
 
 use std::fs::File;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub struct Holder {
     pub port: u16,
     /// Its process, as the kernel tells. None: it is older than that, or of another container.
     pub pid: Option<i32>,
-    /// What it wrote about itself.
+    /// The record that it wrote.
     pub record: Option<Record>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn sign(folder: &Path) -> Option<File> {
     Some(file)
 }
 
-/// Who holds this port, if somebody does.
+/// The supervisor that holds this port, if one does.
 pub fn of(paths: &Paths, port: u16) -> Option<Holder> {
     let folder = reservation::folder(paths, port);
     let owner = owner(&folder);
@@ -75,7 +75,7 @@ impl Holder {
         self.record.as_ref().map(Record::served)
     }
 
-    /// It in words, such as "Gemma-4-E4B (port 8000, process 4711)".
+    /// Description, such as "Gemma-4-E4B (port 8000, process 4711)".
     pub fn words(&self) -> String {
         let name = self.record.as_ref().map_or("an engine", |record| {
             record.name.as_deref().unwrap_or(&record.model)
@@ -92,7 +92,7 @@ impl Holder {
         }
     }
 
-    /// What can be done about one that does not answer.
+    /// The hint for a supervisor that does not answer.
     pub fn hint(&self) -> String {
         let end = format!(
             "`cclocal stop --force --port {}` stops it and ends the sessions that use it",
@@ -104,7 +104,7 @@ impl Holder {
         }
     }
 
-    /// That it does not answer, as the cause of a failure.
+    /// The error for a supervisor that does not answer.
     pub fn silent(&self, message: impl Into<String>) -> Error {
         Error::new(Exit::Engine, message)
             .cause(format!(

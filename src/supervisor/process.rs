@@ -118,7 +118,7 @@ fn begin(app: &App) -> Result<Resources> {
     })
 }
 
-/// What goes wrong with the supervisor itself is kept, for whoever looks into it.
+/// Logs errors of the supervisor itself.
 fn redirect_errors(paths: &Paths, spec: &Spec, port: u16) {
     let path = match &spec.log {
         Some(log) => log.with_file_name("supervisor.log"),

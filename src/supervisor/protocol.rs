@@ -1,4 +1,4 @@
-//! What sessions and their supervisor say to each other: lines of JSON over a Unix socket. The connection is the lease: the kernel closes it
+//! Messages between sessions and their supervisor: lines of JSON over a Unix socket. The connection is the lease: the kernel closes it
 //! however a session ends.
 
 use std::path::PathBuf;
@@ -234,12 +234,12 @@ pub struct Status {
     pub window: ContextWindow,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
-    /// What the engine takes of the budget at the worst moment, or may come to take, in bytes, if it was planned.
+    /// Most memory that the engine takes or may take of the budget, in bytes, if it was planned.
     #[serde(default)]
     pub claim: Option<u64>,
     /// Resident memory of the engine in bytes; on a Mac that leaves out most of what the GPU uses.
     pub resident: Option<u64>,
-    /// What the engine holds and may hold, if that is known.
+    /// Memory of the engine and its limit, if known.
     #[serde(default)]
     pub memory: Option<EngineMemory>,
     /// The engine's process, if there is one at the moment.

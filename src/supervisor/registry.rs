@@ -30,16 +30,16 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// An engine that runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Running {
-    /// One that speaks our protocol.
+    /// An engine whose supervisor speaks our protocol.
     Known(Box<Status>),
-    /// One of another version of cclocal, with another protocol.
+    /// An engine of another version of cclocal, with another protocol.
     Foreign {
         port: u16,
         version: String,
         used: bool,
         record: Option<Record>,
     },
-    /// One that is there and does not answer: it was stopped, or hangs.
+    /// An engine whose supervisor does not answer: it is suspended, or hangs.
     Silent(Holder),
 }
 
@@ -88,7 +88,7 @@ pub fn running(paths: &Paths) -> Vec<Running> {
         .collect()
 }
 
-/// Those that speak our protocol.
+/// Statuses of the engines whose supervisors speak our protocol.
 pub fn statuses(paths: &Paths) -> Vec<Status> {
     running(paths)
         .into_iter()
@@ -108,10 +108,10 @@ pub fn at(paths: &Paths, port: u16) -> Option<Running> {
     }
 }
 
-/// What came of a question to the supervisor at a port.
+/// Answer to a request to the supervisor on a port.
 enum Answer {
     Told(String),
-    /// It is there and does not answer.
+    /// A supervisor that does not answer.
     Silent(Holder),
     /// None is there, or no longer.
     Nobody,
@@ -138,7 +138,7 @@ fn ask(paths: &Paths, port: u16, question: &SupervisorRequest) -> Answer {
     }
 }
 
-/// One that has answered this.
+/// Reads the answer of a supervisor.
 fn known(paths: &Paths, port: u16, answer: &str) -> Running {
     if let Ok(SupervisorMessage::Status(status)) = serde_json::from_str(answer)
         && status.protocol == PROTOCOL

@@ -39,7 +39,7 @@ const LOCK_TRIES: usize = 100;
 /// Far longer than a lock is held by those who only look.
 const LOOKED_AT: Duration = Duration::from_millis(100);
 
-/// What a supervisor leaves for people to read while it runs. Programs ask its socket, which cannot be out of date.
+/// Record of a supervisor, for people to read while it runs. Programs ask its socket, which cannot be out of date.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub pid: u32,
@@ -64,7 +64,7 @@ pub fn key_file(paths: &Paths, port: u16) -> PathBuf {
     folder(paths, port).join(KEY)
 }
 
-/// What the one at this port wrote about itself. None: nothing yet, or nobody is there.
+/// The record of the supervisor on this port. None: not written yet, or no supervisor.
 pub fn read(paths: &Paths, port: u16) -> Option<Record> {
     let file = folder(paths, port).join(RECORD);
     let text = files::read(&file, files::OWN_RECORD).ok()?;
@@ -113,7 +113,7 @@ pub fn sweep(paths: &Paths, port: u16) {
     }
 }
 
-/// What is served: as programs ask for it, as people know it, and where it is from.
+/// The served model: its id for programs, its name for people, and its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Served<'a> {
     pub served_name: &'a str,
@@ -186,12 +186,12 @@ impl Reservation {
         }
     }
 
-    /// Where the supervisor's socket is to be.
+    /// Path of the supervisor's socket.
     pub fn socket(&self) -> PathBuf {
         socket::path(&self.folder)
     }
 
-    /// Where the engine's socket is to be.
+    /// Path of the engine's socket.
     pub fn engine_socket(&self) -> PathBuf {
         socket::of_engine(&self.folder)
     }

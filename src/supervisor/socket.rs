@@ -18,12 +18,12 @@ const LONGEST_PATH: usize = 103;
 /// How long an answer may take. The supervisor has one task that does nothing slow.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Where the supervisor's socket of this run folder is: in it, or, where that path would be too long, in a folder of this user's below `/tmp`.
+/// Path of the supervisor's socket: in this run folder, or in a folder of this user's in `/tmp` if that path would be too long.
 pub fn path(run_folder: &Path) -> PathBuf {
     placed(run_folder, "socket", "")
 }
 
-/// Where its engine's is, in the same folder.
+/// Path of its engine's socket, in the same folder.
 pub fn of_engine(run_folder: &Path) -> PathBuf {
     placed(run_folder, "engine", "-engine")
 }

@@ -33,7 +33,7 @@ pub fn stall_limit(host: &Environment) -> Result<Duration> {
     }
 }
 
-/// What the engine is busy with.
+/// Step of the start.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Downloading,
@@ -128,7 +128,7 @@ impl Startup {
         }
     }
 
-    /// What it is busy with.
+    /// The current step, with its progress.
     pub fn progress(&self, now: Instant) -> Progress {
         match (&self.phase, &self.download) {
             (Phase::Downloading, Some(download)) => Progress::Downloading {

@@ -76,7 +76,7 @@ impl Ui {
         self.paint(&format!("{mark} {}", visible(line)));
     }
 
-    /// What went wrong, why, and what to do.
+    /// Prints an error: what went wrong, why, and what to do.
     pub fn error(&self, error: &Error) {
         let red = self.style(Style::new().red().bold());
         let bold = self.style(Style::new().bold());

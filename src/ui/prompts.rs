@@ -30,7 +30,7 @@ pub struct Row {
     pub remark_style: Style,
     /// A second line: of each row where there is room, else of the one that the cursor is on.
     pub note: String,
-    /// It is shown and cannot be chosen.
+    /// Shown, but cannot be chosen.
     pub held: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Where an engine is that somebody else runs: its URL, and what may be sent there.
+//! URL of an engine that cclocal does not run, and the rules for sending to it.
 
 use reqwest::Url;
 
@@ -82,7 +82,7 @@ impl Address {
         self.encrypted
     }
 
-    /// Where prompts go, in one sentence.
+    /// Notice about the place that prompts go to, in one sentence.
     pub fn notice(&self) -> String {
         let host = &self.host;
         match (self.loopback, self.encrypted) {

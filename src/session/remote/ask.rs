@@ -85,7 +85,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// That there is `POST /v1/messages`. Nothing is generated for it.
+    /// Checks that the engine has `POST /v1/messages`. Nothing is generated for it.
     async fn check_messages(&self) -> Result<()> {
         // Most servers say that it is not to be read; some know no path but with its method.
         for method in [Method::GET, Method::POST] {

@@ -12,13 +12,13 @@ const LARGEST: u64 = 1_000_000;
 /// these have to fit.
 const SHORTEST_REPLY: u64 = 2_048;
 
-/// What Claude Code and the gateway are told, in tokens.
+/// Window and reply limit for Claude Code and the gateway, in tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Window {
     pub window: ContextWindow,
     /// The longest prompt that is sent.
     pub longest_prompt: u64,
-    /// What a person should know about it.
+    /// Note for the person.
     pub notices: Vec<String>,
 }
 

@@ -103,7 +103,7 @@ impl Actor<'_> {
         }
     }
 
-    /// It answers. A model that was just downloaded can turn out to be none that can be served.
+    /// Handles the first healthy answer. A model that was just downloaded may still turn out to be unusable.
     pub(super) fn healthy(&mut self) {
         if let Err(error) = self.read_template() {
             self.failure = Some(error);
@@ -173,7 +173,7 @@ impl Actor<'_> {
         });
     }
 
-    /// It has ended, whoever wanted that.
+    /// Handles the end of the engine's process.
     pub(super) async fn gone(&mut self) {
         let Some(mut engine) = self.engine.take() else {
             return;

@@ -58,7 +58,7 @@ impl Memory {
         self.watcher = Some(AbortOnDropHandle::new(tokio::spawn(watched.run())));
     }
 
-    /// What is noticed next.
+    /// The next message about memory. Can be cancelled and called again.
     pub(super) async fn next(&mut self) -> Option<MemoryEvent> {
         self.noticed.recv().await
     }

@@ -63,7 +63,7 @@ pub(super) struct Actor<'a> {
     engine_key: Secret,
     /// How long the last start took, in words.
     took: String,
-    /// What the engine that was ready last lacks.
+    /// Missing abilities of the engine that was ready last.
     lacking: Vec<String>,
     /// When a ready engine died, of late.
     deaths: VecDeque<Instant>,
@@ -102,7 +102,7 @@ pub(super) struct Actor<'a> {
     done: bool,
 }
 
-/// What the owner waits for.
+/// Event that the actor waits for.
 enum Woken {
     Message(Message),
     Healthy,

@@ -1,4 +1,4 @@
-//! What is said of the engine to whoever asks.
+//! The answer to a request for the engine's status.
 
 use crate::engine::server::Server;
 use crate::memory::ContextWindow;

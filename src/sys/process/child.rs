@@ -31,7 +31,7 @@ impl Ended {
     }
 }
 
-/// What happened to a child.
+/// Change of a child's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It was stopped (Ctrl-Z), and can be continued.
