@@ -14,7 +14,7 @@ use crate::sys::environment::Environment;
 pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
 
 /// The smallest window that can be asked for, in tokens: less holds no session (see `memory::smallest_window`).
-const SMALLEST_WINDOW: u64 = 24_576;
+const SMALLEST_WINDOW: u64 = 20_480;
 /// The largest, in tokens: what the client assumes of a model it does not know.
 const LARGEST_WINDOW: u64 = 1_000_000;
 

@@ -16,8 +16,7 @@ use serde::Serialize;
 use crate::memory::budget::Memory;
 use plan::{Bound, Plan, Planner, Refusal};
 pub use window::{
-    Asked, COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, NARROW_WINDOW, OUTPUTS, WIDE_WINDOW,
-    smallest_window,
+    Asked, ContextWindow, FIRST_REQUEST, NARROW_WINDOW, OUTPUTS, WIDE_WINDOW, smallest_window,
 };
 
 /// Where the figure for the weights comes from.
@@ -240,8 +239,8 @@ mod tests {
             Some(Err(Refusal::Memory { .. }))
         ));
         estimate.insist();
-        assert_eq!(decided(&estimate), Some((25_288, 4_096)));
-        assert_eq!(told(&estimate), Some((25_288, 4_096)));
+        assert_eq!(decided(&estimate), Some((22_980, 4_096)));
+        assert_eq!(told(&estimate), Some((22_980, 4_096)));
         estimate.with_others(0);
         assert_eq!(decided(&estimate), wide, "there is room again");
     }

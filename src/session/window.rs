@@ -5,9 +5,7 @@ use crate::memory::fit;
 use crate::memory::gpu_limit;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
-use crate::memory::{
-    COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, MemoryEstimate, smallest_window,
-};
+use crate::memory::{ContextWindow, MemoryEstimate, smallest_window};
 use crate::ui;
 
 /// Alternatives to a model that does not fit. Windows are in tokens.
@@ -132,7 +130,7 @@ fn parts(shares: &Shares) -> String {
     parts.join(", ")
 }
 
-/// Errors: the window is too small for a reply, the reserve for compaction and Claude Code's first request.
+/// Errors: no session fits in this window.
 /// `most`: the largest that can be had, where there is such a limit.
 pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
     if smallest_window(window.output) <= window.tokens {
@@ -144,18 +142,18 @@ pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
 /// The error for a window that is too small for replies of this length. `most`: the largest window that can be had, where there is such a limit.
 fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     let needed = smallest_window(output);
+    // What can be asked for is more than a session takes beside its replies.
+    let room = window.saturating_sub(smallest_window(0));
     Error::usage(format!(
         "replies of {output} tokens leave no room in a window of {window} tokens"
     ))
     .cause(format!(
-        "Claude Code's first request takes {FIRST_REQUEST} tokens, and it keeps {COMPACTION_RESERVE} free for compaction"
+        "a session needs {} tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full",
+        ui::thousands(smallest_window(0))
     ))
-    .hint(match window.checked_sub(smallest_window(0)) {
-        Some(room @ 1..) if most.is_some_and(|most| most < needed) => {
-            format!("take --out-tokens {room} or less")
-        }
-        Some(room @ 1..) => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
-        _ => format!("take --ctx {needed} or more"),
+    .hint(match most {
+        Some(most) if most < needed => format!("take --out-tokens {room} or less"),
+        _ => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
     })
 }
 
@@ -238,7 +236,7 @@ mod tests {
         ");
         let short = Refusal::Model {
             longest: 8_192,
-            needed: 25_288,
+            needed: 22_980,
         };
         insta::assert_snapshot!(refused("Tiny", &short, Alternative::default()), @"
         error: Tiny has a context window of 8,192 tokens at most
@@ -247,7 +245,7 @@ mod tests {
         ");
         let reply = Refusal::Reply {
             window: 30_000,
-            needed: 41_192,
+            needed: 38_884,
         };
         insta::assert_snapshot!(refused("Any", &reply, Alternative::default()), @"
         error: replies of 20000 tokens leave no room in a window of 30000 tokens

@@ -93,7 +93,7 @@ fn windows_are_tokens_or_auto() {
     for wrong in ["20000", "2000000", "wide"] {
         let error = usage_error(&["--gemma-light", "--ctx", wrong]);
         let wanted = format!(
-            "error: invalid value '{wrong}' for '--ctx <N|auto>': use `auto`, or 24576 to 1000000 tokens"
+            "error: invalid value '{wrong}' for '--ctx <N|auto>': use `auto`, or 20480 to 1000000 tokens"
         );
         assert!(error.starts_with(&wanted), "{error}");
     }

@@ -61,7 +61,7 @@ fn told(stage: &Stage) -> (String, String) {
             .to_owned()
     };
     (
-        value("CLAUDE_CODE_MAX_CONTEXT_TOKENS"),
+        fakes::real_window(&value("CLAUDE_CODE_MAX_CONTEXT_TOKENS")),
         value("CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
     )
 }
@@ -347,12 +347,15 @@ fn the_engine_is_told_what_is_planned() {
             .to_string()
             .contains("--kv-cache-quantization");
         assert_eq!(plan["quantise"], quantised);
-        for (name, key) in [
-            ("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "context_window"),
-            ("CLAUDE_CODE_MAX_OUTPUT_TOKENS", "output_tokens"),
-        ] {
-            assert_eq!(report["claude"]["env"][name], plan[key].to_string());
-        }
+        let env = |name: &str| report["claude"]["env"][name].as_str().unwrap_or_default();
+        assert_eq!(
+            fakes::real_window(env("CLAUDE_CODE_MAX_CONTEXT_TOKENS")),
+            plan["context_window"].to_string()
+        );
+        assert_eq!(
+            env("CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
+            plan["output_tokens"].to_string()
+        );
         assert_eq!(report["memory"]["context_window"], plan["context_window"]);
     }
 }

@@ -40,17 +40,13 @@ fn launch(stage: &Stage, rest: &[&str]) -> Terminal {
     Terminal::run(stage, &args, 80, 30)
 }
 
-/// The window that Claude Code was told.
+/// The window for which Claude Code was told a larger one.
 fn window(stage: &Stage) -> String {
     let env = stage.read("client/env");
     let line = env
         .lines()
-        .find(|line| line.starts_with("CLAUDE_CODE_MAX_CONTEXT_TOKENS="));
-    line.unwrap_or("=none")
-        .rsplit('=')
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+        .find_map(|line| line.strip_prefix("CLAUDE_CODE_MAX_CONTEXT_TOKENS="));
+    fakes::real_window(line.unwrap_or_default())
 }
 
 fn wired(stage: &Stage) -> String {

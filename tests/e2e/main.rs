@@ -5,6 +5,7 @@
 
 mod attacks;
 mod chain;
+mod compaction;
 mod cut;
 mod demo;
 mod download;

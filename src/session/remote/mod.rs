@@ -122,7 +122,7 @@ impl Gateway {
         let (tell_window, longest_prompt) = watch::channel(window.longest_prompt);
         let served = anthropic::Served {
             name: model.to_owned(),
-            output_tokens: window.window.output,
+            window: window.window,
             form: None,
             shows_thoughts: true,
             may_think: true,

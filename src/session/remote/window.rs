@@ -52,9 +52,8 @@ pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
             format!("the engine's window of {tokens} tokens is too small for Claude Code"),
         )
         .cause(format!(
-            "Claude Code's first request takes {} tokens, and it keeps {} free for compaction",
-            memory::FIRST_REQUEST,
-            memory::COMPACTION_RESERVE
+            "a session needs {} tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full",
+            ui::thousands(memory::smallest_window(0))
         ))
         .hint(format!(
             "start the engine with a longer one: at least {needed} tokens, better {} (vLLM: --max-model-len {})",
@@ -130,9 +129,9 @@ mod tests {
 
     #[test]
     fn replies_are_shortened_where_nobody_asked_for_their_length() {
-        assert_eq!(figures(Some(24_576), None, None), (24_576, 3_384, 21_192));
+        assert_eq!(figures(Some(24_576), None, None), (24_576, 5_692, 18_884));
         let short = fit(Some(24_576), None, None).expect("it fits");
-        insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 3,384 tokens: longer ones do not fit in a window of 24,576");
+        insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 5,692 tokens: longer ones do not fit in a window of 24,576");
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl<'a> Actor<'a> {
         let settings = gateway::Settings {
             served: anthropic::Served {
                 name: spec.serve.model.served_name.clone(),
-                output_tokens: spec.serve.window.output,
+                window: spec.serve.window,
                 form: spec.serve.model.form,
                 shows_thoughts: spec.serve.model.thinking,
                 may_think: spec.serve.model.may_think,
