@@ -120,9 +120,9 @@ fn text(host: &Environment, status: &Status) -> String {
     if let Some(milliseconds) = status.figures.first_token_ms {
         let median = ui::seconds(Duration::from_millis(milliseconds));
         let speed = (status.figures.tokens_per_second)
-            .map_or_else(String::new, |speed| format!(" · {speed:.0} tokens/s"));
+            .map_or_else(String::new, |speed| format!(" · {speed:.0} tok/s"));
         lines.push(format!(
-            "  speed     first token after {median} (median){speed}"
+            "  speed     first token {median} (median){speed}"
         ));
     }
     match status.restarts {

@@ -127,7 +127,7 @@ pub fn tokens(summary: &Summary) -> String {
     )];
     if prompt > 0 {
         parts.push(format!(
-            "{} tokens in ({} % cached)",
+            "{} tokens in, {} % cached",
             ui::thousands(prompt),
             summary.cached_tokens * 100 / prompt
         ));
@@ -140,11 +140,11 @@ pub fn tokens(summary: &Summary) -> String {
 fn speed(summary: &Summary) -> Option<String> {
     let first = summary.first_token_ms.map(|milliseconds| {
         let median = ui::seconds(Duration::from_millis(milliseconds));
-        format!("first token after {median}")
+        format!("first token {median}")
     });
     let speed = summary
         .tokens_per_second
-        .map(|speed| format!("{speed:.0} tokens/s"));
+        .map(|speed| format!("{speed:.0} tok/s"));
     let parts: Vec<String> = first.into_iter().chain(speed).collect();
     (!parts.is_empty()).then(|| parts.join(" · "))
 }
@@ -172,7 +172,7 @@ mod tests {
             narrowed: None,
         };
         insta::assert_snapshot!(lines("Gemma-4-E4B", &farewell).join("\n"), @"
-        12 turns · 184,000 tokens in (87 % cached) · 3,122 out · first token after 1.2 s · 31 tokens/s · the engine was restarted once
+        12 turns · 184,000 tokens in, 87 % cached · 3,122 out · first token 1.2 s · 31 tok/s · the engine was restarted once
         Gemma-4-E4B stays loaded for 5 min; `cclocal stop` unloads it now.
         ");
         let silent = Farewell {
