@@ -1,4 +1,4 @@
-//! What a supervisor is asked to run. It comes through its standard input, so nothing of it is on a command line.
+//! The specification for a supervisor. It comes through its standard input, so nothing of it is on a command line.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,17 +20,17 @@ pub struct Spec {
     pub serve: Serve,
     /// Bytes of the model that are on this disk already.
     pub cached_bytes: u64,
-    /// What the whole download takes, if there is one to be made.
+    /// Size of the whole download, if one is needed.
     pub download: Option<Total>,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
-    /// What it takes of the budget at the worst moment, or may come to take, in bytes, if there is a plan.
+    /// Most memory that it takes or may take of the budget, in bytes, if there is a plan.
     pub claim: Option<u64>,
     /// Bytes of the prefix cache's limit for each token of the window. 0: it is not planned.
     pub cache_bytes_per_token: u64,
     /// Bytes of the claim that conversation and prefix cache give back for each token that the window is narrower. 0: there is no plan.
     pub kept_bytes_per_token: u64,
-    /// What the engine may hold in memory, in bytes, if known: the machine's budget less what others take.
+    /// Memory limit of the engine, in bytes, if known: the machine's budget less what others take.
     #[serde(default)]
     pub memory_limit: Option<u64>,
     /// The hub's tokens, as variables of an engine that downloads. Gone once all of the model is there.
