@@ -121,9 +121,7 @@ fn text(host: &Environment, status: &Status) -> String {
         let median = ui::seconds(Duration::from_millis(milliseconds));
         let speed = (status.figures.tokens_per_second)
             .map_or_else(String::new, |speed| format!(" · {speed:.0} tok/s"));
-        lines.push(format!(
-            "  speed     first token {median} (median){speed}"
-        ));
+        lines.push(format!("  speed     first token {median} (median){speed}"));
     }
     match status.restarts {
         0 => {}
