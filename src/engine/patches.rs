@@ -24,6 +24,10 @@ const NOTICED: &[(&str, &str)] = &[
         "the engine does not watch its own memory and may exceed its limit",
     ),
     (
+        "masks",
+        "this engine makes an array of each attention mask: long conversations take more time and memory than they need to",
+    ),
+    (
         "text-route",
         "this model's text part cannot be served alone: each turn computes the whole conversation again",
     ),

@@ -19,8 +19,9 @@ use crate::sys::secret::Secret;
 use crate::sys::{disk, log, machine};
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
-/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
-/// from computing again what it, or an engine before it, has computed, and lets it read nothing but files.
+/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, lets one conversation attend
+/// without arrays for masks, keeps the engine within its memory, keeps it from computing again what it, or an engine before it, has computed, and lets
+/// it read nothing but files.
 const BOOTSTRAP: &str = concat!(
     include_str!("patches/patches.py"),
     include_str!("patches/files.py"),
@@ -30,6 +31,7 @@ const BOOTSTRAP: &str = concat!(
     include_str!("patches/history.py"),
     include_str!("patches/count.py"),
     include_str!("patches/entries.py"),
+    include_str!("patches/masks.py"),
     include_str!("patches/pauses.py"),
     include_str!("patches/memory.py"),
     include_str!("patches/text_route.py"),

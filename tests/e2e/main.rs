@@ -20,6 +20,7 @@ mod hooks;
 mod impostors;
 mod interactive;
 mod kept;
+mod masks;
 mod memory;
 mod memory_limit;
 mod pictures;
