@@ -75,7 +75,7 @@ impl Access {
     }
 
     /// The service that this caller may search with.
-    pub fn search_backend(&self, caller: Caller) -> Option<Backend> {
+    pub(crate) fn search_backend(&self, caller: Caller) -> Option<Backend> {
         let tokens = self.tokens();
         let search = match caller {
             Caller::Lease(lease) => tokens.searches.get(&lease),
@@ -86,7 +86,7 @@ impl Access {
     }
 
     /// Whose token the request bears, as `Authorization: Bearer` or as `x-api-key`.
-    pub fn check(&self, headers: &HeaderMap) -> Option<Caller> {
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Option<Caller> {
         let bearer = headers
             .get_all(header::AUTHORIZATION)
             .iter()
@@ -148,7 +148,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 /// Refuses what a web page can send, whatever token it bears. A name that is made to point at this machine (DNS rebinding) shows in `Host`;
 /// a page of another origin shows in `Origin` or `Sec-Fetch-Site`, and its preflights are never answered.
-pub fn refuse_the_web(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+pub(crate) fn refuse_browsers(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
     let refused = |message: &str| Err(ApiError::new(403, "permission_error", message));
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn only_this_machines_own_names_are_served() {
         let check = |host: &str| {
-            refuse_the_web(&Uri::from_static("/"), &headers(&[("host", host)])).is_ok()
+            refuse_browsers(&Uri::from_static("/"), &headers(&[("host", host)])).is_ok()
         };
         for good in [
             "127.0.0.1",
@@ -311,7 +311,7 @@ mod tests {
     fn what_a_web_page_sends_is_refused() {
         let root = Uri::from_static("/");
         let check = |uri: &Uri, pairs: &[(&'static str, &str)]| {
-            refuse_the_web(uri, &headers(pairs)).is_ok()
+            refuse_browsers(uri, &headers(pairs)).is_ok()
         };
         let host = ("host", "127.0.0.1:1");
         assert!(check(&root, &[host]));

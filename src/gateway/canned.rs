@@ -8,16 +8,16 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::anthropic::Request;
+use super::anthropic::{Event, Request, sse_bytes};
 
 /// A reply of one text that ends the turn, as a stream or plain, as it was asked for.
-pub fn reply(text: &str, request: &Request) -> Response {
+pub(super) fn reply(text: &str, request: &Request) -> Response {
     let (kind, body) = match request.stream {
         true => ("text/event-stream", stream(text, request)),
         false => {
             let content = json!([{"type": "text", "text": text}]);
             let message = message(request, content, json!("end_turn"));
-            ("application/json", message.to_string())
+            ("application/json", message.to_string().into_bytes())
         }
     };
     let mut response = Response::new(Body::from(body));
@@ -27,22 +27,17 @@ pub fn reply(text: &str, request: &Request) -> Response {
     response
 }
 
-fn stream(text: &str, request: &Request) -> String {
+fn stream(text: &str, request: &Request) -> Vec<u8> {
     let message = message(request, json!([]), Value::Null);
-    [
-        json!({"type": "message_start", "message": message}),
-        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
-        json!({"type": "content_block_stop", "index": 0}),
-        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": {"output_tokens": 0}}),
-        json!({"type": "message_stop"}),
-    ]
-    .iter()
-    .map(|event| {
-        let name = event["type"].as_str().unwrap_or_default();
-        format!("event: {name}\ndata: {event}\n\n")
-    })
-    .collect()
+    let mut events = vec![Event::message_start(message)];
+    events.extend(Event::text_block(0, text));
+    events.push(Event::message_delta(
+        "end_turn",
+        None,
+        json!({"output_tokens": 0}),
+    ));
+    events.push(Event::message_stop());
+    sse_bytes(&events)
 }
 
 fn message(request: &Request, content: Value, stop_reason: Value) -> Value {

@@ -6,7 +6,6 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::server::Gateway;
@@ -16,7 +15,7 @@ use crate::gateway::auth::Caller;
 use crate::gateway::limits::{Received, Taken};
 use crate::gateway::metrics::{Ended, Running};
 use crate::gateway::queue::{self, Place};
-use crate::gateway::sse_writer::{self, Beginning, Outlet};
+use crate::gateway::sse_writer::{self, Beginning, EventSender};
 use crate::gateway::upstream::{self, Failure, Target};
 use crate::gateway::{canned, request_reader};
 use crate::memory::OUTPUTS;
@@ -34,7 +33,7 @@ const REST: std::time::Duration = std::time::Duration::from_secs(1);
 /// Answers the body of `POST /v1/messages`.
 ///
 /// `client`: how it names itself.
-pub async fn answer(
+pub(super) async fn answer(
     gateway: &Gateway,
     caller: Caller,
     client: Option<&str>,
@@ -45,15 +44,15 @@ pub async fn answer(
         web_search::Intercepted::Reply(reply) => return Ok(reply),
         web_search::Intercepted::Message(bytes) => bytes,
     };
-    let mut running = gateway.figures.arrive(caller);
-    let (request, front) = request_reader::message(gateway, caller, bytes)
+    let mut running = gateway.metrics.arrive(caller);
+    let (request, prefix) = request_reader::message(gateway, caller, bytes)
         .await
         .inspect_err(|_| running.end(Ended::Refused))?;
     if let Some(sentence) = &request.loop_ended {
         running.end(Ended::Answered);
         return Ok(canned::reply(sentence, &request));
     }
-    if gateway.figures.queued() > gateway.limits.waiting {
+    if gateway.metrics.queued() > gateway.limits.waiting {
         running.end(Ended::Refused);
         let message = "too many requests wait for the model already";
         return Err(ApiError::new(529, "overloaded_error", message));
@@ -69,7 +68,7 @@ pub async fn answer(
         counted: None,
         abandoned: false,
     };
-    gateway.warm.asked(caller, client, front);
+    gateway.prefix_warmer.on_request(caller, client, prefix);
     let place = gateway.queue.enter();
     match (stream, gateway.exclusive) {
         (true, _) => turn.streamed(place).await,
@@ -95,21 +94,21 @@ struct Turn {
 
 /// Where the reply goes.
 enum Client {
-    Stream(Outlet),
+    Stream(EventSender),
     Plain(Vec<u8>),
 }
 
 impl Client {
     fn begun(&self) -> bool {
         match self {
-            Self::Stream(outlet) => outlet.begun(),
+            Self::Stream(sender) => sender.begun(),
             Self::Plain(_) => false,
         }
     }
 
     fn forget(&mut self) {
-        if let Self::Stream(outlet) = self {
-            outlet.forget();
+        if let Self::Stream(sender) = self {
+            sender.forget();
         }
     }
 }
@@ -119,10 +118,10 @@ impl Turn {
         let mut client = Client::Plain(Vec::new());
         let done = self.run(place, &mut client).await;
         if let Err(failure) = done {
-            return Err(stated(failure));
+            return Err(api_error(failure));
         }
         let Client::Plain(reply) = client else {
-            return Err(upstream::senseless());
+            return Err(upstream::invalid_answer());
         };
         Ok(whole(reply))
     }
@@ -131,31 +130,22 @@ impl Turn {
     async fn gathered(self, place: Place) -> Result<Response, ApiError> {
         // Nobody reads it before its end.
         const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
-        let (outlet, reply) = sse_writer::channel(NEVER, upstream::REPLY_BODY);
-        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
-        let streaming = match reply.begin(NEVER).await {
-            Beginning::Error(error) => return Err(error),
-            Beginning::Stream(streaming) => streaming,
-        };
-        let broken = || stated(Failure::Lost("the reply broke off".into()));
-        let mut events = Vec::new();
-        let mut body = pin!(streaming.body(task));
-        while let Some(piece) = body.next().await {
-            events.extend_from_slice(&piece.map_err(|_| broken())?);
-        }
-        match anthropic::message(&events) {
-            Ok(message) => Ok(whole(message)),
-            Err(Some(event)) => Err(ApiError::from_event(&event)),
-            Err(None) => Err(broken()),
-        }
+        let (sender, reply) = sse_writer::channel(NEVER, upstream::REPLY_BODY);
+        let _task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, sender)));
+        let broken = || api_error(Failure::Lost("the reply broke off".into()));
+        let events = reply.gather().await.unwrap_or_else(|| Err(broken()))?;
+        let message = anthropic::message(events);
+        message
+            .map(whole)
+            .map_err(|error| error.unwrap_or_else(broken))
     }
 
     async fn streamed(self, place: Place) -> Result<Response, ApiError> {
         let limits = &self.gateway.limits;
         let hold = limits.hold;
-        let (outlet, reply) = sse_writer::channel(limits.ping, limits.unread);
+        let (sender, reply) = sse_writer::channel(limits.ping, limits.unread);
         // The task ends with the reply, and the reply with the client's connection.
-        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, outlet)));
+        let task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, sender)));
         match reply.begin(hold).await {
             Beginning::Error(error) => Err(error),
             Beginning::Stream(streaming) => {
@@ -169,22 +159,22 @@ impl Turn {
         }
     }
 
-    async fn fill(mut self, place: Place, outlet: Outlet) {
-        let mut client = Client::Stream(outlet);
+    async fn fill(mut self, place: Place, sender: EventSender) {
+        let mut client = Client::Stream(sender);
         let done = self.run(place, &mut client).await;
-        let Client::Stream(outlet) = client else {
+        let Client::Stream(sender) = client else {
             return;
         };
-        // The figure is in the book before the client can know that this is over.
+        // It is counted before the client can know that this is over.
         drop(self);
         match done {
-            Ok(()) => outlet.end(),
-            Err(Failure::Lost(_)) if outlet.begun() => outlet.break_off(),
-            Err(failure) => outlet.error(stated(failure)),
+            Ok(()) => sender.end(),
+            Err(Failure::Lost(_)) if sender.begun() => sender.break_off(),
+            Err(failure) => sender.error(api_error(failure)),
         }
     }
 
-    /// The whole of it, and how it ended for the figures.
+    /// The whole of it, and how it ended, for the metrics.
     async fn run(&mut self, place: Place, client: &mut Client) -> Result<(), Failure> {
         let stop = self.gateway.stop.clone();
         let done = tokio::select! {
@@ -197,7 +187,7 @@ impl Turn {
         };
         self.running.end(match &done {
             Ok(()) => match client {
-                Client::Stream(outlet) if outlet.failed() => Ended::EngineError,
+                Client::Stream(sender) if sender.failed() => Ended::EngineError,
                 _ => Ended::Answered,
             },
             Err(Failure::Lost(_)) => Ended::EngineLost,
@@ -226,17 +216,17 @@ impl Turn {
             Some(mine) => mine,
             None => turn.await,
         };
-        let mut underway = Underway::new(&self.gateway, held);
+        let mut in_flight = InFlight::new(&self.gateway, held);
 
         let mut replays = 0;
         loop {
             let target = upstream::ready(&mut engine)
                 .await
                 .map_err(Failure::Refused)?;
-            underway.engine_has_it(target.clone());
+            in_flight.engine_has_it(target.clone());
             let done = self.attempt(&target, client).await;
             if matches!(done, Ok(()) | Err(Failure::Refused(_))) && !self.abandoned {
-                underway.engine_is_free();
+                in_flight.engine_is_free();
             }
             match done {
                 Err(Failure::Lost(why))
@@ -245,7 +235,7 @@ impl Turn {
                     tracing::debug!(why, "the engine was lost before it answered");
                     replays += 1;
                     client.forget();
-                    upstream::another(&mut engine, &self.gateway.limits).await;
+                    upstream::wait_for_change(&mut engine, &self.gateway.limits).await;
                 }
                 done => return done,
             }
@@ -256,7 +246,7 @@ impl Turn {
         self.guard(target).await?;
         self.running.start();
         match client {
-            Client::Stream(outlet) => self.forward(target, outlet).await,
+            Client::Stream(sender) => self.forward(target, sender).await,
             Client::Plain(reply) => {
                 *reply = self.whole(target).await?;
                 Ok(())
@@ -305,13 +295,7 @@ impl Turn {
         let longest = window.saturating_sub(beside.min(LEAST_LEFT));
         if tokens > longest {
             self.running.end(Ended::Refused);
-            // The real client reads both numbers and compacts; the first must be the larger one.
-            let message = format!("prompt is too long: {tokens} tokens > {longest} maximum");
-            return Err(Failure::Refused(ApiError::new(
-                400,
-                "invalid_request_error",
-                message,
-            )));
+            return Err(Failure::Refused(ApiError::prompt_too_long(tokens, longest)));
         }
         Ok(match self.gateway.window_holds_reply {
             true => self.asked.min(window - tokens),
@@ -335,7 +319,7 @@ impl Turn {
         Ok(reply)
     }
 
-    async fn forward(&mut self, target: &Target, outlet: &mut Outlet) -> Result<(), Failure> {
+    async fn forward(&mut self, target: &Target, sender: &mut EventSender) -> Result<(), Failure> {
         let stall = self.gateway.limits.stall;
         let mut response = self
             .gateway
@@ -343,27 +327,28 @@ impl Turn {
             .post(target, "/v1/messages", self.body.clone(), stall)
             .await?;
         if !is_event_stream(&response) {
-            return Err(Failure::Refused(upstream::senseless()));
+            return Err(Failure::Refused(upstream::invalid_answer()));
         }
         let mut repair =
             anthropic::Streamed::new(&self.request, &self.gateway.served(), self.counted);
-        let mut patience = upstream::Patience::new(stall);
+        let mut stall_timeout = upstream::StallTimeout::new(stall);
         let ended = loop {
-            let piece = match patience.piece(&mut response).await {
+            let piece = match stall_timeout.piece(&mut response).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             };
-            outlet.send(repair.push(&piece))?;
-            if outlet.begun() {
+            sender.send(repair.push(&piece))?;
+            if sender.begun() {
                 self.running.token();
             }
             if repair.is_over() {
                 self.abandoned = repair.is_abandoned();
                 // A whole reply is read to its end, so that the engine is not disturbed; what comes after an error is not waited for.
-                if outlet.complete() && !self.abandoned {
-                    let rest =
-                        async { while let Ok(Some(_)) = patience.piece(&mut response).await {} };
+                if sender.complete() && !self.abandoned {
+                    let rest = async {
+                        while let Ok(Some(_)) = stall_timeout.piece(&mut response).await {}
+                    };
                     let _ = tokio::time::timeout(REST, rest).await;
                 }
                 break Ok(());
@@ -373,15 +358,15 @@ impl Turn {
         if let Err(Failure::Stalled) = ended {
             return Err(Failure::Stalled);
         }
-        if !outlet.complete() && !outlet.failed() {
+        if !sender.complete() && !sender.failed() {
             let rest = repair.finish();
             self.running.usage(repair.usage());
             // What it lacks is told by breaking off, not by an event.
-            if !sse_writer::tells_of_an_error(&rest) {
-                outlet.send(rest)?;
+            if rest.iter().all(|event| event.error().is_none()) {
+                sender.send(rest)?;
             }
         }
-        if outlet.complete() || outlet.failed() {
+        if sender.complete() || sender.failed() {
             return Ok(());
         }
         Err(match ended {
@@ -392,14 +377,14 @@ impl Turn {
 }
 
 /// One's turn while the engine works at it. Dropped in the middle, it is handed on only when the engine has let go of the request.
-pub struct Underway {
+pub(super) struct InFlight {
     gateway: Gateway,
     turn: Option<queue::Turn>,
     engine: Option<Target>,
 }
 
-impl Underway {
-    pub fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
+impl InFlight {
+    pub(super) fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
         Self {
             gateway: gateway.clone(),
             turn: Some(turn),
@@ -407,16 +392,16 @@ impl Underway {
         }
     }
 
-    pub fn engine_has_it(&mut self, engine: Target) {
+    pub(super) fn engine_has_it(&mut self, engine: Target) {
         self.engine = Some(engine);
     }
 
-    pub fn engine_is_free(&mut self) {
+    pub(super) fn engine_is_free(&mut self) {
         self.engine = None;
     }
 }
 
-impl Drop for Underway {
+impl Drop for InFlight {
     fn drop(&mut self) {
         let (Some(engine), Some(turn)) = (self.engine.take(), self.turn.take()) else {
             return;
@@ -455,7 +440,7 @@ fn whole(reply: Vec<u8>) -> Response {
 }
 
 /// What the client is told.
-fn stated(failure: Failure) -> ApiError {
+fn api_error(failure: Failure) -> ApiError {
     match failure {
         // The real client tries again, streamed, after this one.
         Failure::Lost(why) => ApiError::new(

@@ -84,21 +84,21 @@ impl Default for Limits {
 }
 
 /// Bodies up to this length, in bytes, are not counted: connections are, and nearly all requests are shorter.
-pub const SHORT: usize = 1 << 20;
+pub(super) const SHORT: usize = 1 << 20;
 
 /// The room for the bodies of all requests together. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Room(Arc<Semaphore>);
+pub(crate) struct BodyBudget(Arc<Semaphore>);
 
 /// A part of it. Dropped, it is free again.
 #[derive(Debug, Clone)]
-pub struct Taken(#[expect(dead_code, reason = "held")] Option<Arc<OwnedSemaphorePermit>>);
+pub(super) struct Taken(#[expect(dead_code, reason = "held")] Option<Arc<OwnedSemaphorePermit>>);
 
-impl Room {
+impl BodyBudget {
     /// What it is counted in, in bytes.
     const UNIT: usize = 1 << 10;
 
-    pub fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self(Arc::new(Semaphore::new(limits.bodies / Self::UNIT)))
     }
 
@@ -123,17 +123,17 @@ impl Room {
 
 /// A body, and its part of the room.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub(super) struct Received {
     pub bytes: Bytes,
     pub taken: Taken,
 }
 
 /// Reads a whole body, if it keeps to the limits. One that does not say how long it is has room for the longest, once it is not short any more.
-pub async fn read(
+pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     limits: &Limits,
-    room: &Room,
+    room: &BodyBudget,
 ) -> Result<Received, ApiError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
@@ -156,7 +156,7 @@ async fn collect(
     announced: Option<usize>,
     mut taken: Taken,
     limits: &Limits,
-    room: &Room,
+    room: &BodyBudget,
 ) -> Result<Received, ApiError> {
     let mut whole = bytes::BytesMut::with_capacity(announced.unwrap_or(0));
     let mut counted = announced.unwrap_or(SHORT);

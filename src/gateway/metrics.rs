@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -11,15 +11,12 @@ use tokio::sync::Notify;
 use crate::gateway::anthropic::Usage;
 use crate::gateway::auth::Caller;
 
-/// Single requests that are remembered.
-const REMEMBERED: usize = 256;
 /// Times to the first token that a caller's median is taken from: the last ones.
 const SAMPLES: usize = 512;
 
 /// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ended {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
     /// It was answered.
     Answered,
     /// It was refused before the engine had it: too long, or not well formed.
@@ -37,27 +34,16 @@ pub enum Ended {
 }
 
 /// One request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
-    pub caller: Caller,
-    /// When it came: seconds since 1970.
-    pub arrived: u64,
-    /// How long it waited for others and for the engine to be ready.
-    pub queue_ms: u64,
+#[derive(Debug, Clone)]
+pub(crate) struct RequestMetrics {
     /// From when the engine got it to the first piece of its answer. None if there was none.
-    pub first_token_ms: Option<u64>,
-    /// From its arrival to its end.
-    pub total_ms: u64,
+    first_token_ms: Option<u64>,
     /// Prompt tokens that were computed.
-    pub input_tokens: u64,
+    input_tokens: u64,
     /// Prompt tokens that were there already.
-    pub cached_tokens: u64,
-    pub output_tokens: u64,
-    /// Output tokens per second, from the first token on.
-    pub tokens_per_second: Option<f64>,
-    /// How often it was sent to an engine again.
-    pub replays: u32,
-    pub ended: Ended,
+    cached_tokens: u64,
+    output_tokens: u64,
+    pub(crate) ended: Ended,
 }
 
 /// A caller's requests, or everybody's, in sum.
@@ -78,23 +64,25 @@ pub struct Summary {
     pub tokens_per_second: Option<f64>,
 }
 
-/// The book that they are kept in. Clones write into the same one.
+/// Counters of all requests. Clones write into the same one.
 #[derive(Debug, Clone)]
-pub struct Figures(Arc<Shared>);
+pub struct Metrics(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    book: Mutex<Book>,
+    counters: Mutex<Counters>,
     /// The engine gets a request.
     started: Notify,
 }
 
 #[derive(Debug)]
-struct Book {
+struct Counters {
     queued: usize,
     active: usize,
     last_activity: Instant,
-    recent: VecDeque<Figure>,
+    /// The last requests, the oldest first.
+    #[cfg(test)]
+    recent: Vec<RequestMetrics>,
     everybody: Total,
     callers: BTreeMap<Caller, Total>,
 }
@@ -110,64 +98,59 @@ struct Total {
 
 /// A request under way. Dropped before its end is told, it counts as one whose client went away.
 #[derive(Debug)]
-pub struct Running {
-    book: Figures,
+pub(crate) struct Running {
+    counters: Metrics,
     caller: Caller,
-    arrived: SystemTime,
-    came: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
     usage: Usage,
-    replays: u32,
     ended: Option<Ended>,
 }
 
-impl Figures {
+impl Metrics {
     pub fn new() -> Self {
-        let book = Book {
+        let counters = Counters {
             queued: 0,
             active: 0,
             last_activity: Instant::now(),
-            recent: VecDeque::new(),
+            #[cfg(test)]
+            recent: Vec::new(),
             everybody: Total::default(),
             callers: BTreeMap::new(),
         };
         Self(Arc::new(Shared {
-            book: Mutex::new(book),
+            counters: Mutex::new(counters),
             started: Notify::new(),
         }))
     }
 
     /// A request has come and waits.
-    pub fn arrive(&self, caller: Caller) -> Running {
-        let mut book = self.book();
-        book.queued += 1;
-        book.last_activity = Instant::now();
+    pub(crate) fn arrive(&self, caller: Caller) -> Running {
+        let mut counters = self.counters();
+        counters.queued += 1;
+        counters.last_activity = Instant::now();
         Running {
-            book: self.clone(),
+            counters: self.clone(),
             caller,
-            arrived: SystemTime::now(),
-            came: Instant::now(),
             started: None,
             first_token: None,
             usage: Usage::default(),
-            replays: 0,
             ended: None,
         }
     }
 
     /// Requests that wait.
-    pub fn queued(&self) -> usize {
-        self.book().queued
+    pub(crate) fn queued(&self) -> usize {
+        self.counters().queued
     }
 
     /// Requests that the engine has.
-    pub fn active(&self) -> usize {
-        self.book().active
+    pub(crate) fn active(&self) -> usize {
+        self.counters().active
     }
 
     /// Waits until the engine has a request.
-    pub async fn until_active(&self) {
+    pub(crate) async fn until_active(&self) {
         loop {
             let mut started = pin!(self.0.started.notified());
             started.as_mut().enable();
@@ -180,16 +163,16 @@ impl Figures {
 
     /// When a request came or ended last; when this was made, if none did. While requests are under way it is now.
     pub fn last_activity(&self) -> Instant {
-        let book = self.book();
-        if book.queued + book.active > 0 {
+        let counters = self.counters();
+        if counters.queued + counters.active > 0 {
             return Instant::now();
         }
-        book.last_activity
+        counters.last_activity
     }
 
     /// This caller's requests in sum.
     pub fn summary(&self, caller: Caller) -> Summary {
-        self.book()
+        self.counters()
             .callers
             .get(&caller)
             .map(Total::summary)
@@ -198,25 +181,28 @@ impl Figures {
 
     /// All requests in sum, those of callers that are forgotten too.
     pub fn total(&self) -> Summary {
-        self.book().everybody.summary()
+        self.counters().everybody.summary()
     }
 
-    /// The last requests, the oldest first.
-    pub fn recent(&self) -> Vec<Figure> {
-        self.book().recent.iter().cloned().collect()
+    #[cfg(test)]
+    pub(crate) fn recent(&self) -> Vec<RequestMetrics> {
+        self.counters().recent.clone()
     }
 
     /// The caller will not come back: nothing more of it is kept than its part in the total.
     pub fn forget(&self, caller: Caller) {
-        self.book().callers.remove(&caller);
+        self.counters().callers.remove(&caller);
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.0
+            .counters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Default for Figures {
+impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
@@ -224,30 +210,29 @@ impl Default for Figures {
 
 impl Running {
     /// The engine gets it now. Called again when it is sent again.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         if self.started.replace(Instant::now()).is_some() {
-            self.replays += 1;
             return;
         }
-        let mut book = self.book.book();
-        book.queued -= 1;
-        book.active += 1;
-        drop(book);
-        self.book.0.started.notify_waiters();
+        let mut counters = self.counters.counters();
+        counters.queued -= 1;
+        counters.active += 1;
+        drop(counters);
+        self.counters.0.started.notify_waiters();
     }
 
     /// A piece of the answer has come. Only the first time counts.
-    pub fn token(&mut self) {
+    pub(crate) fn token(&mut self) {
         self.first_token.get_or_insert_with(Instant::now);
     }
 
     /// What is known of its tokens.
-    pub fn usage(&mut self, usage: Usage) {
+    pub(crate) fn usage(&mut self, usage: Usage) {
         self.usage = usage;
     }
 
     /// How it ends. Only the first word counts.
-    pub fn end(&mut self, ended: Ended) {
+    pub(crate) fn end(&mut self, ended: Ended) {
         self.ended.get_or_insert(ended);
     }
 }
@@ -259,46 +244,34 @@ impl Drop for Running {
         let generated = self
             .first_token
             .map(|first| now.saturating_duration_since(first));
-        let figure = Figure {
-            caller: self.caller,
-            arrived: self
-                .arrived
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
-            queue_ms: milliseconds(started.saturating_duration_since(self.came)),
+        let figure = RequestMetrics {
             first_token_ms: self
                 .first_token
                 .map(|first| milliseconds(first.saturating_duration_since(started))),
-            total_ms: milliseconds(now.saturating_duration_since(self.came)),
-            input_tokens: self.usage.input_tokens,
+            input_tokens: self.usage.computed(),
             cached_tokens: self.usage.cache_read_input_tokens,
             output_tokens: self.usage.output_tokens,
-            tokens_per_second: generated
-                .and_then(|generated| speed(self.usage.output_tokens, generated)),
-            replays: self.replays,
             ended: self.ended.unwrap_or(Ended::Cancelled),
         };
-        let mut book = self.book.book();
+        let mut counters = self.counters.counters();
         match self.started {
-            Some(_) => book.active -= 1,
-            None => book.queued -= 1,
+            Some(_) => counters.active -= 1,
+            None => counters.queued -= 1,
         }
-        book.last_activity = now;
-        book.everybody.add(&figure, generated);
-        book.callers
+        counters.last_activity = now;
+        counters.everybody.add(&figure, generated);
+        counters
+            .callers
             .entry(self.caller)
             .or_default()
             .add(&figure, generated);
-        if book.recent.len() == REMEMBERED {
-            book.recent.pop_front();
-        }
-        book.recent.push_back(figure);
+        #[cfg(test)]
+        counters.recent.push(figure);
     }
 }
 
 impl Total {
-    fn add(&mut self, figure: &Figure, generated: Option<Duration>) {
+    fn add(&mut self, figure: &RequestMetrics, generated: Option<Duration>) {
         let summary = &mut self.summary;
         match figure.ended {
             Ended::Answered => summary.turns += 1,
@@ -345,6 +318,7 @@ mod tests {
     fn usage(input: u64, cached: u64, output: u64) -> Usage {
         Usage {
             input_tokens: input,
+            cache_creation_input_tokens: 0,
             cache_read_input_tokens: cached,
             output_tokens: output,
         }
@@ -352,82 +326,71 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_where_it_is_and_summed_where_it_belongs() {
-        let figures = Figures::new();
+        let metrics = Metrics::new();
         let one = Caller::Lease(1);
-        let mut running = figures.arrive(one);
-        assert_eq!((figures.queued(), figures.active()), (1, 0));
+        let mut running = metrics.arrive(one);
+        assert_eq!((metrics.queued(), metrics.active()), (1, 0));
         running.start();
-        assert_eq!((figures.queued(), figures.active()), (0, 1));
+        assert_eq!((metrics.queued(), metrics.active()), (0, 1));
         running.start();
-        assert_eq!((figures.queued(), figures.active()), (0, 1));
+        assert_eq!((metrics.queued(), metrics.active()), (0, 1));
         running.token();
         running.usage(usage(10, 90, 5));
         running.end(Ended::Answered);
         running.end(Ended::Stopped);
         drop(running);
-        assert_eq!((figures.queued(), figures.active()), (0, 0));
+        assert_eq!((metrics.queued(), metrics.active()), (0, 0));
 
-        let summary = figures.summary(one);
+        let summary = metrics.summary(one);
         assert_eq!(
             (summary.turns, summary.unanswered, summary.input_tokens),
             (1, 0, 10)
         );
         assert_eq!((summary.cached_tokens, summary.output_tokens), (90, 5));
         assert!(summary.first_token_ms.is_some());
-        assert_eq!(figures.summary(Caller::Main), Summary::default());
-        let recent = figures.recent();
+        assert_eq!(metrics.summary(Caller::Main), Summary::default());
+        let recent = metrics.recent();
         assert_eq!(recent.len(), 1);
         assert_eq!(recent[0].ended, Ended::Answered);
-        assert_eq!(recent[0].replays, 1);
 
-        figures.forget(one);
-        assert_eq!(figures.summary(one), Summary::default());
-        assert_eq!(figures.total().turns, 1);
+        metrics.forget(one);
+        assert_eq!(metrics.summary(one), Summary::default());
+        assert_eq!(metrics.total().turns, 1);
     }
 
     #[tokio::test]
     async fn who_waits_for_work_is_told_when_the_engine_gets_it() {
-        let figures = Figures::new();
+        let metrics = Metrics::new();
         let waiting = tokio::spawn({
-            let figures = figures.clone();
-            async move { figures.until_active().await }
+            let metrics = metrics.clone();
+            async move { metrics.until_active().await }
         });
         tokio::task::yield_now().await;
-        let mut running = figures.arrive(Caller::Main);
+        let mut running = metrics.arrive(Caller::Main);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         running.start();
         waiting.await.expect("told");
         // And at once while it works.
-        figures.until_active().await;
+        metrics.until_active().await;
     }
 
     #[test]
     fn a_client_that_went_away_is_no_turn() {
-        let figures = Figures::new();
-        drop(figures.arrive(Caller::Main));
-        let mut running = figures.arrive(Caller::Main);
+        let metrics = Metrics::new();
+        drop(metrics.arrive(Caller::Main));
+        let mut running = metrics.arrive(Caller::Main);
         running.start();
         drop(running);
-        let summary = figures.summary(Caller::Main);
+        let summary = metrics.summary(Caller::Main);
         assert_eq!((summary.turns, summary.unanswered), (0, 2));
         assert_eq!(summary.first_token_ms, None);
         assert!(
-            figures
+            metrics
                 .recent()
                 .iter()
                 .all(|figure| figure.ended == Ended::Cancelled)
         );
-    }
-
-    #[test]
-    fn no_more_is_kept_than_is_asked_for() {
-        let figures = Figures::new();
-        for _ in 0..REMEMBERED + 3 {
-            figures.arrive(Caller::Main).end(Ended::Refused);
-        }
-        assert_eq!(figures.recent().len(), REMEMBERED);
-        assert_eq!(figures.total().unanswered, REMEMBERED as u64 + 3);
     }
 
     #[test]

@@ -29,11 +29,11 @@ use tokio::sync::watch;
 
 pub use auth::{Access, Caller};
 pub use limits::Limits;
-pub use metrics::{Figures, Summary};
+pub use metrics::{Metrics, Summary};
 pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
-pub use prompt_prefixes::FILE as FRONTS;
+pub use prompt_prefixes::FILE as PROMPT_PREFIXES_FILE;
 pub use server::serve;
-pub use upstream::{client, client_here, client_on, words};
+pub use upstream::{client, client_here, client_on};
 
 use crate::catalog::Form;
 use crate::sys::secret::Secret;
@@ -70,14 +70,14 @@ pub struct Settings {
     pub window_holds_reply: bool,
     /// Who may ask. Keep a clone to grant and revoke.
     pub access: Access,
-    /// Where figures are kept. Keep a clone to read them.
-    pub figures: Figures,
+    /// Counters of requests and tokens. Keep a clone to read them.
+    pub metrics: Metrics,
     pub limits: Limits,
     /// Whether nobody else uses the engine. What it works at when a client goes away is then cancelled by name, which is quicker and surer than
     /// that it notices. False for an engine that others use, too.
     pub exclusive: bool,
     /// Where system prompts and tools are remembered, so that an engine computes them before it is asked. None: nowhere.
-    pub fronts: Option<PathBuf>,
+    pub prompt_prefixes: Option<PathBuf>,
     /// This program, which reads PDFs in a process of its own ([`read_pdf`]). None: they are not read.
     pub pdf_reader: Option<PathBuf>,
     /// The engine's log, where it can be read: it says why a request failed, which the engine's answer does not.
@@ -85,7 +85,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With the usual limits, figures of its own, and an engine that nobody else uses.
+    /// With the usual limits, metrics of its own, and an engine that nobody else uses.
     pub fn new(
         served: anthropic::Served,
         engine: watch::Receiver<Engine>,
@@ -100,10 +100,10 @@ impl Settings {
             window,
             window_holds_reply: true,
             access,
-            figures: Figures::new(),
+            metrics: Metrics::new(),
             limits: Limits::default(),
             exclusive: true,
-            fronts: None,
+            prompt_prefixes: None,
             pdf_reader: None,
             log: None,
         }

@@ -18,16 +18,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-use crate::gateway::anthropic::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
+use crate::gateway::anthropic::{MAX_CHARACTERS, PdfKey, PdfText, PdfTexts};
 
 /// The most pages of one PDF that are read.
-const MOST_PAGES: usize = 200;
+const MAX_PAGES: usize = 200;
 /// How long one PDF may take.
 const LONGEST: Duration = Duration::from_secs(10);
 /// How long all PDFs of one request may take.
 const LONGEST_OF_REQUEST: Duration = Duration::from_secs(60);
 /// The most memory that its reader may take, in bytes.
-const MOST_MEMORY: u64 = 1 << 30;
+const MAX_MEMORY: u64 = 1 << 30;
 /// How often the reader looks at its time and memory.
 const WATCH: Duration = Duration::from_millis(20);
 /// How many PDFs are remembered.
@@ -44,7 +44,7 @@ const BROKEN: u8 = 5;
 
 /// Reads PDFs, and remembers what it read: a conversation repeats them with each request.
 #[derive(Debug)]
-pub struct Pdfs {
+pub(super) struct Pdfs {
     reader: Option<PathBuf>,
     known: Mutex<VecDeque<(PdfKey, PdfText)>>,
     places: Semaphore,
@@ -52,7 +52,7 @@ pub struct Pdfs {
 
 impl Pdfs {
     /// `reader`: this program. None reads nothing.
-    pub fn new(reader: Option<PathBuf>) -> Self {
+    pub(super) fn new(reader: Option<PathBuf>) -> Self {
         Self {
             reader,
             known: Mutex::default(),
@@ -61,7 +61,7 @@ impl Pdfs {
     }
 
     /// The texts of those of these PDFs, which are in base64, that were read before, and the others.
-    pub fn known(&self, pdfs: Vec<&str>) -> (PdfTexts, Vec<(PdfKey, String)>) {
+    pub(super) fn known(&self, pdfs: Vec<&str>) -> (PdfTexts, Vec<(PdfKey, String)>) {
         let mut texts = PdfTexts::default();
         let (mut others, mut met) = (Vec::new(), HashSet::new());
         if self.reader.is_some() {
@@ -78,7 +78,7 @@ impl Pdfs {
     }
 
     /// Reads PDFs, and puts their texts to those that are known.
-    pub async fn read_all(&self, pdfs: Vec<(PdfKey, String)>, texts: &mut PdfTexts) {
+    pub(super) async fn read_all(&self, pdfs: Vec<(PdfKey, String)>, texts: &mut PdfTexts) {
         let Some(reader) = &self.reader else {
             return;
         };
@@ -200,7 +200,7 @@ fn watch() {
         let memory = getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss());
         // In bytes on macOS alone.
         let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-        if begun.elapsed() > LONGEST || memory.unsigned_abs() * unit > MOST_MEMORY {
+        if begun.elapsed() > LONGEST || memory.unsigned_abs() * unit > MAX_MEMORY {
             std::process::exit(TOO_MUCH.into());
         }
     }
@@ -219,8 +219,8 @@ fn tell(pdf: &[u8], out: &mut impl Write) -> u8 {
     if pages.is_empty() || writeln!(out, "{}", pages.len()).is_err() {
         return BROKEN;
     }
-    let mut left = MOST_CHARACTERS;
-    for page in pages.into_iter().take(MOST_PAGES) {
+    let mut left = MAX_CHARACTERS;
+    for page in pages.into_iter().take(MAX_PAGES) {
         let text = catch_unwind(AssertUnwindSafe(|| text_of(&document, page))).unwrap_or_default();
         // One more than is passed on shows that something is left out.
         let text: String = tidy(&text).chars().take(left + 1).collect();
@@ -249,7 +249,7 @@ struct Enough(Vec<u8>);
 impl Write for Enough {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         // A character has at most four bytes; white space is taken out later.
-        if self.0.len() > MOST_CHARACTERS * 8 {
+        if self.0.len() > MAX_CHARACTERS * 8 {
             return Err(std::io::ErrorKind::WriteZero.into());
         }
         self.0.extend_from_slice(bytes);

@@ -19,15 +19,15 @@ use tokio_util::sync::CancellationToken;
 use super::server::Gateway;
 use crate::gateway::anthropic::{self, ApiError};
 use crate::gateway::auth::Caller;
-use crate::gateway::exchange::Underway;
-use crate::gateway::prompt_prefixes::{CLIENT, Front, Fronts};
+use crate::gateway::exchange::InFlight;
+use crate::gateway::prompt_prefixes::{CLIENT, PromptPrefix, PromptPrefixes};
 use crate::gateway::queue::{Place, Queue};
-use crate::gateway::upstream::{self, Failure, Patience, Target};
+use crate::gateway::upstream::{self, Failure, StallTimeout, Target};
 
 /// What is remembered, and what is computed of it now.
 #[derive(Debug)]
-pub struct Warm {
-    fronts: Option<Fronts>,
+pub(crate) struct PrefixWarmer {
+    prefixes: Option<PromptPrefixes>,
     state: Mutex<State>,
     /// There is somebody in [`State::rehearsed`].
     news: Notify,
@@ -39,16 +39,16 @@ pub struct Warm {
 struct State {
     /// Whose first request was seen.
     met: BTreeSet<Caller>,
-    under_way: Option<(Front, CancellationToken)>,
+    under_way: Option<(PromptPrefix, CancellationToken)>,
     /// Whose first request is known from a rehearsal, and not computed yet.
     rehearsed: Option<Caller>,
 }
 
-impl Warm {
+impl PrefixWarmer {
     /// `file`: None remembers and computes nothing.
-    pub fn new(file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(file: Option<PathBuf>) -> Self {
         Self {
-            fronts: file.map(Fronts::new),
+            prefixes: file.map(PromptPrefixes::new),
             state: Mutex::default(),
             news: Notify::new(),
             over: watch::Sender::default(),
@@ -58,9 +58,14 @@ impl Warm {
     /// A client asks: to be called before its request takes its place in the queue. What is computed for another one's question is given up for it,
     /// and what it will need itself is not.
     ///
-    /// `front`: how its session begins, if [`Warm::wants_front`].
-    pub fn asked(&self, caller: Caller, client: Option<&str>, front: Option<Front>) {
-        let Some(fronts) = &self.fronts else {
+    /// `prefix`: how its session begins, if [`PrefixWarmer::wants_prefix`].
+    pub(crate) fn on_request(
+        &self,
+        caller: Caller,
+        client: Option<&str>,
+        prefix: Option<PromptPrefix>,
+    ) {
+        let Some(prefixes) = &self.prefixes else {
             return;
         };
         let mut state = self.state();
@@ -68,29 +73,29 @@ impl Warm {
         if !is_first && state.under_way.is_none() {
             return;
         }
-        state.give_up_all_but(front.as_ref());
-        match (front, client) {
+        state.give_up_all_but(prefix.as_ref());
+        match (prefix, client) {
             // The title of a session is asked for before its first question.
             (None, _) => {
                 state.met.remove(&caller);
             }
-            (Some(front), Some(client)) if is_first && client.starts_with(CLIENT) => {
-                let (fronts, client) = (fronts.clone(), client.to_owned());
-                tokio::task::spawn_blocking(move || fronts.remember(&client, front));
+            (Some(prefix), Some(client)) if is_first && client.starts_with(CLIENT) => {
+                let (prefixes, client) = (prefixes.clone(), client.to_owned());
+                tokio::task::spawn_blocking(move || prefixes.remember(&client, prefix));
             }
             _ => {}
         }
     }
 
     /// Whether it matters how this caller's session begins.
-    pub fn wants_front(&self, caller: Caller) -> bool {
+    pub(crate) fn wants_prefix(&self, caller: Caller) -> bool {
         let state = self.state();
-        self.fronts.is_some() && (state.under_way.is_some() || !state.met.contains(&caller))
+        self.prefixes.is_some() && (state.under_way.is_some() || !state.met.contains(&caller))
     }
 
-    /// The front of a session that will ask soon. It is remembered like one that has, and computed next.
-    async fn is_rehearsed(&self, caller: Caller, client: &str, front: Front) {
-        let Some(fronts) = self.fronts.clone() else {
+    /// The prompt prefix of a session that will ask soon. It is remembered like one that has, and computed next.
+    async fn on_rehearsal(&self, caller: Caller, client: &str, prefix: PromptPrefix) {
+        let Some(prefixes) = self.prefixes.clone() else {
             return;
         };
         // The session itself was quicker: it is remembered by what it asked.
@@ -98,16 +103,16 @@ impl Warm {
             return;
         }
         let client = client.to_owned();
-        let remembered = front.clone();
-        let _ = tokio::task::spawn_blocking(move || fronts.remember(&client, remembered)).await;
+        let remembered = prefix.clone();
+        let _ = tokio::task::spawn_blocking(move || prefixes.remember(&client, remembered)).await;
         let mut state = self.state();
-        state.give_up_all_but(Some(&front));
+        state.give_up_all_but(Some(&prefix));
         state.rehearsed = Some(caller);
         self.news.notify_one();
     }
 
-    /// A place on the way to the engine for this front, if somebody may still need it.
-    fn begin(&self, front: &Front, queue: &Queue) -> Option<(Place, CancellationToken)> {
+    /// A place on the way to the engine for this prefix, if somebody may still need it.
+    fn begin(&self, prefix: &PromptPrefix, queue: &Queue) -> Option<(Place, CancellationToken)> {
         let mut state = self.state();
         let asked = match state.rehearsed.take() {
             Some(caller) => state.met.contains(&caller),
@@ -117,7 +122,7 @@ impl Warm {
             return None;
         }
         let cancel = CancellationToken::new();
-        state.under_way = Some((front.clone(), cancel.clone()));
+        state.under_way = Some((prefix.clone(), cancel.clone()));
         Some((queue.enter(), cancel))
     }
 
@@ -127,9 +132,9 @@ impl Warm {
 }
 
 impl State {
-    fn give_up_all_but(&self, front: Option<&Front>) {
+    fn give_up_all_but(&self, prefix: Option<&PromptPrefix>) {
         if let Some((computed, cancel)) = &self.under_way
-            && front != Some(computed)
+            && prefix != Some(computed)
         {
             cancel.cancel();
         }
@@ -139,22 +144,26 @@ impl State {
 /// Takes a request of a rehearsal. It is the one that was waited for if it has tools; others, for a title say, are passed over.
 ///
 /// Returns what its client is told, which ends its attempts.
-pub async fn rehearse(
+pub(super) async fn rehearse(
     gateway: &Gateway,
     caller: Caller,
     client: Option<&str>,
     body: Bytes,
 ) -> ApiError {
     let (served, length) = (gateway.served(), body.len());
-    let read = move || anthropic::messages(&body, &served).map(|request| Front::of(&request.body));
-    let front = match gateway.reading.work(length, read).await {
-        Ok(Ok(front)) => front,
+    let read =
+        move || anthropic::messages(&body, &served).map(|request| PromptPrefix::of(&request.body));
+    let prefix = match gateway.reading.work(length, read).await {
+        Ok(Ok(prefix)) => prefix,
         Ok(Err(error)) | Err(error) => return error,
     };
-    if let (Some(front), Some(client)) = (front, client) {
-        gateway.warm.is_rehearsed(caller, client, front).await;
+    if let (Some(prefix), Some(client)) = (prefix, client) {
         gateway
-            .warm
+            .prefix_warmer
+            .on_rehearsal(caller, client, prefix)
+            .await;
+        gateway
+            .prefix_warmer
             .over
             .send_if_modified(|over| over.insert(caller));
     }
@@ -166,14 +175,14 @@ pub async fn rehearse(
 }
 
 /// Waits until this caller's rehearsal is over.
-pub async fn rehearsed(gateway: &Gateway, caller: Caller) {
-    let mut over = gateway.warm.over.subscribe();
+pub(super) async fn rehearsed(gateway: &Gateway, caller: Caller) {
+    let mut over = gateway.prefix_warmer.over.subscribe();
     let _ = over.wait_for(|over| over.contains(&caller)).await;
 }
 
 /// Once the engine is ready, has it compute what stands before the first question, unless that is there already; and again after each rehearsal.
 /// Returns when the gateway stops, or the engine is gone for good.
-pub async fn compute(gateway: Gateway) {
+pub(super) async fn compute(gateway: Gateway) {
     let stop = gateway.stop.clone();
     tokio::select! {
         () = stop.cancelled() => {}
@@ -182,67 +191,67 @@ pub async fn compute(gateway: Gateway) {
 }
 
 async fn always(gateway: &Gateway) {
-    let warm = &gateway.warm;
-    let Some(fronts) = &warm.fronts else {
+    let warmer = &gateway.prefix_warmer;
+    let Some(prefixes) = &warmer.prefixes else {
         return;
     };
     let mut engine = gateway.engine.clone();
     while upstream::ready(&mut engine).await.is_ok() {
-        let fronts = fronts.clone();
-        let front = tokio::task::spawn_blocking(move || fronts.likeliest()).await;
-        if let Ok(Some(front)) = front
-            && let Some((place, cancel)) = warm.begin(&front, &gateway.queue)
+        let prefixes = prefixes.clone();
+        let prefix = tokio::task::spawn_blocking(move || prefixes.likeliest()).await;
+        if let Ok(Some(prefix)) = prefix
+            && let Some((place, cancel)) = warmer.begin(&prefix, &gateway.queue)
         {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => tracing::debug!("a client asks something else"),
-                () = ask_in_turn(gateway, place, &front) => {}
+                () = ask_in_turn(gateway, place, &prefix) => {}
             }
-            warm.state().under_way = None;
+            warmer.state().under_way = None;
         }
-        while warm.state().rehearsed.is_none() {
-            warm.news.notified().await;
+        while warmer.state().rehearsed.is_none() {
+            warmer.news.notified().await;
         }
     }
 }
 
 /// Dropped in the middle, it sees to it that the engine lets go of this before a client's request comes.
-async fn ask_in_turn(gateway: &Gateway, place: Place, front: &Front) {
+async fn ask_in_turn(gateway: &Gateway, place: Place, prefix: &PromptPrefix) {
     let turn = place.turn().await;
     let Ok(target) = upstream::ready(&mut gateway.engine.clone()).await else {
         return;
     };
-    let mut underway = Underway::new(gateway, turn);
-    underway.engine_has_it(target.clone());
-    let done = ask(gateway, &target, question(front, &gateway.served.name)).await;
+    let mut in_flight = InFlight::new(gateway, turn);
+    in_flight.engine_has_it(target.clone());
+    let done = ask(gateway, &target, question(prefix, &gateway.served.name)).await;
     tracing::debug!(?done, "what stands before the first question was computed");
     if matches!(done, Ok(()) | Err(Failure::Refused(_))) {
-        underway.engine_is_free();
+        in_flight.engine_is_free();
     }
 }
 
-fn question(front: &Front, model: &str) -> Bytes {
+fn question(prefix: &PromptPrefix, model: &str) -> Bytes {
     let mut body = json!({
         "model": model,
         "max_tokens": 1,
         "stream": true,
         "messages": [{"role": "user", "content": "hi"}],
-        "tools": front.tools,
+        "tools": prefix.tools,
     });
-    if !front.system.is_null() {
-        body["system"] = front.system.clone();
+    if !prefix.system.is_null() {
+        body["system"] = prefix.system.clone();
     }
     body.to_string().into()
 }
 
-/// It is nobody's request: no figure counts it.
+/// It is nobody's request: no metrics count it.
 async fn ask(gateway: &Gateway, target: &Target, question: Bytes) -> Result<(), Failure> {
     let stall = gateway.limits.stall;
     let upstream = &gateway.upstream;
     let mut response = upstream
         .post(target, "/v1/messages", question, stall)
         .await?;
-    let mut patience = Patience::new(stall);
-    while patience.piece(&mut response).await?.is_some() {}
+    let mut stall_timeout = StallTimeout::new(stall);
+    while stall_timeout.piece(&mut response).await?.is_some() {}
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::sys::files;
 pub const FILE: &str = "fronts.json";
 
 /// How Claude Code names itself, with its version and kind: `claude-cli/2.1.331 (external, cli)`. Source: Claude Code 2.1.331.
-pub const CLIENT: &str = "claude-cli/";
+pub(super) const CLIENT: &str = "claude-cli/";
 
 /// In the name of a client that nobody types to (2.1.331), or in its system prompt (2.1.197, which has one name for both kinds).
 const SCRIPTED: [&str; 2] = ["sdk", "Claude Agent SDK"];
@@ -28,14 +28,14 @@ const LONGEST_FILE: u64 = (REMEMBERED as u64 * LONGEST as u64) + files::OWN_RECO
 
 /// A system prompt and tools.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Front {
+pub(crate) struct PromptPrefix {
     pub system: Value,
     pub tools: Value,
 }
 
-impl Front {
+impl PromptPrefix {
     /// Of a body that is ready for the engine. None: it has no tools, so it is not how a session begins.
-    pub fn of(body: &[u8]) -> Option<Self> {
+    pub(crate) fn of(body: &[u8]) -> Option<Self> {
         let mut body: Value = serde_json::from_slice(body).ok()?;
         let tools = body.get_mut("tools")?.take();
         (!tools.as_array()?.is_empty()).then(|| Self {
@@ -52,30 +52,30 @@ struct Remembered {
     /// Nobody types to it.
     scripted: bool,
     #[serde(flatten)]
-    front: Front,
+    prefix: PromptPrefix,
 }
 
 impl Remembered {
-    fn new(client: &str, front: Front) -> Self {
+    fn new(client: &str, prefix: PromptPrefix) -> Self {
         let [name, prompt] = SCRIPTED;
         Self {
             client: client.to_owned(),
-            scripted: client.contains(name) || front.system.to_string().contains(prompt),
-            front,
+            scripted: client.contains(name) || prefix.system.to_string().contains(prompt),
+            prefix,
         }
     }
 }
 
 /// The file. Clones share it; all of it blocks.
 #[derive(Debug, Clone)]
-pub struct Fronts {
+pub(super) struct PromptPrefixes {
     file: PathBuf,
     /// Who changes the file.
     writing: Arc<Mutex<()>>,
 }
 
-impl Fronts {
-    pub fn new(file: PathBuf) -> Self {
+impl PromptPrefixes {
+    pub(super) fn new(file: PathBuf) -> Self {
         Self {
             file,
             writing: Arc::default(),
@@ -84,9 +84,9 @@ impl Fronts {
 
     /// Puts it last, in the place of what this client sent before. One that is last already is left as it is, and one that is too long is not
     /// remembered.
-    pub fn remember(&self, client: &str, front: Front) {
+    pub(super) fn remember(&self, client: &str, prefix: PromptPrefix) {
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.put_last(Remembered::new(client, front)) {
+        if let Err(error) = self.put_last(Remembered::new(client, prefix)) {
             tracing::debug!(%error, "the system prompt is not remembered");
         }
     }
@@ -103,10 +103,10 @@ impl Fronts {
     }
 
     /// The one that is likeliest to be needed: of the client that was used last, as people use it.
-    pub fn likeliest(&self) -> Option<Front> {
+    pub(super) fn likeliest(&self) -> Option<PromptPrefix> {
         let mut all = self.all();
         let typed = all.iter().rposition(|old| !old.scripted);
-        (!all.is_empty()).then(|| all.swap_remove(typed.unwrap_or(all.len() - 1)).front)
+        (!all.is_empty()).then(|| all.swap_remove(typed.unwrap_or(all.len() - 1)).prefix)
     }
 
     /// All that is remembered, the newest last. What cannot be read is none.

@@ -7,10 +7,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The way to the engine. Clones lead to the same one.
 #[derive(Debug, Clone)]
-pub struct Queue(Arc<Semaphore>);
+pub(crate) struct Queue(Arc<Semaphore>);
 
 /// A place in the queue. Dropped, it is given up.
-pub struct Place(Waiting);
+pub(crate) struct Place(Waiting);
 
 enum Waiting {
     There(OwnedSemaphorePermit),
@@ -19,17 +19,17 @@ enum Waiting {
 
 /// One's turn. Dropped, it is the next one's.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Queue {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 
     /// Takes the place at the end.
-    pub fn enter(&self) -> Place {
+    pub(crate) fn enter(&self) -> Place {
         use futures_util::FutureExt;
         let semaphore = self.0.clone();
         // It is never closed: None does not happen.
@@ -51,7 +51,7 @@ impl Default for Queue {
 
 impl Place {
     /// Waits for one's turn.
-    pub async fn turn(self) -> Turn {
+    pub(crate) async fn turn(self) -> Turn {
         let permit = match self.0 {
             Waiting::There(permit) => Some(permit),
             Waiting::Behind(waiting) => waiting.await,

@@ -14,7 +14,7 @@ use super::pdf::Pdfs;
 use super::server::Gateway;
 use crate::gateway::anthropic::{ApiError, Draft, PdfKey, PdfTexts, Request};
 use crate::gateway::auth::Caller;
-use crate::gateway::prompt_prefixes::Front;
+use crate::gateway::prompt_prefixes::PromptPrefix;
 
 /// The most tools that are named, and the most characters of a name.
 const NAMED: (usize, usize) = (100, 200);
@@ -24,7 +24,7 @@ const SHORT: usize = 64 << 10;
 
 /// PDFs that were read, and tools that were named, in earlier requests.
 #[derive(Debug)]
-pub struct Reading {
+pub(crate) struct Reading {
     pdfs: Pdfs,
     /// Tools that were left out, and that the log names already.
     named: Mutex<BTreeSet<String>>,
@@ -34,7 +34,7 @@ pub struct Reading {
 
 impl Reading {
     /// `pdf_reader`: see [`super::Settings`].
-    pub fn new(pdf_reader: Option<PathBuf>) -> Self {
+    pub(crate) fn new(pdf_reader: Option<PathBuf>) -> Self {
         Self {
             pdfs: Pdfs::new(pdf_reader),
             named: Mutex::default(),
@@ -43,7 +43,7 @@ impl Reading {
     }
 
     /// Works on a body of this length, in bytes: elsewhere if it is long.
-    pub async fn work<T: Send + 'static>(
+    pub(crate) async fn work<T: Send + 'static>(
         &self,
         length: usize,
         work: impl FnOnce() -> T + Send + 'static,
@@ -80,10 +80,14 @@ impl Reading {
 }
 
 /// A request for a message, and how its session begins if that is wanted.
-pub type Message = (Request, Option<Front>);
+pub(super) type Message = (Request, Option<PromptPrefix>);
 
 /// Reads a body of `POST /v1/messages`. Errors: it is no such request.
-pub async fn message(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<Message, ApiError> {
+pub(super) async fn message(
+    gateway: &Gateway,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Message, ApiError> {
     let length = body.len();
     let shared = gateway.clone();
     let finish = move |draft: Draft, texts: &PdfTexts| -> Result<Message, ApiError> {
@@ -93,17 +97,17 @@ pub async fn message(gateway: &Gateway, caller: Caller, body: Bytes) -> Result<M
             request.ask_for_a_stream();
         }
         shared.reading.name(&request.left_out);
-        let front = match shared.warm.wants_front(caller) {
-            true => Front::of(&request.body),
+        let prefix = match shared.prefix_warmer.wants_prefix(caller) {
+            true => PromptPrefix::of(&request.body),
             false => None,
         };
-        Ok((request, front))
+        Ok((request, prefix))
     };
     read(gateway, body, length, finish).await
 }
 
 /// Reads a body of `POST /v1/messages/count_tokens`, and returns what the engine counts. Errors: it is no such request.
-pub async fn count(gateway: &Gateway, body: Bytes) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn count(gateway: &Gateway, body: Bytes) -> Result<Vec<u8>, ApiError> {
     let length = body.len();
     let shared = gateway.clone();
     let finish =

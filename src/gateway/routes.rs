@@ -17,22 +17,22 @@ use super::anthropic::ApiError;
 use super::server::Gateway;
 use super::upstream::{self, Failure};
 use super::{Engine, exchange, limits, prefix_warmer, request_reader};
-use crate::gateway::auth::{Caller, refuse_the_web};
+use crate::gateway::auth::{Caller, refuse_browsers};
 
 /// How long a count of tokens waits for an engine that starts.
 const COUNT_WAITS: Duration = Duration::from_secs(10);
 
 /// Set once a request on the connection has shown a token.
 #[derive(Debug, Clone, Default)]
-pub struct Trusted(Arc<AtomicBool>);
+pub(super) struct Authenticated(Arc<AtomicBool>);
 
-impl Trusted {
-    pub fn is(&self) -> bool {
+impl Authenticated {
+    pub(super) fn is(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-pub fn router(gateway: Gateway) -> Router {
+pub(super) fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/messages", post(create))
         .route("/v1/messages/count_tokens", post(count))
@@ -52,7 +52,7 @@ pub fn router(gateway: Gateway) -> Router {
 
 /// Before anything is looked at: who asks, and how.
 async fn check(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
-    if let Err(error) = refuse_the_web(request.uri(), request.headers()) {
+    if let Err(error) = refuse_browsers(request.uri(), request.headers()) {
         return error.into_response();
     }
     // These two say nothing that a stranger could use.
@@ -61,8 +61,8 @@ async fn check(State(gateway): State<Gateway>, mut request: Request, next: Next)
             let message = "a valid token is needed, as Authorization: Bearer or as x-api-key";
             return ApiError::new(401, "authentication_error", message).into_response();
         };
-        if let Some(trusted) = request.extensions().get::<Trusted>() {
-            trusted.0.store(true, Ordering::Relaxed);
+        if let Some(authenticated) = request.extensions().get::<Authenticated>() {
+            authenticated.0.store(true, Ordering::Relaxed);
         }
         request.extensions_mut().insert(caller);
     }
@@ -121,7 +121,7 @@ async fn create(
         // One that it fails at again, it always fails at: the client is not to try for minutes.
         Err(error) if error.status == 500 && gateway.exclusive => answer()
             .await
-            .map_err(|error| upstream::certain(error, gateway.log.as_deref())),
+            .map_err(|error| upstream::permanent_failure(error, gateway.log.as_deref())),
         done => done,
     }
 }

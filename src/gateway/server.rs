@@ -20,42 +20,42 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::auth::Access;
-use super::limits::{Limits, Room};
-use super::metrics::Figures;
+use super::limits::{BodyBudget, Limits};
+use super::metrics::Metrics;
 use super::queue::Queue;
 use super::request_reader::Reading;
-use super::routes::{self, Trusted};
+use super::routes::{self, Authenticated};
 use super::upstream::Upstream;
 use super::web_search::WebSearch;
 use super::{Engine, Settings, anthropic};
 use crate::catalog::Form;
 use crate::error::{Context, Exit, Result};
-use crate::gateway::prefix_warmer::{self, Warm};
+use crate::gateway::prefix_warmer::{self, PrefixWarmer};
 
 /// How long to wait when the system has no more open files for us.
 const NO_MORE_FILES: Duration = Duration::from_millis(100);
 
 /// What all requests share.
 #[derive(Debug, Clone)]
-pub struct Gateway(Arc<Shared>);
+pub(crate) struct Gateway(Arc<Shared>);
 
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     pub served: anthropic::Served,
     pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     pub window: watch::Receiver<u64>,
     pub window_holds_reply: bool,
     pub access: Access,
-    pub figures: Figures,
+    pub metrics: Metrics,
     pub limits: Limits,
     pub exclusive: bool,
     pub log: Option<PathBuf>,
     pub queue: Queue,
-    pub room: Room,
+    pub room: BodyBudget,
     pub reading: Reading,
     pub upstream: Upstream,
-    pub warm: Warm,
+    pub prefix_warmer: PrefixWarmer,
     pub web_search: WebSearch,
     pub stop: CancellationToken,
 }
@@ -70,7 +70,7 @@ impl Deref for Gateway {
 
 impl Gateway {
     /// The model as it is served, with all that is known of it by now.
-    pub fn served(&self) -> anthropic::Served {
+    pub(crate) fn served(&self) -> anthropic::Served {
         let mut served = self.served.clone();
         served.form = self.form.get().copied().or(served.form);
         served
@@ -103,15 +103,15 @@ pub async fn serve(
         window: settings.window,
         window_holds_reply: settings.window_holds_reply,
         access: settings.access,
-        figures: settings.figures,
-        room: Room::new(&settings.limits),
+        metrics: settings.metrics,
+        room: BodyBudget::new(&settings.limits),
         limits: settings.limits,
         exclusive: settings.exclusive,
         log: settings.log,
         queue: Queue::new(),
         reading: Reading::new(settings.pdf_reader),
         upstream,
-        warm: Warm::new(settings.fronts),
+        prefix_warmer: PrefixWarmer::new(settings.prompt_prefixes),
         web_search: WebSearch::default(),
         stop: CancellationToken::new(),
     }));
@@ -142,7 +142,7 @@ struct Connections {
     gateway: Gateway,
     router: Router,
     tasks: JoinSet<u64>,
-    open: BTreeMap<u64, (Trusted, AbortHandle)>,
+    open: BTreeMap<u64, (Authenticated, AbortHandle)>,
     next: u64,
 }
 
@@ -162,11 +162,11 @@ impl Connections {
             tracing::debug!("too many connections");
             return;
         }
-        let trusted = Trusted::default();
+        let authenticated = Authenticated::default();
         let serving = serve_one(
             stream,
             self.router.clone(),
-            trusted.clone(),
+            authenticated.clone(),
             self.gateway.clone(),
         );
         let id = self.next;
@@ -175,7 +175,7 @@ impl Connections {
             serving.await;
             id
         });
-        self.open.insert(id, (trusted, task));
+        self.open.insert(id, (authenticated, task));
     }
 
     /// Closes the oldest connection that never showed a token, so that strangers cannot keep sessions out.
@@ -183,7 +183,7 @@ impl Connections {
         let stranger = self
             .open
             .iter()
-            .find(|(_, (trusted, _))| !trusted.is())
+            .find(|(_, (authenticated, _))| !authenticated.is())
             .map(|(id, _)| *id);
         let Some((_, task)) = stranger.and_then(|id| self.open.remove(&id)) else {
             return false;
@@ -211,13 +211,18 @@ impl Connections {
     }
 }
 
-async fn serve_one(stream: TcpStream, router: Router, trusted: Trusted, gateway: Gateway) {
+async fn serve_one(
+    stream: TcpStream,
+    router: Router,
+    authenticated: Authenticated,
+    gateway: Gateway,
+) {
     // Events are small, and each is waited for.
     let _ = stream.set_nodelay(true);
     let limits = &gateway.limits;
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(trusted.clone());
+        request.extensions_mut().insert(authenticated.clone());
         router.call(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()

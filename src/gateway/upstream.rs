@@ -25,11 +25,11 @@ const CLEARING_INTERVAL: Duration = Duration::from_millis(50);
 /// The most that is read of an error's body.
 const ERROR_BODY: usize = 64 << 10;
 /// The longest plain reply. A reply of 131,072 tokens is below 1 MB.
-pub const REPLY_BODY: usize = 64 << 20;
+pub(super) const REPLY_BODY: usize = 64 << 20;
 
 /// An engine that answers.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub(crate) struct Target {
     base_url: String,
     key: Option<Secret>,
 }
@@ -42,7 +42,7 @@ impl Target {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The engine cannot be reached, or it is gone in the middle of its answer.
     Lost(String),
     /// It sends nothing.
@@ -80,26 +80,26 @@ fn through(builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
 
 /// Sends requests to engines. Clones share the connections.
 #[derive(Debug, Clone)]
-pub struct Upstream(reqwest::Client);
+pub(crate) struct Upstream(reqwest::Client);
 
 impl Upstream {
     /// To engines on a Unix socket.
-    pub fn on(socket: &Path) -> Result<Self, reqwest::Error> {
+    pub(crate) fn on(socket: &Path) -> Result<Self, reqwest::Error> {
         client_on(socket).map(Self)
     }
 
     /// To engines on this machine.
-    pub fn here() -> Result<Self, reqwest::Error> {
+    pub(crate) fn here() -> Result<Self, reqwest::Error> {
         client_here().map(Self)
     }
 
     /// To engines wherever they are. Errors: the system's certificates cannot be read.
-    pub fn anywhere() -> Result<Self, reqwest::Error> {
+    pub(crate) fn anywhere() -> Result<Self, reqwest::Error> {
         client().map(Self)
     }
 
     /// Posts a body and returns the answer when its head is there. Answers that are errors become [`Failure::Refused`].
-    pub async fn post(
+    pub(crate) async fn post(
         &self,
         target: &Target,
         path: &str,
@@ -125,11 +125,11 @@ impl Upstream {
         }
         let status = response.status().as_u16();
         let body = read(response, ERROR_BODY, stall).await?;
-        Err(Failure::Refused(refusal(status, &body)))
+        Err(Failure::Refused(ApiError::from_engine(status, &body)))
     }
 
     /// Posts a body and returns the whole answer.
-    pub async fn post_plain(
+    pub(crate) async fn post_plain(
         &self,
         target: &Target,
         path: &str,
@@ -142,7 +142,7 @@ impl Upstream {
 
     /// Waits until the engine works at nothing, and has it cancel what it works at. The engine (vllm-mlx 0.6.0, batched) notices a client that is gone
     /// only if that happens while it waits for a token: while it sends one, it generates to the end. One that cannot be asked is left alone.
-    pub async fn clear(&self, target: &Target, deadline: Duration) {
+    pub(crate) async fn clear(&self, target: &Target, deadline: Duration) {
         let clearing = async {
             while let Some(ids) = self.requests(target).await.filter(|ids| !ids.is_empty()) {
                 for id in ids {
@@ -184,7 +184,7 @@ impl Upstream {
     }
 
     /// How many tokens a prompt has, as the engine counts them.
-    pub async fn count(
+    pub(crate) async fn count(
         &self,
         target: &Target,
         body: Bytes,
@@ -197,18 +197,18 @@ impl Upstream {
         serde_json::from_slice::<Value>(&answer)
             .ok()
             .and_then(|answer| answer.get("input_tokens")?.as_u64())
-            .ok_or_else(|| Failure::Refused(senseless()))
+            .ok_or_else(|| Failure::Refused(invalid_answer()))
     }
 }
 
 /// Reads a stream for as long as something comes that counts.
-pub struct Patience {
+pub(super) struct StallTimeout {
     stall: Duration,
     deadline: Instant,
 }
 
-impl Patience {
-    pub fn new(stall: Duration) -> Self {
+impl StallTimeout {
+    pub(super) fn new(stall: Duration) -> Self {
         Self {
             stall,
             deadline: Instant::now() + stall,
@@ -216,7 +216,10 @@ impl Patience {
     }
 
     /// The next piece of a streamed answer; None at its end. The engine's heartbeats are comments, and it sends them while it hangs, too.
-    pub async fn piece(&mut self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+    pub(super) async fn piece(
+        &mut self,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, Failure> {
         let piece = tokio::time::timeout_at(self.deadline, response.chunk());
         match piece.await {
             Err(_) => Err(Failure::Stalled),
@@ -239,7 +242,7 @@ fn is_comment(piece: &[u8]) -> bool {
 }
 
 /// Waits until the engine answers. Errors: it is gone for good.
-pub async fn ready(engine: &mut watch::Receiver<Engine>) -> Result<Target, ApiError> {
+pub(super) async fn ready(engine: &mut watch::Receiver<Engine>) -> Result<Target, ApiError> {
     loop {
         match &*engine.borrow_and_update() {
             Engine::Ready { base_url, key } => {
@@ -259,7 +262,7 @@ pub async fn ready(engine: &mut watch::Receiver<Engine>) -> Result<Target, ApiEr
 }
 
 /// The engine, if it answers at this moment.
-pub fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
+pub(super) fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
     match &*engine.borrow() {
         Engine::Ready { base_url, key } => Some(Target {
             base_url: base_url.clone(),
@@ -270,7 +273,7 @@ pub fn ready_now(engine: &watch::Receiver<Engine>) -> Option<Target> {
 }
 
 /// Waits until something has changed about an engine that was lost, or long enough that its owner would have noticed.
-pub async fn another(engine: &mut watch::Receiver<Engine>, limits: &Limits) {
+pub(super) async fn wait_for_change(engine: &mut watch::Receiver<Engine>, limits: &Limits) {
     let _ = tokio::time::timeout(limits.notice, engine.changed()).await;
 }
 
@@ -279,10 +282,10 @@ fn gone(sentence: &str) -> ApiError {
 }
 
 /// The status of "gone for good". The reply also says that trying again is of no use (see `routes`).
-pub const GONE: u16 = 503;
+pub(super) const GONE: u16 = 503;
 
 /// The failure of an engine that fails at this request each time. Its answer has no words for why, but its log may.
-pub fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
+pub(super) fn permanent_failure(error: ApiError, log: Option<&Path>) -> ApiError {
     if error.status != 500 {
         return error;
     }
@@ -294,7 +297,7 @@ pub fn certain(error: ApiError, log: Option<&Path>) -> ApiError {
 }
 
 /// An answer that is none.
-pub fn senseless() -> ApiError {
+pub(super) fn invalid_answer() -> ApiError {
     ApiError::new(
         502,
         "api_error",
@@ -304,54 +307,14 @@ pub fn senseless() -> ApiError {
 
 async fn read(mut response: Response, most: usize, stall: Duration) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    let mut patience = Patience::new(stall);
-    while let Some(piece) = patience.piece(&mut response).await? {
+    let mut stall_timeout = StallTimeout::new(stall);
+    while let Some(piece) = stall_timeout.piece(&mut response).await? {
         if body.len() + piece.len() > most {
-            return Err(Failure::Refused(senseless()));
+            return Err(Failure::Refused(invalid_answer()));
         }
         body.extend_from_slice(&piece);
     }
     Ok(body)
-}
-
-/// The engine's errors, whatever shape they have, in the API's own.
-fn refusal(status: u16, body: &[u8]) -> ApiError {
-    let (status, kind) = match status {
-        400 | 422 => (400, "invalid_request_error"),
-        404 => (404, "not_found_error"),
-        413 => (413, "request_too_large"),
-        429 => (429, "rate_limit_error"),
-        // Our key is none of the client's business: to it, the gateway failed.
-        401 | 403 => (502, "api_error"),
-        503 | 529 => (529, "overloaded_error"),
-        504 => (504, "timeout_error"),
-        500..=599 => (status, "api_error"),
-        _ => (502, "api_error"),
-    };
-    let message = words(body).unwrap_or_else(|| "the engine failed without a word".into());
-    ApiError::new(status, kind, message)
-}
-
-/// What an error's body says: Anthropic's and OpenAI's shape, FastAPI's, or text.
-pub fn words(body: &[u8]) -> Option<String> {
-    const LONGEST: usize = 2000;
-    let text = String::from_utf8_lossy(body);
-    let said = match serde_json::from_str::<Value>(&text) {
-        Ok(value) => {
-            let found = value
-                .pointer("/error/message")
-                .or_else(|| value.get("detail"))
-                .or_else(|| value.get("message"))
-                .or_else(|| value.get("error"))?;
-            match found {
-                Value::String(words) => words.clone(),
-                other => other.to_string(),
-            }
-        }
-        Err(_) => text.into_owned(),
-    };
-    let said = said.trim();
-    (!said.is_empty()).then(|| said.chars().take(LONGEST).collect())
 }
 
 fn lost(error: &reqwest::Error) -> Failure {
@@ -361,40 +324,4 @@ fn lost(error: &reqwest::Error) -> Failure {
         deepest = source;
     }
     Failure::Lost(deepest.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_any_shape_become_the_apis_own() {
-        let kind = |status, body: &str| {
-            let error = refusal(status, body.as_bytes());
-            (error.status, error.kind, error.message)
-        };
-        assert_eq!(
-            kind(400, r#"{"detail":"bad tool"}"#),
-            (400, "invalid_request_error", "bad tool".into())
-        );
-        assert_eq!(
-            kind(500, "Internal Server Error"),
-            (500, "api_error", "Internal Server Error".into())
-        );
-        assert_eq!(
-            kind(422, r#"{"detail":[{"loc":["body"],"msg":"no"}]}"#).2,
-            r#"[{"loc":["body"],"msg":"no"}]"#
-        );
-        assert_eq!(
-            kind(
-                503,
-                r#"{"type":"error","error":{"type":"x","message":"busy"}}"#
-            ),
-            (529, "overloaded_error", "busy".into())
-        );
-        assert_eq!(kind(401, "{}").0, 502);
-        assert_eq!(kind(302, "").0, 502);
-        assert_eq!(kind(500, "").2, "the engine failed without a word");
-        assert_eq!(kind(500, &"é".repeat(5000)).2.chars().count(), 2000);
-    }
 }

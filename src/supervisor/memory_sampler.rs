@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::engine::server::BASE_URL;
-use crate::gateway::{self, Figures};
+use crate::gateway::{self, Metrics};
 use crate::supervisor::memory_watch::{Decision, MemoryWatch, Sample};
 use crate::sys::network;
 use crate::sys::secret::Secret;
@@ -61,7 +61,7 @@ pub(super) struct MemorySampler {
     pub socket: PathBuf,
     pub key: Option<Secret>,
     pub watch: MemoryWatch,
-    pub figures: Figures,
+    pub figures: Metrics,
     pub tell: mpsc::UnboundedSender<MemoryEvent>,
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cclocal::gateway::anthropic::{ApiError, Repair, Request};
+use cclocal::catalog::Form;
+use cclocal::gateway::anthropic::{self, ApiError, Pictures, Request, Served, Streamed};
 use serde_json::json;
 
 use crate::scripted_server::{self, Reply, ScriptedServer};
@@ -129,8 +130,20 @@ fn repaired(stream: &[u8]) -> Vec<u8> {
     request.asked_model = "asked".into();
     request.stream = true;
     request.max_tokens = 25;
-    let mut repair = Repair::new(&request, Some(250));
+    let served = Served {
+        name: "m".into(),
+        window: cclocal::memory::ContextWindow {
+            tokens: 32_768,
+            output: 25,
+        },
+        form: Some(Form::Hermes),
+        shows_thoughts: false,
+        may_think: false,
+        prose_calls: false,
+        pictures: Pictures::Words,
+    };
+    let mut repair = Streamed::new(&request, &served, Some(250));
     let mut out = repair.push(stream);
     out.extend(repair.finish());
-    out
+    anthropic::sse_bytes(&out)
 }

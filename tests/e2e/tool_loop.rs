@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cclocal::engine::server::{BASE_URL, Server};
-use cclocal::gateway::anthropic::{self, Streamed};
+use cclocal::gateway::anthropic::{self, Event, Streamed, sse_bytes};
 use serde_json::{Value, json};
 
 use crate::engine::served;
@@ -34,9 +34,10 @@ pub struct Turn {
 
 impl Turn {
     /// `events`: those that the client gets.
-    fn of(events: &[u8], first: Duration, whole: Duration) -> Self {
+    fn of(events: Vec<Event>, first: Duration, whole: Duration) -> Self {
+        let stream = sse_bytes(&events);
         let message = anthropic::message(events)
-            .unwrap_or_else(|_| panic!("no reply: {}", String::from_utf8_lossy(events)));
+            .unwrap_or_else(|_| panic!("no reply: {}", String::from_utf8_lossy(&stream)));
         let message: Value = serde_json::from_slice(&message).expect("JSON");
         let tokens = |name: &str| message["usage"][name].as_u64();
         let prefilled = tokens("input_tokens").expect("the usage");
@@ -145,26 +146,22 @@ impl ToolLoop {
         if answer.status() != 200 {
             panic!("{}: {}", answer.status(), answer.text().await.expect("why"));
         }
-        // An engine writes a reply as it was generated; what the gateway sends is read already.
-        let mut reader = self.socket.is_some().then(|| self.reader());
+        // An engine writes a reply as it was generated; the gateway's own passes unchanged.
+        let mut reader = self.reader();
         let mut events = Vec::new();
         let mut first = None;
         while let Some(chunk) = answer.chunk().await.expect("the stream") {
-            match &mut reader {
-                Some(reader) => events.extend(reader.push(&chunk)),
-                None => events.extend_from_slice(&chunk),
-            }
+            events.extend(reader.push(&chunk));
             if first.is_none()
-                && String::from_utf8_lossy(&events).contains("event: content_block_delta")
+                && String::from_utf8_lossy(&sse_bytes(&events))
+                    .contains("event: content_block_delta")
             {
                 first = Some(started.elapsed());
             }
         }
-        if let Some(mut reader) = reader {
-            events.extend(reader.finish());
-        }
+        events.extend(reader.finish());
         let whole = started.elapsed();
-        Turn::of(&events, first.unwrap_or(whole), whole)
+        Turn::of(events, first.unwrap_or(whole), whole)
     }
 
     /// Reads the engine's stream as the gateway does.

@@ -1,7 +1,9 @@
 //! What engines stream: ours, which hands over what the model wrote, and others.
 
 use cclocal::catalog::Form;
-use cclocal::gateway::anthropic::{self, ApiError, Pictures, Request, Served, Streamed};
+use cclocal::gateway::anthropic::{
+    self, ApiError, Event, Pictures, Request, Served, Streamed, sse_bytes,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
@@ -94,7 +96,7 @@ fn kinds(stream: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn passed(stream: &[u8], cuts: &[Index], served: &Served) -> Vec<u8> {
+fn passed(stream: &[u8], cuts: &[Index], served: &Served) -> Vec<Event> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
     cuts.extend([0, stream.len()]);
     cuts.sort_unstable();
@@ -122,14 +124,15 @@ proptest! {
         form in proptest::sample::select(FORMS),
     ) {
         let served = Served { form, ..served(Pictures::Words) };
-        let out = passed(&stream, &cuts, &served);
+        let events = passed(&stream, &cuts, &served);
+        let out = sse_bytes(&events);
         prop_assert!(out.len() <= 64 * stream.len() + (64 << 10), "{} of {}", out.len(), stream.len());
         // It has an end, which comes once.
         let kinds = kinds(&out);
         let ends = kinds.iter().filter(|kind| matches!(kind.as_str(), "message_stop" | "error")).count();
         prop_assert_eq!(ends, 1, "{:?} of {}", kinds, String::from_utf8_lossy(&stream));
         prop_assert!(matches!(kinds.last().map(String::as_str), Some("message_stop" | "error")), "{:?}", kinds);
-        let _ = anthropic::message(&out);
+        let _ = anthropic::message(events);
     }
 
     #[test]

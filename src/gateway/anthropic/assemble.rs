@@ -2,47 +2,39 @@
 
 use serde_json::{Value, json};
 
-use crate::gateway::anthropic::{json, sse};
+use crate::gateway::anthropic::event::{Data, Event};
+use crate::gateway::anthropic::{ApiError, json};
 
-/// The message that these events, which the client would get, make. Err: the `error` event that they end in, or None if they have no end.
-pub fn message(events: &[u8]) -> Result<Vec<u8>, Option<Value>> {
-    let mut reader = sse::Reader::default();
-    reader.push(events);
+/// The message that these events, which the client would get, make. Errors: the one that they end in, or None if they have no end.
+pub fn message(events: Vec<Event>) -> Result<Vec<u8>, Option<ApiError>> {
     let mut message = Value::Null;
     let mut blocks: Vec<(Value, String)> = Vec::new();
-    while let Ok(Some(event)) = reader.next() {
-        let Ok(data) = serde_json::from_slice::<Value>(&event.data) else {
-            continue;
-        };
-        match data["type"].as_str().unwrap_or_default() {
-            "error" => return Err(Some(data)),
-            "message_start" => message = data["message"].clone(),
-            "content_block_start" => blocks.push((data["content_block"].clone(), String::new())),
-            "content_block_delta" => {
-                let delta = &data["delta"];
-                let more = ["text", "partial_json", "thinking"]
-                    .iter()
-                    .find_map(|field| delta[*field].as_str());
+    for event in events {
+        match event.data {
+            Data::Error(error) => return Err(Some(error)),
+            Data::MessageStart { message: begun, .. } => message = begun,
+            Data::BlockStart { block, .. } => blocks.push((block, String::new())),
+            Data::Delta { delta, .. } => {
                 if let Some((_, text)) = blocks.last_mut() {
-                    text.push_str(more.unwrap_or_default());
+                    text.push_str(delta.content());
                 }
             }
-            "message_delta" => {
+            Data::MessageDelta { delta, usage, .. } => {
                 for field in ["stop_reason", "stop_sequence"] {
-                    message[field] = data["delta"][field].clone();
+                    message[field] = delta[field].clone();
                 }
-                if let Some(usage) = data["usage"].as_object() {
+                if let Some(usage) = usage.as_object() {
                     for (name, tokens) in usage {
                         message["usage"][name] = tokens.clone();
                     }
                 }
             }
-            "message_stop" => {
+            Data::MessageStop => {
                 let blocks = blocks.into_iter().map(|(block, text)| whole(block, text));
                 message["content"] = blocks.collect();
                 return Ok(message.to_string().into_bytes());
             }
-            _ => {}
+            Data::BlockStop { .. } | Data::Ping | Data::Other => {}
         }
     }
     Err(None)

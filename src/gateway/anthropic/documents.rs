@@ -11,11 +11,11 @@ use crate::gateway::anthropic::media::{
 };
 
 /// The most text of one PDF, in characters: about 15,000 tokens, which leaves room for a conversation about it in the smallest window.
-pub const MOST_CHARACTERS: usize = 60_000;
+pub(crate) const MAX_CHARACTERS: usize = 60_000;
 
 /// The outcome of reading a PDF.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PdfText {
+pub(crate) enum PdfText {
     /// The text of its first pages, and how many pages it has.
     Pages { texts: Vec<String>, count: usize },
     /// It needs a password.
@@ -31,15 +31,15 @@ pub enum PdfText {
 pub struct PdfTexts(HashMap<PdfKey, PdfText>);
 
 /// Stands for one PDF.
-pub type PdfKey = [u8; 32];
+pub(crate) type PdfKey = [u8; 32];
 
 impl PdfTexts {
     /// The key of a PDF in base64.
-    pub fn key(base64: &str) -> PdfKey {
+    pub(crate) fn key(base64: &str) -> PdfKey {
         Sha256::digest(base64).into()
     }
 
-    pub fn insert(&mut self, key: PdfKey, text: PdfText) {
+    pub(crate) fn insert(&mut self, key: PdfKey, text: PdfText) {
         self.0.insert(key, text);
     }
 
@@ -52,7 +52,7 @@ impl PdfTexts {
 }
 
 /// The PDFs in a conversation, in base64. Reading them can take long, so that is done elsewhere.
-pub fn pdfs(messages: &[Value]) -> Vec<&str> {
+pub(crate) fn pdfs(messages: &[Value]) -> Vec<&str> {
     let mut found = Vec::new();
     for message in messages {
         for block in list(&message["content"]) {
@@ -76,7 +76,7 @@ fn pdf(block: &Value) -> Option<&str> {
 }
 
 /// A document in words: what it is called, and its text.
-pub fn document(block: &Value, media: &Media) -> String {
+pub(crate) fn document(block: &Value, media: &Media) -> String {
     let source = &block["source"];
     let text = match source["type"].as_str() {
         Some("base64") => match pdf(block) {
@@ -146,7 +146,7 @@ fn of_a_pdf(text: Option<&PdfText>, pictures: Pictures) -> String {
         );
     }
     let mut words = format!("[the text of a PDF of {}]", pages(count));
-    let mut left = MOST_CHARACTERS;
+    let mut left = MAX_CHARACTERS;
     let mut told = 0;
     for text in texts {
         if left == 0 {
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_long_pdf_is_cut_and_says_where() {
-        let long = "é".repeat(MOST_CHARACTERS);
+        let long = "é".repeat(MAX_CHARACTERS);
         let whole = of_pages(&[&long], 1);
         assert!(whole.ends_with('é'));
         let rest = of_pages(&["ab", &long, "c"], 3);
@@ -245,7 +245,7 @@ mod tests {
             "{}",
             &rest[rest.len() - 100..]
         );
-        assert_eq!(rest.matches('é').count(), MOST_CHARACTERS - 2);
+        assert_eq!(rest.matches('é').count(), MAX_CHARACTERS - 2);
         assert!(of_pages(&["a"], 87).ends_with("\n[pages 2 to 87 are left out]"));
         let texts = vec!["a".into()];
         let text = Some(PdfText::Pages { texts, count: 2 });

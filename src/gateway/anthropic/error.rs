@@ -25,11 +25,11 @@ impl ApiError {
     }
 
     /// The request is not one.
-    pub fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(400, "invalid_request_error", message)
     }
 
-    /// The sentence on which Claude Code compacts the conversation and goes on. Only as an HTTP status of its own: inside a stream that has begun,
+    /// The sentence on which Claude Code compacts the conversation and goes on: it reads both numbers, and the first must be the larger one. Only as an HTTP status of its own: inside a stream that has begun,
     /// it asks the same again.
     pub fn prompt_too_long(tokens: u64, window: u64) -> Self {
         Self::invalid(format!(
@@ -39,7 +39,7 @@ impl ApiError {
 
     /// An error reply of the engine, whatever its shape: `{"detail": …}`, `{"error": {"message": …}}`, or no JSON at all.
     pub fn from_engine(status: u16, body: &[u8]) -> Self {
-        let said = words(body).unwrap_or_else(|| format!("the engine answered {status}"));
+        let said = Self::words(body).unwrap_or_else(|| format!("the engine answered {status}"));
         let (status, kind) = match status {
             400 | 422 => (400, "invalid_request_error"),
             // The engine's key is the gateway's affair. Told of a 401, the client would ask its user to log in.
@@ -55,18 +55,44 @@ impl ApiError {
         Self::new(status, kind, said)
     }
 
+    /// The words in an error's body: Anthropic's and OpenAI's shape, FastAPI's, or text.
+    pub(crate) fn words(body: &[u8]) -> Option<String> {
+        let Ok(value) = serde_json::from_slice::<Value>(body) else {
+            let text = String::from_utf8_lossy(body);
+            let text = text.trim();
+            return (!text.is_empty() && !text.starts_with('<')).then(|| short(text));
+        };
+        let found = [
+            &value["error"]["message"],
+            &value["detail"],
+            &value["detail"]["message"],
+            &value["detail"][0]["msg"],
+            &value["error"],
+            &value["message"],
+        ];
+        let words = found.into_iter().find_map(Value::as_str);
+        // Of any other shape: as it is.
+        let whole = || {
+            let found = [&value["detail"], &value["error"]];
+            let whole = found
+                .into_iter()
+                .find(|value| value.is_object() || value.is_array())?;
+            Some(whole.to_string())
+        };
+        words
+            .map(str::trim)
+            .filter(|words| !words.is_empty())
+            .map(short)
+            .or_else(|| Some(short(&whole()?)))
+    }
+
     /// The body of an error reply, and the data of an `error` event.
     pub fn json(&self) -> Value {
         json!({"type": "error", "error": {"type": self.kind, "message": self.message}})
     }
 
-    /// As an event of a stream.
-    pub fn event(&self) -> Vec<u8> {
-        format!("event: error\ndata: {}\n\n", self.json()).into_bytes()
-    }
-
-    /// The `error` event of an engine's stream, read. What has no known type is an `api_error`.
-    pub fn from_event(event: &Value) -> Self {
+    /// The `error` event of an engine's stream, read. What has no known type is an `api_error`, and so is what is about the engine's key.
+    pub(crate) fn from_event(event: &Value) -> Self {
         let error = &event["error"];
         let kind = error["type"].as_str().unwrap_or_default();
         let (status, kind) = KINDS
@@ -85,11 +111,9 @@ impl ApiError {
     }
 }
 
-/// The API's types of errors and their statuses. Source: Anthropic's API reference, "Errors".
-const KINDS: [(u16, &str); 9] = [
+/// The API's types of errors and their statuses, but for those about keys: the engine's is the gateway's affair. Source: Anthropic's API reference, "Errors".
+const KINDS: [(u16, &str); 7] = [
     (400, "invalid_request_error"),
-    (401, "authentication_error"),
-    (403, "permission_error"),
     (404, "not_found_error"),
     (413, "request_too_large"),
     (429, "rate_limit_error"),
@@ -97,29 +121,6 @@ const KINDS: [(u16, &str); 9] = [
     (504, "timeout_error"),
     (529, "overloaded_error"),
 ];
-
-/// What an error's body says in words.
-fn words(body: &[u8]) -> Option<String> {
-    let value: Value = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(_) => {
-            let text = String::from_utf8_lossy(body);
-            let text = text.trim();
-            return (!text.is_empty() && !text.starts_with('<')).then(|| short(text));
-        }
-    };
-    let found = [
-        &value["error"]["message"],
-        &value["detail"],
-        &value["detail"]["message"],
-        &value["detail"][0]["msg"],
-        &value["error"],
-        &value["message"],
-    ]
-    .into_iter()
-    .find_map(Value::as_str)?;
-    Some(short(found))
-}
 
 fn short(text: &str) -> String {
     text.chars().take(LONGEST_MESSAGE).collect()
@@ -163,11 +164,29 @@ mod tests {
         );
         assert_eq!(read(502, "<html>").message, "the engine answered 502");
         assert_eq!(read(200, "").status, 502);
+        assert_eq!(read(302, "").status, 502);
+        assert_eq!(
+            read(
+                503,
+                r#"{"type":"error","error":{"type":"x","message":"busy"}}"#
+            ),
+            ApiError::new(529, "overloaded_error", "busy")
+        );
+        assert_eq!(
+            read(400, r#"{"detail":{"loc":["body"]}}"#),
+            ApiError::invalid(r#"{"loc":["body"]}"#)
+        );
+        assert_eq!(read(500, &"é".repeat(5000)).message.chars().count(), 2000);
     }
 
     #[test]
     fn the_engines_key_is_not_the_clients_affair() {
         let error = ApiError::from_engine(401, br#"{"detail":"Invalid API key"}"#);
         assert_eq!((error.status, error.kind), (502, "api_error"));
+        for kind in ["authentication_error", "permission_error"] {
+            let event = json!({"type": "error", "error": {"type": kind, "message": "no"}});
+            let error = ApiError::from_event(&event);
+            assert_eq!((error.status, error.kind), (500, "api_error"));
+        }
     }
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::gateway::anthropic::media::{Media, Part};
 
 /// Folds `system` messages into the turns before them, and joins and splits those as the engine needs it. `messages` have been validated.
-pub fn fold(messages: Vec<Value>, media: &Media) -> Vec<Value> {
+pub(super) fn fold(messages: Vec<Value>, media: &Media) -> Vec<Value> {
     let mut folded: Vec<Value> = Vec::with_capacity(messages.len());
     // Pictures of the results that the conversation ends in.
     let mut lifted = Vec::new();
@@ -117,7 +117,7 @@ fn last_result(messages: &mut [Value]) -> Option<&mut Value> {
 }
 
 /// Adds to what a tool said, whichever form that has.
-pub fn append(result: &mut Value, reminder: &str) {
+pub(super) fn append(result: &mut Value, reminder: &str) {
     match &mut result["content"] {
         Value::String(text) => {
             text.push_str("\n\n");
@@ -165,13 +165,13 @@ fn reminder(block: &Value) -> Option<String> {
 }
 
 /// A block of the user's turn that is a reminder of the client's: older versions send all of them so.
-pub fn of_the_client(block: &Value) -> Option<String> {
+pub(super) fn of_the_client(block: &Value) -> Option<String> {
     let text = block["text"].as_str()?;
     is_reminder(text).then(|| text.to_owned())
 }
 
 /// True if the text is one reminder and nothing else.
-pub fn is_reminder(text: &str) -> bool {
+pub(super) fn is_reminder(text: &str) -> bool {
     let inside = text.trim().strip_prefix(BEGIN);
     inside
         .and_then(|text| text.strip_suffix(END))
@@ -179,7 +179,7 @@ pub fn is_reminder(text: &str) -> bool {
 }
 
 /// The text without the reminders at its end.
-pub fn without_reminders(text: &str) -> &str {
+pub(super) fn without_reminders(text: &str) -> &str {
     let mut text = text.trim_end();
     while text.ends_with(END)
         && let Some(at) = text.rfind(BEGIN)

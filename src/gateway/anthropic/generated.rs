@@ -9,19 +9,16 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::catalog::Form;
-use crate::gateway::anthropic::sse;
+use crate::gateway::anthropic::event::{Data, Delta, Event};
 use crate::gateway::anthropic::stop_sequences::StopSequences;
-use crate::gateway::anthropic::{ApiError, Request, Served, Usage, notice};
+use crate::gateway::anthropic::streamed::Stage;
+use crate::gateway::anthropic::{Request, Served, Usage, notice};
 use crate::gateway::tool_calls::schema::Tools;
 use crate::gateway::tool_calls::{Call, Ending, Options, Piece, Reader, Start, Wrong};
 
-/// What a stream of a text as it was generated says in its first event.
-pub const FIELD: &str = "as_generated";
-
 /// A reply that is read here.
 #[derive(Debug)]
-pub struct Generated {
-    sse: sse::Reader,
+pub(super) struct Generated {
     asked_model: String,
     max_tokens: u64,
     tools: Arc<Tools>,
@@ -41,7 +38,6 @@ pub struct Generated {
     /// The number of blocks that were begun.
     blocks: u64,
     calls: u64,
-    stage: Stage,
     /// Whether the engine still works at what is not wanted any more.
     is_abandoned: bool,
 }
@@ -52,19 +48,9 @@ enum Block {
     Thought,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Expected,
-    Running,
-    /// `message_delta` has passed.
-    Complete,
-    Over,
-}
-
 impl Generated {
-    pub fn new(request: &Request, served: &Served) -> Self {
+    pub(super) fn new(request: &Request, served: &Served) -> Self {
         Self {
-            sse: sse::Reader::default(),
             stops: StopSequences::new(&request.stop_sequences),
             asked_model: request.asked_model.clone(),
             max_tokens: request.max_tokens,
@@ -78,83 +64,29 @@ impl Generated {
             open: None,
             blocks: 0,
             calls: 0,
-            stage: Stage::Expected,
             is_abandoned: false,
         }
     }
 
-    /// Takes bytes of the engine's stream, split anywhere, and returns those that are ready for the client.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut reader = std::mem::take(&mut self.sse);
-        reader.push(bytes);
-        while self.stage != Stage::Over {
-            match reader.next() {
-                Ok(Some(event)) => match serde_json::from_slice::<Value>(&event.data) {
-                    Ok(data) => self.take(&data, &mut out),
-                    Err(_) => self.fail("the engine sent what is no event", &mut out),
-                },
-                Ok(None) => break,
-                Err(sse::TooLarge) => self.fail("the engine sent too large an event", &mut out),
-            }
-        }
-        self.sse = reader;
-        out
-    }
-
-    /// The engine's stream has ended: an `error` event if that was before its time.
-    pub fn finish(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        match self.stage {
-            Stage::Over => {}
-            Stage::Complete => self.stop(&mut out),
-            Stage::Expected | Stage::Running => {
-                self.fail("the engine broke off its reply", &mut out);
-            }
-        }
-        out
-    }
-
-    pub fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> Usage {
         self.usage
     }
 
-    pub fn is_over(&self) -> bool {
-        self.stage == Stage::Over
-    }
-
     /// Whether the engine goes on with what is not wanted any more.
-    pub fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.is_abandoned
     }
 
-    fn take(&mut self, data: &Value, out: &mut Vec<u8>) {
-        let kind = data["type"].as_str().unwrap_or_default();
-        match (kind, self.stage) {
-            ("error", _) => {
-                self.stage = Stage::Over;
-                out.extend(ApiError::from_event(data).event());
-            }
-            ("message_start", Stage::Expected) => self.message_start(data, out),
-            ("content_block_start", Stage::Running) => {
-                let tail = data["prompt_tail"].as_str().unwrap_or_default();
-                self.begin(tail);
-            }
-            ("content_block_delta", Stage::Running) => {
-                let text = data["delta"]["text"].as_str().unwrap_or_default();
-                let marks = marks(text, &data["marks"]);
-                let pieces = self.begin("").push(text, &marks);
-                self.pieces(pieces, out);
-            }
-            ("message_delta", Stage::Running) => self.message_delta(data, out),
-            ("message_stop", Stage::Complete) => self.stop(out),
-            ("message_stop", _) => self.fail("the engine broke off its reply", out),
-            _ => {}
-        }
-    }
-
-    fn message_start(&mut self, data: &Value, out: &mut Vec<u8>) {
-        let vocabulary = data[FIELD]["vocabulary"].as_array();
+    /// Takes the beginning of the reply.
+    pub(super) fn start(&mut self, data: Data, out: &mut Vec<Event>) {
+        let Data::MessageStart {
+            mut message,
+            as_generated,
+        } = data
+        else {
+            return;
+        };
+        let vocabulary = as_generated["vocabulary"].as_array();
         self.knows_thought_end = vocabulary.is_some_and(|words| {
             let ends = ["</think>", "[/THINK]"];
             words
@@ -162,12 +94,42 @@ impl Generated {
                 .filter_map(Value::as_str)
                 .any(|word| ends.contains(&word))
         });
-        let mut message = data["message"].clone();
         message["model"] = json!(self.asked_model);
         let id = message["id"].as_str().unwrap_or_default();
         self.id = id.trim_start_matches("msg_").to_owned();
-        self.stage = Stage::Running;
-        out.extend(event(&json!({"type": "message_start", "message": message})));
+        out.push(Event::message_start(message));
+    }
+
+    /// Takes an event of a reply that has begun, and puts what is ready for the client into `out`.
+    pub(super) fn take(&mut self, data: Data, out: &mut Vec<Event>) -> Stage {
+        match data {
+            Data::BlockStart { prompt_tail, .. } => {
+                self.begin(&prompt_tail);
+            }
+            Data::Delta {
+                delta: Delta::Text { text, marks },
+                ..
+            } => {
+                let marks = marks_of(&text, &marks);
+                let pieces = self.begin("").push(&text, &marks);
+                self.pieces(pieces, out);
+            }
+            Data::MessageDelta {
+                delta,
+                usage,
+                stopped_by,
+            } => {
+                self.message_delta(&delta, &usage, stopped_by, out);
+                if !self.is_abandoned {
+                    return Stage::Complete;
+                }
+            }
+            _ => {}
+        }
+        match self.is_abandoned {
+            true => Stage::Over,
+            false => Stage::Running,
+        }
     }
 
     fn begin(&mut self, prompt_tail: &str) -> &mut Reader {
@@ -183,9 +145,9 @@ impl Generated {
     }
 
     /// Returns what is wrong with the reply, if something is.
-    fn pieces(&mut self, pieces: Vec<Piece>, out: &mut Vec<u8>) -> Option<Wrong> {
+    fn pieces(&mut self, pieces: Vec<Piece>, out: &mut Vec<Event>) -> Option<Wrong> {
         for piece in pieces {
-            if self.stage != Stage::Running {
+            if self.is_abandoned {
                 break;
             }
             match piece {
@@ -198,106 +160,83 @@ impl Generated {
         None
     }
 
-    fn text(&mut self, text: &str, out: &mut Vec<u8>) {
+    fn text(&mut self, text: &str, out: &mut Vec<Event>) {
         let (text, stopped) = self.stops.push(text);
         self.delta(Block::Text, &text, out);
         if let Some(sequence) = stopped {
             self.is_abandoned = true;
             self.end("stop_sequence", Some(&sequence), out);
-            self.stop(out);
+            out.push(Event::message_stop());
         }
     }
 
-    fn thought(&mut self, thought: &str, out: &mut Vec<u8>) {
+    fn thought(&mut self, thought: &str, out: &mut Vec<Event>) {
         if self.served.shows_thoughts {
             self.delta(Block::Thought, thought, out);
         }
     }
 
-    fn delta(&mut self, block: Block, text: &str, out: &mut Vec<u8>) {
+    fn delta(&mut self, block: Block, text: &str, out: &mut Vec<Event>) {
         if text.is_empty() {
             return;
         }
-        let (kind, field) = match block {
-            Block::Text => ("text", "text"),
-            Block::Thought => ("thinking", "thinking"),
-        };
         if self.open != Some(block) {
             self.close(out);
-            let mut content = json!({"type": kind, field: ""});
-            if block == Block::Thought {
-                content["signature"] = json!("");
-            }
-            self.start(&content, out);
+            let content = match block {
+                Block::Text => json!({"type": "text", "text": ""}),
+                Block::Thought => json!({"type": "thinking", "thinking": "", "signature": ""}),
+            };
+            out.push(Event::block_start(self.blocks, content));
+            self.blocks += 1;
             self.open = Some(block);
         }
-        out.extend(event(&json!({
-            "type": "content_block_delta",
-            "index": self.blocks - 1,
-            "delta": {"type": format!("{kind}_delta"), field: text},
-        })));
+        let delta = match block {
+            Block::Text => Delta::text(text),
+            Block::Thought => Delta::Thinking(text.to_owned()),
+        };
+        out.push(Event::delta(self.blocks - 1, delta));
     }
 
-    fn start(&mut self, content: &Value, out: &mut Vec<u8>) {
-        out.extend(event(&json!({
-            "type": "content_block_start",
-            "index": self.blocks,
-            "content_block": content,
-        })));
-        self.blocks += 1;
-    }
-
-    fn close(&mut self, out: &mut Vec<u8>) {
+    fn close(&mut self, out: &mut Vec<Event>) {
         if self.open.take().is_some() {
-            self.end_block(out);
+            out.push(Event::block_stop(self.blocks - 1));
         }
     }
 
-    fn end_block(&self, out: &mut Vec<u8>) {
-        out.extend(event(
-            &json!({"type": "content_block_stop", "index": self.blocks - 1}),
-        ));
-    }
-
-    fn call(&mut self, call: Call, out: &mut Vec<u8>) {
+    fn call(&mut self, call: Call, out: &mut Vec<Event>) {
         self.rest_of_text(out);
         self.close(out);
         let name = self.aliases.get(&call.name).unwrap_or(&call.name).clone();
         let id = format!("toolu_{}_{}", self.id, self.calls);
         self.calls += 1;
-        self.start(
-            &json!({"type": "tool_use", "id": id, "name": name, "input": {}}),
-            out,
-        );
-        out.extend(event(&json!({
-            "type": "content_block_delta",
-            "index": self.blocks - 1,
-            "delta": {"type": "input_json_delta", "partial_json": Value::Object(call.input).to_string()},
-        })));
-        self.end_block(out);
+        let block = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
+        let input = Value::Object(call.input).to_string();
+        out.extend(Event::call(self.blocks, block, input));
+        self.blocks += 1;
     }
 
     /// Sends what was kept back as the possible beginning of a stop sequence.
-    fn rest_of_text(&mut self, out: &mut Vec<u8>) {
+    fn rest_of_text(&mut self, out: &mut Vec<Event>) {
         let rest = self.stops.finish();
         self.delta(Block::Text, &rest, out);
     }
 
-    fn message_delta(&mut self, data: &Value, out: &mut Vec<u8>) {
-        let tokens = |name: &str| data["usage"][name].as_u64().unwrap_or(0);
-        self.usage = Usage {
-            input_tokens: tokens("input_tokens"),
-            cache_read_input_tokens: tokens("cache_read_input_tokens"),
-            output_tokens: tokens("output_tokens"),
-        };
-        let ending = match data["delta"]["stop_reason"].as_str() {
+    fn message_delta(
+        &mut self,
+        delta: &Value,
+        usage: &Value,
+        stopped_by: Option<String>,
+        out: &mut Vec<Event>,
+    ) {
+        self.usage = Usage::of(usage);
+        let ending = match delta["stop_reason"].as_str() {
             Some("max_tokens") => Ending::Limit,
-            _ => Ending::Stop(data["stopped_by"].as_str().map(str::to_owned)),
+            _ => Ending::Stop(stopped_by),
         };
         self.begin("");
         let pieces = self.reader.take().map(|reader| reader.finish(&ending));
         let wrong = self.pieces(pieces.unwrap_or_default(), out);
-        if self.stage != Stage::Running {
+        if self.is_abandoned {
             return;
         }
         self.rest_of_text(out);
@@ -319,39 +258,29 @@ impl Generated {
         }
         if self.blocks == 0 {
             // A reply always has a block.
-            self.start(&json!({"type": "text", "text": ""}), out);
+            out.push(Event::block_start(0, json!({"type": "text", "text": ""})));
+            self.blocks = 1;
             self.open = Some(Block::Text);
         }
         self.end(reason, None, out);
     }
 
-    fn end(&mut self, reason: &str, sequence: Option<&str>, out: &mut Vec<u8>) {
+    fn end(&mut self, reason: &str, sequence: Option<&str>, out: &mut Vec<Event>) {
         self.close(out);
-        self.stage = Stage::Complete;
-        out.extend(event(&json!({
-            "type": "message_delta",
-            "delta": {"stop_reason": reason, "stop_sequence": sequence},
-            "usage": {
+        out.push(Event::message_delta(
+            reason,
+            sequence,
+            json!({
                 "input_tokens": self.usage.input_tokens,
                 "cache_read_input_tokens": self.usage.cache_read_input_tokens,
                 "output_tokens": self.usage.output_tokens,
-            },
-        })));
-    }
-
-    fn stop(&mut self, out: &mut Vec<u8>) {
-        self.stage = Stage::Over;
-        out.extend(event(&json!({"type": "message_stop"})));
-    }
-
-    fn fail(&mut self, message: &str, out: &mut Vec<u8>) {
-        self.stage = Stage::Over;
-        out.extend(ApiError::new(500, "api_error", message).event());
+            }),
+        ));
     }
 }
 
 /// The real marker tokens of a text: where each stands, in bytes (the engine counts in code points), and which it is.
-fn marks<'a>(text: &str, marks: &'a Value) -> Vec<(usize, &'a str)> {
+fn marks_of<'a>(text: &str, marks: &'a Value) -> Vec<(usize, &'a str)> {
     let Some(marks) = marks.as_array() else {
         return Vec::new();
     };
@@ -370,11 +299,6 @@ fn marks<'a>(text: &str, marks: &'a Value) -> Vec<(usize, &'a str)> {
     found
 }
 
-fn event(data: &Value) -> Vec<u8> {
-    let name = data["type"].as_str().unwrap_or_default();
-    format!("event: {name}\ndata: {data}\n\n").into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,14 +308,14 @@ mod tests {
         let text = "é😀<tool_call>x</tool_call>";
         let told = json!([[2, "<tool_call>"], [14, "</tool_call>"]]);
         let want = [(6, "<tool_call>"), (18, "</tool_call>")];
-        assert_eq!(marks(text, &told), want);
+        assert_eq!(marks_of(text, &told), want);
         for odd in [
             json!(null),
             json!([[99, "<tool_call>"]]),
             json!([["a", 1], [], 3]),
             json!("x"),
         ] {
-            assert_eq!(marks(text, &odd), []);
+            assert_eq!(marks_of(text, &odd), []);
         }
     }
 }

@@ -4,18 +4,18 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// The deepest nesting that is read, in levels: a value is read by recursion, which takes stack. serde_json's own limit of 128 is less than the API takes.
-pub const DEEPEST: usize = 256;
+pub(super) const DEEPEST: usize = 256;
 
 /// The most values that are read, names of fields included: one of two bytes can take three hundred in memory. A conversation that fills the widest
 /// window has some ten thousand.
-pub const MOST_VALUES: usize = 1_000_000;
+pub(super) const MAX_VALUES: usize = 1_000_000;
 
 /// Why bytes are not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unreadable {
+pub(crate) enum Unreadable {
     /// Nested beyond [`DEEPEST`], at this byte.
     TooDeep(usize),
-    /// More than [`MOST_VALUES`], at this byte.
+    /// More than [`MAX_VALUES`], at this byte.
     TooMany(usize),
     /// Not JSON, with the place.
     Invalid(String),
@@ -23,7 +23,7 @@ pub enum Unreadable {
 
 /// Reads JSON. A text that JavaScript cut in the middle of a character holds half of a surrogate pair, which is no character and which
 /// `serde_json` refuses: it becomes U+FFFD.
-pub fn read(bytes: &[u8]) -> Result<Value, Unreadable> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Value, Unreadable> {
     look_over(bytes)?;
     let error = match parse(bytes) {
         Ok(value) => return Ok(value),
@@ -65,7 +65,7 @@ fn look_over(bytes: &[u8]) -> Result<(), Unreadable> {
             b'}' | b']' => depth = depth.saturating_sub(1),
             b',' | b':' => {
                 values += 1;
-                if values > MOST_VALUES {
+                if values > MAX_VALUES {
                     return Err(Unreadable::TooMany(at));
                 }
             }
@@ -151,9 +151,9 @@ mod tests {
 
     #[test]
     fn what_has_too_many_values_is_found_before_it_is_read() {
-        let flat = format!("[{}1]", "1,".repeat(MOST_VALUES));
+        let flat = format!("[{}1]", "1,".repeat(MAX_VALUES));
         assert!(matches!(read(flat.as_bytes()), Err(Unreadable::TooMany(_))));
-        let text = format!("[\"{}\"]", "1,".repeat(MOST_VALUES));
+        let text = format!("[\"{}\"]", "1,".repeat(MAX_VALUES));
         assert!(read(text.as_bytes()).is_ok());
     }
 

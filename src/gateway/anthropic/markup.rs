@@ -9,7 +9,7 @@ const MARKERS: [(&str, &str); 3] = [
 
 /// Where a text stands with respect to tool calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Markup {
+pub(super) enum Markup {
     /// All that was opened is closed.
     None,
     /// It ends in what could become an opening, from this byte on.
@@ -19,7 +19,7 @@ pub enum Markup {
 }
 
 /// Looks for the tool call that `text` ends inside of. Before `position` none opens that is not closed there.
-pub fn look(text: &str, mut position: usize) -> Markup {
+pub(super) fn look(text: &str, mut position: usize) -> Markup {
     // Where each opens next. What opens nowhere is looked for once.
     let find = |opening: &str, from: usize| text[from..].find(opening).map(|start| from + start);
     let mut next = MARKERS.map(|(opening, _)| find(opening, position));
@@ -46,7 +46,7 @@ pub fn look(text: &str, mut position: usize) -> Markup {
 }
 
 /// Whether the call that begins here may be closed in these bytes at its end, which are new.
-pub fn closes(call: &str, new: usize) -> bool {
+pub(super) fn closes(call: &str, new: usize) -> bool {
     let Some((opening, closing)) = MARKERS
         .into_iter()
         .find(|(opening, _)| call.starts_with(opening))
@@ -60,7 +60,7 @@ pub fn closes(call: &str, new: usize) -> bool {
 }
 
 /// The name of the tool in the markup of a call.
-pub fn tool_name(call: &str) -> Option<&str> {
+pub(super) fn tool_name(call: &str) -> Option<&str> {
     let rest = call
         .trim_start_matches("<tool_call>")
         .trim_start_matches("<|tool_call>")
@@ -86,7 +86,7 @@ pub fn tool_name(call: &str) -> Option<&str> {
 }
 
 /// Whether this is an opening and nothing more.
-pub fn is_bare(call: &str) -> bool {
+pub(super) fn is_bare(call: &str) -> bool {
     let call = call.trim_end();
     MARKERS.into_iter().any(|(opening, _)| opening == call)
 }

@@ -15,7 +15,7 @@ use crate::gateway::anthropic::documents::{PdfTexts, document};
 const HEAD: usize = 256 << 10;
 
 /// A picture with more is taken for an attack by the library that opens it. Source: twice Pillow's `MAX_IMAGE_PIXELS`.
-const MOST_PIXELS: usize = 2 * 89_478_485;
+const MAX_PIXELS: usize = 2 * 89_478_485;
 
 /// The longest picture in base64 that the engine takes, in bytes. Source: vllm-mlx 0.6.0, `MAX_BASE64_IMAGE_LENGTH`, less the `data:` in front of it.
 const LONGEST: usize = (30 << 20) - 100;
@@ -25,7 +25,7 @@ const LONGEST_ADDRESS: usize = 200;
 
 /// Passes blocks on, in the form that the model takes.
 #[derive(Debug, Clone, Copy)]
-pub struct Media<'a> {
+pub(super) struct Media<'a> {
     pub pictures: Pictures,
     /// The text of the PDFs in this request.
     pub texts: &'a PdfTexts,
@@ -33,7 +33,7 @@ pub struct Media<'a> {
 
 /// A block as it is passed on.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Part {
+pub(super) enum Part {
     /// As it was.
     Block(Value),
     /// In words.
@@ -44,7 +44,7 @@ pub enum Part {
 
 impl Part {
     /// As a block of a turn.
-    pub fn block(self) -> Value {
+    pub(super) fn block(self) -> Value {
         match self {
             Self::Block(block) | Self::Picture(block) => block,
             Self::Words(words) => json!({"type": "text", "text": words}),
@@ -53,7 +53,7 @@ impl Part {
 }
 
 impl Media<'_> {
-    pub fn part(&self, block: Value) -> Part {
+    pub(super) fn part(&self, block: Value) -> Part {
         match block["type"].as_str() {
             Some("image") => self.picture(block),
             Some("document") => Part::Words(document(&block, self)),
@@ -93,7 +93,7 @@ fn unreadable(why: Why) -> String {
 }
 
 /// A picture where none can be shown.
-pub fn picture_in_words(picture: &Value) -> String {
+pub(super) fn picture_in_words(picture: &Value) -> String {
     let data = match data(picture) {
         Ok(data) => data,
         Err(words) => return words,
@@ -112,7 +112,7 @@ pub fn picture_in_words(picture: &Value) -> String {
 }
 
 /// A block that is neither text nor a picture nor a document.
-pub fn other_in_words(block: &Value) -> String {
+pub(super) fn other_in_words(block: &Value) -> String {
     match block.as_str() {
         Some(text) => text.to_owned(),
         None => in_words(block),
@@ -120,7 +120,7 @@ pub fn other_in_words(block: &Value) -> String {
 }
 
 /// Words for a picture or a document at an address, which is left there.
-pub fn not_fetched(what: &str, address: &Value) -> String {
+pub(super) fn not_fetched(what: &str, address: &Value) -> String {
     let address = address.as_str().unwrap_or("an unknown address");
     let address: String = address.chars().take(LONGEST_ADDRESS).collect();
     format!("[{what} at {address}, which was not fetched: nothing leaves this machine]")
@@ -249,7 +249,7 @@ fn whole(base64: &str) -> Result<Value, Why> {
         width,
         height,
     } = Size::of(&bytes)?;
-    if width.saturating_mul(height) > MOST_PIXELS {
+    if width.saturating_mul(height) > MAX_PIXELS {
         return Err("it has too many pixels");
     }
     if !(format.is_complete)(&bytes) {
@@ -263,7 +263,7 @@ fn whole(base64: &str) -> Result<Value, Why> {
 }
 
 /// Base64 as clients write it: in lines, and without the padding at its end.
-pub fn decoded(base64: &str) -> Result<Vec<u8>, Why> {
+pub(crate) fn decoded(base64: &str) -> Result<Vec<u8>, Why> {
     use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,

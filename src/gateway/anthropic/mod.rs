@@ -15,9 +15,9 @@ use crate::catalog::Form;
 use crate::memory::ContextWindow;
 
 mod assemble;
-mod delta;
 mod documents;
 mod error;
+mod event;
 mod fold;
 mod generated;
 mod json;
@@ -37,13 +37,15 @@ mod streamed;
 mod system;
 
 pub use assemble::message;
-pub use documents::{MOST_CHARACTERS, PdfKey, PdfText, PdfTexts};
+pub use documents::PdfTexts;
+pub(super) use documents::{MAX_CHARACTERS, PdfKey, PdfText};
 pub use error::ApiError;
+pub(super) use event::Delta;
+pub use event::{Event, sse_bytes};
 pub(super) use json::read as read_json;
-pub use media::decoded;
+pub(super) use media::decoded;
 pub use reply::reply;
 pub use request::{Draft, Request, messages};
-pub use stream::Repair;
 pub use streamed::Streamed;
 
 /// The model as the engine serves it.
@@ -79,11 +81,32 @@ pub enum Pictures {
 /// Tokens of one request, as they are reported to the client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Prompt tokens that were computed.
+    /// Prompt tokens that were computed, but for those of the next field.
     pub input_tokens: u64,
+    /// Prompt tokens that were computed and put into the prefix cache, where the engine counts them apart.
+    pub cache_creation_input_tokens: u64,
     /// Prompt tokens that were there already.
     pub cache_read_input_tokens: u64,
     pub output_tokens: u64,
+}
+
+impl Usage {
+    /// All prompt tokens that were computed.
+    pub(super) fn computed(&self) -> u64 {
+        self.input_tokens
+            .saturating_add(self.cache_creation_input_tokens)
+    }
+
+    /// As a reply states it.
+    fn of(usage: &serde_json::Value) -> Self {
+        let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
+        Self {
+            input_tokens: tokens("input_tokens"),
+            cache_creation_input_tokens: tokens("cache_creation_input_tokens"),
+            cache_read_input_tokens: tokens("cache_read_input_tokens"),
+            output_tokens: tokens("output_tokens"),
+        }
+    }
 }
 
 #[cfg(test)]

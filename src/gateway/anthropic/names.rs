@@ -17,7 +17,7 @@ const DIGEST: usize = 12;
 
 /// The tools that have another name, and those left out.
 #[derive(Debug, Default)]
-pub struct Names {
+pub(super) struct Names {
     /// Names of tools by those that the model knows them by, where the two differ.
     pub aliases: HashMap<String, String>,
     /// Tools that can't be passed on.
@@ -26,7 +26,7 @@ pub struct Names {
 
 /// Gives tools names that the engine takes: those declared, the one that must be called, and those in earlier calls. Leaves out tools that the API
 /// would not take either.
-pub fn pass_on(fields: &mut Map<String, Value>) -> Names {
+pub(super) fn pass_on(fields: &mut Map<String, Value>) -> Names {
     let mut names = Names::default();
     if let Some(Value::Array(tools)) = fields.get_mut("tools") {
         let declared: HashSet<String> = tools.iter().filter_map(name).collect();

@@ -7,7 +7,7 @@
 use crate::gateway::tool_calls::{Ending, Wrong};
 
 /// The sentence that stands in place of the call. `max_tokens`: the limit that was reached.
-pub fn cut_call(tool: Option<&str>, max_tokens: u64) -> String {
+pub(super) fn cut_call(tool: Option<&str>, max_tokens: u64) -> String {
     let tool = match tool {
         Some(name) if !name.is_empty() => format!("a call of the tool {name}"),
         _ => "a tool call".into(),
@@ -19,14 +19,14 @@ pub fn cut_call(tool: Option<&str>, max_tokens: u64) -> String {
 }
 
 /// The sentence for a call that arrived damaged although the reply was not cut.
-pub fn broken_call(tool: &str) -> String {
+pub(super) fn broken_call(tool: &str) -> String {
     format!(
         "[The call of the tool {tool} arrived incomplete. It was not made, and nothing of it was done. Make it again.]"
     )
 }
 
 /// The sentence in place of something that was marked as a call and isn't one. `name`: the tool's name as the client knows it.
-pub fn wrong<'a>(
+pub(super) fn wrong<'a>(
     wrong: &'a Wrong,
     ending: &Ending,
     max_tokens: u64,

@@ -2,45 +2,45 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::gateway::anthropic::event::Event;
 use crate::gateway::anthropic::json;
 use crate::gateway::tool_calls::schema::Tools;
 
 #[derive(Debug)]
-pub struct ParsedCall {
+pub(super) struct ParsedCall {
     pub index: u64,
     /// The tool's name as the client knows it.
     pub name: String,
     /// As the engine was told.
     told: String,
-    /// The event that opens its block, with an empty input.
-    start: Value,
+    /// Its block, with an empty input.
+    block: Value,
     input: String,
     /// The input stood in the first event, and nothing has followed.
     is_from_start: bool,
 }
 
 impl ParsedCall {
-    /// `start`: the event that opens its block. `name`: the tool's name as the client knows it, if that is another one.
-    pub fn new(index: u64, start: &Value, name: Option<String>) -> Self {
-        let block = &start["content_block"];
+    /// `block`: as the event says that opens it. `name`: the tool's name as the client knows it, if that is another one.
+    pub(super) fn new(index: u64, block: &Value, name: Option<String>) -> Self {
         let told = block["name"].as_str().unwrap_or_default().to_owned();
         let input = block["input"].as_object().filter(|input| !input.is_empty());
         let name = name.unwrap_or_else(|| told.clone());
         let input = input.map(|input| Value::Object(input.clone()).to_string());
-        let mut start = start.clone();
-        start["content_block"]["name"] = name.as_str().into();
-        start["content_block"]["input"] = json!({});
+        let mut block = block.clone();
+        block["name"] = name.as_str().into();
+        block["input"] = json!({});
         Self {
             index,
             name,
             told,
-            start,
+            block,
             is_from_start: input.is_some(),
             input: input.unwrap_or_default(),
         }
     }
 
-    pub fn push(&mut self, piece: &str) {
+    pub(super) fn push(&mut self, piece: &str) {
         if std::mem::take(&mut self.is_from_start) {
             // Both ways at once: the pieces are the API's own.
             self.input.clear();
@@ -48,7 +48,7 @@ impl ParsedCall {
         self.input.push_str(piece);
     }
 
-    pub fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.input.trim().is_empty() || self.object().is_some()
     }
 
@@ -60,7 +60,7 @@ impl ParsedCall {
     }
 
     /// The events of the call with its arguments made to fit the tool's schema. None: they do as they came.
-    pub fn fitted(&self, tools: &Tools) -> Option<[Value; 3]> {
+    pub(super) fn fitted(&self, tools: &Tools) -> Option<[Event; 3]> {
         let input = self.object()?;
         let fitted = match tools.get(&self.told) {
             Some(tool) => tool.fit_input(input.clone()),
@@ -70,23 +70,19 @@ impl ParsedCall {
         if fitted == input && is_plain && !self.is_from_start {
             return None;
         }
-        let index = self.index;
         let input = Value::Object(fitted).to_string();
-        Some([
-            self.start.clone(),
-            json!({"type": "content_block_delta", "index": index, "delta": {"type": "input_json_delta", "partial_json": input}}),
-            json!({"type": "content_block_stop", "index": index}),
-        ])
+        Some(Event::call(self.index, self.block.clone(), input))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::anthropic::event::Data;
 
     fn call(input: Value, pieces: &[&str]) -> ParsedCall {
-        let start = json!({"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "t", "name": "Read", "input": input}});
-        let mut call = ParsedCall::new(1, &start, None);
+        let block = json!({"type": "tool_use", "id": "t", "name": "Read", "input": input});
+        let mut call = ParsedCall::new(1, &block, None);
         pieces.iter().for_each(|piece| call.push(piece));
         call
     }
@@ -96,8 +92,10 @@ mod tests {
             json!({"name": "Read", "input_schema": {"type": "object", "properties": {"file_path": {"type": "string"}, "offset": {"type": "number"}}}}),
         ]);
         let [_, delta, _] = call.fitted(&tools)?;
-        let input = delta["delta"]["partial_json"].as_str().expect("text");
-        Some(serde_json::from_str(input).expect("JSON"))
+        let Data::Delta { delta, .. } = delta.data else {
+            panic!("{delta:?}");
+        };
+        Some(serde_json::from_str(delta.content()).expect("JSON"))
     }
 
     #[test]

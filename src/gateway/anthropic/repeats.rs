@@ -19,7 +19,7 @@ const LAST: u32 = 5;
 /// Adds a note to results that tell nothing new for the third time or more.
 ///
 /// Returns what the user is told when the newest is the fifth: then the model is not asked again.
-pub fn note(messages: &mut [Value]) -> Option<String> {
+pub(super) fn note(messages: &mut [Value]) -> Option<String> {
     let mut calls: HashMap<String, (String, Key)> = HashMap::new();
     let mut span = Span::default();
     let mut end = None;

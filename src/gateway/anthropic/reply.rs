@@ -15,7 +15,7 @@ pub fn reply(body: &[u8], request: &Request) -> Result<(Vec<u8>, Usage), ApiErro
     if !message["content"].is_array() {
         return Err(no_reply());
     }
-    let usage = usage(&message["usage"]);
+    let usage = Usage::of(&message["usage"]);
     if message["stop_reason"] == "max_tokens" || usage.output_tokens >= request.max_tokens {
         repair_cut(&mut message, request);
     }
@@ -32,15 +32,6 @@ pub fn reply(body: &[u8], request: &Request) -> Result<(Vec<u8>, Usage), ApiErro
     }
     message["model"] = json!(request.asked_model);
     Ok((message.to_string().into_bytes(), usage))
-}
-
-fn usage(usage: &Value) -> Usage {
-    let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
-    Usage {
-        input_tokens: tokens("input_tokens"),
-        cache_read_input_tokens: tokens("cache_read_input_tokens"),
-        output_tokens: tokens("output_tokens"),
-    }
 }
 
 /// Puts the notice in the place of the call that the cut fell into: one that the parser left as text, else the last one, as some parsers close

@@ -23,9 +23,9 @@ pub struct Request {
     /// The longest reply, in tokens, as the engine is asked for it.
     pub max_tokens: u64,
     /// The tools, by the names that the model knows them by.
-    pub tools: Arc<Tools>,
+    pub(crate) tools: Arc<Tools>,
     /// Words at which the reply ends.
-    pub stop_sequences: Vec<String>,
+    pub(crate) stop_sequences: Vec<String>,
     /// What goes to the engine. `count_tokens` takes it as well.
     pub body: Bytes,
     /// Where in the body the fields begin that never change. In front of them stand those that can: `max_tokens` and `stream`.
@@ -33,18 +33,18 @@ pub struct Request {
     /// The field `stream` as the engine gets it. None: it gets none.
     pub(super) sent_stream: Option<bool>,
     /// True if the model is shown pictures: then the prompt can have more tokens than bytes.
-    pub has_pictures: bool,
+    pub(crate) has_pictures: bool,
     /// Names of tools by those that the model knows them by, where the two differ.
-    pub aliases: Arc<HashMap<String, String>>,
+    pub(crate) aliases: Arc<HashMap<String, String>>,
     /// Tools that can't be passed on.
-    pub left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
     /// A sentence for the user that ends the turn without the engine, as the model makes the same call for ever.
-    pub loop_ended: Option<String>,
+    pub(crate) loop_ended: Option<String>,
 }
 
 impl Request {
     /// The name of a tool, as the client knows it, by the one that the model was told.
-    pub fn tool_name<'a>(&'a self, told: &'a str) -> &'a str {
+    pub(crate) fn tool_name<'a>(&'a self, told: &'a str) -> &'a str {
         self.aliases.get(told).map_or(told, String::as_str)
     }
 
@@ -185,7 +185,7 @@ fn fields(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
             "request_too_large",
             format!(
                 "the body has more than {} values, at byte {at}",
-                json::MOST_VALUES
+                json::MAX_VALUES
             ),
         )),
         Err(Unreadable::Invalid(what)) => Err(ApiError::invalid(format!(
@@ -393,10 +393,10 @@ fn validate_tool(tool: &Value, path: &str) -> Result<(), ApiError> {
 }
 
 /// Each of them is looked for in each piece of a reply.
-const MOST_STOPS: usize = 1000;
+const MAX_STOPS: usize = 1000;
 
 fn are_stops(value: &Value) -> bool {
     value
         .as_array()
-        .is_some_and(|items| items.len() <= MOST_STOPS && items.iter().all(Value::is_string))
+        .is_some_and(|items| items.len() <= MAX_STOPS && items.iter().all(Value::is_string))
 }

@@ -19,7 +19,7 @@ const END: &str = "\n</system-reminder>";
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// Leaves no more of them than `room`, in tokens. `messages` are as the client sent them.
-pub fn limit(messages: &mut [Value], room: u64) {
+pub(super) fn limit(messages: &mut [Value], room: u64) {
     let Some(summary) = messages.iter().rposition(holds_summary) else {
         return;
     };

@@ -1,11 +1,11 @@
 //! Server-sent events, read as they come. Source of the format: the HTML standard, "Server-sent events".
 
 /// Far more than any event of a reply, in bytes: a whole tool call is one event of this engine.
-pub const LARGEST_EVENT: usize = 16 << 20;
+pub(super) const LARGEST_EVENT: usize = 16 << 20;
 
 /// One event: its bytes as they came, blank line included, and what they say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event<'a> {
+pub(super) struct Event<'a> {
     pub raw: &'a [u8],
     /// Empty if the event has no name.
     pub name: &'a [u8],
@@ -15,11 +15,11 @@ pub struct Event<'a> {
 
 /// An event was larger than [`LARGEST_EVENT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooLarge;
+pub(super) struct TooLarge;
 
 /// Cuts a stream into events. Lines end in LF or CRLF.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub(super) struct Reader {
     buffer: Vec<u8>,
     /// Where the event that is being read begins.
     start: usize,
@@ -30,7 +30,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         // What was read is thrown away once for each piece, not for each event.
         self.buffer.drain(..self.start);
         self.line -= self.start;
@@ -39,13 +39,8 @@ impl Reader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// What was not read yet.
-    pub fn rest(&self) -> &[u8] {
-        &self.buffer[self.start..]
-    }
-
     /// The next whole event. Blocks of comments alone are passed over.
-    pub fn next(&mut self) -> Result<Option<Event<'_>>, TooLarge> {
+    pub(super) fn next(&mut self) -> Result<Option<Event<'_>>, TooLarge> {
         loop {
             let Some(end) = self.buffer[self.seen..]
                 .iter()

@@ -2,14 +2,14 @@
 
 /// Looks for the sequences in a text that comes in pieces.
 #[derive(Debug, Default)]
-pub struct StopSequences {
+pub(super) struct StopSequences {
     sequences: Vec<String>,
     /// The beginning of a sequence, perhaps.
     kept: String,
 }
 
 impl StopSequences {
-    pub fn new(sequences: &[String]) -> Self {
+    pub(super) fn new(sequences: &[String]) -> Self {
         let sequences = sequences
             .iter()
             .filter(|sequence| !sequence.is_empty())
@@ -22,7 +22,7 @@ impl StopSequences {
     }
 
     /// The text that can go on, and the sequence that ends it. Nothing may come behind that.
-    pub fn push(&mut self, text: &str) -> (String, Option<String>) {
+    pub(super) fn push(&mut self, text: &str) -> (String, Option<String>) {
         let mut text = std::mem::take(&mut self.kept) + text;
         let found = self
             .sequences
@@ -52,7 +52,7 @@ impl StopSequences {
     }
 
     /// What was kept back.
-    pub fn finish(&mut self) -> String {
+    pub(super) fn finish(&mut self) -> String {
         std::mem::take(&mut self.kept)
     }
 }

@@ -20,7 +20,7 @@ const SECTIONS: [(&str, &str); 4] = [
 const GIT_STATUS: &str = "gitStatus: This is the git status at the start of the conversation.";
 
 /// Moves what belongs to the folder out of `system` and to the front of `messages`, which have been folded.
-pub fn settle(fields: &mut Map<String, Value>) {
+pub(super) fn settle(fields: &mut Map<String, Value>) {
     let mut moved = Vec::new();
     match fields.get_mut("system") {
         Some(Value::String(text)) => *text = without_folder(text, &mut moved),

@@ -114,9 +114,9 @@ async fn a_lease_may_ask_until_it_is_revoked_and_has_figures_of_its_own() {
     let response = within(ask()).await.expect("an answer");
     assert_eq!(response.status(), 200);
     assert!(super::rest(response).await.0.contains("hello"));
-    until(|| stage.figures.summary(Caller::Lease(7)).turns == 1).await;
-    assert_eq!(stage.figures.summary(Caller::Main).turns, 0);
-    assert_eq!(stage.figures.total().turns, 1);
+    until(|| stage.metrics.summary(Caller::Lease(7)).turns == 1).await;
+    assert_eq!(stage.metrics.summary(Caller::Main).turns, 0);
+    assert_eq!(stage.metrics.total().turns, 1);
 
     stage.access.revoke(7);
     let response = within(ask()).await.expect("an answer");

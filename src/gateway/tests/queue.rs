@@ -37,18 +37,18 @@ async fn requests_reach_the_engine_one_at_a_time_in_the_order_in_which_they_came
     let mut asking = Vec::new();
     for n in 0..5 {
         asking.push(stage.asking(&format!("q{n}")));
-        until(|| stage.figures.queued() + stage.figures.active() == n + 1).await;
+        until(|| stage.metrics.queued() + stage.metrics.active() == n + 1).await;
     }
     for (n, one) in asking.into_iter().enumerate() {
         until(|| fake.said().len() == n + 1).await;
-        assert_eq!((stage.figures.active(), stage.figures.queued()), (1, 4 - n));
+        assert_eq!((stage.metrics.active(), stage.metrics.queued()), (1, 4 - n));
         signal.add_permits(1);
         let (answer, broke) = within(one).await.expect("no panic");
         assert!(!broke);
         assert!(answer.contains(&format!("answer to q{n}")), "{answer}");
     }
     assert_eq!(fake.said(), ["q0", "q1", "q2", "q3", "q4"]);
-    assert_eq!(stage.figures.total().turns, 5);
+    assert_eq!(stage.metrics.total().turns, 5);
 }
 
 #[tokio::test]
@@ -76,11 +76,11 @@ async fn whoever_goes_away_in_the_queue_is_not_answered() {
     let first = stage.asking("first");
     until(|| fake.said().len() == 1).await;
     let leaving = stage.asking("leaving");
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     let last = stage.asking("last");
-    until(|| stage.figures.queued() == 2).await;
+    until(|| stage.metrics.queued() == 2).await;
     drop(leaving);
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     signal.add_permits(2);
     within(first).await.expect("no panic");
     assert!(
@@ -93,7 +93,7 @@ async fn whoever_goes_away_in_the_queue_is_not_answered() {
     assert_eq!(fake.said(), ["first", "last"]);
     assert!(
         stage
-            .figures
+            .metrics
             .recent()
             .iter()
             .any(|figure| figure.ended == Ended::Cancelled)
@@ -131,7 +131,7 @@ async fn whoever_goes_away_while_it_is_answered_is_cancelled_at_the_engine() {
         // The engine is free for the next one.
         let (_, answer, _) = stage.stream("next").await;
         assert!(answer.contains("next"));
-        assert_eq!(stage.figures.recent()[0].ended, Ended::Cancelled);
+        assert_eq!(stage.metrics.recent()[0].ended, Ended::Cancelled);
     }
 }
 
@@ -166,7 +166,7 @@ async fn what_the_engine_does_not_notice_is_cancelled_by_name_before_the_next_on
     let first = stage.asking("first");
     until(|| fake.said().len() == 1).await;
     let next = stage.asking("next");
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     drop(first);
     let (answer, _) = within(next).await.expect("no panic");
     assert!(answer.contains("next"));
@@ -217,7 +217,7 @@ async fn a_plain_request_waits_for_the_engine_too() {
     let stage = Stage::new(Engine::Starting).await;
     let sent = stage.post("/v1/messages", &question("hi", false)).send();
     let asking = tokio::spawn(sent);
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     stage.engine.send_replace(fake.ready());
     let response = within(asking).await.expect("no panic").expect("an answer");
     assert!(response.text().await.expect("a text").contains("hello"));
@@ -257,7 +257,7 @@ async fn no_more_wait_than_may() {
     let _first = stage.asking("first");
     until(|| fake.said().len() == 1).await;
     let _second = stage.asking("second");
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     let response = stage.ask("third", true).await;
     assert_eq!(response.status(), 529);
     assert_eq!(
@@ -277,9 +277,9 @@ async fn stopping_ends_what_is_open_with_an_error_and_closes_the_port() {
     let active = stage.asking("active");
     until(|| fake.said().len() == 1).await;
     let waiting = stage.asking("waiting");
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     let plain = tokio::spawn(stage.post("/v1/messages", &question("plain", false)).send());
-    until(|| stage.figures.queued() == 2).await;
+    until(|| stage.metrics.queued() == 2).await;
     // They have their status already.
     let idle = stage.connect().await;
     stage
@@ -306,7 +306,7 @@ async fn stopping_ends_what_is_open_with_an_error_and_closes_the_port() {
         .expect_err("closed");
     assert!(
         stage
-            .figures
+            .metrics
             .recent()
             .iter()
             .all(|figure| figure.ended == Ended::Stopped)

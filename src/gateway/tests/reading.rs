@@ -152,7 +152,7 @@ async fn the_same_call_for_ever_ends_the_turn_without_the_engine() {
     assert!(text.starts_with(words));
     assert!(!stream.contains(plain["id"].as_str().expect("an id")));
     assert_eq!(fake.seen().len(), 1);
-    let ends = stage.figures.recent();
+    let ends = stage.metrics.recent();
     assert!(ends.iter().all(|figure| figure.ended == Ended::Answered));
 }
 

@@ -165,7 +165,7 @@ async fn a_body_that_ends_before_its_time_is_no_request() {
     let reply = read_to_end(&mut stream).await;
     assert!(reply.is_empty() || parts(&reply).0 == "400", "{reply}");
     assert!(fake.seen().is_empty());
-    assert_eq!((stage.figures.queued(), stage.figures.active()), (0, 0));
+    assert_eq!((stage.metrics.queued(), stage.metrics.active()), (0, 0));
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn tokens_are_counted_for_the_model_that_is_served() {
     assert_eq!(said.0, "invalid_request_error");
     assert!(said.1.starts_with("messages.0.content: "), "{}", said.1);
     // Counting is no turn.
-    until(|| stage.figures.total() == crate::gateway::Summary::default()).await;
+    until(|| stage.metrics.total() == crate::gateway::Summary::default()).await;
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ impl Remembering {
         let fake = Fake::start(|_| answer("hello")).await;
         let stage = self.stage(Engine::Starting).await;
         let asked = asking(&stage, client, &begun("question", system));
-        until(|| stage.figures.queued() == 1).await;
+        until(|| stage.metrics.queued() == 1).await;
         stage.engine.send_replace(fake.ready());
         assert!(within(asked).await.expect("no panic").contains("hello"));
         until(|| written(&self.file()).contains(system)).await;
@@ -103,8 +103,8 @@ async fn an_engine_that_nobody_asks_gets_what_the_last_session_began_with() {
     let asked = asking(&stage, TYPED, &begun("question", "you help"));
     assert!(within(asked).await.expect("no panic").contains("hello"));
     assert_eq!(fake.said(), ["hi", "question"]);
-    assert_eq!(stage.figures.recent().len(), 1);
-    assert_eq!(stage.figures.total().turns, 1);
+    assert_eq!(stage.metrics.recent().len(), 1);
+    assert_eq!(stage.metrics.total().turns, 1);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_question_waits_for_what_it_needs() {
     let stage = remembering.stage(fake.ready()).await;
     until(|| fake.said() == ["hi"]).await;
     let asked = asking(&stage, TYPED, &begun("question", "you help"));
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     assert_eq!(fake.said(), ["hi"]);
     signal.add_permits(1);
     assert!(within(asked).await.expect("no panic").contains("hello"));
@@ -176,7 +176,7 @@ async fn a_question_does_not_wait_for_what_another_one_would_need() {
     assert!(within(asked).await.expect("no panic").contains("hello"));
     assert!(cancelled.load(Ordering::SeqCst), "the engine let go of it");
     assert_eq!(fake.said(), ["hi", "question"]);
-    let ends: Vec<Ended> = (stage.figures.recent().iter())
+    let ends: Vec<Ended> = (stage.metrics.recent().iter())
         .map(|figure| figure.ended)
         .collect();
     assert_eq!(ends, [Ended::Answered]);
@@ -232,7 +232,7 @@ async fn what_a_rehearsal_shows_is_computed_for_the_session_that_will_ask() {
     assert!(within(asked).await.expect("no panic").contains("hello"));
     assert_eq!(fake.said(), ["hi", "hi", "question"]);
     assert_eq!(
-        stage.figures.total().turns,
+        stage.metrics.total().turns,
         1,
         "nobody asked for the others"
     );
@@ -267,7 +267,7 @@ async fn a_rehearsal_that_comes_after_the_question_changes_nothing() {
     let fake = Fake::start(|_| answer("hello")).await;
     let stage = remembering.stage(Engine::Starting).await;
     let asked = asking(&stage, TYPED, &begun("question", "asked"));
-    until(|| stage.figures.queued() == 1).await;
+    until(|| stage.metrics.queued() == 1).await;
     let told = rehearsing(&stage, "main-token", NEWER, &begun("rehearsed", "newer")).send();
     within(told).await.expect("an answer");
     let over = stage.client.get(stage.url("/rehearsal"));

@@ -89,7 +89,7 @@ async fn without_a_service_the_client_is_told_and_the_engine_is_not_asked() {
     );
     assert!(events.contains(r#""error_code":"unavailable""#), "{events}");
     assert_eq!(engine.said(), [""; 0]);
-    assert_eq!(stage.figures.total().turns, 0, "it is no turn of the model");
+    assert_eq!(stage.metrics.total().turns, 0, "it is no turn of the model");
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn a_prompt_beyond_the_window_is_refused_before_the_engine_computes_anythi
     let said = error(&response.text().await.expect("a text")).1;
     assert_eq!(said, "prompt is too long: 70000 tokens > 900 maximum");
     let ends: Vec<Ended> = stage
-        .figures
+        .metrics
         .recent()
         .iter()
         .map(|figure| figure.ended)
@@ -170,10 +170,10 @@ async fn a_prompt_beyond_the_window_does_not_wait_for_others() {
     let fake = counting(70_000, Some(signal)).await;
     let stage = Stage::new(fake.ready()).await;
     let _first = stage.asking("first");
-    until(|| stage.figures.active() == 1).await;
+    until(|| stage.metrics.active() == 1).await;
     let response = stage.ask(&"x".repeat(70_000), true).await;
     assert_eq!(response.status(), 400);
-    assert_eq!(stage.figures.active(), 1);
+    assert_eq!(stage.metrics.active(), 1);
 }
 
 #[tokio::test]

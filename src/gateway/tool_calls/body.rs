@@ -28,7 +28,7 @@ const MARKERS: [&str; 10] = [
 ];
 
 /// The part of a call that holds its arguments. Of the last one only the end marker may be gone: it is part of the call's.
-pub struct Body<'a> {
+pub(super) struct Body<'a> {
     pub text: &'a str,
     pub range: Range<usize>,
     /// The call has an end marker, which begins with that of its last argument.
@@ -39,7 +39,7 @@ pub struct Body<'a> {
 }
 
 /// Why there are no arguments.
-pub enum Fault {
+pub(super) enum Fault {
     Unreadable,
     Cut,
     Ambiguous,
@@ -79,7 +79,7 @@ fn without_damage(value: &str, kind: Kind) -> &str {
 
 impl<'a> Body<'a> {
     /// Reads arguments whose end markers are all there, but for the call's own.
-    pub fn arguments(&self) -> Result<Vec<Argument<'a>>, Fault> {
+    pub(super) fn arguments(&self) -> Result<Vec<Argument<'a>>, Fault> {
         let mut arguments: Vec<Argument> = Vec::new();
         let mut seen: HashSet<&str> = HashSet::new();
         let start = self.range.start + space(self.rest(self.range.start));
@@ -231,7 +231,7 @@ impl<'a> Body<'a> {
 
     /// Reads arguments some of whose end markers are gone: each ends where the next one begins on a line of its own, or with the call. Also where the call
     /// ends.
-    pub fn lenient(&self) -> Option<(Vec<Argument<'a>>, usize)> {
+    pub(super) fn lenient(&self) -> Option<(Vec<Argument<'a>>, usize)> {
         let inside = &self.text[self.range.clone()];
         let closes: &[&str] = match self.kind {
             Kind::Keyed => &[CLOSE],

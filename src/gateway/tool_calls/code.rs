@@ -2,7 +2,7 @@
 
 /// The state at the end of the text so far. Fed piece by piece.
 #[derive(Debug, Clone, Default)]
-pub struct Code {
+pub(super) struct Code {
     /// The fence that is open: its character and length.
     fence: Option<(char, usize)>,
     /// The beginning of the line that is being read.
@@ -36,7 +36,7 @@ const ELEMENTS: [&str; 9] = [
 ];
 
 impl Code {
-    pub fn feed(&mut self, text: &str) {
+    pub(super) fn feed(&mut self, text: &str) {
         for letter in text.chars() {
             self.take(letter);
         }
@@ -81,7 +81,7 @@ impl Code {
     }
 
     /// Whether the next character stands in a fenced block, or in the line that opens one.
-    pub fn is_fenced(&self) -> bool {
+    pub(super) fn is_fenced(&self) -> bool {
         match self.fence {
             // Right behind the fence that closes a block, it is over.
             Some(open) => !closes(open, self.line.trim()),
@@ -90,7 +90,7 @@ impl Code {
     }
 
     /// Whether the next character stands behind the beginning of a code span, or in a quoted line.
-    pub fn is_quoted(&self) -> bool {
+    pub(super) fn is_quoted(&self) -> bool {
         let span = match (self.span, self.run) {
             (span, 0) => span,
             (0, run) => run,
@@ -101,12 +101,12 @@ impl Code {
     }
 
     /// Whether the line begins as one of somebody else's words.
-    pub fn is_in_a_quoted_line(&self) -> bool {
+    pub(super) fn is_in_a_quoted_line(&self) -> bool {
         self.fence.is_none() && self.line.trim_start().starts_with('>')
     }
 
     /// Passes a call: the text behind it begins anew.
-    pub fn pass_call(&mut self) {
+    pub(super) fn pass_call(&mut self) {
         *self = Self {
             has_closed_a_fence: self.has_closed_a_fence,
             ..Self::default()
@@ -114,12 +114,12 @@ impl Code {
     }
 
     /// The end of what stands in front of the next character in its line.
-    pub fn before(&self) -> &str {
+    pub(super) fn before(&self) -> &str {
         self.tail.rsplit('\n').next().unwrap_or_default()
     }
 
     /// What would close the quotation mark, the bracket, the emphasis or the element of HTML that opens in front of the next character.
-    pub fn closings(&self) -> Vec<String> {
+    pub(super) fn closings(&self) -> Vec<String> {
         let before = self.tail.trim_end();
         if let Some(name) = before
             .strip_suffix('>')
@@ -148,12 +148,12 @@ impl Code {
     }
 
     /// Whether a fenced block has come to its end.
-    pub fn has_closed_a_fence(&self) -> bool {
+    pub(super) fn has_closed_a_fence(&self) -> bool {
         self.has_closed_a_fence
     }
 
     /// Whether nothing but white space stands in front of the next character in its line.
-    pub fn is_line_start(&self) -> bool {
+    pub(super) fn is_line_start(&self) -> bool {
         self.line.trim().is_empty()
     }
 }
@@ -175,7 +175,7 @@ fn fence(line: &str) -> Option<(char, usize)> {
 }
 
 /// Where the last fence stands that a line of `text` ends in, and that could close a block.
-pub fn last_fence(text: &str) -> Option<usize> {
+pub(super) fn last_fence(text: &str) -> Option<usize> {
     let mut end = text.len();
     for line in text.rsplit('\n') {
         let start = end - line.len();
@@ -190,7 +190,7 @@ pub fn last_fence(text: &str) -> Option<usize> {
 }
 
 /// The end of the next line of `text` that closes a block, from `from` on.
-pub fn next_fence(text: &str, from: usize) -> Option<usize> {
+pub(super) fn next_fence(text: &str, from: usize) -> Option<usize> {
     let mut at = from;
     for line in text[from..].split('\n') {
         at += line.len();

@@ -11,12 +11,12 @@ use super::marked::{self, Part, Reply};
 use super::{Call, Wrong, markers};
 
 /// As many ends of a turn are tried: each costs a reading.
-const MOST_ENDS: usize = 8;
+const MAX_ENDS: usize = 8;
 
 /// Where a real token ends the model's turn, outside of a call: behind it the model talks to itself.
-pub fn turn_end(reply: &Reply<'_>) -> usize {
+pub(super) fn turn_end(reply: &Reply<'_>) -> usize {
     let ends = reply.real.iter().map(|mark| mark.start);
-    let mut ends = ends.filter(|at| is_turn_end(reply, *at)).take(MOST_ENDS);
+    let mut ends = ends.filter(|at| is_turn_end(reply, *at)).take(MAX_ENDS);
     let end = ends.find(|end| {
         is_clean(&marked::parts(&Reply {
             text: &reply.text[..*end],
@@ -27,7 +27,7 @@ pub fn turn_end(reply: &Reply<'_>) -> usize {
 }
 
 /// The parts of a reply.
-pub fn parts(reply: &Reply<'_>) -> Vec<Part> {
+pub(super) fn parts(reply: &Reply<'_>) -> Vec<Part> {
     let mut best = marked::parts(reply);
     if is_clean(&best) {
         return best;

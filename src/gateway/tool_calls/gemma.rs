@@ -11,8 +11,8 @@ use super::tags::Probe;
 use super::value::{self, GEMMA_QUOTE, Quotes, Reading};
 use super::{Call, Found, Wrong, json, tags};
 
-pub const OPEN: &str = "<|tool_call>";
-pub const CLOSE: &str = "<tool_call|>";
+pub(super) const OPEN: &str = "<|tool_call>";
+pub(super) const CLOSE: &str = "<tool_call|>";
 
 /// The longest name of a tool with its namespace, in bytes.
 const NAME: usize = 256;
@@ -20,10 +20,10 @@ const NAME: usize = 256;
 const CALL: &str = "call:";
 
 /// As many places are tried as the end of a call whose end marker is gone.
-const MOST_ENDS: usize = 8;
+const MAX_ENDS: usize = 8;
 
 /// Looks at a text that begins with the marker.
-pub fn probe(text: &str) -> Probe {
+pub(super) fn probe(text: &str) -> Probe {
     let Some(rest) = text.strip_prefix(OPEN) else {
         return Probe::No;
     };
@@ -69,14 +69,14 @@ fn is_name(letter: char) -> bool {
 }
 
 /// Reads the calls of a text.
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     tools: &'a Tools,
     marks: Option<Marks>,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(text: &'a str, tools: &'a Tools) -> Self {
+    pub(super) fn new(text: &'a str, tools: &'a Tools) -> Self {
         Self {
             text,
             tools,
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the calls that begin with the marker at `at`.
-    pub fn call(&mut self, at: usize) -> Result<Found, Wrong> {
+    pub(super) fn call(&mut self, at: usize) -> Result<Found, Wrong> {
         let start = at + OPEN.len();
         let start = start + space(&self.text[start..]);
         if self.text[start..].starts_with('{') {
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
                     .trim_end_matches(is_between)
                     .ends_with(['}', ')'])
         });
-        marks.take(MOST_ENDS).chain([text.len()])
+        marks.take(MAX_ENDS).chain([text.len()])
     }
 
     /// Reads a call that is JSON, name and all.

@@ -28,7 +28,7 @@ const ENDS: [&str; 5] = [END, CALL, RETURN, START, CHANNEL];
 const HEADER: usize = 1000;
 
 /// White space behind a marker that is waited through, in bytes.
-const MOST_SPACE: usize = 600;
+const MAX_SPACE: usize = 600;
 
 /// The message that is being read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ enum Body {
 
 /// Reads a reply in this form.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     tools: Arc<Tools>,
     body: Body,
     buffer: String,
@@ -73,7 +73,7 @@ enum Verdict {
 }
 
 impl Reader {
-    pub fn new(tools: Arc<Tools>) -> Self {
+    pub(super) fn new(tools: Arc<Tools>) -> Self {
         Self {
             tools,
             body: Body::Header,
@@ -91,7 +91,7 @@ impl Reader {
     }
 
     /// `marks`: where in `text` a real marker token stands, in bytes, and which.
-    pub fn push(&mut self, text: &str, marks: &[(usize, &str)]) -> Vec<Piece> {
+    pub(super) fn push(&mut self, text: &str, marks: &[(usize, &str)]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         if self.is_over {
             return pieces;
@@ -209,7 +209,7 @@ impl Reader {
             return Verdict::Ends;
         }
         let could = next.iter().any(|next| next.starts_with(behind));
-        let is_long = self.buffer.len() - at > MOST_SPACE;
+        let is_long = self.buffer.len() - at > MAX_SPACE;
         match (could, is_end) {
             (true, true) if behind.is_empty() && marker != START => Verdict::Ends,
             (true, false) if !is_long => Verdict::Open,
@@ -287,7 +287,7 @@ impl Reader {
         true
     }
 
-    pub fn finish(mut self, ending: &Ending) -> Vec<Piece> {
+    pub(super) fn finish(mut self, ending: &Ending) -> Vec<Piece> {
         let mut pieces = Vec::new();
         loop {
             while self.step(true, &mut pieces) {}

@@ -8,7 +8,7 @@ use super::{Call, Wrong};
 
 /// What models call the tool's name, and its arguments: the form's own word first.
 const NAME: [&str; 5] = ["name", "tool_name", "tool", "function_name", "action"];
-pub const ARGUMENTS: [&str; 7] = [
+pub(super) const ARGUMENTS: [&str; 7] = [
     "arguments",
     "parameters",
     "args",
@@ -18,11 +18,11 @@ pub const ARGUMENTS: [&str; 7] = [
     "action_input",
 ];
 /// What stands beside them and means nothing.
-pub const OTHERS: [&str; 5] = ["type", "id", "call_id", "tool_call_id", "index"];
+pub(super) const OTHERS: [&str; 5] = ["type", "id", "call_id", "tool_call_id", "index"];
 
 /// A call, and where its object ends.
 #[derive(Debug)]
-pub struct Read {
+pub(super) struct Read {
     pub call: Call,
     pub end: usize,
     /// Its closing brackets are missing: the text ends before them.
@@ -30,7 +30,7 @@ pub struct Read {
 }
 
 /// Reads the call whose object begins at `at`, as JSON or near it: its end is clear.
-pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Read, Wrong> {
+pub(super) fn call(text: &str, at: usize, tools: &Tools) -> Result<Read, Wrong> {
     let fields = value::object(text, at, Reading::PLAIN).map_err(|_| unreadable(&text[at..]))?;
     let Fields { end, lacks_end, .. } = fields;
     let has_arguments = |field: &Argument| {
@@ -50,7 +50,7 @@ pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Read, Wrong> {
 }
 
 /// Reads a call with quotes in its strings that aren't escaped. `text` is the whole of it, and holds nothing else.
-pub fn call_with_quotes(text: &str, tools: &Tools) -> Result<Call, Wrong> {
+pub(super) fn call_with_quotes(text: &str, tools: &Tools) -> Result<Call, Wrong> {
     let wrong = || unreadable(text);
     let first =
         text.trim_start_matches(|letter: char| letter.is_whitespace() || "[{".contains(letter));
@@ -82,7 +82,7 @@ pub fn call_with_quotes(text: &str, tools: &Tools) -> Result<Call, Wrong> {
 }
 
 /// Reads the arguments of a call of this tool at `at`, and where they end: an object, or the text of one in quotes.
-pub fn arguments(
+pub(super) fn arguments(
     text: &str,
     at: usize,
     reading: Reading<'_>,
@@ -194,12 +194,12 @@ fn of_fields(mut fields: Vec<Argument<'_>>, tools: &Tools, is_outer: bool) -> Op
 }
 
 /// The tool's name in a call that can't be read.
-pub fn name(text: &str) -> Option<&str> {
+pub(super) fn name(text: &str) -> Option<&str> {
     named(text).map(|(_, name)| name)
 }
 
 /// Whether the name in a call that can't be read is a place to fill in: `"name": <function-name>`.
-pub fn has_placeholder(text: &str) -> bool {
+pub(super) fn has_placeholder(text: &str) -> bool {
     let found = NAME.into_iter().find_map(|field| value_of(text, field));
     found.is_some_and(|(at, _)| text[at..].starts_with(['<', '$', '.', '…']))
 }

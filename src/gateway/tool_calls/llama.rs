@@ -6,15 +6,15 @@ use super::tags::Probe;
 use super::value::{self, Fault, Reading};
 use super::{Call, Ending, Found, Wrong, json, tags};
 
-pub const TAG: &str = "<|python_tag|>";
-pub const FUNCTION: &str = "<function=";
+pub(super) const TAG: &str = "<|python_tag|>";
+pub(super) const FUNCTION: &str = "<function=";
 const FUNCTION_CLOSE: &str = "</function>";
 
 /// The tool's name stands in so many bytes of an object.
 const NAMED: usize = 400;
 
 /// Looks at a text that begins with a marker.
-pub fn probe(text: &str) -> Probe {
+pub(super) fn probe(text: &str) -> Probe {
     if let Some(rest) = text.strip_prefix(TAG) {
         let rest = rest.trim_start();
         let is_word = |letter: char| is_name(letter);
@@ -51,13 +51,13 @@ fn is_name(letter: char) -> bool {
 }
 
 /// The tool that a call names which is one only if it is declared: `<function=` is part of HTML and of other forms, too.
-pub fn loose_name(text: &str) -> Option<&str> {
+pub(super) fn loose_name(text: &str) -> Option<&str> {
     let rest = text.strip_prefix(FUNCTION)?;
     rest.split_once('>').map(|(name, _)| name)
 }
 
 /// Reads the calls that begin with the marker at `at`.
-pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Found, Wrong> {
+pub(super) fn call(text: &str, at: usize, tools: &Tools) -> Result<Found, Wrong> {
     if let Some(behind) = text[at..].strip_prefix(FUNCTION) {
         return function(text, text.len() - behind.len(), tools);
     }
@@ -144,7 +144,7 @@ fn objects(text: &str, start: usize, tools: &Tools) -> Result<Found, Wrong> {
 
 /// The whole calls of a reply that is made of calls of declared tools, and what is wrong with the one that can't be read to its end. None: it is an
 /// answer.
-pub fn broken(text: &str, tools: &Tools, ending: &Ending) -> Option<(Vec<Call>, Wrong)> {
+pub(super) fn broken(text: &str, tools: &Tools, ending: &Ending) -> Option<(Vec<Call>, Wrong)> {
     let mut rest = text.trim_start();
     rest = rest.strip_prefix('[').map_or(rest, str::trim_start);
     let mut calls = Vec::new();
@@ -192,7 +192,7 @@ fn begins_as_call(object: &str) -> bool {
 }
 
 /// Reads a reply that is nothing but calls of declared tools. None: it is an answer.
-pub fn whole(text: &str, tools: &Tools) -> Option<Found> {
+pub(super) fn whole(text: &str, tools: &Tools) -> Option<Found> {
     let start = space(text);
     let found = objects(text, start, tools).ok()?;
     let is_whole = text[found.end..].trim().is_empty();

@@ -5,14 +5,14 @@ use crate::catalog::Form;
 
 /// A marker in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marker {
+pub(super) struct Marker {
     pub at: usize,
     pub text: &'static str,
     pub kind: Kind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Opens a call.
     Call,
     /// Opens a thought: the number of its pair in [`thoughts::markers`].
@@ -46,16 +46,16 @@ const TURN_ENDS: [&str; 18] = [
 ];
 
 /// The longest marker, in bytes.
-pub const LONGEST: usize = 20;
+pub(super) const LONGEST: usize = 20;
 
 impl Marker {
-    pub fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.at + self.text.len()
     }
 }
 
 /// The markers that open a call.
-pub fn openings(form: Form) -> &'static [&'static str] {
+pub(super) fn openings(form: Form) -> &'static [&'static str] {
     match form {
         Form::Gemma4 => &[gemma::OPEN],
         Form::Hermes | Form::Glm47 => &[tags::OPEN],
@@ -67,7 +67,7 @@ pub fn openings(form: Form) -> &'static [&'static str] {
 }
 
 /// The marker that closes a call, if the form has one.
-pub fn closing(form: Form) -> Option<&'static str> {
+pub(super) fn closing(form: Form) -> Option<&'static str> {
     match form {
         Form::Gemma4 => Some(gemma::CLOSE),
         Form::Hermes | Form::Glm47 | Form::Qwen3Coder => Some(tags::CLOSE),
@@ -77,7 +77,7 @@ pub fn closing(form: Form) -> Option<&'static str> {
 
 /// Closing markers that models write in the place of the form's own, or behind it. Only of forms that escape a call's strings: nothing of a string
 /// can be left over there.
-pub fn strays(form: Form) -> &'static [&'static str] {
+pub(super) fn strays(form: Form) -> &'static [&'static str] {
     match form {
         Form::Hermes => &[
             "</tool_calls>",
@@ -93,7 +93,7 @@ pub fn strays(form: Form) -> &'static [&'static str] {
 }
 
 /// Markers that stand inside of calls alone, of the forms that don't escape a call's strings.
-pub fn inner(form: Form) -> &'static [&'static str] {
+pub(super) fn inner(form: Form) -> &'static [&'static str] {
     match form {
         Form::Gemma4 => &["<|\"|>"],
         Form::Qwen3Coder => &["</parameter>", "<parameter="],
@@ -103,7 +103,7 @@ pub fn inner(form: Form) -> &'static [&'static str] {
 }
 
 /// The first marker of a text from `from` on.
-pub fn next(form: Form, text: &str, from: usize) -> Option<Marker> {
+pub(super) fn next(form: Form, text: &str, from: usize) -> Option<Marker> {
     let mut at = from;
     loop {
         let rest = &text[at..];
@@ -146,12 +146,12 @@ fn turn_ends(form: Form) -> impl Iterator<Item = &'static str> {
 }
 
 /// How much of `text` at its end could be the beginning of a marker.
-pub fn partial(form: Form, text: &str) -> usize {
+pub(super) fn partial(form: Form, text: &str) -> usize {
     partial_of(text, all(form).map(|(marker, _)| marker))
 }
 
 /// How much of `text` at its end could be the beginning of a marker that opens a call.
-pub fn partial_call(form: Form, text: &str) -> usize {
+pub(super) fn partial_call(form: Form, text: &str) -> usize {
     partial_of(text, openings(form).iter().copied())
 }
 
@@ -173,7 +173,7 @@ fn partial_of(text: &str, mut markers: impl Iterator<Item = &'static str>) -> us
 }
 
 /// Whether a text is nothing but ends of a turn and white space, or could become that.
-pub fn are_turn_ends(form: Form, text: &str) -> bool {
+pub(super) fn are_turn_ends(form: Form, text: &str) -> bool {
     let mut rest = text.trim_start();
     while let Some((marker, Kind::TurnEnd)) = here(form, rest) {
         rest = rest[marker.len()..].trim_start();
@@ -184,7 +184,7 @@ pub fn are_turn_ends(form: Form, text: &str) -> bool {
 /// Where the ends of a turn begin that a text ends in. One that a word and a space stand in front of is named, not meant.
 ///
 /// `before`: the text in front. `is_real`: whether a real token stands at a place.
-pub fn without_turn_ends(
+pub(super) fn without_turn_ends(
     form: Form,
     before: &str,
     text: &str,
@@ -197,11 +197,11 @@ pub fn without_turn_ends(
             return end;
         };
         let at = end - marker.len();
-        let front = if at == 0 { before } else { &text[..at] };
-        let words = front.trim_end_matches(' ');
-        let is_named = words.len() < front.len() && !words.ends_with('\n');
+        let prefix = if at == 0 { before } else { &text[..at] };
+        let words = prefix.trim_end_matches(' ');
+        let is_named = words.len() < prefix.len() && !words.ends_with('\n');
         // Of HTML.
-        let line = segments::suffix(front.rsplit('\n').next().unwrap_or_default(), 400);
+        let line = segments::suffix(prefix.rsplit('\n').next().unwrap_or_default(), 400);
         let is_element =
             marker == "</s>" && line.matches("<s>").count() > line.matches("</s>").count();
         if (is_named || is_element) && !is_real(at) {

@@ -6,7 +6,7 @@ use super::tags::Probe;
 use super::value::Reading;
 use super::{Call, Found, Wrong, json, tags};
 
-pub const OPEN: &str = "[TOOL_CALLS]";
+pub(super) const OPEN: &str = "[TOOL_CALLS]";
 const ARGUMENTS: &str = "[ARGS]";
 const ID: &str = "[CALL_ID]";
 
@@ -14,7 +14,7 @@ const ID: &str = "[CALL_ID]";
 const NAME: usize = 400;
 
 /// Looks at a text that begins with the marker.
-pub fn probe(text: &str) -> Probe {
+pub(super) fn probe(text: &str) -> Probe {
     let Some(rest) = text.strip_prefix(OPEN) else {
         return Probe::No;
     };
@@ -53,7 +53,7 @@ fn is_name(letter: char) -> bool {
 }
 
 /// Reads the calls that begin with the marker at `at`: one marker may stand in front of several.
-pub fn call(text: &str, at: usize, tools: &Tools) -> Result<Found, Wrong> {
+pub(super) fn call(text: &str, at: usize, tools: &Tools) -> Result<Found, Wrong> {
     let start = at + OPEN.len();
     let start = start + space(&text[start..]);
     if text[start..].starts_with('[') {

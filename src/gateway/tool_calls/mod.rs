@@ -12,6 +12,7 @@
 //!
 //! A call that can't be read is never dropped silently: it becomes a [`Wrong`], which the model is told of.
 
+mod beginning;
 mod body;
 mod code;
 mod ending;
@@ -29,6 +30,7 @@ mod reader;
 pub mod schema;
 mod segments;
 mod sentence;
+mod strings;
 mod tags;
 #[cfg(test)]
 mod tests;

@@ -13,13 +13,13 @@ const FENCES: [&str; 6] = ["", "json", "xml", "tool_call", "tool", "html"];
 const LONGEST_FENCE: usize = 16;
 
 /// As many lines are looked at for the beginning of a call that the reply ends in.
-const MOST_LINES: usize = 2000;
+const MAX_LINES: usize = 2000;
 
 /// As many of them are read.
-const MOST_TRIED: usize = 32;
+const MAX_TRIED: usize = 32;
 
 /// Whether a line that begins like this may be the beginning of a call. None: more of it is needed.
-pub fn begins(line: &str, tools: &Tools) -> Option<bool> {
+pub(super) fn begins(line: &str, tools: &Tools) -> Option<bool> {
     let line = line.trim_start();
     match line.chars().next() {
         None => None,
@@ -51,7 +51,7 @@ pub fn begins(line: &str, tools: &Tools) -> Option<bool> {
 }
 
 /// The only call of a reply, if it ends in one, and where the text in front of it ends.
-pub fn read(text: &str, tools: &Tools) -> Option<(usize, Call)> {
+pub(super) fn read(text: &str, tools: &Tools) -> Option<(usize, Call)> {
     let (end, found) = last(text, tools)?;
     let mut before = text[..end].lines().map(str::trim);
     let has_another =
@@ -74,7 +74,7 @@ fn last(text: &str, tools: &Tools) -> Option<(usize, Call)> {
     let lines = text.rmatch_indices('\n').map(|(at, _)| at + 1).chain([0]);
     // The last line that begins so; what it holds must be the rest of the reply.
     let start = lines
-        .take(MOST_LINES)
+        .take(MAX_LINES)
         .find(|at| begins(&text[*at..], tools) == Some(true) && !text[*at..].starts_with("```"))?;
     let first = first_of(text, start, tools);
     Some((first, call(text[first..].trim(), tools)?))
@@ -84,9 +84,9 @@ fn last(text: &str, tools: &Tools) -> Option<(usize, Call)> {
 fn first_of(text: &str, start: usize, tools: &Tools) -> usize {
     let mut first = start;
     let lines = text[..start].rmatch_indices('\n').map(|(at, _)| at + 1);
-    let lines = lines.chain([0]).take(MOST_LINES);
+    let lines = lines.chain([0]).take(MAX_LINES);
     let begin = lines.filter(|at| begins(&text[*at..], tools) == Some(true));
-    for at in begin.take(MOST_TRIED) {
+    for at in begin.take(MAX_TRIED) {
         if call(text[at..].trim(), tools).is_some() {
             first = at;
             break;

@@ -13,7 +13,7 @@ use super::{Ending, Piece, harmony, prose, sentence};
 use crate::catalog::Form;
 
 /// As much as is kept back to see whether a marker goes on as a call, in bytes.
-const MOST_PROBED: usize = 600;
+pub(super) const MAX_PROBED: usize = 600;
 
 /// How a reply is read.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ pub(super) struct Marked {
     /// In front of this, nothing in the buffer needs to be looked at again.
     pub scanned: usize,
     /// The state of the code at `scanned`, while that is ahead of what was sent.
-    ahead: Code,
+    pub ahead: Code,
     /// Where real marker tokens stand in the buffer.
     pub real: Vec<Range<usize>>,
     /// In front of this, the buffer holds no call without a marker.
@@ -205,118 +205,15 @@ impl Marked {
         });
     }
 
-    pub fn rest(&self) -> &str {
+    pub(super) fn rest(&self) -> &str {
         &self.buffer[self.at..]
     }
 
     /// Whether a real marker token stands at this place of the buffer.
-    pub fn is_real(&self, at: usize) -> bool {
+    pub(super) fn is_real(&self, at: usize) -> bool {
         self.real
             .binary_search_by_key(&at, |mark| mark.start)
             .is_ok()
-    }
-
-    /// Decides what the reply begins with.
-    fn begin(&mut self, most: usize, pieces: &mut Vec<Piece>) -> bool {
-        self.at = self.buffer.len() - self.rest().trim_start().len();
-        let text = self.rest();
-        if text.is_empty() {
-            return false;
-        }
-        for (pair, (opening, _)) in thoughts::markers(self.form).iter().enumerate() {
-            if text.starts_with(opening) {
-                return self.begin_thought(pair, true);
-            }
-            if opening.starts_with(text) {
-                return false;
-            }
-        }
-        if self.form == Form::Llama3 && text.starts_with(['{', '[']) {
-            return self.begin_text();
-        }
-        if most == 0
-            && let Some(closing) = thoughts::closing_at(self.form, text)
-        {
-            return match closing.cut_off(text) {
-                Some(length) => {
-                    self.at += length;
-                    self.begin_text()
-                }
-                None => false,
-            };
-        }
-        let most = match thoughts::preamble(text) {
-            None => return false,
-            Some(true) => usize::MAX,
-            Some(false) => most,
-        };
-        if most == 0 {
-            return self.begin_text();
-        }
-        self.state = State::Begin(most);
-        self.doubt(most, pieces)
-    }
-
-    /// Looks for the end of a thought that may have begun without a marker.
-    fn doubt(&mut self, most: usize, pieces: &mut Vec<Piece>) -> bool {
-        self.scanned = self.scanned.max(self.at);
-        while let Some(marker) = markers::next(self.form, &self.buffer, self.scanned) {
-            self.ahead.feed(&self.buffer[self.scanned..marker.at]);
-            self.scanned = marker.at;
-            if self.scanned - self.at > most {
-                return self.begin_text();
-            }
-            let rest = &self.buffer[marker.at..];
-            let is_code = self.ahead.is_quoted() && !self.is_real(marker.at);
-            match marker.kind {
-                Kind::ThoughtEnd if !is_code => {
-                    let behind = &rest[marker.text.len()..];
-                    match sentence::is_named(self.ahead.before(), behind, false) {
-                        Some(true) => {}
-                        None => return false,
-                        Some(false) => {
-                            let thought = self.buffer[self.at..marker.at].trim().to_owned();
-                            self.at = marker.end();
-                            self.end_thought(thought, true, pieces);
-                            return true;
-                        }
-                    }
-                }
-                Kind::Call if !is_code => match marked::probe(self.form, rest) {
-                    Probe::Call(_) => {
-                        self.state = State::Kept { is_doubtful: true };
-                        return false;
-                    }
-                    Probe::More if rest.len() <= MOST_PROBED => return false,
-                    _ => {}
-                },
-                Kind::Thought(_) if self.ahead.is_line_start() => return self.begin_text(),
-                Kind::TurnEnd if self.is_real(marker.at) => return self.begin_text(),
-                _ => {}
-            }
-            self.ahead.feed(marker.text);
-            self.scanned = marker.end();
-        }
-        let end = self.buffer.len() - markers::partial(self.form, &self.buffer[self.scanned..]);
-        self.ahead.feed(&self.buffer[self.scanned..end]);
-        self.scanned = end;
-        end - self.at > most && self.begin_text()
-    }
-
-    fn begin_text(&mut self) -> bool {
-        self.state = State::Text;
-        self.scanned = self.at;
-        true
-    }
-
-    fn begin_thought(&mut self, pair: usize, is_first: bool) -> bool {
-        self.scanned = self.at;
-        self.state = State::Thought {
-            pair: Some(pair),
-            is_first,
-            has_begun: false,
-        };
-        true
     }
 
     fn text(&mut self, pieces: &mut Vec<Piece>) -> bool {
@@ -365,7 +262,7 @@ impl Marked {
                     self.state = State::Kept { is_doubtful: false };
                     return false;
                 }
-                Probe::More if rest.len() <= MOST_PROBED => return false,
+                Probe::More if rest.len() <= MAX_PROBED => return false,
                 _ if is_prose && marked::is_meant(marker.text, rest) => {
                     self.state = State::Kept { is_doubtful: false };
                     return false;
@@ -409,7 +306,7 @@ impl Marked {
                 return false;
             }
             Kind::TurnEnd => {
-                if rest.len() <= MOST_PROBED && markers::are_turn_ends(self.form, rest) {
+                if rest.len() <= MAX_PROBED && markers::are_turn_ends(self.form, rest) {
                     return false;
                 }
             }
@@ -486,7 +383,7 @@ impl Marked {
             return false;
         };
         let rest = &self.buffer[end..];
-        if rest.len() <= MOST_PROBED && markers::are_turn_ends(self.form, rest) {
+        if rest.len() <= MAX_PROBED && markers::are_turn_ends(self.form, rest) {
             return false;
         }
         let block = &self.buffer[self.at..end];
@@ -522,7 +419,7 @@ impl Marked {
         self.at = end;
     }
 
-    pub fn send(&mut self, text: &str, pieces: &mut Vec<Piece>) {
+    pub(super) fn send(&mut self, text: &str, pieces: &mut Vec<Piece>) {
         let words = text.trim_end();
         if words.is_empty() {
             if self.has_text {

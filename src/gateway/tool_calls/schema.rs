@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 use super::{json, value};
 
 /// How deep schemas are followed, `$ref` included: a schema can refer to itself.
-const MOST_LEVELS: usize = 16;
+const MAX_LEVELS: usize = 16;
 
 /// The tools that a request declares, by name.
 #[derive(Debug, Clone, Default)]
@@ -18,21 +18,21 @@ pub struct Tools(HashMap<String, Tool>);
 
 /// One tool's parameters.
 #[derive(Debug, Clone, Default)]
-pub struct Tool {
+pub(crate) struct Tool {
     /// The whole input schema: what `$ref` refers to.
     schema: Value,
 }
 
 /// One argument as a model wrote it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Argument<'a> {
-    pub key: String,
-    pub written: Written<'a>,
+pub(crate) struct Argument<'a> {
+    pub(crate) key: String,
+    pub(crate) written: Written<'a>,
 }
 
 /// An argument's value as a model wrote it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Written<'a> {
+pub(crate) enum Written<'a> {
     /// In a form that has no types: only the schema says what it is.
     Text(&'a str),
     /// In a form that has types, with its source.
@@ -98,13 +98,13 @@ impl Tools {
         Self(tools.collect())
     }
 
-    pub fn get(&self, name: &str) -> Option<&Tool> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Tool> {
         self.0.get(name)
     }
 
     /// The declared name that a written one means: itself, what stands behind a namespace (`default_api:Write`, `functions.Write`), or the only one
     /// that differs in capitals alone (`bash`). A name that isn't declared stays as it is.
-    pub fn name<'a>(&'a self, written: &'a str) -> &'a str {
+    pub(crate) fn name<'a>(&'a self, written: &'a str) -> &'a str {
         let written = written.trim().trim_matches(['"', '\'', '`']);
         let written = written.strip_suffix("()").unwrap_or(written);
         let behind = written
@@ -131,13 +131,13 @@ impl Tools {
 
 impl Tool {
     /// Whether the schema has a property of this name. None: it lists none, so that any name may be one.
-    pub fn declares(&self, key: &str) -> Option<bool> {
+    pub(crate) fn declares(&self, key: &str) -> Option<bool> {
         let properties = self.schema.get("properties")?.as_object()?;
         Some(properties.contains_key(key))
     }
 
     /// The property that `key` is a usual other name for, where the schema has no `key` itself.
-    pub fn alias(&self, key: &str) -> Option<&'static str> {
+    pub(crate) fn alias(&self, key: &str) -> Option<&'static str> {
         let known = match key {
             "path" | "file" | "filename" | "file_name" => "file_path",
             "cmd" => "command",
@@ -148,14 +148,14 @@ impl Tool {
     }
 
     /// Whether these are all arguments that the schema requires.
-    pub fn has_required(&self, input: &Map<String, Value>) -> bool {
+    pub(crate) fn has_required(&self, input: &Map<String, Value>) -> bool {
         let required = self.schema.get("required").and_then(Value::as_array);
         let is_there = |key: &Value| key.as_str().is_some_and(|key| input.contains_key(key));
         required.is_none_or(|required| required.iter().all(is_there))
     }
 
     /// Whether these are all arguments that the schema requires, none that it doesn't know, each of an allowed type.
-    pub fn accepts(&self, input: &Map<String, Value>) -> bool {
+    pub(crate) fn accepts(&self, input: &Map<String, Value>) -> bool {
         self.has_required(input)
             && input.iter().all(|(key, value)| {
                 self.declares(key) != Some(false)
@@ -166,7 +166,7 @@ impl Tool {
     }
 
     /// Whether an argument that isn't a string is to be one.
-    pub fn wants_source(&self, input: &Map<String, Value>) -> bool {
+    pub(crate) fn wants_source(&self, input: &Map<String, Value>) -> bool {
         input.iter().any(|(key, value)| {
             let kinds = self.kinds_of(key);
             !value.is_string()
@@ -176,7 +176,7 @@ impl Tool {
     }
 
     /// The arguments as the schema wants them.
-    pub fn fit(&self, arguments: Vec<Argument<'_>>) -> Map<String, Value> {
+    pub(crate) fn fit(&self, arguments: Vec<Argument<'_>>) -> Map<String, Value> {
         let fitted = arguments.into_iter().map(|argument| {
             let schema = self.property(&argument.key);
             let value = match argument.written {
@@ -189,7 +189,7 @@ impl Tool {
     }
 
     /// The arguments themselves, where a whole call was written in their place: `{"name": …, "arguments": {…}}`.
-    pub fn unwrapped(&self, mut input: Map<String, Value>) -> Map<String, Value> {
+    pub(crate) fn unwrapped(&self, mut input: Map<String, Value>) -> Map<String, Value> {
         let is_around = |key: &str| {
             let is_known =
                 key == "name" || json::ARGUMENTS.contains(&key) || json::OTHERS.contains(&key);
@@ -208,7 +208,7 @@ impl Tool {
     }
 
     /// Arguments that arrived as JSON, made to fit.
-    pub fn fit_input(&self, input: Map<String, Value>) -> Map<String, Value> {
+    pub(crate) fn fit_input(&self, input: Map<String, Value>) -> Map<String, Value> {
         let fitted = input.into_iter().map(|(key, value)| {
             let value = self.fit_value(self.property(&key), value, None, 0);
             (key, value)
@@ -255,7 +255,7 @@ impl Tool {
 
     /// None: anything.
     fn kinds(&self, schema: &Value, level: usize) -> Option<Kinds> {
-        if level > MOST_LEVELS {
+        if level > MAX_LEVELS {
             return None;
         }
         if let Some(target) = self.referred(schema) {
@@ -317,7 +317,7 @@ impl Tool {
         source: Option<&str>,
         level: usize,
     ) -> Value {
-        let Some(schema) = schema.filter(|_| level <= MOST_LEVELS) else {
+        let Some(schema) = schema.filter(|_| level <= MAX_LEVELS) else {
             return value;
         };
         if let Some(target) = self.referred(schema) {

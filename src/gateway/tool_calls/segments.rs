@@ -8,14 +8,14 @@ use std::ops::Range;
 
 /// An opening or a closing in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub(super) struct Mark {
     pub range: Range<usize>,
     pub is_opening: bool,
 }
 
 /// Openings and closings, in their order.
 #[derive(Debug, Clone, Default)]
-pub struct Marks {
+pub(super) struct Marks {
     marks: Vec<Mark>,
     /// Openings less closings in front of each mark, and at the end.
     depth: Vec<i64>,
@@ -29,7 +29,7 @@ pub struct Marks {
 
 /// Where a call ends that begins with a certain mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// With this closing.
     Closing(usize),
     /// There is no closing.
@@ -40,7 +40,7 @@ pub enum End {
 
 impl Marks {
     /// `length`: of the text. A last call without a closing is closed at the end of the text.
-    pub fn new(mut marks: Vec<Mark>, length: usize) -> Self {
+    pub(super) fn new(mut marks: Vec<Mark>, length: usize) -> Self {
         if marks.last().is_some_and(|mark| mark.is_opening) {
             marks.push(Mark {
                 range: length..length,
@@ -79,19 +79,19 @@ impl Marks {
         }
     }
 
-    pub fn mark(&self, index: usize) -> &Mark {
+    pub(super) fn mark(&self, index: usize) -> &Mark {
         &self.marks[index]
     }
 
     /// The opening that stands at this place.
-    pub fn opening_at(&self, at: usize) -> Option<usize> {
+    pub(super) fn opening_at(&self, at: usize) -> Option<usize> {
         let index = self.marks.partition_point(|mark| mark.range.start < at);
         let mark = self.marks.get(index)?;
         (mark.is_opening && mark.range.start == at).then_some(index)
     }
 
     /// Where the opening behind this one stands.
-    pub fn next_opening(&self, opening: usize) -> Option<usize> {
+    pub(super) fn next_opening(&self, opening: usize) -> Option<usize> {
         let behind = &self.marks[opening + 1..];
         behind
             .iter()
@@ -100,7 +100,7 @@ impl Marks {
     }
 
     /// The end of the call that begins with this opening.
-    pub fn end(&self, opening: usize) -> End {
+    pub(super) fn end(&self, opening: usize) -> End {
         if let Some(closing) = self.matching[opening]
             && self.is_whole_from(closing + 1)
         {
@@ -116,7 +116,7 @@ impl Marks {
     }
 
     /// Whether something is opened between these two marks that has no end.
-    pub fn is_left_open(&self, opening: usize, closing: usize) -> bool {
+    pub(super) fn is_left_open(&self, opening: usize, closing: usize) -> bool {
         self.depth[closing + 1] > self.depth[opening]
     }
 
@@ -127,7 +127,7 @@ impl Marks {
     }
 
     /// The pairs between two marks: content of the call that they belong to. Empty if they are no pairs.
-    pub fn pairs(&self, opening: usize, closing: usize) -> Vec<Range<usize>> {
+    pub(super) fn pairs(&self, opening: usize, closing: usize) -> Vec<Range<usize>> {
         let mut pairs = Vec::new();
         let base = self.depth[opening + 1];
         let mut start = None;
@@ -149,19 +149,19 @@ impl Marks {
 }
 
 /// The length of white space at the beginning of a text.
-pub fn space(text: &str) -> usize {
+pub(super) fn space(text: &str) -> usize {
     text.len() - text.trim_start().len()
 }
 
 /// The beginning of a text, so many bytes long at most.
-pub fn prefix(text: &str, most: usize) -> &str {
+pub(super) fn prefix(text: &str, most: usize) -> &str {
     let most = most.min(text.len());
     let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or(0)]
 }
 
 /// The end of a text, so many bytes long at most.
-pub fn suffix(text: &str, most: usize) -> &str {
+pub(super) fn suffix(text: &str, most: usize) -> &str {
     let from = text.len().saturating_sub(most);
     let from = (from..).find(|at| text.is_char_boundary(*at));
     &text[from.unwrap_or(text.len())..]

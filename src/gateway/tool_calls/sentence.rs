@@ -3,7 +3,7 @@
 /// Whether a marker is named by what stands around it, in quotes or in a sentence. None: that is not known yet.
 ///
 /// `before`: the end of the line in front of it. `after`: the text behind it. `is_end`: it is all of it.
-pub fn is_named(before: &str, after: &str, is_end: bool) -> Option<bool> {
+pub(super) fn is_named(before: &str, after: &str, is_end: bool) -> Option<bool> {
     if is_quoted(before, after, is_end)? {
         return Some(true);
     }
@@ -22,14 +22,14 @@ pub fn is_named(before: &str, after: &str, is_end: bool) -> Option<bool> {
 }
 
 /// Whether a sentence begins with a marker, by the text behind it. None: that is not known yet.
-pub fn begins_with(after: &str, is_end: bool) -> Option<bool> {
+pub(super) fn begins_with(after: &str, is_end: bool) -> Option<bool> {
     let mut behind = after.chars();
     let mut next = || behind.next().or(is_end.then_some('\n'));
     Some(next()? == ' ' && next()?.is_lowercase())
 }
 
 /// Whether a marker stands right inside of quotation marks.
-pub fn is_quoted(before: &str, after: &str, is_end: bool) -> Option<bool> {
+pub(super) fn is_quoted(before: &str, after: &str, is_end: bool) -> Option<bool> {
     let quote = before.chars().next_back().unwrap_or(' ');
     let closing = match quote {
         '`' | '"' | '\'' => quote,
@@ -39,11 +39,11 @@ pub fn is_quoted(before: &str, after: &str, is_end: bool) -> Option<bool> {
         '「' => '」',
         _ => return Some(false),
     };
-    let front = &before[..before.len() - quote.len_utf8()];
+    let prefix = &before[..before.len() - quote.len_utf8()];
     // A quotation mark behind a word closes.
     let opens = match quote {
-        '`' | '"' => front.matches(quote).count().is_multiple_of(2),
-        '\'' => !front.ends_with(char::is_alphanumeric),
+        '`' | '"' => prefix.matches(quote).count().is_multiple_of(2),
+        '\'' => !prefix.ends_with(char::is_alphanumeric),
         _ => true,
     };
     match (opens, after.chars().next()) {
@@ -57,7 +57,7 @@ pub fn is_quoted(before: &str, after: &str, is_end: bool) -> Option<bool> {
 /// Whether the sentence in which a call stands goes on behind it in the same line: then it is shown, and not made.
 ///
 /// `before`: the end of the line in front of it. `after`: the text behind it.
-pub fn goes_on(before: &str, after: &str) -> bool {
+pub(super) fn goes_on(before: &str, after: &str) -> bool {
     let words = before.trim_end_matches([' ', '\t']);
     let behind = after.trim_start_matches([' ', '\t']);
     let is_apart = behind.len() < after.len();
@@ -77,7 +77,7 @@ pub fn goes_on(before: &str, after: &str) -> bool {
 }
 
 /// Whether words in front of something are no beginning of a sentence that goes on with it.
-pub fn ends_a_sentence(words: &str) -> bool {
+pub(super) fn ends_a_sentence(words: &str) -> bool {
     let words = words.trim_end_matches(['"', '\'', '”', '’', ')', '*', '_', '`']);
     words.ends_with(['.', '!', '?', ':', '…', '>', '。', '！', '？', '：'])
 }

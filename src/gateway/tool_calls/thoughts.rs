@@ -5,7 +5,7 @@ use super::{Ending, Piece, Wrong, marked, segments, sentence};
 use crate::catalog::Form;
 
 /// Markers around a thought.
-pub const THINK: (&str, &str) = ("<think>", "</think>");
+pub(super) const THINK: (&str, &str) = ("<think>", "</think>");
 /// Gemma 4 names the channel behind the opening.
 const CHANNEL: (&str, &str) = ("<|channel>", "<channel|>");
 const MISTRAL: (&str, &str) = ("[THINK]", "[/THINK]");
@@ -14,7 +14,7 @@ const MISTRAL: (&str, &str) = ("[THINK]", "[/THINK]");
 const NAME: usize = 100;
 
 /// White space at the end of a thought that is kept back, in bytes.
-const MOST_SPACE: usize = 600;
+const MAX_SPACE: usize = 600;
 
 /// How Qwen3.5 begins a thought without a marker.
 const PREAMBLES: [&str; 2] = ["Thinking Process:", "**Thinking Process:**"];
@@ -50,7 +50,7 @@ impl Start {
 }
 
 /// The pairs of markers of a form.
-pub fn markers(form: Form) -> &'static [(&'static str, &'static str)] {
+pub(super) fn markers(form: Form) -> &'static [(&'static str, &'static str)] {
     match form {
         Form::Gemma4 => &[CHANNEL, THINK],
         Form::Mistral => &[MISTRAL, THINK],
@@ -59,7 +59,7 @@ pub fn markers(form: Form) -> &'static [(&'static str, &'static str)] {
 }
 
 /// The text behind an opening marker, without the name that Gemma's channels have. None: more of it is to come.
-pub fn without_name<'a>(opening: &str, behind: &'a str) -> Option<&'a str> {
+pub(super) fn without_name<'a>(opening: &str, behind: &'a str) -> Option<&'a str> {
     const THOUGHT: &str = "thought";
     if opening != CHANNEL.0 {
         return Some(behind);
@@ -73,10 +73,10 @@ pub fn without_name<'a>(opening: &str, behind: &'a str) -> Option<&'a str> {
 
 /// A closing marker at the beginning of a reply, or what may become one.
 #[derive(Debug, Clone, Copy)]
-pub struct Closing(&'static str);
+pub(super) struct Closing(&'static str);
 
 /// The closing marker that a text begins with, or could begin with.
-pub fn closing_at(form: Form, text: &str) -> Option<Closing> {
+pub(super) fn closing_at(form: Form, text: &str) -> Option<Closing> {
     let closings = markers(form).iter().map(|(_, closing)| *closing);
     let mut closings = closings.map(Closing);
     closings.find(|Closing(closing)| text.starts_with(closing) || closing.starts_with(text))
@@ -84,7 +84,7 @@ pub fn closing_at(form: Form, text: &str) -> Option<Closing> {
 
 impl Closing {
     /// How much of a text it is that closes nothing, and so is dropped: none of it if a sentence begins with it. None: that is not known yet.
-    pub fn cut_off(self, text: &str) -> Option<usize> {
+    pub(super) fn cut_off(self, text: &str) -> Option<usize> {
         let behind = text.strip_prefix(self.0)?;
         let is_named = sentence::begins_with(behind, false)?;
         Some(if is_named { 0 } else { self.0.len() })
@@ -92,7 +92,7 @@ impl Closing {
 }
 
 /// What a text that may begin with a preamble is.
-pub fn preamble(text: &str) -> Option<bool> {
+pub(super) fn preamble(text: &str) -> Option<bool> {
     if PREAMBLES.iter().any(|preamble| text.starts_with(preamble)) {
         return Some(true);
     }
@@ -101,7 +101,7 @@ pub fn preamble(text: &str) -> Option<bool> {
 }
 
 /// Where the words of a thought begin, whose opening marker was taken.
-pub fn inside(opening: &str, thought: &str) -> usize {
+pub(super) fn inside(opening: &str, thought: &str) -> usize {
     let named = if opening == CHANNEL.0 {
         thought
             .find('\n')
@@ -192,7 +192,7 @@ impl Marked {
         let start = self.at;
         // White space in front of the closing marker is not sent, within reason.
         let words = self.buffer[..keep].trim_end().len();
-        let end = if keep - words.min(keep) > MOST_SPACE {
+        let end = if keep - words.min(keep) > MAX_SPACE {
             keep
         } else {
             words
@@ -237,9 +237,9 @@ impl Marked {
     /// Sends a part of a thought. Behind another one it begins a paragraph.
     pub(super) fn send_thought(&mut self, thought: &str, pieces: &mut Vec<Piece>) {
         let begins_another = self.thought.is_empty() && self.is_behind_thought;
-        let front = if begins_another { "\n\n" } else { "" };
+        let prefix = if begins_another { "\n\n" } else { "" };
         self.is_behind_thought = true;
-        pieces.push(Piece::Thought(format!("{front}{thought}")));
+        pieces.push(Piece::Thought(format!("{prefix}{thought}")));
     }
 
     /// Where the first real token from `from` on ends the turn.
@@ -315,7 +315,7 @@ fn line_before(sent: &str, rest: &str) -> String {
 }
 
 /// Where the closing marker of a thought stands in a text, from `from` on. One in quotes closes nothing.
-pub fn next_closing(text: &str, from: usize, closing: &str) -> Option<usize> {
+pub(super) fn next_closing(text: &str, from: usize, closing: &str) -> Option<usize> {
     let mut at = from;
     loop {
         at += text[at..].find(closing)?;

@@ -16,10 +16,10 @@ use serde_json::{Map, Number, Value};
 use super::schema::{Argument, Tool, Written};
 
 /// The deepest nesting of a value. Far more than a tool takes, and far less than the stack holds.
-const MOST_LEVELS: usize = 500;
+const MAX_LEVELS: usize = 500;
 
 /// What Gemma puts around a string.
-pub const GEMMA_QUOTE: &str = "<|\"|>";
+pub(super) const GEMMA_QUOTE: &str = "<|\"|>";
 
 /// Why there is no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Fault {
 
 /// How the quotes in strings are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quotes {
+pub(super) enum Quotes {
     /// The first one that isn't escaped ends the string.
     Closing,
     /// Some may stand inside a string without an escape.
@@ -43,7 +43,7 @@ pub enum Quotes {
 
 /// What an object is read for.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading<'a> {
+pub(super) struct Reading<'a> {
     pub quotes: Quotes,
     /// The tool whose arguments these are, if it is declared.
     pub tool: Option<&'a Tool>,
@@ -52,7 +52,7 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    pub const PLAIN: Reading<'static> = Reading {
+    pub(super) const PLAIN: Reading<'static> = Reading {
         quotes: Quotes::Closing,
         tool: None,
         opaque: &[],
@@ -60,7 +60,7 @@ impl Reading<'_> {
 }
 
 /// Reads a text that is one value and nothing else.
-pub fn read(text: &str) -> Option<Value> {
+pub(super) fn read(text: &str) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some(value);
     }
@@ -71,7 +71,7 @@ pub fn read(text: &str) -> Option<Value> {
 }
 
 /// The string that begins at `at`, and where it ends.
-pub fn string(text: &str, at: usize) -> Option<(String, usize)> {
+pub(super) fn string(text: &str, at: usize) -> Option<(String, usize)> {
     if !text.get(at..)?.starts_with(['"', '\'']) {
         return None;
     }
@@ -84,7 +84,7 @@ pub fn string(text: &str, at: usize) -> Option<(String, usize)> {
 
 /// An object's fields, in the order in which they stand, with their source, and where it ends.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub(super) struct Fields<'a> {
     pub fields: Vec<Argument<'a>>,
     pub end: usize,
     /// The text ended before its closing bracket.
@@ -92,7 +92,11 @@ pub struct Fields<'a> {
 }
 
 /// Reads the object that begins at `at`: `{…}`, or `(…)` as of a function's arguments in Python.
-pub fn object<'a>(text: &'a str, at: usize, reading: Reading<'a>) -> Result<Fields<'a>, Fault> {
+pub(super) fn object<'a>(
+    text: &'a str,
+    at: usize,
+    reading: Reading<'a>,
+) -> Result<Fields<'a>, Fault> {
     let mut parser = Parser::new(text, at, reading);
     let close = match text.as_bytes().get(at) {
         Some(b'{') => b'}',
@@ -139,7 +143,7 @@ pub(super) enum Inside {
 
 pub(super) struct Parser<'a> {
     pub(super) text: &'a str,
-    at: usize,
+    pub(super) at: usize,
     pub(super) reading: Reading<'a>,
     /// The keys of the outermost object so far.
     pub(super) seen: HashSet<String>,
@@ -160,11 +164,11 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn rest(&self) -> &'a str {
+    pub(super) fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }
 
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
@@ -260,7 +264,7 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, level: usize, inside: Inside) -> Result<Value, Fault> {
-        if level > MOST_LEVELS {
+        if level > MAX_LEVELS {
             return Err(Fault::Wrong);
         }
         self.space();
@@ -380,129 +384,5 @@ impl<'a> Parser<'a> {
             }
         }
         Err(Fault::Wrong)
-    }
-
-    /// The rest of a string without escapes, whose opening quote was taken.
-    fn between(&mut self, quote: &str, level: usize, inside: Inside) -> Result<Value, Fault> {
-        let start = self.at;
-        let mut from = start;
-        while let Some(found) = self.text[from..].find(quote) {
-            let at = from + found;
-            from = at + 1;
-            if let Some(part) = self.opaque(at) {
-                from = part.end;
-                continue;
-            }
-            let after = at + quote.len();
-            if self.goes_on(after, level, inside) {
-                self.at = after;
-                return Ok(self.text[start..at].into());
-            }
-        }
-        Err(Fault::Cut)
-    }
-
-    /// The part that is content all the way, if `at` is in one.
-    fn opaque(&self, at: usize) -> Option<&Range<usize>> {
-        let parts = self.reading.opaque;
-        let index = parts.partition_point(|part| part.end <= at);
-        parts.get(index).filter(|part| part.start <= at)
-    }
-
-    /// The rest of a string with escapes, whose opening quote was taken.
-    fn escaped(
-        &mut self,
-        quote: char,
-        is_end: impl Fn(&Self, usize) -> Result<bool, Fault>,
-    ) -> Result<String, Fault> {
-        let mut string = String::new();
-        // Positions of `\b`, `\f` and `\'`: escapes, but in a text whose backslashes aren't escaped they are none.
-        let mut doubtful = Vec::new();
-        let mut has_lone_backslash = false;
-        loop {
-            let rest = self.rest();
-            // Both are letters of ASCII.
-            let found = rest
-                .bytes()
-                .position(|byte| byte == quote as u8 || byte == b'\\')
-                .ok_or(Fault::Cut)?;
-            string.push_str(&rest[..found]);
-            self.at += found;
-            if rest[found..].starts_with(quote) {
-                let after = self.at + quote.len_utf8();
-                self.at = after;
-                if is_end(self, after)? {
-                    break;
-                }
-                string.push(quote);
-                continue;
-            }
-            let letter = rest[found + 1..].chars().next().ok_or(Fault::Cut)?;
-            self.at += 1 + letter.len_utf8();
-            match letter {
-                '"' | '\\' | '/' => string.push(letter),
-                '\'' if quote == '\'' => string.push('\''),
-                // No escape of JSON, but of Python. Between two others it is the shell's way to write one.
-                '\'' if !(string.ends_with('\'') && self.peek() == Some(b'\'')) => {
-                    doubtful.push(string.len());
-                    string.push('\'');
-                }
-                'n' => string.push('\n'),
-                'r' => string.push('\r'),
-                't' => string.push('\t'),
-                'b' | 'f' => {
-                    doubtful.push(string.len());
-                    string.push(if letter == 'b' { '\u{8}' } else { '\u{c}' });
-                }
-                'u' => match self.unicode() {
-                    Some(letter) => string.push(letter),
-                    None => {
-                        has_lone_backslash = true;
-                        string.push_str("\\u");
-                    }
-                },
-                other => {
-                    has_lone_backslash = true;
-                    string.push('\\');
-                    string.push(other);
-                }
-            }
-        }
-        if has_lone_backslash && !doubtful.is_empty() {
-            let mut written = String::with_capacity(string.len() + doubtful.len());
-            let mut from = 0;
-            for at in doubtful {
-                written.push_str(&string[from..at]);
-                written.push_str(match string.as_bytes()[at] {
-                    b'\x08' => "\\b",
-                    b'\x0c' => "\\f",
-                    _ => "\\'",
-                });
-                from = at + 1;
-            }
-            written.push_str(&string[from..]);
-            return Ok(written);
-        }
-        Ok(string)
-    }
-
-    /// The character of a `\u` escape whose first two letters were taken.
-    fn unicode(&mut self) -> Option<char> {
-        let unit = |text: &str| -> Option<u32> {
-            let digits = text.get(..4)?;
-            let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            is_hex.then(|| u32::from_str_radix(digits, 16).ok())?
-        };
-        let first = unit(self.rest())?;
-        self.at += 4;
-        if (0xD800..0xDC00).contains(&first)
-            && let Some(low) = self.rest().strip_prefix("\\u").and_then(unit)
-            && (0xDC00..0xE000).contains(&low)
-        {
-            self.at += 6;
-            return char::from_u32(0x10000 + ((first - 0xD800) << 10) + (low - 0xDC00));
-        }
-        // Half a character is none.
-        Some(char::from_u32(first).unwrap_or('\u{fffd}'))
     }
 }

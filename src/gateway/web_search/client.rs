@@ -26,7 +26,7 @@ const ASKED_FOR: u8 = 20;
 ///
 /// Like the engines' client it uses no proxy, and goes nowhere that an answer points.
 #[derive(Debug, Default)]
-pub struct SearchClient {
+pub(super) struct SearchClient {
     /// For plain HTTP.
     plain: OnceCell<Client>,
     /// With the system's certificates.
@@ -35,7 +35,7 @@ pub struct SearchClient {
 
 impl SearchClient {
     /// Makes one search.
-    pub async fn search(
+    pub(super) async fn search(
         &self,
         backend: &Backend,
         query: &Query,
@@ -51,7 +51,7 @@ impl SearchClient {
             if !status.is_success() {
                 return Err(refused(backend, status, &body));
             }
-            hits::read(backend.kind(), &body, query).ok_or_else(|| senseless(backend))
+            hits::read(backend.kind(), &body, query).ok_or_else(|| invalid_answer(backend))
         };
         tokio::time::timeout(deadline, asking)
             .await
@@ -176,7 +176,7 @@ fn with_domains(query: &Query) -> String {
 
 async fn read(response: &mut Response, backend: &Backend) -> Result<Vec<u8>, Failed> {
     match network::body(response, LARGEST_ANSWER).await {
-        Ok(body) if body.is_cut => Err(senseless(backend)),
+        Ok(body) if body.is_cut => Err(invalid_answer(backend)),
         Ok(body) => Ok(body.bytes),
         Err(error) => Err(unreachable(backend, &error)),
     }
@@ -209,7 +209,7 @@ fn silent(backend: &Backend, deadline: Duration) -> Failed {
     )
 }
 
-fn senseless(backend: &Backend) -> Failed {
+fn invalid_answer(backend: &Backend) -> Failed {
     let advice = match backend.kind() {
         Kind::Searxng => {
             "Do not search again. Tell the user: --web-search takes the URL of a SearXNG instance."
@@ -253,7 +253,7 @@ fn refused(backend: &Backend, status: StatusCode, body: &[u8]) -> Failed {
             format!("points to another address ({number})"),
             "Do not search again. Tell the user: --web-search takes the address that answers itself, such as the one with https.".to_owned(),
         ),
-        404 if backend.kind() == Kind::Searxng => return senseless(backend),
+        404 if backend.kind() == Kind::Searxng => return invalid_answer(backend),
         _ => (
             Code::Unavailable,
             format!("failed ({number})"),

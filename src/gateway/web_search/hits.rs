@@ -7,7 +7,7 @@ use super::backend::Kind;
 use super::request::Query;
 
 /// The most results that are passed on.
-pub const MOST: usize = 10;
+pub(super) const MOST: usize = 10;
 
 /// The longest title, snippet, age and URL, in characters.
 const TITLE: usize = 200;
@@ -17,7 +17,7 @@ const URL: usize = 2_000;
 
 /// A result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hit {
+pub(super) struct Hit {
     pub url: String,
     pub title: String,
     /// May be empty.
@@ -28,7 +28,7 @@ pub struct Hit {
 
 /// The outcome of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     pub hits: Vec<Hit>,
     /// Results that the request's domains left out.
     pub left_out: usize,
@@ -37,7 +37,7 @@ pub struct Found {
 }
 
 /// Reads a service's answer. None: it is no list of results.
-pub fn read(kind: Kind, body: &[u8], query: &Query) -> Option<Found> {
+pub(super) fn read(kind: Kind, body: &[u8], query: &Query) -> Option<Found> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let results = match kind {
         // Brave leaves the part out if it found no pages.

@@ -34,14 +34,14 @@ use crate::sys::secret::Secret;
 
 /// The searching side of a gateway.
 #[derive(Debug, Default)]
-pub struct WebSearch {
+pub(crate) struct WebSearch {
     client: client::SearchClient,
     /// Whether it was logged that the server tool is left out beside others.
     logged: AtomicBool,
 }
 
 /// A request, after the gateway has looked for a search in it.
-pub enum Intercepted {
+pub(crate) enum Intercepted {
     /// It asked for a web search, and this is the reply.
     Reply(Response),
     /// It is for the model, with this body.
@@ -49,7 +49,7 @@ pub enum Intercepted {
 }
 
 /// Answers the body of `POST /v1/messages` if it asks for a web search.
-pub async fn intercept(
+pub(crate) async fn intercept(
     gateway: &Gateway,
     caller: Caller,
     body: Bytes,

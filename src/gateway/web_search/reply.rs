@@ -9,10 +9,11 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::hits::Found;
+use crate::gateway::anthropic::{Delta, Event, sse_bytes};
 
 /// The API's codes for a search without results. Source: the API's reference, "Web search tool", "Errors".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
+pub(super) enum Code {
     TooManyRequests,
     InvalidInput,
     MaxUsesExceeded,
@@ -34,7 +35,7 @@ impl Code {
 
 /// A search that was not made, or came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
+pub(super) struct Failed {
     pub code: Code,
     /// A sentence about the failure, without its full stop.
     pub why: String,
@@ -43,7 +44,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    pub fn new(code: Code, why: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, why: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             code,
             why: why.into(),
@@ -52,7 +53,7 @@ impl Failed {
     }
 
     /// The session named no search service.
-    pub fn no_backend() -> Self {
+    pub(super) fn no_backend() -> Self {
         Self::new(
             Code::Unavailable,
             "No web search was made: this session of cclocal has none",
@@ -71,7 +72,7 @@ starting cclocal: --web-search URL (of a SearXNG instance), --web-search brave o
 }
 
 /// A reply, yet without its form.
-pub struct Reply<'a> {
+pub(super) struct Reply<'a> {
     /// Some letters and digits that no other reply has.
     pub id: &'a str,
     /// As it was asked for.
@@ -121,42 +122,33 @@ impl Reply<'_> {
     }
 
     /// The body of a plain reply.
-    pub fn plain(&self) -> Vec<u8> {
+    pub(super) fn plain(&self) -> Vec<u8> {
         let message = self.message(&self.blocks(), Some("end_turn"));
         message.to_string().into_bytes()
     }
 
     /// The events of a streamed reply.
-    pub fn streamed(&self) -> Vec<u8> {
-        let mut events = String::new();
-        let mut event = |data: Value| {
-            let name = data["type"].as_str().unwrap_or_default();
-            let _ = write!(events, "event: {name}\ndata: {data}\n\n");
-        };
-        event(json!({"type": "message_start", "message": self.message(&[], None)}));
-        for (index, mut block) in self.blocks().into_iter().enumerate() {
+    pub(super) fn streamed(&self) -> Vec<u8> {
+        let mut events = vec![Event::message_start(self.message(&[], None))];
+        for (index, mut block) in (0..).zip(self.blocks()) {
             let delta = match block["type"].as_str() {
                 Some("server_tool_use") => {
                     let input = std::mem::replace(&mut block["input"], json!({}));
-                    Some(json!({"type": "input_json_delta", "partial_json": input.to_string()}))
+                    Some(Delta::Json(input.to_string()))
                 }
                 Some("text") => {
                     let text = std::mem::replace(&mut block["text"], json!(""));
-                    Some(json!({"type": "text_delta", "text": text}))
+                    text.as_str().map(Delta::text)
                 }
                 _ => None,
             };
-            event(json!({"type": "content_block_start", "index": index, "content_block": block}));
-            if let Some(delta) = delta {
-                event(json!({"type": "content_block_delta", "index": index, "delta": delta}));
-            }
-            event(json!({"type": "content_block_stop", "index": index}));
+            events.push(Event::block_start(index, block));
+            events.extend(delta.map(|delta| Event::delta(index, delta)));
+            events.push(Event::block_stop(index));
         }
-        event(
-            json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": self.usage()}),
-        );
-        event(json!({"type": "message_stop"}));
-        events.into_bytes()
+        events.push(Event::message_delta("end_turn", None, self.usage()));
+        events.push(Event::message_stop());
+        sse_bytes(&events)
     }
 }
 

@@ -16,7 +16,7 @@ const REMINDER: &str = "<system-reminder>";
 
 /// A request, told by its tools.
 #[derive(Debug)]
-pub enum Recognised {
+pub(super) enum Recognised {
     /// One that has no web search among its tools.
     Other,
     /// One that asks for a web search and nothing else.
@@ -27,7 +27,7 @@ pub enum Recognised {
 
 /// A search that is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
+pub(super) struct Query {
     /// The words to search for. Empty if nothing was said.
     pub text: String,
     /// The model that was asked; the reply names it.
@@ -45,7 +45,7 @@ pub struct Query {
 
 impl Query {
     /// Whether a result may be shown.
-    pub fn wants(&self, url: &Url) -> bool {
+    pub(super) fn wants(&self, url: &Url) -> bool {
         let among = |domains: &[Domain]| domains.iter().any(|domain| domain.covers(url));
         (self.allowed.is_empty() || among(&self.allowed)) && !among(&self.blocked)
     }
@@ -53,7 +53,7 @@ impl Query {
 
 /// A domain with all below it, or a part of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Domain {
+pub(super) struct Domain {
     pub host: String,
     /// Without slashes at its ends. Empty: all of it.
     pub path: String,
@@ -88,7 +88,7 @@ impl Domain {
 ///
 /// Claude Code asks for a search with one message, and with no tool beside the server tool. A client that has tools of its own beside it asks the model, which
 /// would search if it could; so does one that goes on with a conversation.
-pub fn read(body: &[u8]) -> Recognised {
+pub(super) fn read(body: &[u8]) -> Recognised {
     // Nearly all bodies have not even the word, and are not read twice.
     if !String::from_utf8_lossy(body).contains(TYPE) {
         return Recognised::Other;

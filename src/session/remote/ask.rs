@@ -6,7 +6,7 @@ use reqwest::{Client, Method};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::gateway;
+use crate::gateway::{self, anthropic::ApiError};
 use crate::session::remote::address::Address;
 use crate::sys::network;
 use crate::sys::secret::Secret;
@@ -139,7 +139,7 @@ impl<'a> Engine<'a> {
             200 => "something that is not a list of models".to_owned(),
             status => format!("status {status}"),
         };
-        let said = gateway::words(&answer.body).filter(|_| answer.status >= 400);
+        let said = ApiError::words(&answer.body).filter(|_| answer.status >= 400);
         Error::new(
             Exit::Engine,
             format!("{} does not answer like an engine", self.address.host()),

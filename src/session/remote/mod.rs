@@ -20,7 +20,7 @@ use super::release;
 use crate::claude::launch::Endpoint;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::gateway::{self, Access, Caller, Engine, Figures, Settings, anthropic};
+use crate::gateway::{self, Access, Caller, Engine, Metrics, Settings, anthropic};
 use crate::memory::Asked;
 use crate::session::run::{self, GatewayHost, Prepared, Session};
 use crate::sys::process::signals::{self, Signals};
@@ -92,7 +92,7 @@ pub async fn run(
 struct Gateway {
     port: u16,
     token: Secret,
-    figures: Figures,
+    figures: Metrics,
     serving: JoinHandle<Result<()>>,
     stop: DropGuard,
     // The gateway takes its engine for gone when these are.
@@ -137,7 +137,7 @@ impl Gateway {
             pdf_reader: std::env::current_exe().ok(),
             ..Settings::new(served, engine, longest_prompt, access)
         };
-        let figures = settings.figures.clone();
+        let figures = settings.metrics.clone();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(gateway::serve(
             listener,

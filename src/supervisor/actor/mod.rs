@@ -30,7 +30,7 @@ use crate::catalog::Form;
 use crate::engine::server::Server;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::auth::Access;
-use crate::gateway::metrics::Figures;
+use crate::gateway::metrics::Metrics;
 use crate::gateway::{self, Engine, anthropic};
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::supervisor::actor::sessions::{CLIENT_GRACE, Lease};
@@ -79,7 +79,7 @@ pub(super) struct Actor<'a> {
     accepting: JoinHandle<()>,
 
     access: Access,
-    figures: Figures,
+    figures: Metrics,
     tell_gateway: watch::Sender<Engine>,
     /// The form of the model's tool calls, if it was found after the start.
     form: Arc<OnceLock<Form>>,
@@ -144,7 +144,7 @@ impl<'a> Actor<'a> {
             .context(Exit::Other, failed("the gateway's port"))?;
         let (to_owner, inbox) = mpsc::unbounded_channel();
         let access = Access::new(&key);
-        let figures = Figures::new();
+        let figures = Metrics::new();
         let (tell_gateway, engine) = watch::channel(Engine::Starting);
         let memory = Memory::new(spec.serve.window.tokens);
         let gateway_stop = CancellationToken::new();
@@ -166,10 +166,11 @@ impl<'a> Actor<'a> {
             window: memory.follow_window(),
             window_holds_reply: true,
             access: access.clone(),
-            figures: figures.clone(),
+            metrics: figures.clone(),
             limits: gateway::Limits::default(),
             exclusive: true,
-            fronts: (spec.serve.prefix_folder()).map(|folder| folder.join(gateway::FRONTS)),
+            prompt_prefixes: (spec.serve.prefix_folder())
+                .map(|folder| folder.join(gateway::PROMPT_PREFIXES_FILE)),
             pdf_reader: std::env::current_exe().ok(),
             log: Some(log),
         };

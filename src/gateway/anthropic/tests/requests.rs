@@ -68,8 +68,8 @@ fn a_tool_with_a_long_name_is_called_by_its_own() {
         ..request
     };
     let stream = String::from_utf8(stream_of(&["a"], &["{}"], "tool_use", 9)).expect("UTF-8");
-    let mut repair = Repair::new(&request, None);
-    let out = repair.push(stream.replace("Write", told).as_bytes());
+    let mut repair = Streamed::new(&request, &served(), None);
+    let out = sse_bytes(&repair.push(stream.replace("Write", told).as_bytes()));
     assert_eq!(seen(&out).calls, [(long.clone(), json!({}))]);
     let plain = json!({"content": [{"type": "tool_use", "id": "a", "name": told, "input": {}}], "stop_reason": "tool_use", "usage": {}});
     let (plain, _) = reply(plain.to_string().as_bytes(), &request).expect("a reply");
@@ -104,4 +104,145 @@ fn pictures_are_shown_where_the_model_sees_them() {
     let (has_pictures, messages) = ready(Pictures::Untouched);
     assert!(has_pictures);
     assert_eq!(messages[1]["content"][0]["content"][0]["source"], source);
+}
+
+#[test]
+fn a_request_of_the_client_becomes_one_of_the_engine() {
+    let body = json!({
+        "model": "claude-haiku", "max_tokens": 32000, "stream": true,
+        "system": [{"type": "text", "text": "You are", "cache_control": {"type": "ephemeral"}}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            {"role": "system", "content": [{"type": "text", "text": "# Environment", "cache_control": {"type": "ephemeral"}}]},
+        ],
+        "tools": [{"name": "Write", "description": "w", "input_schema": {"type": "object"}}],
+        "thinking": {"type": "adaptive"}, "context_management": {"edits": []}, "metadata": {"user_id": "device"},
+        "output_config": {"effort": "high"}, "temperature": null
+    });
+    let request = messages(body.to_string().as_bytes(), &served()).expect("a request");
+    assert_eq!(
+        (
+            request.asked_model.as_str(),
+            request.stream,
+            request.max_tokens
+        ),
+        ("claude-haiku", true, 8192)
+    );
+    assert_eq!(
+        serde_json::from_slice::<Value>(&request.body).expect("JSON"),
+        json!({
+            "model": "org/model", "max_tokens": 8192, "stream": true,
+            "system": [{"type": "text", "text": "You are", "cache_control": {"type": "ephemeral"}}],
+            "messages": [
+                {"role": "user", "content": [
+                    {"type": "text", "text": "hi"},
+                    {"type": "text", "text": "<system-reminder>\n# Environment\n</system-reminder>"},
+                ]},
+            ],
+            "tools": [{"name": "Write", "description": "w", "input_schema": {"type": "object"}}],
+        })
+    );
+    let counted = Draft::read(
+        br#"{"model": "claude-haiku", "messages": [{"role": "user", "content": "hi"}]}"#,
+    )
+    .expect("a request")
+    .count_tokens(&served(), &PdfTexts::default());
+    assert!(
+        String::from_utf8(counted)
+            .expect("UTF-8")
+            .contains("org/model")
+    );
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_words() {
+    let valid =
+        json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
+    assert!(messages(valid.to_string().as_bytes(), &served()).is_ok());
+    for (change, words) in [
+        (
+            json!({"model": null}),
+            "model: Input should be a valid string",
+        ),
+        (json!({"max_tokens": 0}), "max_tokens: Input should be"),
+        (json!({"max_tokens": "9"}), "max_tokens: Input should be"),
+        (json!({"messages": []}), "messages: at least one"),
+        (
+            json!({"messages": "hi"}),
+            "messages: Input should be a valid list",
+        ),
+        (
+            json!({"messages": [1]}),
+            "messages.0: Input should be a valid object",
+        ),
+        (
+            json!({"messages": [{"role": "tool", "content": "x"}]}),
+            "messages.0.role: Input",
+        ),
+        (
+            json!({"messages": [{"role": "user"}]}),
+            "messages.0.content: Field required",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": ["x"]}]}),
+            "messages.0.content.0.type",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
+            "messages.0.content.0.text",
+        ),
+        (
+            json!({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "b", "input": 1}]}]}),
+            "messages.0.content.0.input",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": 1}]}]}),
+            "messages.0.content.0.content",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": []}]}),
+            "messages.0.content: user messages must have non-empty content",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": null}]}]}]}),
+            "messages.0.content.0.content.0.text: Input should be a valid string",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image"}]}]}]}),
+            "messages.0.content.0.content.0.source: Input should be a valid object",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [1]}]}]}),
+            "messages.0.content.0.content.0.type: Field required",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "document"}]}]}),
+            "messages.0.content.0.source: Input should be a valid object",
+        ),
+        (json!({"system": 1}), "system: Input"),
+        (json!({"tools": [{}]}), "tools.0.name: Field required"),
+        (
+            json!({"tools": [{"name": "a", "input_schema": "x"}]}),
+            "tools.0.input_schema",
+        ),
+        (json!({"stop_sequences": [1]}), "stop_sequences: Input"),
+        (
+            json!({"stream": "yes"}),
+            "stream: Input should be a valid boolean",
+        ),
+    ] {
+        let mut body = valid.clone();
+        for (name, value) in change.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        let error = messages(body.to_string().as_bytes(), &served()).expect_err(words);
+        assert_eq!((error.status, error.kind), (400, "invalid_request_error"));
+        assert!(error.message.starts_with(words), "{}", error.message);
+    }
+    for body in ["", "{", "[]", "{}", "\"\""] {
+        assert_eq!(
+            messages(body.as_bytes(), &served()).expect_err(body).status,
+            400
+        );
+    }
 }

@@ -125,7 +125,7 @@ fn a_file_about_calls_that_is_cut_is_not_written() {
 fn a_draft_in_a_thought_that_is_cut_is_not_made() {
     for style in [Style::Hermes, Style::Qwen3Coder, Style::GlmTight] {
         let draft = style.call("Bash", &json!({"command": "rm"}));
-        for (start, front) in [
+        for (start, prefix) in [
             (Start::Answer, "Thinking Process:\n\n1. Maybe\n"),
             (Start::Doubtful(2000), "Maybe\n"),
         ] {
@@ -133,7 +133,7 @@ fn a_draft_in_a_thought_that_is_cut_is_not_made() {
                 start,
                 ..options(style.form())
             };
-            let reply = format!("{front}{draft}\nor so. But");
+            let reply = format!("{prefix}{draft}\nor so. But");
             let got = outcome(&options, &reply, &Ending::Limit);
             let is_made = got.iter().any(|piece| matches!(piece, Piece::Call(_)));
             assert!(!is_made, "{style:?}: {got:?}");

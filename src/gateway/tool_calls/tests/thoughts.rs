@@ -72,20 +72,20 @@ fn a_call_drafted_in_a_thought_is_not_made() {
         let form = style.form();
         let draft = bash(style, "rm -rf build");
         let made = bash(style, "ls");
-        for (front, start) in [("<think>\n", false), ("", true)] {
+        for (prefix, start) in [("<think>\n", false), ("", true)] {
             let thinks = format!("Maybe\n{draft}\nbut no, that is dangerous.");
-            let reply = format!("{front}{thinks}\n</think>\n\nI will not do that.");
+            let reply = format!("{prefix}{thinks}\n</think>\n\nI will not do that.");
             let answer = text("I will not do that.");
             let check = if start { doubtful } else { arrives };
             check(form, &reply, &[thought(&thinks), answer.clone()]);
-            let reply = format!("{front}{thinks}\n</think>\n\n{made}");
+            let reply = format!("{prefix}{thinks}\n</think>\n\n{made}");
             check(form, &reply, &[thought(&thinks), ls()]);
             if start {
                 opened(form, &reply, &[thought(&thinks), ls()]);
             }
             // Drafts in code.
             let thinks = format!("Maybe `{}` or so.", draft.replace('\n', ""));
-            let reply = format!("{front}{thinks}\n</think>\n\n{made}");
+            let reply = format!("{prefix}{thinks}\n</think>\n\n{made}");
             check(form, &reply, &[thought(&thinks), ls()]);
         }
         // No marker at all, and longer than what is kept back.

@@ -4,179 +4,35 @@
 //! - `<function=NAME>` and `<parameter=KEY>` (Qwen3-Coder, Qwen3.5), also without `<tool_call>` around it;
 //! - the name, `<arg_key>` and `<arg_value>` (GLM).
 
+mod marks;
+mod probe;
+
+use marks::marks;
+pub(super) use probe::{Kind, Probe, loose_name, probe};
+use probe::{in_fence, name_length};
+
 use super::body::{Body, Fault};
 use super::schema::Tools;
-use super::segments::{End, Mark, Marks, space};
+use super::segments::{End, Marks, space};
 use super::value::Reading;
 use super::{Call, Found, Wrong, json};
 
-pub const OPEN: &str = "<tool_call>";
-pub const CLOSE: &str = "</tool_call>";
-pub const FUNCTION: &str = "<function=";
-pub const FUNCTION_CLOSE: &str = "</function>";
-pub const PARAMETER: &str = "<parameter=";
-pub const PARAMETER_CLOSE: &str = "</parameter>";
-pub const KEY: &str = "<arg_key>";
-pub const KEY_CLOSE: &str = "</arg_key>";
-pub const VALUE: &str = "<arg_value>";
-pub const VALUE_CLOSE: &str = "</arg_value>";
+pub(super) const OPEN: &str = "<tool_call>";
+pub(super) const CLOSE: &str = "</tool_call>";
+pub(super) const FUNCTION: &str = "<function=";
+pub(super) const FUNCTION_CLOSE: &str = "</function>";
+pub(super) const PARAMETER: &str = "<parameter=";
+pub(super) const PARAMETER_CLOSE: &str = "</parameter>";
+pub(super) const KEY: &str = "<arg_key>";
+pub(super) const KEY_CLOSE: &str = "</arg_key>";
+pub(super) const VALUE: &str = "<arg_value>";
+pub(super) const VALUE_CLOSE: &str = "</arg_value>";
 
 /// The longest name of a tool or an argument, in bytes.
-pub const NAME: usize = 256;
-
-/// How a call goes on behind its opening marker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Json,
-    Function,
-    /// `<function=` without `<tool_call>`.
-    BareFunction,
-    Keyed,
-    /// The name, and a JSON object with the arguments.
-    Named,
-}
-
-/// What stands behind an opening marker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
-    Call(Kind),
-    /// It could still become a call.
-    More,
-    No,
-}
-
-/// Looks at a text that begins with a marker.
-pub fn probe(text: &str) -> Probe {
-    let Some(rest) = text.strip_prefix(OPEN) else {
-        return function(text, Kind::BareFunction);
-    };
-    let rest = rest.trim_start();
-    if rest.is_empty() || FUNCTION.starts_with(rest) {
-        return Probe::More;
-    }
-    if rest.starts_with(FUNCTION) {
-        return function(rest, Kind::Function);
-    }
-    let Some(rest) = in_fence(rest) else {
-        return Probe::More;
-    };
-    if let Some(inside) = rest.strip_prefix(['{', '[']) {
-        let inside = inside
-            .trim_start()
-            .trim_start_matches(['{', '['])
-            .trim_start();
-        return match inside.chars().next() {
-            None => Probe::More,
-            Some('"' | '\'') => Probe::Call(Kind::Json),
-            Some(letter) if letter.is_ascii_alphabetic() => Probe::Call(Kind::Json),
-            Some(_) => Probe::No,
-        };
-    }
-    let Some(end) = name_length(rest) else {
-        return if rest.len() > NAME {
-            Probe::No
-        } else {
-            Probe::More
-        };
-    };
-    let behind = rest[end..].trim_start();
-    if end == 0 || end > NAME {
-        Probe::No
-    } else if behind.starts_with(KEY) || behind.starts_with(CLOSE) {
-        Probe::Call(Kind::Keyed)
-    } else if behind.starts_with('{') {
-        Probe::Call(Kind::Named)
-    } else if KEY.starts_with(behind) || CLOSE.starts_with(behind) {
-        Probe::More
-    } else {
-        Probe::No
-    }
-}
-
-/// The text inside of a block of code that begins here, or the text itself. None: it could still become such a block.
-fn in_fence(text: &str) -> Option<&str> {
-    const FENCE: &str = "```";
-    let Some(info) = text.strip_prefix(FENCE) else {
-        return (!FENCE.starts_with(text)).then_some(text);
-    };
-    let line = info.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')?;
-    match info[line..].trim_start_matches([' ', '\r']) {
-        "" => None,
-        behind => Some(behind.strip_prefix('\n').map_or(text, str::trim_start)),
-    }
-}
-
-fn is_name(letter: char) -> bool {
-    letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':' | '/')
-}
-
-/// The length of the name that a text begins with, in quotes or not. 0: there is none. None: the text ends in it.
-fn name_length(text: &str) -> Option<usize> {
-    let quote = text
-        .chars()
-        .next()
-        .filter(|first| matches!(first, '"' | '\''));
-    let inside = &text[quote.map_or(0, char::len_utf8)..];
-    let end = inside.find(|letter: char| !is_name(letter))?;
-    let begins_well = inside.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_');
-    if !begins_well {
-        return Some(0);
-    }
-    match quote {
-        None => Some(end),
-        Some(quote) if inside[end..].starts_with(quote) => Some(end + 2),
-        Some(_) => Some(0),
-    }
-}
-
-fn function(text: &str, kind: Kind) -> Probe {
-    let Some(rest) = text.strip_prefix(FUNCTION) else {
-        return Probe::No;
-    };
-    let name = rest.trim_start_matches(' ');
-    let Some(length) = name_length(name) else {
-        return if rest.len() > NAME {
-            Probe::No
-        } else {
-            Probe::More
-        };
-    };
-    let behind = name[length..].trim_start_matches(' ');
-    let Some(behind) = behind.strip_prefix('>').filter(|_| length > 0) else {
-        return match behind.is_empty() && length > 0 {
-            true => Probe::More,
-            false => Probe::No,
-        };
-    };
-    let behind = behind.trim_start();
-    if behind.starts_with(PARAMETER) || behind.starts_with(FUNCTION_CLOSE) {
-        Probe::Call(kind)
-    } else if PARAMETER.starts_with(behind) || FUNCTION_CLOSE.starts_with(behind) {
-        Probe::More
-    } else if kind == Kind::Function {
-        // Behind `<tool_call>` it is meant as a call, whatever is wrong with it.
-        Probe::Call(kind)
-    } else {
-        Probe::No
-    }
-}
-
-/// The tool that a call names which is one only if it is declared: it has no marker, or no arguments as its form has them.
-pub fn loose_name(text: &str, kind: Kind) -> Option<&str> {
-    let rest = text.strip_prefix(OPEN).unwrap_or(text).trim_start();
-    let rest = match kind {
-        Kind::BareFunction => rest.strip_prefix(FUNCTION)?.trim_start_matches(' '),
-        Kind::Named => in_fence(rest)?,
-        Kind::Keyed => rest,
-        Kind::Json | Kind::Function => return None,
-    };
-    let name = &rest[..name_length(rest)?];
-    let has_arguments = kind == Kind::Keyed && rest[name.len()..].trim_start().starts_with(KEY);
-    (!has_arguments).then_some(name)
-}
+pub(super) const NAME: usize = 256;
 
 /// Reads the calls of a text whose marks are known, kind by kind.
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     tools: &'a Tools,
     marks: [Option<Marks>; 5],
@@ -185,7 +41,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(text: &'a str, tools: &'a Tools) -> Self {
+    pub(super) fn new(text: &'a str, tools: &'a Tools) -> Self {
         Self {
             text,
             tools,
@@ -195,7 +51,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the call that begins with the marker at `at`.
-    pub fn call(&mut self, at: usize) -> Result<Found, Wrong> {
+    pub(super) fn call(&mut self, at: usize) -> Result<Found, Wrong> {
         match probe(&self.text[at..]) {
             Probe::Call(Kind::Json) => self.json(at),
             Probe::Call(Kind::Named) => self.named(at),
@@ -439,139 +295,4 @@ fn strict(
         is_left_open: marks.is_left_open(opening, closing),
         ..Found::new(vec![call], end.end, lacks_end)
     })
-}
-
-/// The openings and closings of this kind.
-fn marks(text: &str, kind: Kind, tools: &Tools) -> Vec<Mark> {
-    let mut marks: Vec<Mark> = Vec::new();
-    let mut at = 0;
-    while let Some(found) = text[at..].find('<') {
-        at += found;
-        let (opening, closing) = match kind {
-            Kind::Json | Kind::Named => json_mark(&text[at..]),
-            Kind::Function | Kind::BareFunction => {
-                let is_behind = marks.last().is_some_and(|mark| {
-                    !mark.is_opening && text[mark.range.end..at].trim().is_empty()
-                });
-                function_mark(&text[at..], kind, is_behind, tools)
-            }
-            Kind::Keyed => keyed_mark(&text[at..]),
-        };
-        let start = at;
-        if let Some(length) = opening {
-            at += length;
-            marks.push(Mark {
-                range: start..at,
-                is_opening: true,
-            });
-        }
-        if let Some(length) = closing {
-            // White space in front of a closing that follows its opening belongs to neither.
-            let start = at;
-            at += length;
-            marks.push(Mark {
-                range: start..at,
-                is_opening: false,
-            });
-        }
-        if at == start {
-            at += 1;
-        }
-    }
-    marks
-}
-
-/// The lengths of an opening, and of a closing behind it or in its place.
-type Lengths = (Option<usize>, Option<usize>);
-
-fn json_mark(text: &str) -> Lengths {
-    if text.starts_with(CLOSE) {
-        return (None, Some(CLOSE.len()));
-    }
-    let is_opening = matches!(probe(text), Probe::Call(Kind::Json | Kind::Named));
-    (is_opening.then_some(OPEN.len()), None)
-}
-
-/// The length of these parts one after the other, with white space between them. The last ones may be missing where the text ends or another call
-/// begins.
-fn parts(text: &str, parts: &[&str], begins_another: impl Fn(&str) -> bool) -> Option<usize> {
-    let mut at = 0;
-    for (number, part) in parts.iter().enumerate() {
-        let next = at + space(&text[at..]);
-        let rest = &text[next..];
-        if number > 0 && rest.is_empty() {
-            return Some(next);
-        }
-        match rest.strip_prefix(part) {
-            Some(_) => at = next + part.len(),
-            None if number > 0 && begins_another(rest) => return Some(at),
-            None => return None,
-        }
-    }
-    Some(at)
-}
-
-/// Whether a call without `<tool_call>` begins here.
-fn is_bare(text: &str, tools: &Tools) -> bool {
-    let name = || loose_name(text, Kind::BareFunction);
-    probe(text) == Probe::Call(Kind::BareFunction)
-        && name().is_some_and(|name| tools.get(tools.name(name)).is_some())
-}
-
-/// `is_behind`: a call has just ended. Then one may follow without `<tool_call>`.
-fn function_mark(text: &str, kind: Kind, is_behind: bool, tools: &Tools) -> Lengths {
-    let mut closing = vec![FUNCTION_CLOSE];
-    if kind == Kind::Function {
-        closing.push(CLOSE);
-    }
-    let begins_another = |rest: &str| rest.starts_with(OPEN) || is_bare(rest, tools);
-    if let Some(rest) = text.strip_prefix(PARAMETER_CLOSE) {
-        let gap = space(rest);
-        if rest[gap..].is_empty() {
-            return (None, None);
-        }
-        let length = parts(&rest[gap..], &closing, begins_another);
-        return (
-            None,
-            length.map(|length| PARAMETER_CLOSE.len() + gap + length),
-        );
-    }
-    let is_opening = probe(text) == Probe::Call(kind) || is_behind && is_bare(text, tools);
-    if !is_opening {
-        return (None, None);
-    }
-    let Some(end) = text
-        .find('>')
-        .filter(|_| !text.starts_with(OPEN))
-        .or_else(|| {
-            let start = text.find(FUNCTION)?;
-            Some(start + text[start..].find('>')?)
-        })
-    else {
-        return (None, None);
-    };
-    let opening = end + 1;
-    // A call without arguments.
-    let gap = space(&text[opening..]);
-    let length = parts(&text[opening + gap..], &closing, begins_another);
-    (Some(opening), length.map(|length| gap + length))
-}
-
-fn keyed_mark(text: &str) -> Lengths {
-    if let Some(rest) = text.strip_prefix(VALUE_CLOSE) {
-        let length = parts(text, &[VALUE_CLOSE, CLOSE], |rest| rest.starts_with(OPEN));
-        // At the end of the text the value's own end is all there is.
-        let is_end = rest.trim_start().is_empty();
-        return (None, length.filter(|_| !is_end));
-    }
-    if probe(text) != Probe::Call(Kind::Keyed) {
-        return (None, None);
-    }
-    let gap = OPEN.len() + space(&text[OPEN.len()..]);
-    let name = name_length(&text[gap..]).unwrap_or(text.len() - gap);
-    let opening = gap + name;
-    let behind = opening + space(&text[opening..]);
-    let is_empty = text[behind..].starts_with(CLOSE);
-    let closing = is_empty.then(|| behind - opening + CLOSE.len());
-    (Some(opening), closing)
 }

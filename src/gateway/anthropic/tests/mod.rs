@@ -1,12 +1,14 @@
 //! The whole of it, with streams that vllm-mlx 0.6.0 sent: tests/fixtures/streams/PARSER-CASE-(un)told.sse, with true figures in the last event (told) or as it is by itself.
 //! `whole`: a sentence and a call of Write. The same cut in the `text`, at the call's `name`, in an `argument`, and inside a `second` call.
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 
+mod plain;
+mod properties;
 mod requests;
+mod usage;
 
 const PARSERS: [&str; 4] = ["hermes", "qwen3_coder", "glm47", "gemma4"];
 
@@ -56,10 +58,10 @@ fn events(bytes: &[u8]) -> Vec<Value> {
 }
 
 fn repaired(stream: &[u8], max_tokens: u64, prompt_tokens: Option<u64>) -> (Vec<u8>, Usage) {
-    let mut repair = Repair::new(&request(max_tokens), prompt_tokens);
+    let mut repair = Streamed::new(&request(max_tokens), &served(), prompt_tokens);
     let mut out = repair.push(stream);
     out.extend(repair.finish());
-    (out, repair.usage())
+    (sse_bytes(&out), repair.usage())
 }
 
 /// What a client makes of a stream: its text, its calls with their inputs, and why it stopped. Panics where a client would complain.
@@ -182,6 +184,7 @@ fn tokens_are_the_engines_or_those_counted_before() {
     let (out, usage) = repaired(&fixture("hermes-text-told.sse"), 3, Some(999));
     let told = Usage {
         input_tokens: 27,
+        cache_creation_input_tokens: 0,
         cache_read_input_tokens: 229,
         output_tokens: 3,
     };
@@ -205,14 +208,13 @@ fn nothing_is_sent_before_the_first_token() {
     let first = String::from_utf8_lossy(&stream)
         .find("event: content_block_delta")
         .expect("a delta");
-    let mut repair = Repair::new(&request(500), None);
-    assert_eq!(repair.push(&stream[..first]), b"");
+    let mut repair = Streamed::new(&request(500), &served(), None);
+    assert_eq!(repair.push(&stream[..first]), []);
     // The client gets pings of the gateway's own meanwhile.
     let ping = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
-    assert_eq!(repair.push(ping), b"");
-    assert!(!repair.has_sent());
+    assert_eq!(repair.push(ping), []);
     assert!(!repair.push(&stream[first..]).is_empty());
-    assert!(repair.has_sent() && repair.is_over());
+    assert!(repair.is_over());
 }
 
 #[test]
@@ -398,57 +400,6 @@ fn a_cut_that_only_shows_in_the_count_is_noticed() {
     assert_eq!(seen.stop_reason.as_deref(), Some("max_tokens"));
 }
 
-#[test]
-fn plain_replies_are_repaired_alike() {
-    for parser in PARSERS {
-        let plain = |case: &str| {
-            let (body, usage) = reply(
-                &fixture(&format!("{parser}-{case}.json")),
-                &request(limit(case)),
-            )
-            .expect("a reply");
-            let message: Value = serde_json::from_slice(&body).expect("JSON");
-            assert_eq!(message["model"], "claude-asked");
-            assert!(usage.input_tokens > 200);
-            message
-        };
-        let whole = plain("whole");
-        assert_eq!(whole["stop_reason"], "tool_use");
-        let mut before: Value =
-            serde_json::from_slice(&fixture(&format!("{parser}-whole.json"))).expect("JSON");
-        before["model"] = json!("claude-asked");
-        assert_eq!(whole, before);
-
-        assert_eq!(plain("text")["stop_reason"], "max_tokens");
-        for case in ["argument", "second"] {
-            let cut = plain(case);
-            assert_eq!(cut["stop_reason"], "max_tokens", "{parser} {case}");
-            let blocks = cut["content"].as_array().expect("blocks");
-            let last = blocks.last().expect("a block")["text"]
-                .as_str()
-                .unwrap_or_default();
-            assert!(
-                last.starts_with("[The reply reached its limit"),
-                "{parser} {case}: {cut}"
-            );
-            assert!(
-                !cut.to_string().contains("tool_call>"),
-                "{parser} {case}: {cut}"
-            );
-        }
-    }
-}
-
-#[test]
-fn what_is_no_reply_is_an_error() {
-    for body in ["", "[]", "{}", "{\"content\": 1}"] {
-        assert_eq!(
-            reply(body.as_bytes(), &request(9)).expect_err(body).status,
-            502
-        );
-    }
-}
-
 fn served() -> Served {
     Served {
         name: "org/model".into(),
@@ -461,265 +412,5 @@ fn served() -> Served {
         may_think: true,
         prose_calls: false,
         pictures: Pictures::Words,
-    }
-}
-
-#[test]
-fn a_request_of_the_client_becomes_one_of_the_engine() {
-    let body = json!({
-        "model": "claude-haiku", "max_tokens": 32000, "stream": true,
-        "system": [{"type": "text", "text": "You are", "cache_control": {"type": "ephemeral"}}],
-        "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
-            {"role": "system", "content": [{"type": "text", "text": "# Environment", "cache_control": {"type": "ephemeral"}}]},
-        ],
-        "tools": [{"name": "Write", "description": "w", "input_schema": {"type": "object"}}],
-        "thinking": {"type": "adaptive"}, "context_management": {"edits": []}, "metadata": {"user_id": "device"},
-        "output_config": {"effort": "high"}, "temperature": null
-    });
-    let request = messages(body.to_string().as_bytes(), &served()).expect("a request");
-    assert_eq!(
-        (
-            request.asked_model.as_str(),
-            request.stream,
-            request.max_tokens
-        ),
-        ("claude-haiku", true, 8192)
-    );
-    assert_eq!(
-        serde_json::from_slice::<Value>(&request.body).expect("JSON"),
-        json!({
-            "model": "org/model", "max_tokens": 8192, "stream": true,
-            "system": [{"type": "text", "text": "You are", "cache_control": {"type": "ephemeral"}}],
-            "messages": [
-                {"role": "user", "content": [
-                    {"type": "text", "text": "hi"},
-                    {"type": "text", "text": "<system-reminder>\n# Environment\n</system-reminder>"},
-                ]},
-            ],
-            "tools": [{"name": "Write", "description": "w", "input_schema": {"type": "object"}}],
-        })
-    );
-    let counted = Draft::read(
-        br#"{"model": "claude-haiku", "messages": [{"role": "user", "content": "hi"}]}"#,
-    )
-    .expect("a request")
-    .count_tokens(&served(), &PdfTexts::default());
-    assert!(
-        String::from_utf8(counted)
-            .expect("UTF-8")
-            .contains("org/model")
-    );
-}
-
-#[test]
-fn what_is_no_request_is_refused_in_words() {
-    let valid =
-        json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
-    assert!(messages(valid.to_string().as_bytes(), &served()).is_ok());
-    for (change, words) in [
-        (
-            json!({"model": null}),
-            "model: Input should be a valid string",
-        ),
-        (json!({"max_tokens": 0}), "max_tokens: Input should be"),
-        (json!({"max_tokens": "9"}), "max_tokens: Input should be"),
-        (json!({"messages": []}), "messages: at least one"),
-        (
-            json!({"messages": "hi"}),
-            "messages: Input should be a valid list",
-        ),
-        (
-            json!({"messages": [1]}),
-            "messages.0: Input should be a valid object",
-        ),
-        (
-            json!({"messages": [{"role": "tool", "content": "x"}]}),
-            "messages.0.role: Input",
-        ),
-        (
-            json!({"messages": [{"role": "user"}]}),
-            "messages.0.content: Field required",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": ["x"]}]}),
-            "messages.0.content.0.type",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "text"}]}]}),
-            "messages.0.content.0.text",
-        ),
-        (
-            json!({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "b", "input": 1}]}]}),
-            "messages.0.content.0.input",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": 1}]}]}),
-            "messages.0.content.0.content",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": []}]}),
-            "messages.0.content: user messages must have non-empty content",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": null}]}]}]}),
-            "messages.0.content.0.content.0.text: Input should be a valid string",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "image"}]}]}]}),
-            "messages.0.content.0.content.0.source: Input should be a valid object",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [1]}]}]}),
-            "messages.0.content.0.content.0.type: Field required",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "document"}]}]}),
-            "messages.0.content.0.source: Input should be a valid object",
-        ),
-        (json!({"system": 1}), "system: Input"),
-        (json!({"tools": [{}]}), "tools.0.name: Field required"),
-        (
-            json!({"tools": [{"name": "a", "input_schema": "x"}]}),
-            "tools.0.input_schema",
-        ),
-        (json!({"stop_sequences": [1]}), "stop_sequences: Input"),
-        (
-            json!({"stream": "yes"}),
-            "stream: Input should be a valid boolean",
-        ),
-    ] {
-        let mut body = valid.clone();
-        for (name, value) in change.as_object().expect("an object") {
-            body[name] = value.clone();
-        }
-        let error = messages(body.to_string().as_bytes(), &served()).expect_err(words);
-        assert_eq!((error.status, error.kind), (400, "invalid_request_error"));
-        assert!(error.message.starts_with(words), "{}", error.message);
-    }
-    for body in ["", "{", "[]", "{}", "\"\""] {
-        assert_eq!(
-            messages(body.as_bytes(), &served()).expect_err(body).status,
-            400
-        );
-    }
-}
-
-/// Every fixture, and streams made for one purpose.
-fn streams() -> Vec<(Vec<u8>, u64)> {
-    let mut streams = vec![
-        (
-            stream_of(&["a <", "tool", "_call>{"], &["{}"], "end_turn", 9),
-            9,
-        ),
-        (
-            stream_of(&["a <", "b"], &["{\"a\":1,", "{}"], "tool_use", 9),
-            99,
-        ),
-        (
-            b": hi\n\nevent: error\r\ndata: {\"type\":\r\ndata: \"error\"}\r\n\r\n".to_vec(),
-            9,
-        ),
-    ];
-    for parser in PARSERS {
-        for case in ["whole", "text", "argument"] {
-            let stream = fixture(&format!("{parser}-{case}-untold.sse"));
-            streams.push((stream, limit(case)));
-        }
-    }
-    streams
-}
-
-proptest! {
-    #[test]
-    fn any_split_gives_the_same_stream(
-        number in 0..15_usize,
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
-        end in any::<prop::sample::Index>(),
-    ) {
-        let (mut stream, limit) = streams().swap_remove(number);
-        stream.truncate(end.index(stream.len() * 2).min(stream.len()));
-        let whole = repaired(&stream, limit, Some(7));
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
-        cuts.extend([0, stream.len()]);
-        cuts.sort_unstable();
-        let mut repair = Repair::new(&request(limit), Some(7));
-        let mut out = Vec::new();
-        for pair in cuts.windows(2) {
-            out.extend(repair.push(&stream[pair[0]..pair[1]]));
-        }
-        out.extend(repair.finish());
-        prop_assert_eq!((out, repair.usage()), whole);
-    }
-
-    #[test]
-    fn bytes_of_any_kind_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
-        let _ = messages(&bytes, &served());
-        let _ = reply(&bytes, &request(9));
-        let _ = ApiError::from_engine(500, &bytes);
-        let mut stream = fixture("qwen3_coder-argument-untold.sse");
-        let at = at.index(stream.len());
-        stream.splice(at..at, bytes);
-        let _ = repaired(&stream, 45, None);
-    }
-
-    #[test]
-    fn events_of_any_shape_do_no_harm(order in prop::collection::vec((0..12_usize, 0..4_u64), 0..40), limit in 1..60_u64) {
-        let mut stream = Vec::new();
-        for (number, index) in order {
-            let data = [
-                json!({"type": "message_start", "message": {"model": "m", "usage": {}}}),
-                json!({"type": "message_start"}),
-                json!({"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}}),
-                json!({"type": "content_block_start", "index": u64::MAX, "content_block": {"type": "tool_use", "name": "A", "input": {"a": 1}}}),
-                json!({"type": "content_block_start", "index": index, "content_block": {"type": "tool_use", "id": "a", "name": "A", "input": {}}}),
-                json!({"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": "<tool_call>é"}}),
-                json!({"type": "content_block_delta", "index": index, "delta": {"type": "text_delta", "text": "é<"}}),
-                json!({"type": "content_block_delta", "index": index, "delta": {"type": "input_json_delta", "partial_json": "{}"}}),
-                json!({"type": "content_block_stop", "index": index}),
-                json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {"output_tokens": 40}}),
-                json!({"type": "message_delta"}),
-                json!({"type": 1}),
-            ][number].clone();
-            stream.extend(format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default()).into_bytes());
-        }
-        let (out, _) = repaired(&stream, limit, None);
-        prop_assert!(out.ends_with(b"\n\n"));
-    }
-
-    #[test]
-    fn a_conversation_only_grows_at_its_end(roles in prop::collection::vec(0..6_usize, 1..30)) {
-        let media = media::Media { pictures: Pictures::Words, texts: &PdfTexts::default() };
-        let mut conversation = Vec::new();
-        let mut before: Option<Vec<Value>> = None;
-        for (number, role) in roles.into_iter().enumerate() {
-            conversation.push(match role {
-                0 => json!({"role": "user", "content": format!("{number}")}),
-                1 => json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": format!("{number}")}, {"type": "text", "text": "and"}]}),
-                2 => json!({"role": "system", "content": format!("{number}")}),
-                3 => json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": format!("{number}")}]}),
-                4 => json!({"role": "user", "content": [{"type": "text", "text": format!("<system-reminder>{number}</system-reminder>")}]}),
-                _ => json!({"role": "assistant", "content": format!("{number}")}),
-            });
-            let folded = fold::fold(conversation.clone(), &media);
-            if let Some(mut before) = before {
-                // What stood there before still does; the turn that was the last may have become longer.
-                if let Some(last) = before.pop() {
-                    let now = &folded[before.len()];
-                    prop_assert_eq!(&folded[..before.len()], &before[..]);
-                    prop_assert_eq!(&now["role"], &last["role"]);
-                    if let (Some(now), Some(last)) = (now["content"].as_array(), last["content"].as_array()) {
-                        let (tail, rest) = last.split_last().expect("a block");
-                        prop_assert!(now.starts_with(rest));
-                        let said = |block: &Value| block["content"].as_str().or(block["text"].as_str()).unwrap_or_default().to_owned();
-                        prop_assert!(said(&now[rest.len()]).starts_with(&said(tail)));
-                    } else {
-                        prop_assert_eq!(now, &last);
-                    }
-                }
-            }
-            prop_assert!(folded.iter().all(|message| message["role"] != "system"));
-            before = Some(folded);
-        }
     }
 }
