@@ -30,6 +30,7 @@ const BOOTSTRAP: &str = concat!(
     include_str!("patches/history.py"),
     include_str!("patches/count.py"),
     include_str!("patches/entries.py"),
+    include_str!("patches/take_over.py"),
     include_str!("patches/pauses.py"),
     include_str!("patches/memory.py"),
     include_str!("patches/text_route.py"),

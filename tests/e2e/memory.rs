@@ -69,6 +69,75 @@ struct Turn {
     stored: u64,
 }
 
+/// What became of a request, as `held_once.py` says it.
+#[derive(Debug, Deserialize)]
+struct Ended {
+    case: String,
+    computed: u64,
+    same: bool,
+    entries: Vec<u64>,
+    left: i64,
+}
+
+/// Bytes that a scheduler and its last batch hold beside a conversation.
+const SCHEDULERS_OWN: i64 = 64 * 1024;
+
+/// However a request ends, what is kept of it is right, and there once.
+#[test]
+fn memory_of_conversations_that_are_taken_over() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/models");
+    let ran = Command::new(real::engine().with_file_name("python"))
+        .arg(models.join("held_once.py"))
+        .arg(models.join("architectures.json"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/patches"))
+        .arg("turns")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("the engine's Python runs");
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{errors}");
+    let ended: Vec<Ended> = String::from_utf8_lossy(&ran.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    for request in &ended {
+        assert!(request.same, "{request:?}: {errors}");
+        assert!(request.left < SCHEDULERS_OWN, "{request:?}: {errors}");
+    }
+    let said: Vec<_> = ended
+        .iter()
+        .map(|request| (&*request.case, request.computed, &*request.entries))
+        .collect();
+    let expected: [(&str, u64, &[u64]); 21] = [
+        ("first", 500, &[512]),
+        ("second", 150, &[674]),
+        // A step of its 150 new tokens was read.
+        ("cancelled while it is read", 150, &[738]),
+        ("after that", 86, &[836]),
+        ("cancelled while it is written", 50, &[879]),
+        ("again", 1, &[886]),
+        ("retried", 1, &[886]),
+        ("failed", 100, &[991]),
+        ("after the failure", 1, &[998]),
+        ("failed for want of memory", 20, &[]),
+        ("after want of memory", 986, &[998]),
+        ("a background question", 30, &[342, 998]),
+        ("goes on", 60, &[342, 1_070]),
+        // Its first 300 tokens are those of both.
+        ("another conversation", 400, &[712, 1_070]),
+        ("in turn, first", 60, &[712, 1_142]),
+        ("in turn, other", 60, &[784, 1_142]),
+        ("at once 1", 40, &[784, 1_194]),
+        ("at once 2", 40, &[784, 1_194]),
+        ("tight", 650, &[662]),
+        ("a background question without room", 100, &[412]),
+        ("goes on without room", 402, &[714]),
+    ];
+    assert_eq!(said, expected, "{errors}");
+    let cost = "362 of 662 tokens of the other one have to be computed again";
+    assert!(errors.contains(cost), "{errors}");
+}
+
 #[test]
 fn the_engine_holds_what_the_arithmetic_says() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/models");
@@ -239,12 +308,8 @@ fn turns(model: &Architecture, turns: Turns) {
             let running = model.most_live_bytes(turn.tokens, STEP_OF_TURNS);
             let working = model.working_bytes(STEP_OF_TURNS, turn.tokens, Device::Other);
             let beside = working.max(model.copied_bytes(turn.tokens));
-            // A cache that can be cut back becomes an entry when it is done; a snapshot is taken while it runs.
-            let there = if snapshots {
-                before.max(entries)
-            } else {
-                before
-            };
+            // A cache that can be cut back is its entry until it begins to run, and again when it is done; a snapshot is taken while it runs.
+            let there = if snapshots { before.max(entries) } else { 0 };
             let most = running + there + beside;
             assert!(turn.peak <= most, "{stored:?}: {turn:?}, planned {most}");
             assert!(
@@ -253,7 +318,20 @@ fn turns(model: &Architecture, turns: Turns) {
             );
             before = entries;
         }
+        let last = turns.last().expect("turns");
+        let conversation = model.stored_bytes(last.tokens, Stored::Plain);
+        let most = conversation * 115 / 100 + largest_layer(model, last.tokens);
+        assert!(
+            snapshots || last.peak <= most,
+            "{stored:?}: {last:?}, the conversation takes {conversation}"
+        );
     }
+}
+
+/// What of a conversation is in the one layer that takes most.
+fn largest_layer(model: &Architecture, tokens: u64) -> u64 {
+    let of_layers = model.held(&[tokens]);
+    of_layers.into_iter().max().unwrap_or(0)
 }
 
 /// How many times what it keeps a conversation took in its last turn.

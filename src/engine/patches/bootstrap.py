@@ -46,6 +46,7 @@ def main():
     write_history()
     count_prompts()
     settle_entries()
+    take_over_entries()
     stay_within_memory()
     take_text_route()
     # Before the snapshots: what they look at passes through here, and what is looked at here does not concern them.
