@@ -46,12 +46,12 @@ def main():
     write_history()
     count_prompts()
     settle_entries()
-    take_over_entries()
+    handover = take_over_entries()
     stay_within_memory()
     take_text_route()
     # Before the snapshots: what they look at passes through here, and what is looked at here does not concern them.
     keep_prefixes()
-    settle_snapshots()
+    settle_snapshots(handover)
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a conversation stays behind here; what stands before one does, see `keep_prefixes`.

@@ -22,12 +22,12 @@ from vllm_mlx.request import Request, SamplingParams
 REPLY = 12
 
 # Each request is computed once more with nothing cached.
-SMALLER = {"num_hidden_layers": 2, "head_dim": 64, "global_head_dim": 64}
+SMALLER = {"num_hidden_layers": 2, "head_dim": 64}
 
 
 class Runs:
-    def __init__(self, model, mib=1024):
-        self.model, self.mib, self.numbers = model, mib, 0
+    def __init__(self, model, snapshots, mib=1024):
+        self.snapshots, self.numbers = snapshots, 0
         self.bare = scheduler_of(model, False, 64, mib)
         self.bare.memory_aware_cache = None
         self.scheduler = scheduler_of(model, False, 64, mib)
@@ -38,6 +38,8 @@ class Runs:
     def add(self, scheduler, said):
         self.numbers += 1
         name = f"request {self.numbers}"
+        # The first one asks something, the others go on with it.
+        self.snapshots.prompts[name] = (len(name), self.numbers == 1)
         request = Request(request_id=name, prompt=name, sampling_params=SamplingParams(max_tokens=REPLY, temperature=0.0))
         request.prompt_token_ids, request.num_prompt_tokens = list(said), len(said)
         scheduler.add_request(request)
@@ -119,7 +121,11 @@ def tokens(seed, number):
 def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with open(sys.argv[1]) as file:
-        config = {**json.load(file)[sys.argv[3]], **SMALLER}
+        config = json.load(file)[sys.argv[3]]
+    if sys.argv[3] == "turns":
+        config.update(SMALLER)
+    elif sys.argv[3] == "snapshots":
+        config.update(SMALLER, global_head_dim=64, num_hidden_layers=4)
     mx.random.seed(7)
     model = build(config)
     model.set_dtype(mx.float32)
@@ -127,10 +133,9 @@ def main():
     os.environ["CCLOCAL_TEXT_ROUTE"] = "yes"
     parts = ours(sys.argv[2], "entries", "take_over", "memory", "pauses", "snapshots")
     parts["settle_entries"]()
-    parts["take_over_entries"]()
-    parts["settle_snapshots"]()
+    snapshots = parts["settle_snapshots"](parts["take_over_entries"]())
 
-    runs = Runs(model)
+    runs = Runs(model, snapshots)
     front = tokens(1, 300)
     said = front + tokens(2, 200)
     said += runs.whole("first", said) + tokens(3, 150)
@@ -161,7 +166,7 @@ def main():
 
     # Room for one of them.
     per_token = runs.scheduler.memory_aware_cache._current_memory / sum(len(key) for key in runs.scheduler.memory_aware_cache._entries)
-    tight = Runs(model, max(1, int(per_token * 800) >> 20))
+    tight = Runs(model, snapshots, max(1, int(per_token * 800) >> 20))
     said = front + tokens(16, 350)
     said += tight.whole("tight", said)
     tight.whole("a background question without room", front + tokens(17, 100))

@@ -257,8 +257,7 @@ def main():
     as_it_is["left_with_ours"] = left_behind(models["turns"])
     os.environ["CCLOCAL_TEXT_ROUTE"] = "yes"
     parts = ours(sys.argv[3], "entries", "take_over", "memory", "pauses", "snapshots")
-    parts["take_over_entries"]()
-    snapshots = parts["settle_snapshots"]()
+    snapshots = parts["settle_snapshots"](parts["take_over_entries"]())
     for name, model, taken, more in (("turns", models["turns"], None, as_it_is), ("snapshots", models["snapshots"], snapshots, {})):
         measured = {"name": name, "plain": turns(model, False, taken), "quantised": turns(model, True, taken)}
         if not taken:
