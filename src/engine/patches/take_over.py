@@ -399,7 +399,8 @@ class Handover:
     def mark(self, batch, request, length, question):
         """Keeps what the layers that cannot be cut back are at this place of a prompt. Says whether it did."""
         layers = batch.prompt_cache
-        if not hasattr(request, "cclocal_marks") or not any(type(layer) is self.batch_layer for layer in layers):
+        can_be_cut = [type(layer) is self.batch_layer for layer in layers]
+        if not hasattr(request, "cclocal_marks") or not any(can_be_cut) or all(can_be_cut):
             return False
         if any(layer._idx != length for layer in layers if type(layer) is self.batch_layer):
             return False
