@@ -105,7 +105,10 @@ impl Gateway {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 let served = Served {
                     name: "served".into(),
-                    output_tokens: 8192,
+                    window: cclocal::memory::ContextWindow {
+                        tokens: 65_536,
+                        output: 8192,
+                    },
                     form: Some(Form::Hermes),
                     shows_thoughts: false,
                     pictures: Default::default(),

@@ -1,4 +1,4 @@
-//! The surroundings of a command: passed on whole, so that no function below names each of them again.
+//! Context of a command: passed on whole, so that no function below names each part again.
 
 use std::sync::OnceLock;
 

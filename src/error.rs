@@ -49,7 +49,7 @@ impl Exit {
     }
 }
 
-/// What a user sees when something fails. `message` says what happened, `cause` why, `hint` what to do next.
+/// Error for a user: `message` says what happened, `cause` why, `hint` what to do next.
 #[derive(Debug, Clone)]
 pub struct Error {
     pub exit: Exit,

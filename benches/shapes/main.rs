@@ -209,7 +209,10 @@ fn length(beginning: &[u8]) -> usize {
 fn served() -> Served {
     Served {
         name: "served".into(),
-        output_tokens: 8192,
+        window: cclocal::memory::ContextWindow {
+            tokens: 65_536,
+            output: 8192,
+        },
         form: Some(Form::Hermes),
         shows_thoughts: false,
         may_think: true,

@@ -12,7 +12,7 @@ use super::Form;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineProfile {
-    /// For models whose KV cache can be trimmed: continuous batching with one sequence at a time, so that each turn computes only what is new.
+    /// For models whose KV cache can be trimmed: continuous batching with one sequence at a time, so that each turn computes only new tokens.
     Batched,
     /// The same for the text part of a multimodal model, and for caches that cannot be trimmed: they are kept at places where the next turn still
     /// agrees (see `engine/text_route.py`, `engine/snapshots.py`).
@@ -30,15 +30,9 @@ impl EngineProfile {
     /// In words, for people.
     pub fn words(self) -> &'static str {
         match self {
-            EngineProfile::Batched => {
-                "batched, one request at a time: each turn computes only what is new"
-            }
-            EngineProfile::Text => {
-                "its text part, batched, one request at a time: each turn computes only what is new"
-            }
-            EngineProfile::Simple => {
-                "one request at a time: its cache cannot be cut back, so each turn is computed anew"
-            }
+            EngineProfile::Batched => "each turn computes only new tokens",
+            EngineProfile::Text => "text part only; each turn computes only new tokens",
+            EngineProfile::Simple => "each turn computes the whole conversation",
         }
     }
 }

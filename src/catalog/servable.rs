@@ -72,7 +72,7 @@ pub fn check_template(model: &Model, config: Option<&Value>) -> Result<(), Error
     }
     Err(
         Error::usage(format!("{} has no chat template", model.engine_argument()))
-            .cause("so it is a base model: it continues text, and holds no conversation")
+            .cause("it is a base model: it continues text instead of answering")
             .hint(format!("use an instruct model, such as {SUCH_AS}")),
     )
 }

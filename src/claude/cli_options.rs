@@ -3,7 +3,7 @@
 
 /// Number of words that belong to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Values {
+pub(super) enum Values {
     None,
     One,
     /// None or one.
@@ -15,7 +15,7 @@ pub enum Values {
 use Values::{Many, Maybe, None, One};
 
 /// Options that a session may have.
-pub const ALLOWED: &[(&str, Values)] = &[
+pub(super) const ALLOWED: &[(&str, Values)] = &[
     // How the session runs.
     ("--print", None),
     ("-p", None),
@@ -107,19 +107,19 @@ pub const ALLOWED: &[(&str, Values)] = &[
 
 /// Reason for a refusal, and the way to do it instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reason {
+pub(super) struct Reason {
     pub why: &'static str,
     pub instead: &'static str,
 }
 
-const ITSELF: &str = "use `claude` itself for that";
+const ITSELF: &str = "use plain `claude` for that";
 const LEFT_OUT: &str = "leave it out";
 const ELSEWHERE: Reason = Reason {
     why: "the session would not stay on this machine",
     instead: ITSELF,
 };
 const HOST: Reason = Reason {
-    why: "it is for programs that run Claude Code in another's place, and could take the settings away that keep the session on this machine",
+    why: "it is meant for programs that embed Claude Code, and could remove the settings that keep the session on this machine",
     instead: LEFT_OUT,
 };
 const MODEL: Reason = Reason {
@@ -134,25 +134,25 @@ const LEAVES: &str =
     "it would start Claude Code without the settings that keep the session on this machine";
 
 /// Options that a local session cannot have.
-pub const REFUSED: &[(&str, Reason)] = &[
+pub(super) const REFUSED: &[(&str, Reason)] = &[
     (
         "--settings",
         Reason {
-            why: "Claude Code reads one settings file from its command line, and that one keeps the session on this machine",
+            why: "Claude Code takes one --settings, and cclocal needs it to keep the session on this machine",
             instead: "put them into .claude/settings.local.json",
         },
     ),
     (
         "--managed-settings",
         Reason {
-            why: "those of the command line keep hooks from sending prompts elsewhere",
+            why: "cclocal passes its own, which keep hooks from sending prompts elsewhere",
             instead: "put them into .claude/settings.local.json",
         },
     ),
     (
         "--project-config-root",
         Reason {
-            why: "the settings there would not be looked at, and could send the session elsewhere",
+            why: "cclocal would not check the settings there, and they could send the session elsewhere",
             instead: "start cclocal in that folder, and name others with --add-dir",
         },
     ),
@@ -241,13 +241,13 @@ pub const REFUSED: &[(&str, Reason)] = &[
 ];
 
 /// Options that Claude Code looks for anywhere on its command line, behind `--` and in the place of values, too.
-pub const ANYWHERE: &[&str] = &["--attach-serve", "--handle-uri"];
+pub(super) const ANYWHERE: &[&str] = &["--attach-serve", "--handle-uri"];
 
 /// Addresses of sessions on other machines, which may stand in the place of a prompt.
-pub const ADDRESSES: &[&str] = &["cc://", "cc+unix://"];
+pub(super) const ADDRESSES: &[&str] = &["cc://", "cc+unix://"];
 
 /// Commands of `claude` that are not a session.
-pub const COMMANDS: &[&str] = &[
+pub(super) const COMMANDS: &[&str] = &[
     "agents",
     "attach",
     "auth",

@@ -87,7 +87,7 @@ const TABLE: &[(Class, Row)] = &[
         ANTHROPIC_DEFAULT_FABLE_MODEL ANTHROPIC_SMALL_FAST_MODEL CLAUDE_CODE_SUBAGENT_MODEL CLAUDE_CODE_AUTO_MODE_MODEL \
         CLAUDE_CODE_BG_CLASSIFIER_MODEL", "the local model, for every tier, subagent and background call"),
     row(Model, Computed, "ANTHROPIC_DEFAULT_MODEL CLAUDE_CODE_WORKFLOW_SUBAGENT_MODEL", "the same, newer"),
-    row(Window, Computed, "CLAUDE_CODE_MAX_CONTEXT_TOKENS", "the model's real window: for an unknown model the client assumes a million"),
+    row(Window, Computed, "CLAUDE_CODE_MAX_CONTEXT_TOKENS", "the window from which the client compacts as late as the real one allows: for an unknown model it assumes a million"),
     row(Window, Computed, "CLAUDE_CODE_MAX_OUTPUT_TOKENS", "the output budget, `--out-tokens`"),
     row(Prompt, Fixed("0"), "CLAUDE_CODE_ATTRIBUTION_HEADER", "no text that changes with every request at the front of the prompt"),
     row(Prompt, Fixed("1"), "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS", "only what a local server understands; the tool list stays the same"),
@@ -106,13 +106,15 @@ const TABLE: &[(Class, Row)] = &[
     row(Proxy, Passed, "HTTP_PROXY HTTPS_PROXY ALL_PROXY", "your proxies, for the commands that the session runs; not from settings files"),
     row(Runtime, Passed, "NODE_OPTIONS", "for the commands that the session runs, without a debugger (`node_options`)"),
     row(Session, Passed, "CLAUDE_TMPDIR CLAUDE_CODE_TMPDIR CLAUDE_CODE_SHELL CLAUDE_CODE_GIT_BASH_PATH \
-        CLAUDE_BASH_MAINTAIN_PROJECT_WORKING_DIR CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS CLAUDE_CODE_GLOB_HIDDEN CLAUDE_CODE_GLOB_NO_IGNORE \
+        CLAUDE_BASH_MAINTAIN_PROJECT_WORKING_DIR CLAUDE_CODE_GLOB_HIDDEN CLAUDE_CODE_GLOB_NO_IGNORE \
         CLAUDE_CODE_GLOB_TIMEOUT_SECONDS CLAUDE_CODE_DISABLE_AUTO_MEMORY CLAUDE_CODE_DISABLE_BACKGROUND_TASKS CLAUDE_CODE_DISABLE_CLAUDE_MDS \
         CLAUDE_CODE_DISABLE_FILE_CHECKPOINTING CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS", "how tools and memory behave"),
     row(Session, Passed, "CLAUDE_AX_SCREEN_READER CLAUDE_CODE_ACCESSIBILITY CLAUDE_CODE_DISABLE_TERMINAL_TITLE \
         CLAUDE_CODE_DISABLE_ALTERNATE_SCREEN CLAUDE_CODE_DISABLE_MOUSE CLAUDE_CODE_DISABLE_VIRTUAL_SCROLL CLAUDE_CODE_FORCE_SYNC_OUTPUT \
         CLAUDE_CODE_HIDE_CWD CLAUDE_CODE_NATIVE_CURSOR CLAUDE_CODE_NO_FLICKER CLAUDE_CODE_SCROLL_SPEED CLAUDE_CODE_SYNTAX_HIGHLIGHT",
         "how the screen looks"),
+    row(Session, Passed, "CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS BASH_MAX_OUTPUT_LENGTH MAX_MCP_OUTPUT_TOKENS",
+        "how long the result of a tool may be; unless you say it, half of what a small window has room for"),
     // Removed, by name.
     row(Credential, Removed, "ANTHROPIC_API_KEY CLAUDE_API_KEY CLAUDE_CODE_OAUTH_TOKEN CLAUDE_CODE_OAUTH_REFRESH_TOKEN \
         CLAUDE_CODE_SESSION_ACCESS_TOKEN ANTHROPIC_IDENTITY_TOKEN ANTHROPIC_IDENTITY_TOKEN_FILE ANTHROPIC_PROFILE ANTHROPIC_FEDERATION_RULE_ID \
@@ -167,6 +169,13 @@ const TABLE: &[(Class, Row)] = &[
     row(Session, Removed, "CLAUDE_* _CLAUDE_*", "anything else of an outer session or of the cloud client"),
 ];
 
+/// How long the result of a tool may be: the variable, Claude Code's own value, and how many of its units are a token. Source: Claude Code 2.1.332.
+const RESULT_LIMITS: [(&str, u64, u64); 3] = [
+    ("CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS", 25_000, 1),
+    ("MAX_MCP_OUTPUT_TOKENS", 25_000, 1),
+    ("BASH_MAX_OUTPUT_LENGTH", 30_000, 4),
+];
+
 /// The row that decides about this name.
 fn rule(name: &str) -> Option<&'static (Class, Row)> {
     TABLE.iter().find(|(_, row)| row.covers(name))
@@ -210,7 +219,7 @@ pub fn set(
         (Session, CONFIG_DIR) => profile_dir.to_string_lossy().into_owned(),
         (Routing, BASE_URL) => endpoint.base_url(),
         (Credential, _) => endpoint.token.expose().to_owned(),
-        (Window, "CLAUDE_CODE_MAX_CONTEXT_TOKENS") => endpoint.window.tokens.to_string(),
+        (Window, "CLAUDE_CODE_MAX_CONTEXT_TOKENS") => endpoint.window.told().to_string(),
         (Window, _) => endpoint.window.output.to_string(),
         (Proxy, _) => no_proxy.clone(),
         _ => endpoint.model.clone(),
@@ -225,6 +234,12 @@ pub fn set(
         })
         .collect();
     set.insert("no_proxy".into(), no_proxy);
+    for (name, usual, of_a_token) in RESULT_LIMITS {
+        let room = endpoint.window.tool_result() * of_a_token;
+        if room < usual && environment.var(name).is_none() {
+            set.insert(name.to_owned(), room.to_string());
+        }
+    }
     set
 }
 

@@ -8,7 +8,7 @@ use crate::sys::paths::Paths;
 
 /// Finds Claude Code: `CCLOCAL_CLAUDE`, then PATH, then where its installers put it, then our own folder. None if it is not installed.
 /// `CCLOCAL_CLAUDE` that names nothing is an error, never passed over.
-pub fn find(environment: &Environment, paths: &Paths) -> Result<Option<PathBuf>> {
+pub(crate) fn find(environment: &Environment, paths: &Paths) -> Result<Option<PathBuf>> {
     if let Some(named) = environment.var("CCLOCAL_CLAUDE") {
         let named_path = if named.contains('/') {
             environment.resolve(named).display().to_string()
@@ -37,7 +37,7 @@ pub fn find(environment: &Environment, paths: &Paths) -> Result<Option<PathBuf>>
 }
 
 /// Claude Code is missing: the official ways to install it.
-pub fn missing() -> Error {
+pub(crate) fn missing() -> Error {
     Error::new(Exit::ClaudeMissing, "Claude Code is not installed")
         .cause("there is no `claude` on PATH, in ~/.local/bin or in ~/.claude/local")
         .detail(vec![

@@ -8,44 +8,44 @@ use super::terminal::Terminal;
 use crate::sys::process::{Change, Child, Ended};
 
 /// How long Claude Code may take to end when it was asked to.
-pub const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a continued group may take until all of it runs.
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// Claude Code, running in our process group on our terminal.
 #[derive(Debug)]
-pub struct Foreground {
+pub(crate) struct Foreground {
     child: Child,
     terminal: Terminal,
 }
 
 impl Foreground {
     /// Starts it. It stays in our process group, so that the terminal's keys reach it as they would without us.
-    pub fn start(command: &mut std::process::Command) -> std::io::Result<Self> {
+    pub(crate) fn start(command: &mut std::process::Command) -> std::io::Result<Self> {
         let terminal = Terminal::remember();
         let child = Child::spawn(command)?;
         Ok(Self { child, terminal })
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.pid()
     }
 
     /// Whether the terminal itself delivers Ctrl-C and Ctrl-\ to it: it does to every process of its foreground group.
-    pub fn hears_the_terminal(&self) -> bool {
+    pub(crate) fn hears_the_terminal(&self) -> bool {
         self.terminal.is_there()
             && nix::unistd::tcgetpgrp(std::io::stdin())
                 .is_ok_and(|group| group == nix::unistd::getpgrp())
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         self.child.signal(signal);
     }
 
     /// Waits for its end. When it stops (Ctrl-Z), we stop too, so that the shell gets the terminal; `fg` continues both.
     /// Can be cancelled and called again.
-    pub async fn ended(&mut self) -> Ended {
+    pub(crate) async fn ended(&mut self) -> Ended {
         loop {
             match self.child.changed().await {
                 Change::Ended(ended) => {
@@ -70,7 +70,7 @@ impl Foreground {
     }
 
     /// Ends it: asks with this signal, waits for the time of grace, then kills it.
-    pub async fn stop(&mut self, signal: Signal, grace: Duration) -> Ended {
+    pub(crate) async fn stop(&mut self, signal: Signal, grace: Duration) -> Ended {
         self.child.signal(signal);
         // One that is stopped cannot hear until it is continued.
         self.child.signal(Signal::SIGCONT);

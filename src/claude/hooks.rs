@@ -11,13 +11,13 @@ use crate::claude::user_args;
 use crate::sys::environment::Environment;
 
 /// The setting that turns all hooks off.
-pub const ALL_OFF: &str = "disableAllHooks";
+pub(super) const ALL_OFF: &str = "disableAllHooks";
 
 /// The kinds of hooks that are kept: what runs a program, or asks the session's model. One that calls a tool of an MCP server could post as well.
 const KEPT: &[&str] = &["command", "prompt", "agent"];
 
 /// Settings for `--managed-settings`. They have the rank of an organisation's policy, can only restrict, and no settings file undoes them.
-pub fn lock() -> Value {
+pub(super) fn lock() -> Value {
     json!({
         "strictPluginOnlyCustomization": ["hooks"],
         // Also shuts out the folders of `.claude/skills` that are plugins. 2.1.197 passes over it (see `profile`).
@@ -26,7 +26,7 @@ pub fn lock() -> Value {
 }
 
 /// The reason why all hooks are off, and the status line with them. None where the lock holds by itself.
-pub fn off(files: &[SettingsFile], user_args: &[OsString]) -> Option<String> {
+pub(super) fn off(files: &[SettingsFile], user_args: &[OsString]) -> Option<String> {
     let managed = files.iter().find(|file| file.source == Source::Managed);
     if let Some(file) = managed {
         return Some(format!(
@@ -43,7 +43,7 @@ pub fn off(files: &[SettingsFile], user_args: &[OsString]) -> Option<String> {
 }
 
 /// The hooks of a session, lists of groups by event: those of the user (`own`), and those of the project's files as they are now.
-pub fn kept(
+pub(super) fn kept(
     environment: &Environment,
     own: &Map<String, Value>,
     files: &[SettingsFile],

@@ -18,7 +18,7 @@ const PACKAGE: &str = "@anthropic-ai/claude-code";
 ///
 /// It is the platform package's own binary: the launcher that the main package links in `.bin` is completed by an install script, which
 /// npm 11 does not run unless it is told to.
-pub fn executable(paths: &Paths) -> PathBuf {
+pub(crate) fn executable(paths: &Paths) -> PathBuf {
     let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
         ("macos", "aarch64") => "darwin-arm64",
         ("macos", _) => "darwin-x64",
@@ -31,12 +31,12 @@ pub fn executable(paths: &Paths) -> PathBuf {
 }
 
 /// npm, if it is there.
-pub fn npm(environment: &Environment) -> Option<PathBuf> {
+pub(crate) fn npm(environment: &Environment) -> Option<PathBuf> {
     environment.which("npm")
 }
 
 /// Installs the newest client with npm. Its words go to a log, and to the person only if it fails.
-pub fn install(environment: &Environment, paths: &Paths) -> Result<PathBuf> {
+pub(crate) fn install(environment: &Environment, paths: &Paths) -> Result<PathBuf> {
     let npm = npm(environment).ok_or_else(super::find::missing)?;
     let folder = paths.client();
     let failed = "Claude Code could not be installed with npm";

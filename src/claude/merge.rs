@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Merges `mine` and `theirs`, which both come from `base`. If both changed the same thing, `mine` stays.
-pub fn three_way(
+pub(super) fn three_way(
     base: &Map<String, Value>,
     mine: &Map<String, Value>,
     theirs: &Map<String, Value>,

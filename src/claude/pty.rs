@@ -23,10 +23,10 @@ const SIZE: Winsize = Winsize {
 /// A running command on a hidden terminal. It gets no keys, and its output is thrown away. If our process vanishes, the terminal does,
 /// too, and the kernel hangs up on the command.
 #[derive(Debug)]
-pub struct Hidden(Child);
+pub(crate) struct Hidden(Child);
 
 impl Hidden {
-    pub fn start(command: &mut Command) -> std::io::Result<Self> {
+    pub(crate) fn start(command: &mut Command) -> std::io::Result<Self> {
         let OpenptyResult { master, slave } = openpty(&SIZE, None)?;
         // Another child that had the terminal's end, too, would keep it open when we are gone.
         fcntl(&master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -51,12 +51,12 @@ impl Hidden {
     }
 
     /// Waits for its end. Can be cancelled and called again.
-    pub async fn ended(&mut self) -> Ended {
+    pub(crate) async fn ended(&mut self) -> Ended {
         self.0.ended().await
     }
 
     /// Ends it, and what it started in its group.
-    pub async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.0.signal_group(Signal::SIGKILL);
         self.ended().await;
     }

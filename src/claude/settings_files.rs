@@ -97,8 +97,8 @@ fn read_under(environment: &Environment, macos: bool, root: &Path) -> Result<Vec
     let servers = managed.join("managed-mcp.json");
     if servers.exists() {
         return Err(Error::other("MCP servers are managed on this machine")
-            .cause(format!("{} is there: Claude Code then takes no other list of servers, and a local session needs an empty one", servers.display()))
-            .hint("ask your administrator to take it out for this machine, or use `claude` itself"));
+            .cause(format!("{} is there: Claude Code then ignores cclocal's own list of servers, which is empty", servers.display()))
+            .hint("ask your administrator to remove it on this machine, or use plain `claude`"));
     }
     Ok(files)
 }

@@ -25,7 +25,7 @@ const PROXIES: &[&str] = &[
 ///
 /// The client drops the whole file if one key has the wrong type, so only keys and types go in that the oldest and the newest client
 /// were seen to accept.
-pub fn overlay(
+pub(super) fn overlay(
     environment: &Environment,
     set: &BTreeMap<String, String>,
     model: &str,
@@ -110,7 +110,7 @@ fn hostile_env(settings: &Map<String, Value>) -> impl Iterator<Item = String> {
 }
 
 /// Lines for the user, one for each file with something that a local session does not take. Names only, no values.
-pub fn notices(files: &[SettingsFile]) -> Vec<String> {
+pub(super) fn notices(files: &[SettingsFile]) -> Vec<String> {
     let mut said = Vec::new();
     for file in files.iter().filter(|file| file.source != Source::Managed) {
         match &file.content {
@@ -142,7 +142,7 @@ pub fn notices(files: &[SettingsFile]) -> Vec<String> {
 const STICKS: &str = "ANTHROPIC_UNIX_SOCKET";
 
 /// Refuses a project's file with what cannot be overlaid, and one that Claude Code may read and we cannot: it may have just that.
-pub fn check_shared(files: &[SettingsFile]) -> Result<()> {
+pub(super) fn check_shared(files: &[SettingsFile]) -> Result<()> {
     let shared = files
         .iter()
         .filter(|file| matches!(file.source, Source::Project | Source::Local));
@@ -156,12 +156,12 @@ pub fn check_shared(files: &[SettingsFile]) -> Result<()> {
                     format!(
                         "{label} sets env.{STICKS}, which cannot be overridden in every version of Claude Code"
                     ),
-                    format!("take it out of {label}, and run it again"),
+                    format!("remove that line from {label}, then run it again"),
                 )
             }
             Content::Unreadable(why) => (
-                format!("{label} cannot be read, so it is not known what it sets: {why}"),
-                format!("make {label} a file of settings, or remove it, and run it again"),
+                format!("{label} cannot be read, so cclocal cannot tell what it sets: {why}"),
+                format!("repair {label} or remove it, then run it again"),
             ),
             _ => continue,
         };
@@ -175,14 +175,14 @@ pub fn check_shared(files: &[SettingsFile]) -> Result<()> {
 }
 
 /// Managed settings stand above everything, the overlay included. If they could take the session elsewhere, it must not start.
-pub fn check_managed(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> Result<()> {
+pub(super) fn check_managed(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> Result<()> {
     for file in files.iter().filter(|file| file.source == Source::Managed) {
         let settings = match &file.content {
             Content::Settings(settings) => settings,
             Content::Malformed(why) | Content::Closed(why) | Content::Unreadable(why) => {
                 return Err(Error::other(format!("the managed settings in {} cannot be read", file.label))
-                    .cause(format!("{why}; they stand above everything else, so a local session cannot be kept on this machine for sure"))
-                    .hint("ask your administrator to repair the file, or use `claude` itself"));
+                    .cause(format!("{why}; they override all other settings, so cclocal cannot make sure that the session stays on this machine"))
+                    .hint("ask your administrator to repair the file, or use plain `claude`"));
             }
         };
         let hostile: Vec<String> = setting_keys::findings(settings)
@@ -200,7 +200,7 @@ pub fn check_managed(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> 
         if !hostile.is_empty() {
             return Err(Error::other("managed settings on this machine could send the session elsewhere")
                 .cause(format!("{} sets {}, which nothing can override", file.label, hostile.join(", ")))
-                .hint("ask your administrator to take it out for this machine; prompts would not stay local until then"));
+                .hint("ask your administrator to remove it on this machine; until then prompts would not stay local"));
         }
     }
     Ok(())
@@ -266,16 +266,16 @@ mod tests {
         insta::assert_snapshot!(said.join("\n"), @"
         error: managed settings on this machine could send the session elsewhere
           cause: /settings.json sets env.CLAUDE_CODE_USE_BEDROCK, which nothing can override
-          hint: ask your administrator to take it out for this machine; prompts would not stay local until then
+          hint: ask your administrator to remove it on this machine; until then prompts would not stay local
         error: the managed settings in /settings.json cannot be read
-          cause: line 1 is no JSON; they stand above everything else, so a local session cannot be kept on this machine for sure
-          hint: ask your administrator to repair the file, or use `claude` itself
+          cause: line 1 is no JSON; they override all other settings, so cclocal cannot make sure that the session stays on this machine
+          hint: ask your administrator to repair the file, or use plain `claude`
         error: the project's settings could send the session elsewhere
           cause: /settings.json sets env.ANTHROPIC_UNIX_SOCKET, which cannot be overridden in every version of Claude Code
-          hint: take it out of /settings.json, and run it again
+          hint: remove that line from /settings.json, then run it again
         error: the project's settings could send the session elsewhere
-          cause: /settings.json cannot be read, so it is not known what it sets: it is a pipe
-          hint: make /settings.json a file of settings, or remove it, and run it again
+          cause: /settings.json cannot be read, so cclocal cannot tell what it sets: it is a pipe
+          hint: repair /settings.json or remove it, then run it again
         ");
         assert!(managed(settings(r#"{"model": "opus"}"#)).is_ok());
         // To the client they are none either, or, in the user's own place, they are not handed over.

@@ -11,24 +11,24 @@ const RESET: &str = "\x1b[?25h\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?
 
 /// The terminal's modes, taken before it is handed over.
 #[derive(Debug)]
-pub struct Terminal {
+pub(super) struct Terminal {
     modes: Option<Termios>,
 }
 
 impl Terminal {
     /// Remembers the modes. Off a terminal there is nothing to remember.
-    pub fn remember() -> Self {
+    pub(super) fn remember() -> Self {
         Self {
             modes: tcgetattr(std::io::stdin()).ok(),
         }
     }
 
-    pub fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.modes.is_some()
     }
 
     /// Puts the modes back. `forced`: the program that had the terminal did not end in its own way, so undo what it may have painted too.
-    pub fn restore(&self, forced: bool) {
+    pub(super) fn restore(&self, forced: bool) {
         let Some(modes) = &self.modes else {
             return;
         };

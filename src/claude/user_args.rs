@@ -7,10 +7,10 @@ use crate::claude::command::Features;
 use crate::error::{Error, Result};
 
 /// The flag with which options that are not known are passed on.
-pub const INSIST: &str = "--pass-unknown";
+pub(super) const INSIST: &str = "--pass-unknown";
 
 /// Refuses what would take the session elsewhere, what is not known, and what is no session at all. `insists`: options that are not known pass.
-pub fn check(args: &[OsString], features: &Features, insists: bool) -> Result<()> {
+pub(super) fn check(args: &[OsString], features: &Features, insists: bool) -> Result<()> {
     for word in args {
         let name = name(word);
         if ANYWHERE.contains(&name) {
@@ -19,8 +19,8 @@ pub fn check(args: &[OsString], features: &Features, insists: bool) -> Result<()
         if ADDRESSES.iter().any(|address| name.starts_with(address)) {
             return Err(
                 Error::usage("an address cannot be passed to a local session")
-                    .cause("Claude Code would take part in a session on another machine")
-                    .hint("put other words before it, if it is a prompt"),
+                    .cause("Claude Code would join a session on another machine")
+                    .hint("if it is a prompt, begin it with another word"),
             );
         }
     }
@@ -55,13 +55,13 @@ pub fn check(args: &[OsString], features: &Features, insists: bool) -> Result<()
 }
 
 /// Whether an option is among the arguments.
-pub fn has(args: &[OsString], option: &str) -> bool {
+pub(super) fn has(args: &[OsString], option: &str) -> bool {
     let mut words = Words::of(args);
     std::iter::from_fn(|| words.next()).any(|(word, _)| name(word) == option)
 }
 
 /// The value of an option that takes one, of its last place as the client takes it. Empty if it has none.
-pub fn last_value(args: &[OsString], option: &str) -> Option<String> {
+pub(super) fn last_value(args: &[OsString], option: &str) -> Option<String> {
     let text = |word: &OsStr| word.to_string_lossy().into_owned();
     let mut words = Words::of(args);
     let mut found = None;
@@ -164,18 +164,18 @@ fn check_name(name: &str, features: &Features, insists: bool) -> Result<()> {
     }
     let why = match (features.options.is_empty(), features.has(name)) {
         (_, true) => {
-            "Claude Code has it, but it is not known here whether the session would stay on this machine"
+            "Claude Code has it, but cclocal cannot tell whether the session would stay on this machine"
         }
         (false, false) => {
-            "Claude Code's --help does not list it, and it is not known whether the session would stay on this machine"
+            "Claude Code's --help does not list it, and cclocal cannot tell whether the session would stay on this machine"
         }
-        (true, false) => "it is not known whether the session would stay on this machine",
+        (true, false) => "cclocal cannot tell whether the session would stay on this machine",
     };
     Err(
         Error::usage(format!("`{name}` is not an option that cclocal knows"))
             .cause(why)
             .hint(format!(
-                "leave it out; or pass it all the same: cclocal … {INSIST} -- {name} …"
+                "leave it out, or pass it anyway: cclocal … {INSIST} -- {name} …"
             )),
     )
 }
@@ -222,7 +222,7 @@ fn has_inline_value(word: &OsStr) -> bool {
 
 /// The user's arguments with our addition to the system prompt joined to theirs, and whether it was. The client takes only the last one
 /// given. None is joined to a file of theirs, which the client does not take together with a text.
-pub fn join_system_prompt(args: &[OsString], ours: &str) -> (Vec<OsString>, bool) {
+pub(super) fn join_system_prompt(args: &[OsString], ours: &str) -> (Vec<OsString>, bool) {
     const NAME: &str = "--append-system-prompt";
     let end = args
         .iter()

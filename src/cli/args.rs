@@ -14,7 +14,7 @@ use crate::sys::environment::Environment;
 pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
 
 /// The smallest window that can be asked for, in tokens: less holds no session (see `memory::smallest_window`).
-const SMALLEST_WINDOW: u64 = 24_576;
+const SMALLEST_WINDOW: u64 = 20_480;
 /// The largest, in tokens: what the client assumes of a model it does not know.
 const LARGEST_WINDOW: u64 = 1_000_000;
 
@@ -22,10 +22,10 @@ const LARGEST_WINDOW: u64 = 1_000_000;
 #[command(
     name = "cclocal",
     version,
-    about = "Claude Code on a model that runs on your own machine",
+    about = "Run Claude Code on a language model on your own machine",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = "What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue\nWithout a model flag a menu opens, on a terminal."
+    after_help = "Without a model flag, cclocal shows a menu.\n\nArguments after -- go to Claude Code: cclocal --gemma -- --continue\nThose that would lead off this machine are refused."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -33,26 +33,26 @@ pub struct Cli {
     #[command(flatten)]
     pub launch: LaunchArgs,
     #[command(flatten)]
-    pub elsewhere: ElsewhereArgs,
+    pub remote: RemoteArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
-    /// Install the engine into a private folder (and Claude Code, with --client)
+    /// Install the engine into a private folder
     Setup(SetupArgs),
-    /// Run the whole chain on a built-in model: a real tool call writes a real file
+    /// Check that everything works: Claude Code writes a file with a tiny built-in model
     Demo(DemoArgs),
-    /// Start the engine alone and print the command that connects Claude Code to it from another terminal
+    /// Load a model without Claude Code, and print how to connect to it
     Server(Box<LaunchArgs>),
-    /// Run Claude Code in this folder on an engine of cclocal that runs already on this machine
+    /// Run Claude Code on a model that is already loaded
     Connect(ConnectArgs),
-    /// Show what runs: models, memory, sessions, requests
+    /// Show loaded models: memory, sessions, requests
     Status(StatusArgs),
-    /// End what runs, which frees its memory
+    /// Unload models, which frees their memory
     Stop(StopArgs),
     /// Show the engine's log
     Logs(LogsArgs),
-    /// List the models in the Hugging Face cache, with their real sizes
+    /// List the models in the Hugging Face cache and their sizes
     #[command(long_flag = "list", short_flag = 'l')]
     List(ListArgs),
     /// Remove models from the Hugging Face cache
@@ -68,46 +68,46 @@ pub enum CliCommand {
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// As JSON, sizes in bytes, times in seconds
+    /// Print JSON: sizes in bytes, times in seconds
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// Only the engine at this port
+    /// Only the engine on this port
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Also under sessions that use it
+    /// Also if sessions use it: they end
     #[arg(long)]
     pub force: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// Of the engine at this port [default: of the only one that runs, else 8000]
+    /// Port of the engine [default: the only one that runs, else 8000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Go on until Ctrl-C
+    /// Follow the log until Ctrl-C
     #[arg(long, short)]
     pub follow: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// The engine's port [default: of the only one that runs, else 8000]
+    /// Port of the engine [default: the only one that runs, else 8000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once] [env: CCLOCAL_LINGER]
+    /// Keep-alive: how long the model stays loaded after its last session; 0 unloads it at once [default: 300] [env: CCLOCAL_LINGER]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
-    /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave or tavily [default: no web search]
-    #[arg(long, value_name = "URL")]
+    /// Web search, whose queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: none]
+    #[arg(long, value_name = "SERVICE")]
     pub web_search: Option<String>,
-    /// Taken only to say where it belongs.
+    /// Accepted only for an error that points to `--connect`.
     #[arg(hide = true)]
     pub url: Option<String>,
-    /// Pass options after `--` on that cclocal does not know: whether the session then stays on this machine is not known either
+    /// Pass on options after -- that cclocal does not know; they may lead off this machine
     #[arg(long)]
     pub pass_unknown: bool,
     /// Arguments for Claude Code
@@ -117,40 +117,40 @@ pub struct ConnectArgs {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// As JSON, sizes in bytes
+    /// Print JSON: sizes in bytes
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct RmArgs {
-    /// What to remove: a Hugging Face id (org/name) or a model flag's name (gemma). Without one, a list to choose from
+    /// Hugging Face id (org/name) or name of a model flag (gemma) [default: choose from a list]
     #[arg(value_name = "MODEL")]
     pub models: Vec<String>,
-    /// Ask nothing
+    /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct SetupArgs {
-    /// Ask nothing
+    /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
-    /// Install the engine anew, even if it looks fine
+    /// Install the engine again, even if it works
     #[arg(long)]
     pub force: bool,
-    /// Install Claude Code too, with npm, into cclocal's own folder, if it is missing
+    /// Also install Claude Code if it is missing: with npm, into cclocal's own folder
     #[arg(long)]
     pub client: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Ask nothing: install what is missing (the engine from PyPI, Claude Code from npm)
+    /// Do not ask: install what is missing (the engine from PyPI, Claude Code from npm)
     #[arg(long, short)]
     pub yes: bool,
-    /// Keep the scratch folder
+    /// Keep the demo's folder
     #[arg(long)]
     pub keep: bool,
 }
@@ -164,7 +164,7 @@ pub enum Window {
 }
 
 impl Window {
-    /// What was asked for, in tokens.
+    /// The window that was asked for, in tokens.
     pub fn tokens(self) -> Option<u64> {
         match self {
             Window::Auto => None,
@@ -180,7 +180,7 @@ fn window(text: &str) -> std::result::Result<Window, String> {
             Ok(Window::Tokens(tokens))
         }
         _ => Err(format!(
-            "it is `auto`, or from {SMALLEST_WINDOW} to {LARGEST_WINDOW} tokens"
+            "use `auto`, or {SMALLEST_WINDOW} to {LARGEST_WINDOW} tokens"
         )),
     }
 }
@@ -191,49 +191,49 @@ fn window(text: &str) -> std::result::Result<Window, String> {
 pub struct LaunchArgs {
     #[command(flatten)]
     pub model: ModelFlags,
-    /// Start the engine alone and print the command that connects Claude Code to it
+    /// Load the model without Claude Code, and print how to connect to it
     #[arg(long)]
     pub server: bool,
-    /// Port on 127.0.0.1 that Claude Code talks to [default: 8000, or the next that is free]
+    /// Port on 127.0.0.1 [default: the first free one from 8000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Context window in tokens [default: auto, by this machine's memory]
+    /// Context window in tokens; auto fits it to the memory [default: auto]
     #[arg(long, value_name = "N|auto", value_parser = window)]
     pub ctx: Option<Window>,
-    /// Longest reply in tokens, thoughts included; a file that is written has to fit in one [default: 8192, or 4096 where memory is short]
+    /// Longest reply in tokens, thinking included; a file that Claude Code writes must fit in one reply [default: 8192, or 4096 if memory is short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
     pub out_tokens: Option<u64>,
-    /// Serve the whole model, pictures included; each turn is then computed anew [default: its text part, where it has one]
+    /// Let the model see pictures; slower, as each turn computes the whole conversation [default: text only]
     #[arg(long)]
     pub vision: bool,
-    /// Let the model think before it answers, where it can, and show its thoughts; they count against --out-tokens [default: it does not]
+    /// Let the model think before it answers, if it can, and show its thinking, which counts towards --out-tokens [default: off]
     #[arg(long)]
     pub think: bool,
-    /// How long the model stays loaded after its last session [default: 300; 0 ends it at once] [env: CCLOCAL_LINGER]
+    /// Keep-alive: how long the model stays loaded after its last session; 0 unloads it at once [default: 300] [env: CCLOCAL_LINGER]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
-    /// Keep nothing on the disk of what the model computed of Claude Code's system prompt and tools, and remove what is kept; engines that run already go on as they were started [env: CCLOCAL_FORGET_PREFIX]
+    /// Do not store the computed system prompt on disk, and delete what is stored; engines that run already are not changed [env: CCLOCAL_FORGET_PREFIX]
     #[arg(long)]
     pub forget_prefix: bool,
-    /// Let Claude Code search the web; its queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: no web search]
-    #[arg(long, value_name = "URL")]
+    /// Web search, whose queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: none]
+    #[arg(long, value_name = "SERVICE")]
     pub web_search: Option<String>,
-    /// Show what memory is planned for and what can be done, however much there is [env: CCLOCAL_FORCE_MEMCHECK]
+    /// Show the memory plan and ask before the start, even if the model fits easily [env: CCLOCAL_FORCE_MEMCHECK]
     #[arg(long, conflicts_with = "no_mem_check")]
     pub safe: bool,
-    /// Start it whatever memory there is: what does not fit is tried in the thriftiest way [env: CCLOCAL_NO_MEMCHECK]
+    /// Start the model even if it does not fit in memory; it may crash [env: CCLOCAL_NO_MEMCHECK]
     #[arg(long)]
     pub no_mem_check: bool,
-    /// Ask nothing: install the engine if it is missing
+    /// Do not ask: install the engine if it is missing
     #[arg(long, short)]
     pub yes: bool,
-    /// Print what would be run, and why; start nothing, write nothing
+    /// Print what would run, and why; start and write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// With --dry-run: as JSON
+    /// With --dry-run: print JSON
     #[arg(long, requires = "dry_run")]
     pub json: bool,
-    /// Pass options after `--` on that cclocal does not know: whether the session then stays on this machine is not known either
+    /// Pass on options after -- that cclocal does not know; they may lead off this machine
     #[arg(long)]
     pub pass_unknown: bool,
     /// Arguments for Claude Code
@@ -241,14 +241,14 @@ pub struct LaunchArgs {
     pub claude_args: Vec<OsString>,
 }
 
-/// What has to do with engines that somebody else runs.
+/// Options for engines that cclocal does not run.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Engines that others run")]
-pub struct ElsewhereArgs {
-    /// Run Claude Code on the engine at this URL (vllm-mlx, or vLLM), maybe of another machine: prompts go there, and no engine is started
+#[command(next_help_heading = "Other engines")]
+pub struct RemoteArgs {
+    /// Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on another machine; prompts go there
     #[arg(long, value_name = "URL", conflicts_with_all = of_this_machine())]
     pub connect: Option<String>,
-    /// With --connect: the variable that holds the engine's token
+    /// With --connect: name of the variable that holds the engine's token
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with_all = of_this_machine())]
     pub token_env: Option<String>,
     /// With --connect: allow plain http to another machine
@@ -256,8 +256,8 @@ pub struct ElsewhereArgs {
     pub insecure: bool,
 }
 
-/// What is said of an engine of this machine, and has no meaning for any other. clap requires nothing that conflicts with what is there, so each
-/// option of the others has to name them.
+/// Options for an engine of this machine, which conflict with those for other engines. clap requires nothing that conflicts with an option that is
+/// there, so each of the others has to name them.
 fn of_this_machine() -> Vec<String> {
     let options = [
         "server",
@@ -306,7 +306,7 @@ impl ModelFlags {
         }
     }
 
-    /// What was named with `--model`, as it was typed.
+    /// The value of `--model`, as it was typed.
     pub fn named(&self) -> Option<&str> {
         self.model.as_deref()
     }
@@ -315,7 +315,7 @@ impl ModelFlags {
         let catalog = catalog();
         let models = catalog.models.iter().map(|entry| {
             let help = format!(
-                "{}: {} GB, for {} GB RAM and more; {}",
+                "{}: {} GB download, {} GB RAM or more; {}",
                 entry.name, entry.download_gb, entry.ram_gb, entry.note
             );
             (entry.flag.clone(), help)
@@ -323,7 +323,7 @@ impl ModelFlags {
         let aliases = catalog
             .aliases
             .iter()
-            .map(|(alias, flag)| (alias.clone(), format!("the same as --{flag}")));
+            .map(|(alias, flag)| (alias.clone(), format!("Same as --{flag}")));
         models.chain(aliases)
     }
 }
@@ -342,7 +342,7 @@ impl Args for ModelFlags {
             Arg::new("model")
                 .long("model")
                 .value_name("ID|DIR")
-                .help("Any MLX model: a Hugging Face id (org/name) or a local folder (./dir); with --connect, its id there")
+                .help("Any MLX model: a Hugging Face id (org/name) or a local folder (./dir); with --connect, the id that the engine uses")
                 .help_heading(heading)
                 .allow_hyphen_values(true)
                 .action(ArgAction::Set),

@@ -1,4 +1,4 @@
-//! The cache at a prompt: models to choose several of, to be removed.
+//! The cache on a screen: choose models and remove them.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use crate::app::App;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::fit::Room;
+use crate::memory::fit::Fit;
 use crate::supervisor::registry;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Row, Ui};
 
 const KEYS: &str = "Space choose · a all · Enter remove · q back · ↑↓ j k move";
 
-/// Asks which models are to be removed, and removes them, until it is left.
-pub fn manage(app: &App) -> Result<()> {
+/// Asks which models to remove, and removes them, until the person leaves.
+pub(super) fn manage(app: &App) -> Result<()> {
     let App {
         environment,
         paths,
@@ -42,7 +42,7 @@ pub fn manage(app: &App) -> Result<()> {
         };
         chosen = picked;
         if chosen.is_empty() {
-            ui.say("Nothing is chosen: Space chooses.");
+            ui.say("Nothing is chosen. Press Space to choose a model.");
         } else if ui.confirm_loss(&format!("Remove {}?", words(&of(&chosen), &models))) {
             ui.say(&remove(paths, &of(&chosen)));
             chosen.clear();
@@ -51,7 +51,7 @@ pub fn manage(app: &App) -> Result<()> {
     }
 }
 
-/// How many they are, and the bytes that go with them.
+/// Number of models and the bytes that their removal frees.
 fn words(chosen: &[&Model], all: &[Model]) -> String {
     let count = match chosen.len() {
         1 => "1 model".to_owned(),
@@ -70,7 +70,7 @@ fn rows(paths: &Paths, ui: &Ui, models: &[Model]) -> Vec<Row> {
     let row = |(model, name): (&Model, &Cow<str>)| {
         let held = rm::held(paths, model, &running).map(|held| held.cause);
         let is_held = held.is_some();
-        let remark = held.unwrap_or_else(|| list::remarks(model, &running, Room::Unknown));
+        let remark = held.unwrap_or_else(|| list::remarks(model, &running, Fit::Unknown));
         let name = console::truncate_str(name, columns, "…");
         let name = console::pad_str(&name, columns, console::Alignment::Left, None);
         Row {
@@ -86,7 +86,7 @@ fn rows(paths: &Paths, ui: &Ui, models: &[Model]) -> Vec<Row> {
     models.iter().zip(&names).map(row).collect()
 }
 
-/// Removes what nothing speaks against by now, and says what came of it.
+/// Removes the models that are not in use by now, and returns the result in words.
 fn remove(paths: &Paths, chosen: &[&Model]) -> String {
     let running = registry::running(paths);
     let mut freed = 0;

@@ -10,10 +10,10 @@ use crate::session::{self, Session, acquire, ask_features, release};
 use crate::supervisor::Lease;
 use crate::sys::process::signals::Signals;
 
-pub fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
+pub(super) fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
     if args.url.is_some() {
         return Err(Error::usage("`cclocal connect` takes no URL")
-            .cause("it is for an engine of cclocal on this machine")
+            .cause("it connects to an engine that cclocal runs on this machine")
             .hint("for any other engine: cclocal --connect URL"));
     }
     let found = acquire::find_running(&app.paths, args.port)?;
@@ -42,9 +42,9 @@ pub fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<
             }
             None => Err(Error::new(
                 Exit::Engine,
-                format!("the engine on port {} is just ending", found.port),
+                format!("the engine on port {} is shutting down", found.port),
             )
-            .hint(format!("start it anew: cclocal {}", found.typed))),
+            .hint(format!("start it again: cclocal {}", found.typed))),
         }
     })
 }

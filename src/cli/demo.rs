@@ -11,11 +11,9 @@ use crate::error::{Context, Exit, Result};
 use crate::sys::process::signals::Signals;
 use crate::ui;
 
-pub fn run(app: &App, args: &DemoArgs) -> Result<u8> {
+pub(super) fn run(app: &App, args: &DemoArgs) -> Result<u8> {
     let ui = &app.ui;
-    ui.say(
-        "The whole chain on a built-in model: the real engine, the real Claude Code, a real file.",
-    );
+    ui.say("A tiny built-in model, the real engine, the real Claude Code, a real file.");
     let started = Instant::now();
     let engine = launch::engine(app, args.yes)?;
     found(app, "engine", &engine.script, started);
@@ -25,7 +23,7 @@ pub fn run(app: &App, args: &DemoArgs) -> Result<u8> {
     let folder = tempfile::Builder::new()
         .prefix("cclocal-demo-")
         .tempdir()
-        .context(Exit::Other, "the demo's folder cannot be made")?;
+        .context(Exit::Other, "the demo's folder cannot be created")?;
     // On macOS the temporary folder is behind a link, and Claude Code and the model have to mean the same path.
     let scratch = fs_err::canonicalize(folder.path())
         .context(Exit::Other, "the demo's folder cannot be found")?;
@@ -44,7 +42,11 @@ pub fn run(app: &App, args: &DemoArgs) -> Result<u8> {
         ui.say(&format!("The demo's folder: {}", kept.display()));
     }
     if matches!(status, Ok(0)) {
-        ui.say("It works: tool calls of a local model reach Claude Code and write real files. Next: cclocal --gemma-light");
+        ui.say("It works: the local model called a tool, and Claude Code wrote the file.");
+        ui.say(&format!(
+            "Next: {} --gemma-light",
+            app.environment.this_program()
+        ));
     }
     status
 }

@@ -23,15 +23,15 @@ use crate::hub::Cached;
 use crate::memory::chart;
 use crate::memory::preflight::{Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
-use crate::session::session_dir::Folder;
-use crate::session::window::{self, Instead};
+use crate::session::session_dir::SessionDir;
+use crate::session::window::{self, Alternative};
 use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
 use crate::ui;
 
-pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
+pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -45,13 +45,13 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
     let engine = match executable::find(host, paths)? {
         Found::Ready(engine) => Some(engine),
         Found::Absent(why) => {
-            missing.push(format!("{why}: a launch would offer to install it"));
+            missing.push(format!("{why}: a real run would offer to install it"));
             None
         }
     };
     let claude = claude::find::find(host, paths)?;
     if claude.is_none() {
-        missing.push("Claude Code is not installed: a launch would stop there".into());
+        missing.push("Claude Code is not installed: a real run would stop there".into());
     }
     // Nothing is started and nobody is asked: neither the engine's Python for Metal's figure, nor the hub.
     let measured = Measured::of(app, request.clone(), None, |_| None)?;
@@ -63,7 +63,7 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
         .as_ref()
         .and_then(|choices| choices.now.as_ref().err());
     let refused = refusal.map(|refusal| {
-        let instead = Instead::of(&measured.memory, option);
+        let instead = Alternative::of(&measured.memory, option);
         (
             window::refused(&request.model.name, refusal, instead),
             instead,
@@ -77,7 +77,7 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
         window: launch.serve.window,
     };
     let features = assumed_features(paths, claude.as_deref());
-    let settings = Folder::planned_settings(paths);
+    let settings = SessionDir::planned_settings(paths);
     let plan = claude::launch::plan(app, &endpoint, user(args), &settings, &features)?;
     launch.notices.extend(searches.map(Backend::notice));
     launch.notices.extend(plan.notices.iter().cloned());
@@ -85,19 +85,19 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
     launch.notices.extend(asked);
     if let Some((error, _)) = refused.as_ref().filter(|_| !said) {
         launch.notices.push(match &error.hint {
-            Some(hint) => format!("a launch is refused: {}; {hint}", error.message),
-            None => format!("a launch is refused: {}", error.message),
+            Some(hint) => format!("a real run would be refused: {}; {hint}", error.message),
+            None => format!("a real run would be refused: {}", error.message),
         });
     }
     let wanted = request.wanted((engine.as_ref()).map_or(Path::new(""), |engine| &engine.script));
     for running in registry::running(paths) {
         match running {
             Running::Known(status) if wanted.is(&status) => launch.notices.push(format!(
-                "an engine for it runs already: a launch would use it on port {}",
+                "this model is loaded already: a real run would use it, on port {}",
                 status.port
             )),
             Running::Silent(holder) => launch.notices.push(format!(
-                "a launch is refused: the supervisor of {} does not answer; {}",
+                "a real run would be refused: the supervisor of {} does not answer; {}",
                 holder.words(),
                 holder.hint()
             )),
@@ -124,25 +124,25 @@ pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<(
     Ok(())
 }
 
-/// That a launch on a terminal would ask, if it would.
+/// Note that a run on a terminal would ask about the GPU limit. None: it would not.
 fn would_ask(choices: &Choices, checking: Checking) -> Option<String> {
     let raise = choices.raise.as_ref()?;
     let otherwise = match choices.now {
         Ok(_) => "",
-        Err(_) => "; off one it is refused",
+        Err(_) => "; without a terminal it is refused",
     };
     choices.are_asked(checking).then(|| {
         format!(
-            "on a terminal a launch asks whether to raise the GPU limit, for a window of {} tokens{otherwise}",
+            "on a terminal, a real run asks whether to raise the GPU limit, for a window of {} tokens{otherwise}",
             ui::thousands(raise.plan.window.tokens)
         )
     })
 }
 
-/// What the memory is planned to be used for, or why it is not, and what could be done.
+/// The memory plan, or the refusal, and the choices.
 struct Planned<'a> {
     choices: Option<&'a Choices>,
-    instead: Option<Instead>,
+    instead: Option<Alternative>,
 }
 
 impl Planned<'_> {
@@ -219,8 +219,8 @@ fn report(
     })
 }
 
-/// What Claude Code would be started with. What is shown has no key in it.
-pub fn claude(plan: &ClaudePlan, program: &str) -> Value {
+/// Command, environment and settings of Claude Code, without keys.
+pub(super) fn claude(plan: &ClaudePlan, program: &str) -> Value {
     let plan = plan.redacted();
     let mut argv = vec![program.to_owned()];
     argv.extend(
@@ -264,24 +264,24 @@ fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Val
     }
     let _ = writeln!(
         out,
-        "served   {}; tool calls in {}; {}",
+        "served   {}\n         tool calls in {}; {}",
         model.engine_profile.words(),
         match model.form {
-            Some(form) => format!("the form of {}", form.name()),
-            None => "an unknown form, read as <tool_call> tags".into(),
+            Some(form) => format!("the {} format", form.name()),
+            None => "an unknown format, read as <tool_call> tags".into(),
         },
         match model.thinking {
             true => "it thinks before it answers",
-            false => "without thoughts",
+            false => "thinking is off",
         }
     );
     if let Some(machine) = &launch.memory.machine {
         let _ = writeln!(
             out,
             "memory   {} for the model ({}), of {} RAM",
-            ui::bytes(machine.budget),
+            ui::memory(machine.budget),
             machine.budget_source.words(),
-            ui::bytes(machine.ram)
+            ui::memory(machine.ram)
         );
     }
     let _ = writeln!(
@@ -304,7 +304,7 @@ fn text(host: &Environment, launch: &LaunchPlan, plan: &ClaudePlan, report: &Val
 }
 
 /// The command and the environment of one of the programs.
-pub fn part(out: &mut String, report: &Value, part: &str) {
+pub(super) fn part(out: &mut String, report: &Value, part: &str) {
     let words = report[part]["argv"]
         .as_array()
         .into_iter()
@@ -324,8 +324,13 @@ pub fn part(out: &mut String, report: &Value, part: &str) {
     }
 }
 
-/// What of the shell's environment Claude Code does not get, and its settings.
-pub fn rest_of_claude(out: &mut String, host: &Environment, plan: &ClaudePlan, report: &Value) {
+/// The variables of the shell that Claude Code does not get, and its settings.
+pub(super) fn rest_of_claude(
+    out: &mut String,
+    host: &Environment,
+    plan: &ClaudePlan,
+    report: &Value,
+) {
     // All names are in the JSON; a person wants to know what of theirs is held back.
     let held_back: Vec<&str> = (plan.unset.iter().map(String::as_str))
         .filter(|name| host.env.contains_key(OsStr::new(name)))

@@ -12,9 +12,9 @@ use crate::gateway::web_search::Backend;
 use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::preflight::Checking;
 use crate::memory::{Asked, WIDE_WINDOW};
-use crate::session::acquire::{self, Reach, Reached};
+use crate::session::acquire::{self, Acquire, Acquired};
 use crate::session::request::{self, Request};
-use crate::session::session_dir::Folder;
+use crate::session::session_dir::SessionDir;
 use crate::session::{self, Session, ask_features, preflight, release};
 use crate::supervisor::Lease;
 use crate::supervisor::registry;
@@ -26,10 +26,10 @@ use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
 
-/// How often it is tried to get hold of an engine that is just ending.
+/// How often it is tried to get hold of an engine that is shutting down.
 const TRIES: usize = 3;
 
-pub fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
+pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
     let App {
         environment: host,
         ui,
@@ -115,13 +115,13 @@ impl Launch<'_> {
                 window: request.asked.or(WIDE_WINDOW),
             };
             let features = assumed_features(paths, Some(claude));
-            let settings = Folder::planned_settings(paths);
+            let settings = SessionDir::planned_settings(paths);
             claude_launch::plan(app, &endpoint, user(args), &settings, &features)?;
         }
         if let Some(backend) = searches {
             ui.notice(&backend.notice());
         }
-        let reach = Reach {
+        let acquire = Acquire {
             app,
             request,
             engine: &engine,
@@ -130,12 +130,12 @@ impl Launch<'_> {
         let runtime = runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
         for _ in 0..TRIES {
-            let port = match acquire::reach(&reach)? {
-                Reached::Port { port, raised } => {
+            let port = match acquire::acquire(&acquire)? {
+                Acquired::Port { port, raised } => {
                     *limit = raised.or(limit.take());
                     port
                 }
-                Reached::Signalled(signal) => return Ok(signals::status(signal)),
+                Acquired::Signalled(signal) => return Ok(signals::status(signal)),
             };
             let linger = acquire::linger(linger, limit.as_ref());
             let status = runtime.block_on(async {
@@ -166,14 +166,14 @@ impl Launch<'_> {
         }
         Err(Error::new(
             Exit::Engine,
-            "the engine's supervisor ends as soon as it is started",
+            "the engine's supervisor ends right after it starts",
         )
         .hint("read supervisor.log in cclocal's state folder"))
     }
 }
 
-/// How long the engine is kept after its last session, in seconds, if it was asked for: by the flag, else by the variable.
-pub fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
+/// Keep-alive in seconds, if set: by the flag, else by the variable.
+pub(super) fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
     if asked.is_some() {
         return Ok(asked);
     }
@@ -191,8 +191,8 @@ pub fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
     }
 }
 
-/// What the command line asks for. Without a choice: the default model.
-pub fn request(
+/// The request of the command line. Without a choice: the default model.
+pub(super) fn request(
     app: &App,
     args: &LaunchArgs,
     choice: Option<&crate::catalog::Choice>,
@@ -210,27 +210,27 @@ pub fn request(
 }
 
 /// The window and the replies that were asked for.
-pub fn asked(args: &LaunchArgs) -> Asked {
+pub(super) fn asked(args: &LaunchArgs) -> Asked {
     Asked {
         window: args.ctx.and_then(Window::tokens),
         output: args.out_tokens,
     }
 }
 
-/// What Claude Code is given of the command line.
-pub fn user(args: &LaunchArgs) -> UserArgs<'_> {
+/// The arguments of the command line for Claude Code.
+pub(super) fn user(args: &LaunchArgs) -> UserArgs<'_> {
     UserArgs {
         args: &args.claude_args,
         pass_unknown: args.pass_unknown,
     }
 }
 
-/// Removes what engines keep of what stands before a conversation.
+/// Removes the stored prompt prefixes.
 fn forget_prefixes(paths: &Paths) -> Result<()> {
     match fs_err::remove_dir_all(paths.kept_prefixes()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
             Exit::Other,
-            "what is kept of system prompts could not be removed",
+            "the stored system prompts could not be removed",
         )
         .because(error)
         .hint(format!(
@@ -241,12 +241,12 @@ fn forget_prefixes(paths: &Paths) -> Result<()> {
     }
 }
 
-/// Engines that run are not ended for it, and go on as they were started.
+/// Names the running engines that go on storing prefixes, as they were started.
 fn say_who_keeps(paths: &Paths, ui: &Ui) {
     for status in registry::statuses(paths) {
         if status.keeps_prefix && registry::is_usable(&status) {
             ui.notice(&format!(
-                "{} goes on keeping system prompts on the disk, as it was started; `cclocal stop --port {}` ends it",
+                "{} was started without --forget-prefix and goes on storing system prompts; to unload it: cclocal stop --port {}",
                 acquire::words(&status),
                 status.port
             ));
@@ -255,7 +255,7 @@ fn say_who_keeps(paths: &Paths, ui: &Ui) {
 }
 
 /// Whether memory is checked: by the flags, else by the variables that say the same.
-pub fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
+pub(super) fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
     match (args.safe, args.no_mem_check) {
         (true, _) => Checking::Always,
         (_, true) => Checking::Never,
@@ -266,7 +266,7 @@ pub fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
 }
 
 /// The engine, installed on the way if the user agrees.
-pub fn engine(app: &App, yes: bool) -> Result<Executable> {
+pub(super) fn engine(app: &App, yes: bool) -> Result<Executable> {
     let ui = &app.ui;
     let why = match executable::find(&app.environment, &app.paths)? {
         Found::Ready(engine) => return Ok(engine),
@@ -284,7 +284,7 @@ pub fn engine(app: &App, yes: bool) -> Result<Executable> {
     setup::engine(app)
 }
 
-/// What sessions run on.
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
+/// The asynchronous runtime of a session.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     process::runtime().context(Exit::Other, "the asynchronous runtime cannot be started")
 }

@@ -3,19 +3,19 @@
 use serde_json::{Value, json};
 
 use super::args::ListArgs;
-use super::here::Here;
+use super::machine_fit::MachineFit;
 use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::escape::visible;
 use crate::hub::scan::{self, Model};
-use crate::memory::fit::Room;
+use crate::memory::fit::Fit;
 use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui;
 
-pub fn run(app: &App, args: &ListArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &ListArgs) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -24,7 +24,7 @@ pub fn run(app: &App, args: &ListArgs) -> Result<()> {
     } = app;
     let models = models(host, paths)?;
     let running = registry::running(paths);
-    let here = Here::find(host, paths);
+    let here = MachineFit::find(host, paths);
     if args.json {
         ui.json(&json(paths, &models, &running, &here));
     } else {
@@ -34,7 +34,7 @@ pub fn run(app: &App, args: &ListArgs) -> Result<()> {
 }
 
 /// The models in the cache.
-pub fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
+pub(super) fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
     scan::scan(&paths.hub).context(
         Exit::Other,
         format!("the model cache {} cannot be read", host.tilde(&paths.hub)),
@@ -42,23 +42,23 @@ pub fn models(host: &Environment, paths: &Paths) -> Result<Vec<Model>> {
 }
 
 /// The flag that starts it, if it is one of the catalogue.
-pub fn flag(model: &Model) -> Option<String> {
+pub(super) fn flag(model: &Model) -> Option<String> {
     let entry = catalog().models.iter().find(|entry| entry.id == model.id)?;
     Some(format!("--{}", entry.flag))
 }
 
 /// The engine that is served from it, by its id or by a folder of the cache.
-pub fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
+pub(super) fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Running> {
     running.iter().find(|running| running.serves(model))
 }
 
 /// The list for people.
-pub fn text(
+pub(super) fn text(
     host: &Environment,
     paths: &Paths,
     models: &[Model],
     running: &[Running],
-    here: &Here,
+    here: &MachineFit,
 ) -> String {
     let folder = host.tilde(&paths.hub);
     if models.is_empty() {
@@ -86,33 +86,33 @@ pub fn text(
     text + &format!("\n{count}, {}, in {folder}\n", ui::bytes(total))
 }
 
-/// What a model gets on this machine.
-pub fn room(model: &Model, here: &Here) -> Room {
+/// How a model fits on this machine.
+pub(super) fn room(model: &Model, here: &MachineFit) -> Fit {
     here.room(&model.id, model.complete.then_some(model.loaded_bytes()))
 }
 
-/// That in words, if it is known and the model is there to be started.
-fn context(room: Room) -> Option<String> {
+/// The same in words. None: it is unknown, or the model is not complete.
+fn context(room: Fit) -> Option<String> {
     match room {
-        Room::Window {
+        Fit::Window {
             estimated: true, ..
         }
-        | Room::Raised {
+        | Fit::Raised {
             estimated: true, ..
         }
-        | Room::Unknown => None,
-        Room::Window { tokens, .. } => Some(format!("{} tokens", ui::kilo(tokens))),
-        Room::Raised { tokens, .. } => Some(format!(
+        | Fit::Unknown => None,
+        Fit::Window { tokens, .. } => Some(format!("{} tokens", ui::kilo(tokens))),
+        Fit::Raised { tokens, .. } => Some(format!(
             "{} tokens with the GPU limit raised",
             ui::kilo(tokens)
         )),
-        Room::TooBig(_) => Some("too big for this machine".into()),
-        Room::TooShort(_) => Some("too short a context".into()),
+        Fit::TooBig(_) => Some("too big for this machine".into()),
+        Fit::TooShort(_) => Some("too short a context".into()),
     }
 }
 
-/// What there is to say of a model beside its size.
-pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
+/// Remarks on a model: its window, shared files, use.
+pub(super) fn remarks(model: &Model, running: &[Running], room: Fit) -> String {
     let mut said: Vec<String> = flag(model).into_iter().collect();
     said.extend(context(room));
     if !model.complete {
@@ -122,7 +122,7 @@ pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
         said.push(format!("{} shared", ui::bytes(model.shared_bytes())));
     }
     if model.external > 0 && model.link.is_none() {
-        said.push("files elsewhere".into());
+        said.push("files outside the cache".into());
     }
     if let Some(user) = user(model, running) {
         said.push(format!("in use on port {}", user.port()));
@@ -133,7 +133,7 @@ pub fn remarks(model: &Model, running: &[Running], room: Room) -> String {
     said.join(", ")
 }
 
-fn json(paths: &Paths, models: &[Model], running: &[Running], here: &Here) -> Value {
+fn json(paths: &Paths, models: &[Model], running: &[Running], here: &MachineFit) -> Value {
     let listed: Vec<_> = models
         .iter()
         .map(|model| {

@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How much is read at a time, in bytes.
 const BLOCK: usize = 64 * 1024;
 
-pub fn run(app: &App, args: &LogsArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &LogsArgs) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -43,7 +43,7 @@ pub fn run(app: &App, args: &LogsArgs) -> Result<()> {
     let mut file = files::open(&path).map_err(|error| {
         Error::other("there is no log")
             .because(error)
-            .hint("an engine writes one when it is started; `cclocal status` shows what runs")
+            .hint("an engine writes one when it starts; `cclocal status` shows what runs")
     })?;
     let unreadable = || format!("{} cannot be read", host.tilde(&path));
     let mut block = vec![0; BLOCK];

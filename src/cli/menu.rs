@@ -2,7 +2,7 @@
 
 use console::Style;
 
-use super::here::Here;
+use super::machine_fit::MachineFit;
 use super::{cache_screen, list};
 use crate::app::App;
 use crate::catalog::{Choice, catalog};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hub::{self, Cached};
 use crate::memory::WIDE_WINDOW;
 use crate::memory::budget::Memory;
-use crate::memory::fit::Room;
+use crate::memory::fit::Fit;
 use crate::supervisor::registry;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Row};
@@ -22,7 +22,7 @@ const KEYS: &str = "Enter start · q quit · ↑↓ j k move";
 const COLUMNS: &str = "  MODEL                   SIZE   ON DISK           CONTEXT";
 
 /// Asks for a model. None: the menu was left. Without a terminal it is a usage error that names the flags.
-pub fn choose(app: &App) -> Result<Option<Choice>> {
+pub(super) fn choose(app: &App) -> Result<Option<Choice>> {
     let App {
         environment,
         paths,
@@ -35,11 +35,14 @@ pub fn choose(app: &App) -> Result<Option<Choice>> {
             .iter()
             .map(|entry| format!("--{}", entry.flag))
             .collect();
-        return Err(Error::usage("no model is named")
+        return Err(Error::usage("no model was given")
             .cause("the menu of models needs a terminal")
-            .hint(format!("name one: {} or --model ID", flags.join(", "))));
+            .hint(format!(
+                "choose one of them: {} or --model ID",
+                flags.join(", ")
+            )));
     }
-    let here = Here::find(environment, paths);
+    let here = MachineFit::find(environment, paths);
     let bold = ui.style(Style::new().bold());
     let dim = ui.style(Style::new().dim());
     let title = format!("{} · {}", bold.apply_to(TITLE), machine(here.memory));
@@ -51,7 +54,7 @@ pub fn choose(app: &App) -> Result<Option<Choice>> {
     loop {
         let mut rows = rows(paths, &here);
         if ui.paints_prompts() {
-            rows.extend(["Manage the cache", "List the cache"].map(Row::new));
+            rows.extend(["Remove models from the cache", "List models in the cache"].map(Row::new));
         }
         match ui.select(&heading, &rows, at) {
             None => return Ok(None),
@@ -76,14 +79,14 @@ fn machine(memory: Option<Memory>) -> String {
     match memory {
         Some(memory) => format!(
             "{} for a model ({})",
-            ui::bytes(memory.budget),
+            ui::memory(memory.budget),
             memory.budget_source.words()
         ),
         None => "this machine's memory is unknown".into(),
     }
 }
 
-fn rows(paths: &Paths, here: &Here) -> Vec<Row> {
+fn rows(paths: &Paths, here: &MachineFit) -> Vec<Row> {
     catalog()
         .models
         .iter()
@@ -114,15 +117,15 @@ fn words(cached: &Cached) -> String {
     }
 }
 
-fn context(room: Room) -> String {
+fn context(room: Fit) -> String {
     match room {
-        Room::Window { tokens, estimated } => format!("{} tokens", about(tokens, estimated)),
-        Room::Raised { tokens, estimated } => {
+        Fit::Window { tokens, estimated } => format!("{} tokens", about(tokens, estimated)),
+        Fit::Raised { tokens, estimated } => {
             format!("{}, GPU limit raised", about(tokens, estimated))
         }
-        Room::TooBig(short) => format!("too big by {}", ui::bytes(short)),
-        Room::TooShort(longest) => format!("{}: too short", ui::kilo(longest)),
-        Room::Unknown => "unknown".into(),
+        Fit::TooBig(short) => format!("too big by {}", ui::memory(short)),
+        Fit::TooShort(longest) => format!("{}: too short", ui::kilo(longest)),
+        Fit::Unknown => "unknown".into(),
     }
 }
 
@@ -132,11 +135,11 @@ fn about(tokens: u64, estimated: bool) -> String {
     format!("{about}{}", ui::kilo(tokens))
 }
 
-fn context_style(room: Room) -> Style {
+fn context_style(room: Fit) -> Style {
     match room {
-        Room::Window { tokens, .. } if tokens >= WIDE_WINDOW => Style::new().green(),
-        Room::Window { .. } | Room::Raised { .. } => Style::new().yellow(),
-        Room::TooBig(_) | Room::TooShort(_) => Style::new().red(),
-        Room::Unknown => Style::new(),
+        Fit::Window { tokens, .. } if tokens >= WIDE_WINDOW => Style::new().green(),
+        Fit::Window { .. } | Fit::Raised { .. } => Style::new().yellow(),
+        Fit::TooBig(_) | Fit::TooShort(_) => Style::new().red(),
+        Fit::Unknown => Style::new(),
     }
 }

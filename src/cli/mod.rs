@@ -5,10 +5,10 @@ mod cache_screen;
 mod connect;
 mod demo;
 mod dry_run;
-mod here;
 mod launch;
 mod list;
 mod logs;
+mod machine_fit;
 mod menu;
 mod remote;
 mod rm;
@@ -80,8 +80,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Supervisor) => {
             return crate::supervisor::process::run(&app);
         }
-        Some(CliCommand::ReadPdf) | None => match &cli.elsewhere.connect {
-            Some(url) => remote::run(&app, url, &cli.elsewhere, &cli.launch, searches),
+        Some(CliCommand::ReadPdf) | None => match &cli.remote.connect {
+            Some(url) => remote::run(&app, url, &cli.remote, &cli.launch, searches),
             None => launch(&cli.launch),
         },
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::args::{ElsewhereArgs, LaunchArgs};
+use super::args::{LaunchArgs, RemoteArgs};
 use super::{dry_run, launch, setup, web_search};
 use crate::app::App;
 use crate::claude;
@@ -16,18 +16,18 @@ use crate::escape::visible;
 use crate::gateway::web_search::Backend;
 use crate::memory::{ContextWindow, NARROW_WINDOW};
 use crate::session::remote::address::Address;
-use crate::session::remote::{self, Elsewhere, token, window};
-use crate::session::session_dir::Folder;
+use crate::session::remote::{self, RemoteEngine, token, window};
+use crate::session::session_dir::SessionDir;
 use crate::session::{Session, ask_features};
 use crate::sys::process::signals::Signals;
 use crate::sys::secret::Secret;
 use crate::ui;
 
 /// Returns the status to exit with.
-pub fn run(
+pub(super) fn run(
     app: &App,
     url: &str,
-    args: &ElsewhereArgs,
+    args: &RemoteArgs,
     launch: &LaunchArgs,
     searches: Option<&Backend>,
 ) -> Result<u8> {
@@ -40,7 +40,7 @@ pub fn run(
         .map(|variable| token::take(&mut environment, variable))
         .transpose()?;
     let app = &App::new(environment);
-    let elsewhere = Elsewhere {
+    let remote = RemoteEngine {
         address: &address,
         token: token.as_ref(),
         model: launch.model.named(),
@@ -49,7 +49,7 @@ pub fn run(
         typed: typed(url, args, launch, searches),
     };
     if launch.dry_run {
-        return show(app, args, launch, &elsewhere).map(|()| 0);
+        return show(app, args, launch, &remote).map(|()| 0);
     }
     let claude = setup::client(app, false)?;
     let session = Session {
@@ -59,22 +59,22 @@ pub fn run(
         user: launch::user(launch),
     };
     // What Claude Code may not be given is refused before anything is sent.
-    let window = elsewhere.asked.or(NARROW_WINDOW);
-    plan(app, &elsewhere, window, launch, Some(&claude))?;
+    let window = remote.asked.or(NARROW_WINDOW);
+    plan(app, &remote, window, launch, Some(&claude))?;
     app.ui.notice(&address.notice());
     if let Some(backend) = searches {
         app.ui.notice(&backend.notice());
     }
     launch::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        remote::run(&session, &elsewhere, &mut signals).await
+        remote::run(&session, &remote, &mut signals).await
     })
 }
 
 /// Plans Claude Code's run, as far as it is known before the engine was asked. `claude`: its program, if it is installed.
 fn plan(
     app: &App,
-    elsewhere: &Elsewhere,
+    remote: &RemoteEngine,
     window: ContextWindow,
     launch: &LaunchArgs,
     claude: Option<&Path>,
@@ -82,21 +82,19 @@ fn plan(
     let endpoint = Endpoint {
         port: 0,
         token: Secret::new("<token>"),
-        model: elsewhere.model.unwrap_or("<the only one there>").to_owned(),
+        model: remote
+            .model
+            .unwrap_or("<the only one that it serves>")
+            .to_owned(),
         window,
     };
     let features = assumed_features(&app.paths, claude);
-    let settings = Folder::planned_settings(&app.paths);
+    let settings = SessionDir::planned_settings(&app.paths);
     claude::launch::plan(app, &endpoint, launch::user(launch), &settings, &features)
 }
 
 /// The command line without the arguments for Claude Code and the program's name.
-fn typed(
-    url: &str,
-    args: &ElsewhereArgs,
-    launch: &LaunchArgs,
-    searches: Option<&Backend>,
-) -> String {
+fn typed(url: &str, args: &RemoteArgs, launch: &LaunchArgs, searches: Option<&Backend>) -> String {
     let mut words = vec!["--connect".to_owned(), url.to_owned()];
     let mut add = |flag: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -122,7 +120,7 @@ fn typed(
 }
 
 /// `--dry-run`: nothing is started, written or sent, so the engine is not asked either.
-fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewhere) -> Result<()> {
+fn show(app: &App, args: &RemoteArgs, launch: &LaunchArgs, remote: &RemoteEngine) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -131,33 +129,33 @@ fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewh
     } = app;
     // Whether it fits is checked, and what there is for replies; the engine tells the window itself.
     let window = ContextWindow {
-        output: window::fit(None, elsewhere.asked)?.window.output,
-        ..elsewhere.asked.or(NARROW_WINDOW)
+        output: window::fit(None, remote.asked)?.window.output,
+        ..remote.asked.or(NARROW_WINDOW)
     };
     let program = claude::find::find(host, paths)?;
-    let plan = plan(app, elsewhere, window, launch, program.as_deref())?;
+    let plan = plan(app, remote, window, launch, program.as_deref())?;
     let mut notices = vec![
-        elsewhere.address.notice(),
-        "the gateway takes any port that is free, in the place of 0".to_owned(),
-        "the engine was not asked: what it says of its model and its window is heeded in a launch"
+        remote.address.notice(),
+        "port 0 stands for any free port".to_owned(),
+        "the engine was not asked: a real run uses the model and the window that it reports"
             .to_owned(),
     ];
-    notices.extend(elsewhere.web_search.map(Backend::notice));
+    notices.extend(remote.web_search.map(Backend::notice));
     notices.extend(plan.notices.iter().cloned());
     if program.is_none() {
-        notices.push("Claude Code is not installed: a launch would stop there".into());
+        notices.push("Claude Code is not installed: a real run would stop there".into());
     }
     let program = program.map_or_else(|| "claude".into(), |claude| claude.display().to_string());
     let report = json!({
         "engine": {
-            "url": elsewhere.address.base_url(),
-            "model": elsewhere.model,
+            "url": remote.address.base_url(),
+            "model": remote.model,
             "key": args.token_env.as_ref().map(|_| "from the variable of --token-env"),
         },
         "claude": dry_run::claude(&plan, &program),
-        "context_window": elsewhere.asked.window,
-        "output_tokens": elsewhere.asked.output,
-        "web_search": web_search::report(elsewhere.web_search),
+        "context_window": remote.asked.window,
+        "output_tokens": remote.asked.output,
+        "web_search": web_search::report(remote.web_search),
         "notices": notices,
     });
     if launch.json {
@@ -166,20 +164,20 @@ fn show(app: &App, args: &ElsewhereArgs, launch: &LaunchArgs, elsewhere: &Elsewh
     }
     let text = {
         let mut out = String::new();
-        let model = elsewhere.model.unwrap_or("the only one that it serves");
+        let model = remote.model.unwrap_or("the only one that it serves");
         let _ = writeln!(
             out,
-            "engine   {}, which somebody else runs",
-            elsewhere.address.base_url()
+            "engine   {} (not run by cclocal)",
+            remote.address.base_url()
         );
         let _ = writeln!(out, "model    {model}");
-        let _ = match elsewhere.asked.window {
+        let _ = match remote.asked.window {
             Some(tokens) => writeln!(
                 out,
-                "window   {} tokens: as asked with --ctx",
+                "window   {} tokens: set with --ctx",
                 ui::thousands(tokens)
             ),
-            None => writeln!(out, "window   as the engine says"),
+            None => writeln!(out, "window   as the engine reports"),
         };
         dry_run::part(&mut out, &report, "claude");
         dry_run::rest_of_claude(&mut out, host, &plan, &report);

@@ -14,7 +14,7 @@ use crate::sys::paths::Paths;
 use crate::ui;
 
 /// Returns the status to exit with.
-pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
+pub(super) fn run(app: &App, args: &RmArgs) -> Result<u8> {
     let App {
         environment: host,
         paths,
@@ -25,7 +25,7 @@ pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
         if ui.interactive && ui.paints_prompts() {
             return cache_screen::manage(app).map(|()| 0);
         }
-        return Err(Error::usage("no model is named")
+        return Err(Error::usage("no model was given")
             .cause("choosing from a list needs a terminal")
             .hint("`cclocal list` shows what is there; then: cclocal rm --yes ORG/NAME"));
     }
@@ -62,14 +62,14 @@ pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
     for model in &chosen {
         let gone = remove_one(paths, model).map_err(|error| {
             error.hint(format!(
-                "{} were freed before; `cclocal list` shows what is left, and the same command goes on",
+                "{} were freed before that; run the same command again to remove the rest",
                 ui::bytes(freed)
             ))
         })?;
         freed += gone;
         let shared = match model.bytes.saturating_sub(gone) {
             0 => String::new(),
-            kept => format!("; {} stay, other models need them", ui::bytes(kept)),
+            kept => format!("; {} stay, as other models use them", ui::bytes(kept)),
         };
         ui.done(&format!(
             "removed {} ({}{shared})",
@@ -84,7 +84,7 @@ pub fn run(app: &App, args: &RmArgs) -> Result<u8> {
 }
 
 /// Removes a model that was checked. Returns the bytes that this freed.
-pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
+pub(super) fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
     let freed = remove::remove(&paths.hub, model).map_err(|error| {
         Error::new(
             Exit::Other,
@@ -102,16 +102,16 @@ pub fn remove_one(paths: &Paths, model: &Model) -> Result<u64> {
 }
 
 /// Why a model is not to be removed now, and what to do about it.
-pub struct Held {
+pub(super) struct Held {
     pub cause: String,
     pub hint: String,
 }
 
 /// Whether something speaks against removing it.
-pub fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
+pub(super) fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
     if let Some(link) = &model.link {
         return Some(Held {
-            cause: format!("it is a link that leads to {}", link.display()),
+            cause: format!("it is a link to {}", link.display()),
             hint: format!(
                 "remove it by hand if you want to: rm {}",
                 model.folder.display()
@@ -147,14 +147,14 @@ pub fn held(paths: &Paths, model: &Model, running: &[Running]) -> Option<Held> {
         return Some(Held {
             cause,
             hint: match idle {
-                true => format!("end it first: cclocal stop --port {}", user.port()),
-                false => "leave that session first".into(),
+                true => format!("unload it first: cclocal stop --port {}", user.port()),
+                false => "close that session first".into(),
             },
         });
     }
     remove::is_downloading(&paths.hub, model).then(|| Held {
         cause: "a program is downloading it".into(),
-        hint: "end that download first".into(),
+        hint: "wait for that download, or stop it".into(),
     })
 }
 
@@ -171,7 +171,7 @@ fn select<'a>(models: &'a [Model], names: &[String]) -> Result<Vec<&'a Model>> {
                     let asked = id.to_lowercase();
                     known.contains(&asked) || asked.contains(&known)
                 })
-                .map(|model| format!("perhaps {}; ", model.id))
+                .map(|model| format!("did you mean {}? ", model.id))
                 .unwrap_or_default();
             return Err(Error::usage(format!("{name} is not in the cache"))
                 .cause("nothing was removed")

@@ -11,7 +11,7 @@ use crate::engine::install::{self, Status};
 use crate::error::{Error, Exit, Result};
 use crate::ui;
 
-pub fn run(app: &App, args: &SetupArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &SetupArgs) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -51,7 +51,7 @@ pub fn run(app: &App, args: &SetupArgs) -> Result<()> {
 }
 
 /// Installs the engine and shows how far it is.
-pub fn engine(app: &App) -> Result<Executable> {
+pub(super) fn engine(app: &App) -> Result<Executable> {
     let App {
         environment: host,
         paths,
@@ -77,7 +77,7 @@ pub fn engine(app: &App) -> Result<Executable> {
 }
 
 /// Claude Code, installed with npm on the way if the user agrees.
-pub fn client(app: &App, yes: bool) -> Result<PathBuf> {
+pub(super) fn client(app: &App, yes: bool) -> Result<PathBuf> {
     let App {
         environment: host,
         paths,

@@ -1,4 +1,4 @@
-//! `cclocal status`: what runs.
+//! `cclocal status`: the loaded models.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::ui;
 
-pub fn run(app: &App, args: &StatusArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
     let App {
         environment: host,
         paths,
@@ -45,7 +45,7 @@ pub fn run(app: &App, args: &StatusArgs) -> Result<()> {
         return Ok(());
     }
     if running.is_empty() {
-        ui.say("Nothing runs.");
+        ui.say("No engine is running.");
     }
     for running in &running {
         ui.data(&match running {
@@ -58,7 +58,7 @@ pub fn run(app: &App, args: &StatusArgs) -> Result<()> {
             } => format!(
                 "an engine of another version of cclocal ({}) on port {port}, {}\n",
                 visible(version),
-                if *used { "used" } else { "not used" }
+                if *used { "in use" } else { "not in use" }
             ),
             Running::Silent(holder) => format!(
                 "{}  not answering\n  hint      {}\n",
@@ -80,17 +80,17 @@ fn text(host: &Environment, status: &Status) -> String {
     )];
     let mut memory = Vec::new();
     if let Some(weights) = status.weights {
-        memory.push(format!("weights {}", ui::bytes(weights)));
+        memory.push(format!("weights {}", ui::memory(weights)));
     }
     if let Some(resident) = status.resident {
-        memory.push(format!("{} resident", ui::bytes(resident)));
+        memory.push(format!("{} resident", ui::memory(resident)));
     }
     if let Some(engine) = status.memory.filter(|engine| engine.held > 0) {
         memory.push(format!(
-            "holds {} of {}, {} at most",
-            ui::bytes(engine.held),
-            ui::bytes(engine.limit),
-            ui::bytes(engine.peak)
+            "uses {} of {}, peak {}",
+            ui::memory(engine.held),
+            ui::memory(engine.limit),
+            ui::memory(engine.peak)
         ));
     }
     memory.push(format!(
@@ -108,11 +108,11 @@ fn text(host: &Environment, status: &Status) -> String {
     };
     if let Some(seconds) = status.ends_in {
         let left = ui::roughly(Duration::from_secs(seconds));
-        sessions += &format!("; ends in {left} unless one comes");
+        sessions += &format!("; unloads in {left}");
     }
     lines.push(format!("  sessions  {sessions}"));
     if status.busy > 0 {
-        lines.push(format!("  requests  {} at work or waiting", status.busy));
+        lines.push(format!("  requests  {} running or waiting", status.busy));
     }
     if status.figures.turns > 0 {
         lines.push(format!("  served    {}", release::tokens(&status.figures)));
@@ -120,31 +120,29 @@ fn text(host: &Environment, status: &Status) -> String {
     if let Some(milliseconds) = status.figures.first_token_ms {
         let median = ui::seconds(Duration::from_millis(milliseconds));
         let speed = (status.figures.tokens_per_second)
-            .map_or_else(String::new, |speed| format!(" · {speed:.0} tokens/s"));
-        lines.push(format!(
-            "  speed     first token after {median} (median){speed}"
-        ));
+            .map_or_else(String::new, |speed| format!(" · {speed:.0} tok/s"));
+        lines.push(format!("  speed     first token {median} (median){speed}"));
     }
     match status.restarts {
         0 => {}
-        1 => lines.push("  restarts  once, after the engine died".into()),
-        more => lines.push(format!("  restarts  {more} times, after the engine died")),
+        1 => lines.push("  restarts  1, after a crash".into()),
+        more => lines.push(format!("  restarts  {more}, after crashes")),
     }
     for words in &status.lacking {
-        lines.push(format!("  lacks     {words}"));
+        lines.push(format!("  note      {words}"));
     }
     lines.push(format!("  log       {}", host.tilde(&status.log)));
     let lines: Vec<_> = lines.iter().map(|line| visible(line)).collect();
     lines.join("\n") + "\n"
 }
 
-/// What was done because memory ran short. None: nothing.
+/// Steps that were taken because memory ran low. None: none.
 fn short_of_memory(status: &Status) -> Option<String> {
     let memory = status.memory?;
     let mut done = Vec::new();
     match memory.dropped {
         0 => {}
-        1 => done.push("one conversation dropped from the prefix cache".into()),
+        1 => done.push("1 conversation dropped from the prefix cache".into()),
         more => done.push(format!(
             "{more} conversations dropped from the prefix cache"
         )),
@@ -160,5 +158,5 @@ fn short_of_memory(status: &Status) -> Option<String> {
             ui::thousands(before)
         ));
     }
-    (!done.is_empty()).then(|| format!("  short     {}", done.join(" · ")))
+    (!done.is_empty()).then(|| format!("  low mem   {}", done.join(" · ")))
 }

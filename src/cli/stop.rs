@@ -9,7 +9,7 @@ use crate::supervisor::registry::{self, Running};
 use crate::sys::paths::Paths;
 use crate::ui::Ui;
 
-pub fn run(app: &App, args: &StopArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &StopArgs) -> Result<()> {
     let App { paths, ui, .. } = app;
     let running = registry::running(paths);
     let chosen: Vec<&Running> = running
@@ -23,7 +23,7 @@ pub fn run(app: &App, args: &StopArgs) -> Result<()> {
                     .hint("`cclocal status` shows what runs"),
             );
         }
-        ui.say("Nothing runs.");
+        ui.say("No engine is running.");
         return Ok(());
     }
     let mut refused = None;
@@ -41,11 +41,11 @@ pub fn run(app: &App, args: &StopArgs) -> Result<()> {
             }
             Running::Silent(holder) => holder.words(),
         };
-        let progress = ui.progress(&format!("ending {words}"));
+        let progress = ui.progress(&format!("stopping {words}"));
         let ended = registry::stop(paths, running.port(), args.force);
         drop(progress);
         match ended {
-            Ok(()) => ui.done(&format!("ended {words}")),
+            Ok(()) => ui.done(&format!("stopped {words}")),
             // The others are ended all the same.
             Err(error) => refused = Some(error),
         }
@@ -53,15 +53,18 @@ pub fn run(app: &App, args: &StopArgs) -> Result<()> {
     refused.map_or(Ok(()), Err)
 }
 
-/// One that does not answer is ended by force, if that was asked for or is agreed to: what its sessions are at is lost.
+/// Stops by force an engine that does not answer, if `--force` was given or the person agrees: work of its sessions is lost.
 fn end_silent(paths: &Paths, ui: &Ui, holder: &Holder, force: bool) -> Result<()> {
     let words = holder.words();
-    let question = format!("{words} does not answer. End it, and the sessions that use it?");
+    let question = format!("{words} does not answer. Stop it, and end the sessions that use it?");
     if !force && !ui.confirm_loss(&question) {
-        return Err(holder.silent(format!("the engine on port {} was not ended", holder.port)));
+        return Err(holder.silent(format!(
+            "the engine on port {} was not stopped",
+            holder.port
+        )));
     }
-    let progress = ui.progress(&format!("ending {words}, which does not answer"));
+    let progress = ui.progress(&format!("stopping {words}, which does not answer"));
     let ended = port_holder::end(paths, holder);
     drop(progress);
-    ended.map(|()| ui.done(&format!("ended {words}")))
+    ended.map(|()| ui.done(&format!("stopped {words}")))
 }

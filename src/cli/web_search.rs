@@ -11,10 +11,10 @@ use crate::supervisor::protocol::WebSearch;
 use crate::sys::environment::Environment;
 use crate::ui::Ui;
 
-/// The service that was named, if one was. Its key is taken out of the host, so that nothing that is started gets it.
+/// The search service that was named, if any. Its key is removed from the environment, so that no child process gets it.
 ///
 /// Errors: it is none, or there is no key.
-pub fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
+pub(super) fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
     let named = match &cli.command {
         None => &cli.launch.web_search,
         Some(CliCommand::Server(args)) => &args.web_search,
@@ -37,23 +37,23 @@ pub fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
     Backend::named(named, key).map(Some)
 }
 
-/// The same as a lease is asked for it. `for_programs`: also for those that use the server's key.
-pub fn wanted(backend: Option<&Backend>, for_programs: bool) -> Option<WebSearch> {
+/// The same for a lease request. `for_programs`: also for those that use the server's key.
+pub(super) fn wanted(backend: Option<&Backend>, for_programs: bool) -> Option<WebSearch> {
     backend.cloned().map(|backend| WebSearch {
         backend,
         for_programs,
     })
 }
 
-/// Says that there will be no search, where an older supervisor keeps the gateway.
-pub fn say_if_refused(ui: &Ui, lease: &Lease, backend: Option<&Backend>) {
+/// Says that there is no web search, if an older supervisor runs the gateway.
+pub(super) fn say_if_refused(ui: &Ui, lease: &Lease, backend: Option<&Backend>) {
     if backend.is_some() && !lease.granted.web_search {
-        ui.notice("no web searches are made after all: the engine was started by another version of cclocal; `cclocal stop` ends it");
+        ui.notice("web search is off: another version of cclocal started this engine. To unload it: cclocal stop");
     }
 }
 
 /// For `--dry-run`.
-pub fn report(backend: Option<&Backend>) -> Value {
+pub(super) fn report(backend: Option<&Backend>) -> Value {
     match backend {
         None => Value::Null,
         Some(backend) => json!({

@@ -19,10 +19,10 @@ use crate::hub;
 use crate::memory::{Asked, WIDE_WINDOW};
 use crate::session::launch_plan::{Measured, Probing};
 use crate::session::request::Request;
-use crate::session::session_dir::Folder;
-use crate::session::wait_ready::{self, Followed};
+use crate::session::session_dir::SessionDir;
+use crate::session::wait_ready::{self, WaitOutcome};
 use crate::session::{self, release};
-use crate::supervisor::protocol::Say;
+use crate::supervisor::protocol::SessionMessage;
 use crate::supervisor::spec::Port;
 use crate::supervisor::{Lease, spawn};
 use crate::sys::files;
@@ -31,7 +31,7 @@ use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
 use crate::ui;
 
-/// What the file holds in the end.
+/// Text of the file that the demo writes.
 const TEXT: &str = "hello world\n";
 const FILE: &str = "hello.txt";
 const PROMPT: &str = "Create hello.txt with the text hello world.";
@@ -39,7 +39,7 @@ const PROMPT: &str = "Create hello.txt with the text hello world.";
 /// How long Claude Code may take for two turns on a model that answers at once.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(180);
 
-/// What the demo runs with.
+/// Engine, client and folder of the demo.
 pub struct Demo<'a> {
     pub app: &'a App,
     pub engine: &'a Executable,
@@ -53,7 +53,8 @@ impl Demo<'_> {
     pub async fn run(&self, signals: &mut Signals) -> Result<u8> {
         let work = self.scratch.join("work");
         let file = work.join(FILE);
-        fs_err::create_dir_all(&work).context(Exit::Other, "the demo's folder cannot be made")?;
+        fs_err::create_dir_all(&work)
+            .context(Exit::Other, "the demo's folder cannot be created")?;
 
         let started = Instant::now();
         let model_folder = self.scratch.join("model");
@@ -66,17 +67,16 @@ impl Demo<'_> {
         let port = link("starting the engine", self.start(&model_folder))?;
         let taken = Lease::take(&self.app.paths, port, Duration::ZERO, None).await?;
         let mut lease = taken.ok_or_else(|| {
-            Error::new(Exit::Engine, "the demo failed at starting the engine")
-                .cause("its supervisor ended at once")
+            Error::new(Exit::Engine, "the demo failed while starting the engine")
+                .cause("its supervisor stopped at once")
                 .hint("run it again")
         })?;
         let followed = wait_ready::until_ready(self.app, &mut lease, signals).await;
         match link("starting the engine", followed)? {
-            Followed::Ready { took } => self
-                .app
-                .ui
-                .done(&format!("engine: serving it on 127.0.0.1:{port} ({took})")),
-            Followed::Interrupted(signal) => {
+            WaitOutcome::Ready { took } => self.app.ui.done(&format!(
+                "engine: serving the model on 127.0.0.1:{port} ({took})"
+            )),
+            WaitOutcome::Interrupted(signal) => {
                 release::leave(self.app, &mut lease, signals, Duration::ZERO).await;
                 return Ok(signals::status(signal));
             }
@@ -88,9 +88,9 @@ impl Demo<'_> {
             return Ok(signals::status(signal));
         }
         let started = Instant::now();
-        link("the file on disk", check(&file))?;
+        link("checking the file", check(&file))?;
         self.step(
-            &format!("disk: {FILE} is there, with the text that was asked for"),
+            &format!("disk: {FILE} is there, with the right text"),
             started,
         );
         Ok(0)
@@ -130,7 +130,7 @@ impl Demo<'_> {
         let create = |path: &PathBuf| {
             std::fs::File::create(path).context(Exit::Other, "the demo's folder cannot be written")
         };
-        let folder = Folder::make(&self.app.paths)?;
+        let folder = SessionDir::make(&self.app.paths)?;
         let settings = folder.settings();
         let args = ["-p", PROMPT].map(OsString::from);
         let App {
@@ -152,13 +152,13 @@ impl Demo<'_> {
         let output = Output::Files(create(&said)?, create(&complained)?);
         let mut command = launch::command(environment, self.claude, &plan, places, output)?;
         let started = Instant::now();
-        let progress = self.app.ui.progress("Claude Code is at work");
+        let progress = self.app.ui.progress("Claude Code is working");
         let mut claude = Foreground::start(&mut command).context(
             Exit::ClaudeMissing,
             format!("{} cannot be started", self.claude.display()),
         )?;
         lease
-            .say(&Say::Client {
+            .say(&SessionMessage::Client {
                 pid: claude.pid(),
                 group: nix::unistd::getpgrp().as_raw(),
             })
@@ -176,12 +176,12 @@ impl Demo<'_> {
             () = tokio::time::sleep(CLIENT_DEADLINE) => {
                 claude.stop(Signal::SIGTERM, foreground::GRACE).await;
                 return Err(Error::other("Claude Code did not finish")
-                    .cause(format!("no end within {} s", CLIENT_DEADLINE.as_secs()))
+                    .cause(format!("it was still running after {} s", CLIENT_DEADLINE.as_secs()))
                     .hint("run it again with --keep and read the logs in the folder it names"));
             }
         };
         drop(progress);
-        lease.say(&Say::ClientEnded).await;
+        lease.say(&SessionMessage::ClientEnded).await;
         let answer = files::read_text(&said, files::OWN_RECORD).unwrap_or_default();
         let complaint = files::read_text(&complained, files::OWN_RECORD).unwrap_or_default();
         let lines = answer
@@ -193,13 +193,13 @@ impl Demo<'_> {
             return Err(Error::other("Claude Code ended with an error")
                 .cause(format!("its status was {}", ended.shell_status()))
                 .detail(lines)
-                .hint("run `claude --version` to see that it works by itself"));
+                .hint("run `claude --version` to check that it works by itself"));
         }
         if !answer.contains(model::CLOSING) {
             return Err(Error::other(
                 "Claude Code did not pass the tool's result back to the model",
             )
-            .cause("its answer is not the model's closing sentence")
+            .cause("its answer is not the model's last sentence")
             .detail(lines)
             .hint(
                 "please report this with the lines above: the client or the engine has changed",
@@ -267,15 +267,15 @@ fn check(file: &Path) -> Result<()> {
     if found == TEXT {
         return Ok(());
     }
-    Err(Error::other("the file has other text than was asked for")
+    Err(Error::other("the file has the wrong text")
         .cause(format!("it holds {found:?} instead of {TEXT:?}"))
-        .hint("please report this: the tool call was changed on its way"))
+        .hint("please report this: the tool call was changed on the way"))
 }
 
 /// Says which link of the chain failed.
 fn link<T>(name: &str, result: Result<T>) -> Result<T> {
     result.map_err(|mut error| {
-        error.message = format!("the demo failed at {name}: {}", error.message);
+        error.message = format!("the demo failed while {name}: {}", error.message);
         error
     })
 }

@@ -12,16 +12,16 @@ use super::safetensors::{self, Tensor};
 use super::tokenizer::Vocabulary;
 use crate::error::{Context, Exit, Result};
 
-/// What the model says after the tool's result: with this in Claude Code's answer, the result has made its way back to the model.
+/// Reply of the model after the tool's result. If Claude Code prints it, the result has reached the model.
 pub const CLOSING: &str = "Done: the Write tool has written the file.";
 
-/// What it says when the tool reports an error instead.
+/// Its reply after an error of the tool.
 pub const FAILED: &str = "The Write tool has reported an error.";
 
-/// What it says when it is asked again after that.
+/// Its reply to any later prompt.
 const AGAIN: &str = "This demo model writes one file, and that is over.";
 
-/// What it says to a request that comes without the Write tool, such as one for a title.
+/// Its reply to a request without the Write tool, such as one for a title.
 const PLAIN: &str = "cclocal demo";
 
 /// Hidden size and vocabulary size; a power of two, as a Hadamard matrix needs. Ids beyond the tokenizer's own are never reached.
@@ -53,7 +53,7 @@ pub fn write(dir: &Path, file_to_write: &str, text: &str) -> Result<()> {
     let parent = dir.parent().unwrap_or(Path::new("."));
     replace(dir, parent, &files(file_to_write, text))
         .context(Exit::Other, "the demo model could not be written")
-        .map_err(|error| error.hint("see that the disk has space and that the directory is yours"))
+        .map_err(|error| error.hint("check that the disk has space and that you can write there"))
 }
 
 /// Makes the directory beside its place and moves it there, so that no half-written model is ever found.

@@ -137,7 +137,7 @@ pub mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What tokens say, read from `tokenizer.json` as the engine reads it: vocabulary and byte-level decoder.
+    /// Decodes tokens with `tokenizer.json`, as the engine does: vocabulary and byte-level decoder.
     pub fn decode(tokenizer: &Value, ids: &[usize]) -> String {
         let vocabulary = tokenizer["model"]["vocab"].as_object().unwrap();
         let spelled: String = ids

@@ -1,4 +1,4 @@
-//! What the engine wrote into its log of a request that it failed at. Pure.
+//! Errors of single requests in the engine's log. Pure.
 
 /// In front of what ended a stream. Source: vllm-mlx 0.6.0, `server.py`.
 const OF_A_STREAM: &str = "Streaming error, ensuring terminal frame: ";

@@ -1,4 +1,4 @@
-//! What the engine would compute on, asked of its own Python.
+//! The engine's device, asked of its own Python.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,7 @@ print(json.dumps({'gpu': mx.default_device() == mx.Device(mx.gpu), 'recommended'
 
 const TOPIC: &str = "device";
 
-/// What was answered, and where: a home may be shared by machines.
+/// The answer and the machine that gave it: machines may share a home.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     machine: String,

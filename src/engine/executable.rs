@@ -22,7 +22,7 @@ pub struct Executable {
     pub python: PathBuf,
 }
 
-/// What there is to run.
+/// Result of the search for an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Ready(Executable),

@@ -17,7 +17,7 @@ struct Reason {
     hint: &'static str,
 }
 
-/// What Metal and MLX say when the GPU's memory runs out.
+/// Messages of Metal and MLX when the GPU's memory runs out.
 const OUT_OF_MEMORY: &[&str] = &[
     "kiogpucommandbuffercallbackerroroutofmemory",
     "insufficient memory",
@@ -33,7 +33,7 @@ const DISK_FULL: Reason = Reason {
     hint: "free some space and run it again; what was downloaded is kept",
 };
 
-/// What the engine's libraries say, and what it means. The first that matches wins, so the particular stands before the general.
+/// Messages of the engine's libraries and their meaning. The first match wins, so the particular stands before the general.
 /// Sources: vllm-mlx 0.6.0, mlx 0.32, huggingface_hub 2.x, uvicorn; each run against the real engine unless it needs a Mac or the hub.
 const REASONS: &[Reason] = &[
     Reason {
@@ -128,7 +128,7 @@ const REASONS: &[Reason] = &[
         marks: &["chat template cannot be used"],
         exit: Exit::Engine,
         cause: "the model's chat template fails, so no request could be answered",
-        hint: "take another version of the model, or mend its chat_template.jinja",
+        hint: "take another version of the model, or fix its chat_template.jinja",
     },
     Reason {
         marks: &["model type … not supported"],
@@ -156,7 +156,7 @@ const REASONS: &[Reason] = &[
         ],
         exit: Exit::Engine,
         cause: "a file of the model is damaged or missing",
-        hint: "remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it anew",
+        hint: "remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it again",
     },
     Reason {
         marks: &[
@@ -177,7 +177,7 @@ const REASONS: &[Reason] = &[
         ],
         exit: Exit::Engine,
         cause: "the engine's installation is damaged",
-        hint: "run `cclocal setup --force` to install it anew",
+        hint: "run `cclocal setup --force` to install it again",
     },
 ];
 
@@ -239,13 +239,13 @@ pub fn explain(end: End, tail: &[String], log: &Path) -> Error {
 pub fn impersonated(socket: &Path) -> Error {
     Error::new(Exit::Engine, "the engine cannot be trusted")
         .cause(format!(
-            "what answers on {} does not know the key that the engine was given; nothing was sent there",
+            "the program that answers on {} does not have the engine's key; nothing was sent to it",
             socket.display()
         ))
         .hint("end the program that took the engine's socket; if it is the engine itself, unset CCLOCAL_ENGINE or run `cclocal setup --force`")
 }
 
-/// What a log says that may tell why the engine ended, in lower case.
+/// The lines of a log that may tell why the engine ended, in lower case.
 fn telling(tail: &[String]) -> String {
     let tells = |line: &&String| !NO_REASONS.iter().any(|mark| line.contains(mark));
     let lines: Vec<&str> = tail.iter().filter(tells).map(String::as_str).collect();
@@ -419,19 +419,19 @@ mod tests {
           hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
         error: the engine did not start
           cause: the model's chat template fails, so no request could be answered
-          hint: take another version of the model, or mend its chat_template.jinja
+          hint: take another version of the model, or fix its chat_template.jinja
         error: the engine did not start
           cause: the engine does not know this model's architecture
           hint: take a model of the catalogue (cclocal --help lists them)
         error: the engine did not start
           cause: a file of the model is damaged or missing
-          hint: remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it anew
+          hint: remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it again
         error: the engine did not start
           cause: the engine does not take the flags it was given
           hint: run `cclocal setup` for the engine that this cclocal was made for, or unset CCLOCAL_ENGINE
         error: the engine did not start
           cause: the engine's installation is damaged
-          hint: run `cclocal setup --force` to install it anew
+          hint: run `cclocal setup --force` to install it again
         ");
         let error = explained(End::Died(Ended::Signal(11)), "");
         insta::assert_snapshot!(error, @"

@@ -89,7 +89,7 @@ pub fn probe(host: &Environment, cache: &Path, executable: &Path) -> Result<Flag
         Error::new(Exit::Engine, "the engine does not answer `serve --help`")
             .because(error)
             .hint(format!(
-                "run `{} serve --help` to see why, or `cclocal setup` to install the engine anew",
+                "run `{} serve --help` to see why, or `cclocal setup` to install the engine again",
                 host.tilde(executable)
             ))
     })?;
@@ -106,7 +106,7 @@ pub fn probe(host: &Environment, cache: &Path, executable: &Path) -> Result<Flag
     Ok(flags)
 }
 
-/// What the engine answered before, without asking it.
+/// The remembered answer of the engine, without asking it.
 pub fn remembered(cache: &Path, executable: &Path) -> Option<Flags> {
     capabilities::remembered(cache, "engine-flags", executable)
 }

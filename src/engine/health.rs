@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Client;
 use serde::Deserialize;
 
-use super::proof::{self, Question};
+use super::proof::{self, Challenge};
 use super::server::BASE_URL;
 use crate::sys::network;
 use crate::sys::secret::Secret;
@@ -25,20 +25,20 @@ struct Health {
     model_name: Option<String>,
 }
 
-/// What answers is not the engine that was started.
-pub struct NotOurs;
+/// The program that answers is not the engine that was started.
+pub(super) struct Impostor;
 
 /// Asks a starting engine.
 #[derive(Debug)]
-pub struct Asks {
+pub(super) struct HealthCheck {
     /// None: it cannot be made.
     client: Option<Client>,
     proof_key: Secret,
 }
 
-impl Asks {
+impl HealthCheck {
     /// Over this socket alone, so no certificates are read for it.
-    pub fn on(socket: &Path, proof_key: Secret) -> Self {
+    pub(super) fn on(socket: &Path, proof_key: Secret) -> Self {
         let client = network::plain_http()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -53,7 +53,7 @@ impl Asks {
 
     /// Waits until the engine says that this model is loaded. Its socket opens only after that, so until then connections are refused; whoever
     /// waits here also watches the process. Errors: something answers that cannot prove to be the engine.
-    pub async fn until_ready(&self, served_name: &str) -> Result<(), NotOurs> {
+    pub(super) async fn until_ready(&self, served_name: &str) -> Result<(), Impostor> {
         let Some(client) = &self.client else {
             return std::future::pending().await;
         };
@@ -66,21 +66,21 @@ impl Asks {
     }
 
     /// False: nothing answers yet.
-    async fn proves_itself(&self, client: &Client) -> Result<bool, NotOurs> {
-        let Ok(question) = Question::new(&self.proof_key) else {
+    async fn proves_itself(&self, client: &Client) -> Result<bool, Impostor> {
+        let Ok(challenge) = Challenge::new(&self.proof_key) else {
             return Ok(false);
         };
-        let url = format!("{BASE_URL}{}", question.target());
+        let url = format!("{BASE_URL}{}", challenge.target());
         let Ok(answer) = client.get(url).send().await else {
             return Ok(false);
         };
         // One that goes on for ever is not read.
         if answer.content_length() != Some(proof::LENGTH) {
-            return Err(NotOurs);
+            return Err(Impostor);
         }
         match answer.bytes().await {
-            Ok(answer) if question.is_answered_by(&answer) => Ok(true),
-            Ok(_) => Err(NotOurs),
+            Ok(answer) if challenge.accepts(&answer) => Ok(true),
+            Ok(_) => Err(Impostor),
             Err(_) => Ok(false),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::sys::process::Ended;
 
-/// Where an engine is in its life.
+/// State of an engine's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Started; downloading or loading. It does not answer yet.
@@ -28,7 +28,7 @@ pub enum End {
     Died(Ended),
 }
 
-/// What can happen to an engine.
+/// Event in the life of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Its health check says that the model is loaded.
@@ -41,7 +41,7 @@ pub enum Event {
     Exited(Ended),
 }
 
-/// What to do about it.
+/// Action that follows from an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Nothing,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::sys::log;
 
-/// What each patch says begins so. Source: `patches.py`.
+/// Start of a line that a patch logs. Source: `patches.py`.
 const BEGIN: &str = "[cclocal] patch ";
 /// Behind its name, when it did not apply.
 const NOT_APPLIED: &str = ": not applied";
@@ -13,7 +13,7 @@ const NOT_APPLIED: &str = ": not applied";
 const NOTICED: &[(&str, &str)] = &[
     (
         "raw-stream",
-        "this engine hides the model's own text: its parser reads tool calls and misses some",
+        "this engine parses tool calls itself and misses some",
     ),
     (
         "native-history",
@@ -24,12 +24,16 @@ const NOTICED: &[(&str, &str)] = &[
         "the engine does not watch its own memory and may exceed its limit",
     ),
     (
+        "masks",
+        "this engine makes an array of each attention mask: long conversations take more time and memory than they need to",
+    ),
+    (
         "text-route",
-        "the text part of this model cannot be served by itself: each turn computes the whole conversation again",
+        "this model's text part cannot be served alone: each turn computes the whole conversation again",
     ),
 ];
 
-/// What an engine that is ready lacks, one sentence each. An engine that says nothing of its patches lacks nothing.
+/// Missing abilities of an engine that is ready, one sentence each. None for an engine that logs no patches.
 pub fn lacking(path: &Path) -> Vec<String> {
     lacking_in(&log::head(path))
 }

@@ -7,20 +7,20 @@ use subtle::ConstantTimeEq;
 use crate::error::Result;
 use crate::sys::secret::Secret;
 
-/// Where it is asked, as `listen.py` answers it.
+/// Path of the challenge, as `listen.py` answers it.
 const PATH: &str = "/cclocal/proof";
 /// A block of SHA-256, in bytes.
 const BLOCK: usize = 64;
 /// The length of an answer: 256 bits in hexadecimal digits.
 pub const LENGTH: u64 = 64;
 
-/// A question that is asked once, and its one right answer.
-pub struct Question {
+/// Challenge with its one right answer. It is used once.
+pub struct Challenge {
     query: String,
     answer: String,
 }
 
-impl Question {
+impl Challenge {
     /// A new one. Errors: the system gives no randomness.
     pub fn new(key: &Secret) -> Result<Self> {
         let query = format!("nonce={}", Secret::random()?.expose());
@@ -33,12 +33,12 @@ impl Question {
         format!("{PATH}?{}", self.query)
     }
 
-    pub fn is_answered_by(&self, answer: &[u8]) -> bool {
+    pub fn accepts(&self, answer: &[u8]) -> bool {
         self.answer.as_bytes().ct_eq(answer).into()
     }
 }
 
-/// What an engine with this key answers to this query, in hexadecimal digits.
+/// The right answer of an engine with this key to this query, in hexadecimal digits.
 pub fn answer(key: &str, query: &str) -> String {
     let digest = hmac(key.as_bytes(), query.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn an_answer_is_right_for_its_question_and_key_alone() {
         let key = Secret::new("k");
-        let [one, other] = [&key, &key].map(|key| Question::new(key).expect("random"));
+        let [one, other] = [&key, &key].map(|key| Challenge::new(key).expect("random"));
         assert_ne!(one.target(), other.target());
-        assert!(one.is_answered_by(one.answer.as_bytes()));
+        assert!(one.accepts(one.answer.as_bytes()));
         assert_eq!(one.answer.len() as u64, LENGTH);
-        assert!(!one.is_answered_by(other.answer.as_bytes()));
-        assert!(!one.is_answered_by(b""));
+        assert!(!one.accepts(other.answer.as_bytes()));
+        assert!(!one.accepts(b""));
         let elsewhere = answer("another", &one.query);
-        assert!(!one.is_answered_by(elsewhere.as_bytes()));
+        assert!(!one.accepts(elsewhere.as_bytes()));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::executable::Executable;
-use super::health::{Asks, NotOurs};
+use super::health::{HealthCheck, Impostor};
 use super::lifecycle::{Action, End, Event, State};
 use super::{exit_reason, install};
 use crate::error::{Context, Error, Exit, Result};
@@ -19,8 +19,9 @@ use crate::sys::secret::Secret;
 use crate::sys::{disk, log, machine};
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
-/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, keeps it within its memory, keeps it
-/// from computing again what it, or an engine before it, has computed, and lets it read nothing but files.
+/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped and hold a conversation once, lets one
+/// conversation attend without arrays for masks, keeps the engine within its memory, keeps it from computing again what it, or an engine before it, has
+/// computed, and lets it read nothing but files.
 ///
 /// In two parts: Linux takes no argument of 128 KiB or more.
 const BOOTSTRAP: [&str; 2] = [BEGINNING, REST];
@@ -42,6 +43,7 @@ const BEGINNING: &str = concat!(
 const REST: &str = concat!(
     include_str!("patches/entries.py"),
     include_str!("patches/take_over.py"),
+    include_str!("patches/masks.py"),
     include_str!("patches/pauses.py"),
     include_str!("patches/memory.py"),
     include_str!("patches/text_route.py"),
@@ -56,7 +58,7 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// Less than this is free on a full disk, in bytes: a block or two may be left over.
 const FULL: u64 = 16 * 1024;
 
-/// What requests on an engine's socket are sent to. The host is for form's sake: the way is the socket.
+/// Base URL of requests on an engine's socket. The host is a placeholder, as the connection goes through the socket.
 pub const BASE_URL: &str = "http://localhost";
 
 /// All that starting an engine needs.
@@ -86,7 +88,7 @@ pub struct Server {
     log: PathBuf,
     socket: PathBuf,
     served_name: String,
-    asks: Asks,
+    health: HealthCheck,
     /// Something answered on its socket that is not the engine.
     impersonated: bool,
     /// An engine that runs keeps its installation from being replaced under it.
@@ -131,7 +133,7 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(log)
             .stderr(errors);
-        let (child, stdin) = Child::spawn_group_with_stdin(&mut command).context(
+        let (child, stdin) = Child::spawn_group(&mut command).context(
             Exit::Engine,
             failed(&launch.executable.python.display().to_string()),
         )?;
@@ -140,7 +142,7 @@ impl Server {
             state: State::Starting,
             lifeline: stdin,
             log: launch.log,
-            asks: Asks::on(&launch.socket, proof_key),
+            health: HealthCheck::on(&launch.socket, proof_key),
             socket: launch.socket,
             served_name: launch.served_name,
             impersonated: false,
@@ -181,9 +183,9 @@ impl Server {
         let event = loop {
             tokio::select! {
                 ended = self.child.ended() => break Event::Exited(ended),
-                found = self.asks.until_ready(&self.served_name), if !self.impersonated => match found {
+                found = self.health.until_ready(&self.served_name), if !self.impersonated => match found {
                     Ok(()) => break Event::Healthy,
-                    Err(NotOurs) => {
+                    Err(Impostor) => {
                         self.impersonated = true;
                         self.child.signal_group(Signal::SIGKILL);
                     }

@@ -110,7 +110,10 @@ async fn ask(host: &Environment, path: &str) -> Option<Vec<u8>> {
         request = request.bearer_auth(token);
     }
     match request.send().await {
-        Ok(response) if response.status().is_success() => read(response).await,
+        Ok(mut response) if response.status().is_success() => {
+            let body = network::body(&mut response, LONGEST_ANSWER).await.ok()?;
+            (!body.is_cut).then_some(body.bytes)
+        }
         Ok(response) => {
             tracing::debug!(status = %response.status(), "the hub does not tell");
             None
@@ -120,18 +123,6 @@ async fn ask(host: &Environment, path: &str) -> Option<Vec<u8>> {
             None
         }
     }
-}
-
-/// The body of an answer. None: it is too long, or breaks off.
-async fn read(mut response: reqwest::Response) -> Option<Vec<u8>> {
-    let mut answer = Vec::new();
-    while let Some(piece) = response.chunk().await.ok()? {
-        answer.extend_from_slice(&piece);
-        if answer.len() > LONGEST_ANSWER {
-            return None;
-        }
-    }
-    Some(answer)
 }
 
 fn sum(info: &Info) -> Option<u64> {

@@ -37,7 +37,7 @@ impl BudgetSource {
     pub fn words(self) -> &'static str {
         match self {
             BudgetSource::WiredLimit => "iogpu.wired_limit_mb",
-            BudgetSource::Metal => "what Metal recommends",
+            BudgetSource::Metal => "the limit that Metal recommends",
             BudgetSource::ThreeQuartersOfRam => "75 % of RAM, a rule of thumb",
             BudgetSource::Nvidia => "free on the NVIDIA GPU",
             BudgetSource::AvailableRam => "available RAM",

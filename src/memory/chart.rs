@@ -1,6 +1,6 @@
 //! A plan of memory as a picture: what the budget is shared out to, in letters, so that it works without colour and in 80 columns. Pure.
 
-use crate::memory::Figures;
+use crate::memory::MemoryEstimate;
 use crate::memory::budget::Memory;
 use crate::memory::plan::{Plan, usable};
 use crate::memory::preflight::{Answer, Choices, left_by};
@@ -18,17 +18,17 @@ struct Part {
 }
 
 /// A model's plan, else what would be tried. Empty: nothing is known of the model's size or the machine's memory.
-pub fn of(name: &str, figures: &Figures) -> Vec<String> {
-    let known = (figures.machine.as_ref())
-        .zip(figures.planner.as_ref())
-        .zip(figures.budget());
+pub fn of(name: &str, estimate: &MemoryEstimate) -> Vec<String> {
+    let known = (estimate.machine.as_ref())
+        .zip(estimate.planner.as_ref())
+        .zip(estimate.budget());
     let Some(((machine, planner), budget)) = known else {
         return Vec::new();
     };
-    let plan = (figures.plan.clone())
+    let plan = (estimate.plan.clone())
         .or_else(|| planner.on(budget).ok())
         .unwrap_or_else(|| planner.thriftiest_on(budget));
-    lines(name, machine, figures.others, &plan)
+    lines(name, machine, estimate.others, &plan)
 }
 
 /// The budget of a machine as a plan shares it out beside other engines, which take `others` bytes. What does not fit is beyond a bar.
@@ -38,15 +38,15 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
     let limit = others + usable(machine.budget.saturating_sub(others));
     let step = format!("reading a prompt, {} tokens at a time", plan.prefill_step);
     let (moment, remark) = match shares.copies > shares.working {
-        true => (shares.copies, "copies, when a turn ends".into()),
+        true => (shares.copies, "copies at the end of a turn".into()),
         false => (shares.working, step),
     };
     let stored = match plan.quantise {
-        true => "so that a turn computes only what is new; in 8 bits",
-        false => "so that a turn computes only what is new",
+        true => "so that a turn computes only new tokens; in 8 bits",
+        false => "so that a turn computes only new tokens",
     };
     let tokens = format!("{} tokens", ui::thousands(plan.window.tokens));
-    let running = "models that run, with room for their conversations";
+    let running = "loaded models, with their conversations";
     let parts = [
         Part::new('o', "others", others, running),
         Part::new('#', "weights", shares.weights, ""),
@@ -58,7 +58,7 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
     ];
     let parts: Vec<&Part> = parts.iter().filter(|part| part.bytes > 0).collect();
     let source = machine.budget_source.words();
-    let budget = ui::bytes(machine.budget);
+    let budget = ui::memory(machine.budget);
     let short = taken.checked_sub(limit).filter(|&short| short > 0);
     let mut lines = vec![
         format!("Memory for {name}: {budget}, {source}"),
@@ -67,9 +67,7 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
     // One that is short has no use for what is left over.
     let rows = (parts.iter()).filter(|part| short.is_none() || part.letter != '.');
     lines.extend(rows.map(|part| part.line()));
-    lines.extend(
-        short.map(|bytes| Part::new('|', "missing", bytes, "beyond what is planned with").line()),
-    );
+    lines.extend(short.map(|bytes| Part::new('|', "over by", bytes, "").line()));
     lines
 }
 
@@ -84,7 +82,7 @@ impl Part {
     }
 
     fn line(&self) -> String {
-        let bytes = ui::bytes(self.bytes);
+        let bytes = ui::memory(self.bytes);
         let line = format!(
             "  {} {:<14} {bytes:>8}  {}",
             self.letter, self.name, self.remark
@@ -122,7 +120,7 @@ pub fn answers(choices: &Choices) -> Vec<(Answer, Row)> {
         let row = Row::new(format!(
             "Smaller window       {}: leaves {} more to other programs",
             effect(Some(now), smaller),
-            ui::bytes(left_by(now, smaller))
+            ui::memory(left_by(now, smaller))
         ));
         answers.push((Answer::Shrink, row));
     }
@@ -146,7 +144,7 @@ pub fn answers(choices: &Choices) -> Vec<(Answer, Row)> {
             ui::kilo(now.window.tokens),
             recommended(Answer::Continue)
         ),
-        Err(_) => "Try it all the same  (risky: the engine may crash)".into(),
+        Err(_) => "Start it anyway      (risky: the engine may crash)".into(),
     };
     answers.push((Answer::Continue, Row::new(go_on)));
     let quit = format!("Quit{}", recommended(Answer::Quit));

@@ -1,4 +1,4 @@
-//! What models get on a machine: a window, or how much is missing; and which of the catalogue fits instead.
+//! How a model fits on a machine: its window, or the memory that is missing; and the model of the catalogue that fits instead.
 
 use super::WeightsSource;
 use super::plan::{Plan, Planner, Refusal};
@@ -6,62 +6,62 @@ use super::window::Asked;
 use super::working::Device;
 use crate::catalog::{Choice, Entry, catalog, resolve};
 
-/// What a model gets.
+/// How a model fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum Fit {
     /// This window, in tokens.
     Window { tokens: u64, estimated: bool },
-    /// No session as it is, and this window, in tokens, with the GPU limit raised.
+    /// Only with the GPU limit raised: this window, in tokens.
     Raised { tokens: u64, estimated: bool },
-    /// The smallest session needs this many bytes more than there are.
+    /// This many bytes are missing for the smallest useful window.
     TooBig(u64),
-    /// It holds no session anywhere: it was made for contexts of so many tokens.
+    /// Its context window, in tokens, is too small for Claude Code.
     TooShort(u64),
     /// Its size, its layers or the machine's memory are unknown.
     Unknown,
 }
 
-impl Room {
-    /// What a plan comes to. `raised`: the plan with the GPU limit raised, where it can be.
+impl Fit {
+    /// The fit of a plan. `raised`: the plan with the GPU limit raised, where it can be.
     pub fn of(plan: &Result<Plan, Refusal>, raised: Option<&Result<Plan, Refusal>>) -> Self {
         match (plan, raised) {
-            (Ok(plan), _) => Room::Window {
+            (Ok(plan), _) => Fit::Window {
                 tokens: plan.window.tokens,
                 estimated: plan.estimated,
             },
-            (Err(Refusal::Memory { .. }), Some(Ok(plan))) => Room::Raised {
+            (Err(Refusal::Memory { .. }), Some(Ok(plan))) => Fit::Raised {
                 tokens: plan.window.tokens,
                 estimated: plan.estimated,
             },
-            (Err(refusal), _) => Room::refused(refusal),
+            (Err(refusal), _) => Fit::refused(refusal),
         }
     }
 
     fn refused(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::Memory { needed, usable, .. } => Room::TooBig(needed.saturating_sub(*usable)),
-            Refusal::Model { longest, .. } => Room::TooShort(*longest),
-            Refusal::Asked { fits, .. } => Room::Window {
+            Refusal::Memory { needed, usable, .. } => Fit::TooBig(needed.saturating_sub(*usable)),
+            Refusal::Model { longest, .. } => Fit::TooShort(*longest),
+            Refusal::Asked { fits, .. } => Fit::Window {
                 tokens: *fits,
                 estimated: false,
             },
-            Refusal::Reply { .. } => Room::Unknown,
+            Refusal::Reply { .. } => Fit::Unknown,
         }
     }
 
     /// The window that a raised GPU limit gives where there is none without, in tokens.
     pub fn raised(self) -> Option<u64> {
         match self {
-            Room::Raised { tokens, .. } => Some(tokens),
-            Room::Window { .. } | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
+            Fit::Raised { tokens, .. } => Some(tokens),
+            Fit::Window { .. } | Fit::TooBig(_) | Fit::TooShort(_) | Fit::Unknown => None,
         }
     }
 
     /// The window with the memory as it is, in tokens.
     pub fn window(self) -> Option<u64> {
         match self {
-            Room::Window { tokens, .. } => Some(tokens),
-            Room::Raised { .. } | Room::TooBig(_) | Room::TooShort(_) | Room::Unknown => None,
+            Fit::Window { tokens, .. } => Some(tokens),
+            Fit::Raised { .. } | Fit::TooBig(_) | Fit::TooShort(_) | Fit::Unknown => None,
         }
     }
 }

@@ -16,8 +16,7 @@ use serde::Serialize;
 use crate::memory::budget::Memory;
 use plan::{Bound, Plan, Planner, Refusal};
 pub use window::{
-    Asked, COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, NARROW_WINDOW, OUTPUTS, WIDE_WINDOW,
-    smallest_window,
+    Asked, ContextWindow, FIRST_REQUEST, NARROW_WINDOW, OUTPUTS, WIDE_WINDOW, smallest_window,
 };
 
 /// Where the figure for the weights comes from.
@@ -32,34 +31,34 @@ pub enum WeightsSource {
     Catalog,
 }
 
-/// What is known of memory, and what follows for the window.
+/// Estimate of the memory for a model, and the window that follows.
 #[derive(Debug, Clone, Serialize)]
-pub struct Figures {
+pub struct MemoryEstimate {
     /// This machine's memory, if the system told.
     pub machine: Option<Memory>,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
     pub weights_source: Option<WeightsSource>,
-    /// Bytes of the budget that other engines of ours take or may come to take.
+    /// Bytes of the budget that other engines of ours take or may take.
     pub others: u64,
     /// Budget less others and weights, in bytes; below zero it does not fit.
     pub headroom: Option<i64>,
-    /// What Claude Code and the gateway are told.
+    /// The window for Claude Code and the gateway.
     #[serde(flatten)]
     pub window: ContextWindow,
     #[serde(skip)]
     pub asked: Asked,
     /// Why this window, in words.
     pub why: String,
-    /// What plans the model, if enough is known of it.
+    /// The planner, if enough is known of the model.
     #[serde(skip)]
     pub planner: Option<Planner>,
-    /// What was decided, if enough is known of the model and the machine, and the memory holds it or is to be taken to hold it.
+    /// The plan, if enough is known of the model and the machine, and the model fits or is started anyway.
     #[serde(skip)]
     pub plan: Option<Plan>,
 }
 
-impl Figures {
+impl MemoryEstimate {
     /// A window: what was asked for, else what the plan gives, else a narrow one. Where memory is short, the preflight comes next and may change it.
     pub fn new(
         machine: Option<Memory>,
@@ -72,7 +71,7 @@ impl Figures {
             Some(_) => AS_ASKED.into(),
             None => "memory or model size unknown".into(),
         };
-        let mut figures = Self {
+        let mut estimate = Self {
             machine,
             weights: weights.map(|(bytes, _)| bytes),
             weights_source: weights.map(|(_, source)| source),
@@ -84,8 +83,8 @@ impl Figures {
             planner,
             plan: None,
         };
-        figures.settle();
-        figures
+        estimate.settle();
+        estimate
     }
 
     /// The budget less what others take, in bytes.
@@ -98,7 +97,7 @@ impl Figures {
         self.planned_on(self.budget()?)
     }
 
-    /// The plan if there were this for the model, in bytes.
+    /// The plan with this budget for the model, in bytes.
     pub fn planned_on(&self, budget: u64) -> Option<Result<Plan, Refusal>> {
         Some(self.planner.as_ref()?.on(budget))
     }
@@ -109,13 +108,13 @@ impl Figures {
         if let Some(Ok(plan)) = self.planned() {
             let why = match plan.bound {
                 Bound::Asked => AS_ASKED.into(),
-                Bound::Model => "the longest that the model was made for".into(),
-                Bound::Guess => "as much as a model gets whose layers are not known".into(),
-                Bound::Client => "the longest that Claude Code makes use of".into(),
+                Bound::Model => "the model's maximum".into(),
+                Bound::Guess => "the default for a model whose layers are unknown".into(),
+                Bound::Client => "the most that Claude Code uses".into(),
                 Bound::Memory => {
                     let about = if plan.estimated { ", estimated" } else { "" };
                     format!(
-                        "what memory allows: {:.1} kB for each token{about}",
+                        "all that fits in memory, at {:.1} kB a token{about}",
                         plan.bytes_per_token as f64 / 1e3
                     )
                 }
@@ -124,13 +123,13 @@ impl Figures {
         }
     }
 
-    /// Takes what is to be tried although the memory does not hold it, where it holds nothing.
+    /// Takes the smallest plan for a model that does not fit in memory.
     pub fn insist(&mut self) {
         if let (None, Some(planner), Some(budget)) = (&self.plan, &self.planner, self.budget()) {
             let plan = planner.thriftiest_on(budget);
             let why = match plan.bound {
                 Bound::Asked => AS_ASKED,
-                _ => "the smallest of use: memory is not enough for it",
+                _ => "the smallest useful one; it does not fit in memory",
             };
             self.take(plan, why.into());
         }
@@ -157,7 +156,7 @@ impl Figures {
         self.settle();
     }
 
-    /// The same with a window that bounds the context more closely.
+    /// The same with a smaller window, in tokens.
     pub fn shrink(&mut self, window: u64) {
         let why = format!("shrunk from {} to save memory", self.window.tokens);
         if let (Some(plan), Some(planner), Some(budget)) =
@@ -170,7 +169,7 @@ impl Figures {
 }
 
 /// Why the window is what it is, where it was asked for.
-const AS_ASKED: &str = "as asked with --ctx";
+const AS_ASKED: &str = "set with --ctx";
 
 /// Budget less weights, in bytes, if both are known.
 pub fn headroom(machine: Option<Memory>, weights: Option<u64>) -> Option<i64> {
@@ -198,18 +197,18 @@ mod tests {
 
     #[test]
     fn the_window_is_what_was_asked_for_else_by_what_is_known() {
-        let window = |figures: Figures| figures.window.tokens;
+        let window = |estimate: MemoryEstimate| estimate.window.tokens;
         assert_eq!(
-            window(Figures::new(None, None, Asked::default(), None)),
+            window(MemoryEstimate::new(None, None, Asked::default(), None)),
             NARROW_WINDOW
         );
         let asked = Asked {
             window: Some(50_000),
             output: Some(4_000),
         };
-        let figures = Figures::new(None, None, asked, None);
+        let estimate = MemoryEstimate::new(None, None, asked, None);
         assert_eq!(
-            (figures.window.tokens, figures.window.output),
+            (estimate.window.tokens, estimate.window.output),
             (50_000, 4_000)
         );
     }
@@ -221,27 +220,28 @@ mod tests {
         let weights = (entry.download_bytes(), WeightsSource::Catalog);
         let asked = Asked::default();
         let planner = Planner::of(&model, None, weights, Device::Metal, asked);
-        let mut figures = Figures::new(Some(mac(48)), Some(weights), asked, Some(planner));
-        let decided = |figures: &Figures| {
-            let plan = figures.plan.as_ref();
+        let mut estimate = MemoryEstimate::new(Some(mac(48)), Some(weights), asked, Some(planner));
+        let decided = |estimate: &MemoryEstimate| {
+            let plan = estimate.plan.as_ref();
             plan.map(|plan| (plan.window.tokens, plan.window.output))
         };
-        let told = |figures: &Figures| Some((figures.window.tokens, figures.window.output));
-        let wide = decided(&figures);
-        assert!(wide.is_some() && told(&figures) == wide);
-        figures.shrink(40_000);
-        assert_eq!(decided(&figures), Some((40_000, 8_192)));
-        assert_eq!(told(&figures), Some((40_000, 8_192)));
-        figures.with_others(20_000_000_000);
-        assert_eq!(decided(&figures), None);
+        let told =
+            |estimate: &MemoryEstimate| Some((estimate.window.tokens, estimate.window.output));
+        let wide = decided(&estimate);
+        assert!(wide.is_some() && told(&estimate) == wide);
+        estimate.shrink(40_000);
+        assert_eq!(decided(&estimate), Some((40_000, 8_192)));
+        assert_eq!(told(&estimate), Some((40_000, 8_192)));
+        estimate.with_others(20_000_000_000);
+        assert_eq!(decided(&estimate), None);
         assert!(matches!(
-            figures.planned(),
+            estimate.planned(),
             Some(Err(Refusal::Memory { .. }))
         ));
-        figures.insist();
-        assert_eq!(decided(&figures), Some((25_288, 4_096)));
-        assert_eq!(told(&figures), Some((25_288, 4_096)));
-        figures.with_others(0);
-        assert_eq!(decided(&figures), wide, "there is room again");
+        estimate.insist();
+        assert_eq!(decided(&estimate), Some((22_980, 4_096)));
+        assert_eq!(told(&estimate), Some((22_980, 4_096)));
+        estimate.with_others(0);
+        assert_eq!(decided(&estimate), wide, "there is room again");
     }
 }

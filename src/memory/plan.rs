@@ -24,7 +24,7 @@ pub const STEPS: [u64; 4] = [256, 512, 1_024, 2_048];
 /// routes alone; mlx-vlm 0.7.10, `DEFAULT_PREFILL_STEP_SIZE`.
 pub const MULTIMODAL_STEP: u64 = 2_048;
 
-/// Of a hundred parts of the budget, those that are planned with. Source: mlx begins to free its own reserves at 95 % of what Metal recommends
+/// Of a hundred parts of the budget, those that are planned with. Source: mlx begins to free its own reserves at 95 % of the limit that Metal recommends
 /// (`mlx/backend/metal/allocator.cpp`).
 const USABLE_PERCENT: u64 = 95;
 

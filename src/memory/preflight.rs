@@ -2,7 +2,7 @@
 
 use super::budget::{Memory, wired_limit};
 use super::plan::{Bound, Plan, Refusal};
-use super::{Figures, NARROW_WINDOW, WIDE_WINDOW, smallest_window};
+use super::{MemoryEstimate, NARROW_WINDOW, WIDE_WINDOW, smallest_window};
 use crate::sys::environment::Environment;
 use crate::sys::platform::Os;
 
@@ -94,12 +94,12 @@ pub struct Raise {
 
 impl Choices {
     /// None: too little is known for a plan.
-    pub fn of(figures: &Figures, limit: Limit) -> Option<Self> {
-        let (planner, budget) = figures.planner.as_ref().zip(figures.budget())?;
+    pub fn of(estimate: &MemoryEstimate, limit: Limit) -> Option<Self> {
+        let (planner, budget) = estimate.planner.as_ref().zip(estimate.budget())?;
         let now = planner.on(budget);
         let smaller = now.as_ref().ok().and_then(|plan| {
             let window = NARROW_WINDOW.max(smallest_window(plan.window.output));
-            if figures.asked.window.is_some() || plan.window.tokens <= window {
+            if estimate.asked.window.is_some() || plan.window.tokens <= window {
                 return None;
             }
             let smaller = planner.narrowed(plan, window, budget);
@@ -107,7 +107,7 @@ impl Choices {
         });
         let raise = match limit {
             Limit::Raise { from, to } => planner
-                .on((to << 20).saturating_sub(figures.others))
+                .on((to << 20).saturating_sub(estimate.others))
                 .ok()
                 .filter(|plan| gains(&now, plan))
                 .map(|plan| Raise { from, to, plan }),
@@ -204,8 +204,8 @@ mod tests {
             budget_source: BudgetSource::ThreeQuartersOfRam,
         };
         let planner = Planner::of(&model, None, weights, Device::Metal, asked);
-        let figures = Figures::new(Some(machine), Some(weights), asked, Some(planner));
-        Choices::of(&figures, Limit::of(Os::Macos, ram, Some(0))).expect("known")
+        let estimate = MemoryEstimate::new(Some(machine), Some(weights), asked, Some(planner));
+        Choices::of(&estimate, Limit::of(Os::Macos, ram, Some(0))).expect("known")
     }
 
     fn asked(choices: &Choices) -> bool {

@@ -1,4 +1,4 @@
-//! Getting at an engine: one that runs already, or a new one, where memory allows it beside what runs.
+//! Finds an engine for a session: one that runs already, or a new one if it fits in memory beside those that run.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::app::App;
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api;
-use crate::memory::Figures;
+use crate::memory::MemoryEstimate;
 use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::preflight::{self, Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
 use crate::session::preflight::{self as prompt, Outcome};
 use crate::session::request::{self, Request};
-use crate::session::window::{self, Instead};
+use crate::session::window::{self, Alternative};
 use crate::supervisor::protocol::Status;
 use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
@@ -27,22 +27,22 @@ use crate::sys::port;
 use crate::sys::process;
 use crate::ui;
 
-/// How often it is begun anew because something else was started or ended meanwhile.
+/// Attempts, as other engines may start or stop in between.
 const TRIES: usize = 5;
 
 /// How long another session may take to start an engine: longer than it waits for one itself.
 const OTHERS_START: Duration = Duration::from_secs(30);
 
-/// What a session wants.
-pub struct Reach<'a> {
+/// Engine that a session asks for.
+pub struct Acquire<'a> {
     pub app: &'a App,
     pub request: &'a Request,
     pub engine: &'a Executable,
     pub checking: Checking,
 }
 
-/// What came of it.
-pub enum Reached {
+/// Outcome of [`acquire`].
+pub enum Acquired {
     /// The gateway to the engine listens on this port; the engine may still be starting.
     Port {
         port: u16,
@@ -53,19 +53,19 @@ pub enum Reached {
 }
 
 /// Finds the engine or starts one. If that fails, the GPU limit is as it was.
-pub fn reach(reach: &Reach) -> Result<Reached> {
+pub fn acquire(acquire: &Acquire) -> Result<Acquired> {
     let mut raised = None;
-    let failed = match find_or_start(reach, &mut raised) {
-        Ok(Found::Port(port)) => return Ok(Reached::Port { port, raised }),
-        Ok(Found::Signalled(signal)) => Ok(Reached::Signalled(signal)),
+    let failed = match find_or_start(acquire, &mut raised) {
+        Ok(Found::Port(port)) => return Ok(Acquired::Port { port, raised }),
+        Ok(Found::Signalled(signal)) => Ok(Acquired::Signalled(signal)),
         Err(error) => Err(error),
     };
     if let Some(raised) = raised {
-        let asking = match reach.app.ui.interactive {
+        let asking = match acquire.app.ui.interactive {
             true => Asking::Allowed,
             false => Asking::No,
         };
-        prompt::put_back(reach.app, raised, asking);
+        prompt::put_back(acquire.app, raised, asking);
     }
     failed
 }
@@ -75,17 +75,17 @@ enum Found {
     Signalled(Signal),
 }
 
-fn find_or_start(reach: &Reach, raised: &mut Option<Raised>) -> Result<Found> {
-    let wanted = reach.request.wanted(&reach.engine.script);
+fn find_or_start(acquire: &Acquire, raised: &mut Option<Raised>) -> Result<Found> {
+    let wanted = acquire.request.wanted(&acquire.engine.script);
     for _ in 0..TRIES {
-        let running = current(reach)?;
+        let running = current(acquire)?;
         if let Some(status) = running.iter().find(|status| wanted.is(status)) {
-            for notice in reach.request.notices() {
-                reach.app.ui.notice(&notice);
+            for notice in acquire.request.notices() {
+                acquire.app.ui.notice(&notice);
             }
             return Ok(Found::Port(status.port));
         }
-        let plan = match check(reach, &running)? {
+        let plan = match check(acquire, &running)? {
             Checked::Go(plan, limit) => {
                 *raised = limit.or(raised.take());
                 (*plan)?
@@ -94,49 +94,49 @@ fn find_or_start(reach: &Reach, raised: &mut Option<Raised>) -> Result<Found> {
             Checked::Signalled(signal) => return Ok(Found::Signalled(signal)),
         };
         // Two that start at once: the second finds the first.
-        let lock = lock(reach)?;
+        let lock = lock(acquire)?;
         let ports = |statuses: &[Status]| -> Vec<u16> {
             statuses.iter().map(|status| status.port).collect()
         };
-        if ports(&current(reach)?) != ports(&running) {
+        if ports(&current(acquire)?) != ports(&running) {
             drop(lock);
             continue;
         }
         for notice in &plan.notices {
-            reach.app.ui.notice(notice);
+            acquire.app.ui.notice(notice);
         }
-        let port = match reach.request.port {
+        let port = match acquire.request.port {
             Some(port) => Port::Exactly(port),
             None => Port::From(USUAL_PORT),
         };
-        let mut spec = plan.spec(reach.engine, port);
-        if reach.checking == Checking::Never {
+        let mut spec = plan.spec(acquire.engine, port);
+        if acquire.checking == Checking::Never {
             // It is not shrunk later either.
             spec.memory_limit = None;
         }
-        return spawn::start(&reach.app.environment, &spec).map(Found::Port);
+        return spawn::start(&acquire.app.environment, &spec).map(Found::Port);
     }
     Err(
-        Error::other("other engines keep being started and ended at the same time")
-            .hint("run it again; cclocal status shows what runs"),
+        Error::other("other engines keep starting and stopping at the same time")
+            .hint("run it again; `cclocal status` shows what runs"),
     )
 }
 
-/// The engines that run and can be used. One that is ending is waited for; one of another version is replaced if nobody uses it.
+/// Engines that run and can be used. Waits for one that is ending; replaces an idle one of another version.
 ///
-/// Errors: there is one that does not answer. What it has loaded may be what is wanted, and takes memory that nobody can count.
-fn current(reach: &Reach) -> Result<Vec<Status>> {
+/// Errors: one does not answer. It may have the model that is asked for, and takes an unknown amount of memory.
+fn current(acquire: &Acquire) -> Result<Vec<Status>> {
     let mut usable = Vec::new();
-    for running in registry::running(&reach.app.paths) {
+    for running in registry::running(&acquire.app.paths) {
         match running {
             Running::Known(status) if !registry::is_usable(&status) => {
-                let _progress = reach.app.ui.progress("waiting for an engine that is ending");
-                registry::wait_until_gone(&reach.app.paths, status.port)?;
+                let _progress = acquire.app.ui.progress("waiting for an engine that is ending");
+                registry::wait_until_gone(&acquire.app.paths, status.port)?;
             }
             Running::Known(status)
                 if status.version != env!("CARGO_PKG_VERSION") && status.is_idle() =>
             {
-                replace(reach, status.port, &status.version)?;
+                replace(acquire, status.port, &status.version)?;
             }
             Running::Known(status) => usable.push(*status),
             Running::Foreign {
@@ -144,45 +144,45 @@ fn current(reach: &Reach) -> Result<Vec<Status>> {
                 version,
                 used: false,
                 ..
-            } => replace(reach, port, &version)?,
+            } => replace(acquire, port, &version)?,
             Running::Silent(holder) => {
                 return Err(holder.silent(format!(
-                    "{} is not started",
-                    reach.request.model.name
+                    "{} was not started",
+                    acquire.request.model.name
                 )));
             }
-            Running::Foreign { port, version, .. } => reach.app.ui.notice(&format!(
-                "sessions of another version of cclocal ({version}) run on port {port}; what they use of memory is not counted"
+            Running::Foreign { port, version, .. } => acquire.app.ui.notice(&format!(
+                "another version of cclocal ({version}) runs an engine on port {port}; its memory is not counted"
             )),
         }
     }
     Ok(usable)
 }
 
-fn replace(reach: &Reach, port: u16, version: &str) -> Result<()> {
-    reach.app.ui.notice(&format!(
-        "ending an unused engine of another version of cclocal ({version})"
+fn replace(acquire: &Acquire, port: u16, version: &str) -> Result<()> {
+    acquire.app.ui.notice(&format!(
+        "stopping an idle engine of another version of cclocal ({version})"
     ));
-    registry::stop(&reach.app.paths, port, false)
+    registry::stop(&acquire.app.paths, port, false)
 }
 
-/// What the look at memory came to.
+/// Outcome of the memory check.
 enum Checked {
     /// With the GPU limit, if it was raised for it.
     Go(Box<Result<LaunchPlan>>, Option<Raised>),
-    /// Something was ended to make room: look again.
+    /// An engine was stopped to make room: check again.
     Again,
     Signalled(Signal),
 }
 
-/// Looks whether there is room for it beside what runs, and makes the plan.
-fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
-    let &Reach {
+/// Checks that the model fits in memory beside those that run, and makes the plan.
+fn check(acquire: &Acquire, running: &[Status]) -> Result<Checked> {
+    let &Acquire {
         app,
         request,
         engine,
         checking,
-    } = reach;
+    } = acquire;
     let App {
         environment: host,
         paths,
@@ -194,7 +194,7 @@ fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
     let mut request = request.clone();
     let mut size = None;
     request::learn(paths, &mut request, |id| {
-        let _progress = ui.progress(&format!("asking the hub what {name} is"));
+        let _progress = ui.progress(&format!("asking the hub about {name}"));
         let told = process::runtime().map(|runtime| runtime.block_on(api::model_info(host, id)));
         let told = told.unwrap_or_default();
         size = told.size;
@@ -204,7 +204,7 @@ fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
         if size.is_some() {
             return size;
         }
-        let _progress = ui.progress(&format!("asking the hub how big {name} is"));
+        let _progress = ui.progress(&format!("asking the hub for the size of {name}"));
         process::runtime().ok()?.block_on(api::size(host, id))
     };
     let mut measured = Measured::of(app, request, Some(engine), ask_hub)?;
@@ -216,18 +216,18 @@ fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
     if let Some(Err(refusal)) = measured.memory.planned()
         && !refusal.is_of_memory()
     {
-        return Err(window::refused(name, &refusal, Instead::default()));
+        return Err(window::refused(name, &refusal, Alternative::default()));
     }
     if checking != Checking::Never && !running.is_empty() {
         let unused = running.iter().filter(|status| status.is_idle());
-        if would_help(&measured.memory, unused) && make_room(reach, running)? {
+        if would_help(&measured.memory, unused) && make_room(acquire, running)? {
             return Ok(Checked::Again);
         }
-        refuse_beside(reach, &measured.memory, running)?;
+        refuse_beside(acquire, &measured.memory, running)?;
     }
     if checking != Checking::Never {
         for status in running {
-            ui.notice(&format!("beside it runs {}", words(status)));
+            ui.notice(&format!("also loaded: {}", words(status)));
         }
     }
     measured.check_disk(app)?;
@@ -239,11 +239,11 @@ fn check(reach: &Reach, running: &[Status]) -> Result<Checked> {
     Ok(Checked::Go(Box::new(plan), raised))
 }
 
-/// Room for the conversation of an engine of which no plan is told, in bytes. Source: the scripts' README, problem 17 ("~6GB").
+/// Memory for the conversation of an engine whose plan is unknown, in bytes. Source: the scripts' README, problem 17 ("~6GB").
 const CONVERSATION: u64 = 6_000_000_000;
 
-/// What an engine takes of the budget or may come to take, in bytes: what was planned for it, else its weights and room for its conversation.
-/// Where the budget is what is available now, what it has taken already is not in it any more.
+/// Memory of the budget that an engine takes or may take, in bytes: its plan, else its weights and [`CONVERSATION`]. Less what it has taken already,
+/// if the budget is the memory that is available now.
 fn claim(os: Os, status: &Status) -> u64 {
     let all = whole_claim(status);
     match os {
@@ -259,56 +259,56 @@ fn whole_claim(status: &Status) -> u64 {
 }
 
 /// Whether the GPU limit can be raised, and would give it room.
-fn raising_helps(reach: &Reach, figures: &Figures) -> Result<bool> {
+fn raising_helps(acquire: &Acquire, estimate: &MemoryEstimate) -> Result<bool> {
     let App {
         environment, ui, ..
-    } = reach.app;
-    let option = Limit::find(environment, reach.app.os()?, figures.machine);
-    let choices = Choices::of(figures, option);
+    } = acquire.app;
+    let option = Limit::find(environment, acquire.app.os()?, estimate.machine);
+    let choices = Choices::of(estimate, option);
     Ok(ui.interactive && choices.is_some_and(|choices| choices.raise.is_some()))
 }
 
-/// Ends engines that nobody uses, if the person agrees; off a terminal they are ended, as nothing is lost with them. True if one was.
-fn make_room(reach: &Reach, running: &[Status]) -> Result<bool> {
+/// Stops idle engines, if the person agrees; without a terminal, without asking. True if one was stopped.
+fn make_room(acquire: &Acquire, running: &[Status]) -> Result<bool> {
     let mut made = false;
     for status in running.iter().filter(|status| status.is_idle()) {
-        let ui = &reach.app.ui;
+        let ui = &acquire.app.ui;
         let agreed = if ui.interactive {
             ui.confirm(&format!(
-                "{} is still loaded and not used. End it to make room?",
+                "{} is loaded and idle. Stop it to make room?",
                 words(status)
             ))
         } else {
-            ui.notice(&format!("ending {} to make room", words(status)));
+            ui.notice(&format!("stopping {} to make room", words(status)));
             true
         };
         if agreed {
-            let _progress = ui.progress("ending it");
-            registry::stop(&reach.app.paths, status.port, false)?;
+            let _progress = ui.progress("stopping it");
+            registry::stop(&acquire.app.paths, status.port, false)?;
             made = true;
         }
     }
     Ok(made)
 }
 
-/// Whether there would be room, or a good deal more of it, if these were ended.
-fn would_help<'a>(figures: &Figures, ended: impl Iterator<Item = &'a Status>) -> bool {
-    let (Some(now), Some(budget)) = (figures.planned(), figures.budget()) else {
+/// Whether the model would fit, or get a much larger window, without these engines.
+fn would_help<'a>(estimate: &MemoryEstimate, ended: impl Iterator<Item = &'a Status>) -> bool {
+    let (Some(now), Some(budget)) = (estimate.planned(), estimate.budget()) else {
         return false;
     };
     let freed = ended.map(whole_claim).fold(0, u64::saturating_add);
-    let then = figures.planned_on(budget.saturating_add(freed));
+    let then = estimate.planned_on(budget.saturating_add(freed));
     preflight::is_short(&now) && then.is_some_and(|then| preflight::is_worth_asking(&now, &then))
 }
 
-/// A model that would fit by itself and does not fit beside what is used is not started.
-fn refuse_beside(reach: &Reach, figures: &Figures, running: &[Status]) -> Result<()> {
-    let name = &reach.request.model.name;
-    let fits_alone = match figures.planned() {
+/// Errors: the model would fit alone, and does not fit beside engines in use.
+fn refuse_beside(acquire: &Acquire, estimate: &MemoryEstimate, running: &[Status]) -> Result<()> {
+    let name = &acquire.request.model.name;
+    let fits_alone = match estimate.planned() {
         Some(Ok(_)) => false,
         // What can be raised is asked about.
-        Some(Err(_)) if raising_helps(reach, figures)? => false,
-        Some(Err(_)) => would_help(figures, running.iter()),
+        Some(Err(_)) if raising_helps(acquire, estimate)? => false,
+        Some(Err(_)) => would_help(estimate, running.iter()),
         None => false,
     };
     if !fits_alone {
@@ -317,22 +317,22 @@ fn refuse_beside(reach: &Reach, figures: &Figures, running: &[Status]) -> Result
     let what: Vec<String> = running.iter().map(words).collect();
     Err(Error::new(
         Exit::Machine,
-        format!("{name} does not fit beside what runs"),
+        format!("{name} does not fit in memory beside the models that are loaded"),
     )
     .cause(what.join("; "))
     .hint(match running.first() {
         Some(status) => format!(
-            "leave that session first, or use its model here too: cclocal {}",
+            "close that session first, or use its model here too: cclocal {}",
             status.typed
         ),
-        None => "leave that session first".into(),
+        None => "close that session first".into(),
     }))
 }
 
-/// An engine in words: what it serves, what it takes, who uses it.
+/// Description of an engine: model, memory, port and sessions.
 pub fn words(status: &Status) -> String {
     let memory = status.weights.or(status.resident);
-    let memory = memory.map_or_else(String::new, |bytes| format!("{}, ", ui::bytes(bytes)));
+    let memory = memory.map_or_else(String::new, |bytes| format!("{}, ", ui::memory(bytes)));
     let sessions = match status.sessions.as_slice() {
         [] => "no session".to_owned(),
         [pid] => format!("1 session, process {pid}"),
@@ -341,7 +341,7 @@ pub fn words(status: &Status) -> String {
     format!("{} ({memory}port {}, {sessions})", status.name, status.port)
 }
 
-/// The engine at this port; without one the only one that runs, else the one at the usual port.
+/// The engine on this port; without a port the only one that runs, else the one on the usual port.
 pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
     let running = registry::statuses(paths);
     let wanted = match (asked, running.as_slice()) {
@@ -359,7 +359,7 @@ pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
     if !running.is_empty() {
         let others: Vec<String> = running.iter().map(words).collect();
         return Err(error
-            .cause(format!("there runs {}", others.join("; ")))
+            .cause(format!("running: {}", others.join("; ")))
             .hint(format!(
                 "name its port: cclocal connect --port {}",
                 running[0].port
@@ -367,7 +367,7 @@ pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
     }
     let cause = match there {
         Some(Running::Foreign { version, .. }) => {
-            format!("the one there is of another version of cclocal ({version})")
+            format!("the engine there belongs to another version of cclocal ({version})")
         }
         _ if port::is_free(wanted) => "nothing listens there".to_owned(),
         _ => "another program listens there".to_owned(),
@@ -378,12 +378,12 @@ pub fn find_running(paths: &Paths, asked: Option<u16>) -> Result<Status> {
 }
 
 /// The lock under which engines are started. It is held for milliseconds.
-fn lock(reach: &Reach) -> Result<Lock> {
-    let folder = &reach.app.paths.state;
+fn lock(acquire: &Acquire) -> Result<Lock> {
+    let folder = &acquire.app.paths.state;
     let unusable = || {
         format!(
             "the folder {} cannot be used",
-            reach.app.environment.tilde(folder)
+            acquire.app.environment.tilde(folder)
         )
     };
     let take = || {
@@ -399,8 +399,8 @@ fn lock(reach: &Reach) -> Result<Lock> {
             let seconds = OTHERS_START.as_secs();
             return Err(
                 Error::other("another session of cclocal is starting an engine")
-                    .cause(format!("it has not done so within {seconds} s"))
-                    .hint("if it was stopped, let it go on or end it, and run this again"),
+                    .cause(format!("it has not finished within {seconds} s"))
+                    .hint("if that session is suspended, resume it or end it, then run this again"),
             );
         }
         std::thread::sleep(Duration::from_millis(10));

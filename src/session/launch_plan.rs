@@ -1,9 +1,9 @@
-//! What is launched: measured and planned once, from what was asked for, and then run by a supervisor or printed. Starts nothing that stays.
+//! The launch plan: measured and planned once, then run by a supervisor or printed. Starts nothing that stays.
 
 use std::collections::BTreeMap;
 
 use super::request::Request;
-use super::window::{self, Instead};
+use super::window::{self, Alternative};
 use crate::app::App;
 use crate::catalog::Source;
 use crate::engine::argv::Serve;
@@ -15,7 +15,7 @@ use crate::hub::download_progress::Total;
 use crate::hub::{self, Cached};
 use crate::memory::plan::Planner;
 use crate::memory::working::Device;
-use crate::memory::{Figures, WeightsSource, budget};
+use crate::memory::{MemoryEstimate, WeightsSource, budget};
 use crate::supervisor::spec::{Port, Spec};
 use crate::sys::disk;
 use crate::ui;
@@ -25,9 +25,9 @@ use crate::ui;
 pub struct Measured {
     pub request: Request,
     pub cached: Cached,
-    /// What the whole download takes, if there is one to be made.
+    /// Size of the whole download, if one is needed.
     pub download: Option<Total>,
-    pub memory: Figures,
+    pub memory: MemoryEstimate,
 }
 
 /// An engine that can be run.
@@ -35,10 +35,10 @@ pub struct Measured {
 pub struct LaunchPlan {
     pub serve: Serve,
     pub cached: Cached,
-    /// What the whole download takes, if there is one to be made.
+    /// Size of the whole download, if one is needed.
     pub download: Option<Total>,
-    pub memory: Figures,
-    /// What a person should know before it starts.
+    pub memory: MemoryEstimate,
+    /// Notes for the person before the start.
     pub notices: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ impl Measured {
         let machine = budget::read(environment, os, || {
             device::ask(environment, &paths.cache, engine?)
         });
-        let memory = Figures::new(machine, weights, request.asked, planner);
+        let memory = MemoryEstimate::new(machine, weights, request.asked, planner);
         Ok(Self {
             request,
             cached,
@@ -116,9 +116,9 @@ impl Measured {
         }
         let name = &self.request.model.name;
         Err(
-            Error::new(Exit::Machine, format!("the disk has no room for {name}"))
+            Error::new(Exit::Machine, format!("there is not enough disk space for {name}"))
                 .cause(format!(
-                    "{} of {} are still to be downloaded to {}, and {} are free there",
+                    "{} of {} must still be downloaded to {}, and {} are free there",
                     ui::bytes(total.bytes().saturating_sub(there)),
                     ui::bytes(total.bytes()),
                     app.environment.tilde(hub),
@@ -154,7 +154,7 @@ impl Measured {
                 notices.extend(window::insisted(name, &memory));
             }
             Some(Err(refusal)) => {
-                return Err(window::refused(name, &refusal, Instead::default()));
+                return Err(window::refused(name, &refusal, Alternative::default()));
             }
         }
         let flags = match (engine, probing) {
@@ -184,7 +184,7 @@ impl Measured {
 }
 
 impl LaunchPlan {
-    /// What a supervisor is asked to run.
+    /// The specification for a supervisor.
     pub fn spec(self, engine: &Executable, port: Port) -> Spec {
         let plan = self.memory.plan.as_ref();
         Spec {

@@ -43,12 +43,12 @@ rm -rf -- "$3"
 
 /// The one who watches. Dropped, it is told that all is well.
 #[derive(Debug)]
-pub struct Watcher(Child);
+pub(super) struct Watcher(Child);
 
 impl Watcher {
     /// Watches over this process of our group. `folder`: the session's own, which nobody needs after it. None: the system starts no shell, which is no
     /// reason not to work.
-    pub fn start(host: &Environment, client: i32, folder: &Path) -> Option<Self> {
+    pub(super) fn start(host: &Environment, client: i32, folder: &Path) -> Option<Self> {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "cclocal-watcher", &client.to_string()])

@@ -2,21 +2,21 @@
 
 use nix::sys::signal::Signal;
 
-use super::window::{self, Instead};
+use super::window::{self, Alternative};
 use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::memory::budget::{BudgetSource, Memory};
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::memory::plan::Refusal;
 use crate::memory::preflight::{Answer, Checking, Choices, Limit};
-use crate::memory::{Figures, chart};
+use crate::memory::{MemoryEstimate, chart};
 use crate::sys::platform::Os;
 use crate::sys::syscalls;
 use crate::ui::{self, Row, Ui};
 
-/// What the preflight found wrong at the files of the raised limit.
+/// Message for a record of the GPU limit that cannot be used.
 const NOT_WRITTEN: &str =
-    "what is known of the GPU limit cannot be read or written down in cclocal's state folder";
+    "the record of the GPU limit in cclocal's state folder cannot be read or written";
 
 /// The raised limit that other sessions use, or that one left behind: this session uses it too, or puts it back. To be called before memory
 /// is looked at.
@@ -36,11 +36,13 @@ pub fn take_over_limit(app: &App) -> Result<Option<Raised>> {
         Found::LeftBehind(raised) => {
             let record = raised.record;
             ui.notice(&format!(
-                "a session that was cut off left the GPU memory limit raised: {}, before {}",
+                "an interrupted session left the GPU memory limit raised: it is {}, and was {}",
                 mib(record.raised),
                 mib(record.original)
             ));
-            if ui.interactive && !ui.confirm("Put it back now? (If not, when this session ends.)") {
+            if ui.interactive
+                && !ui.confirm("Restore it now? (If not, cclocal does it when this session ends.)")
+            {
                 return Ok(Some(raised));
             }
             let asking = if ui.interactive {
@@ -62,14 +64,14 @@ pub fn put_back(app: &App, raised: Raised, asking: Asking) {
     drop(caught);
     if !done {
         app.ui.notice(&format!(
-            "the GPU memory limit is still {}; to put it back: {}",
+            "the GPU memory limit is still {}; to restore it: {}",
             mib(record.raised),
             gpu_limit::command(record.original)
         ));
     }
 }
 
-/// What the preflight came to.
+/// Outcome of the preflight.
 pub enum Outcome {
     /// Go on. The raised GPU limit, if it was raised for that: whoever called puts it back.
     Go(Option<Raised>),
@@ -80,25 +82,30 @@ pub enum Outcome {
 /// Checks memory, asks where there is something to ask, and changes the figures as was answered. `name`: the model's, for people.
 ///
 /// Errors: the memory holds no session, and nothing that was chosen helps.
-pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -> Result<Outcome> {
+pub fn check(
+    app: &App,
+    name: &str,
+    checking: Checking,
+    estimate: &mut MemoryEstimate,
+) -> Result<Outcome> {
     let ui = &app.ui;
-    let limit = Limit::find(&app.environment, app.os()?, figures.machine);
-    let choices = Choices::of(figures, limit).filter(|choices| choices.are_asked(checking));
+    let limit = Limit::find(&app.environment, app.os()?, estimate.machine);
+    let choices = Choices::of(estimate, limit).filter(|choices| choices.are_asked(checking));
     let Some(mut choices) = choices else {
         return Ok(Outcome::Go(None));
     };
-    let refused = |figures: &Figures, refusal: &Refusal| {
-        window::refused(name, refusal, Instead::of(figures, limit))
+    let refused = |estimate: &MemoryEstimate, refusal: &Refusal| {
+        window::refused(name, refusal, Alternative::of(estimate, limit))
     };
     if let Err(refusal) = &choices.now
         && !(ui.interactive && choices.raise.is_some())
     {
-        return Err(refused(figures, refusal));
+        return Err(refused(estimate, refusal));
     }
     if !ui.interactive && checking != Checking::Always {
         return Ok(Outcome::Go(None));
     }
-    for line in chart::of(name, figures) {
+    for line in chart::of(name, estimate) {
         ui.say(&line);
     }
     if !ui.interactive {
@@ -109,7 +116,7 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
             Answer::Continue => return Ok(Outcome::Go(None)),
             Answer::Shrink => {
                 if let Some(smaller) = &choices.smaller {
-                    figures.shrink(smaller.window.tokens);
+                    estimate.shrink(smaller.window.tokens);
                 }
                 return Ok(Outcome::Go(None));
             }
@@ -119,8 +126,8 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
                 };
                 let outcome = self::raise(app, raise.to)?;
                 if let Outcome::Go(Some(_)) = &outcome {
-                    figures.with_machine(Memory {
-                        ram: figures.machine.map_or(0, |machine| machine.ram),
+                    estimate.with_machine(Memory {
+                        ram: estimate.machine.map_or(0, |machine| machine.ram),
                         budget: raise.to << 20,
                         budget_source: BudgetSource::WiredLimit,
                     });
@@ -133,10 +140,10 @@ pub fn check(app: &App, name: &str, checking: Checking, figures: &mut Figures) -
             }
             Answer::Quit => {
                 return Err(match &choices.now {
-                    Err(refusal) => refused(figures, refusal),
+                    Err(refusal) => refused(estimate, refusal),
                     Ok(plan) => Error::new(Exit::Machine, format!("{name} was not started"))
                         .cause(format!(
-                            "memory gives it a window of {} tokens",
+                            "its window would be {} tokens",
                             ui::thousands(plan.window.tokens)
                         ))
                         .hint("take a smaller model: cclocal --gemma-light"),
@@ -185,7 +192,7 @@ fn raise(app: &App, to: u64) -> Result<Outcome> {
             mib(to)
         )),
         None => ui.notice(&format!(
-            "the GPU limit was not raised; by hand it is: {}",
+            "the GPU limit was not raised; to raise it by hand: {}",
             gpu_limit::command(to)
         )),
     }
@@ -194,7 +201,7 @@ fn raise(app: &App, to: u64) -> Result<Outcome> {
 
 fn mib(mib: u64) -> String {
     if mib == 0 {
-        "0 (the system's own choice)".into()
+        "0 (macOS decides)".into()
     } else {
         format!("{mib} MiB")
     }

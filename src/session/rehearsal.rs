@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::run::Session;
-use super::session_dir::Folder;
+use super::session_dir::SessionDir;
 use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
 use crate::claude::profile;
@@ -26,7 +26,7 @@ use crate::sys::secret::Secret;
 
 const TOPIC: &str = "rehearsal";
 
-/// What it is asked. Any question begins with the same system prompt.
+/// Prompt of the rehearsal. Any prompt comes after the same system prompt.
 const QUESTION: &str = "hi";
 
 /// How long it may take until it asks: a cold start on a busy machine, many times over.
@@ -35,7 +35,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long a killed one may take to be gone.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// One that is under way, or over.
+/// A rehearsal that runs or is over.
 pub(super) struct Rehearsal {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -93,9 +93,9 @@ fn command(
     session: &Session,
     endpoint: &Endpoint,
     features: &Features,
-) -> Result<(Folder, Command)> {
+) -> Result<(SessionDir, Command)> {
     const SAYING: &str = "a folder for the rehearsal cannot be made";
-    let folder = Folder::for_rehearsal(&session.app.paths)?;
+    let folder = SessionDir::for_rehearsal(&session.app.paths)?;
     let [profile, work]: [PathBuf; 2] = ["profile", "work"].map(|name| folder.path().join(name));
     files::private_folder(&work).context(Exit::Other, SAYING)?;
     let work = fs_err::canonicalize(work).context(Exit::Other, SAYING)?;
@@ -122,7 +122,7 @@ fn command(
     Ok((folder, command))
 }
 
-/// Where Claude Code is seen.
+/// Point that Claude Code has reached.
 struct Stage {
     command: Command,
     /// The gateway's, on 127.0.0.1.

@@ -70,26 +70,26 @@ pub async fn wait_until_gone(app: &App, lease: &mut Lease, signals: &mut Signals
 fn left_behind(app: &App, port: u16) {
     if let Some(holder) = port_holder::of(&app.paths, port) {
         app.ui.notice(&format!(
-            "the supervisor of {} does not answer and was left behind; {}",
+            "the supervisor of {} does not answer and was left as it is; {}",
             holder.words(),
             holder.hint()
         ));
     }
 }
 
-/// What is said to the person.
+/// The lines that the person sees.
 fn lines(name: &str, farewell: &Farewell) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(figures(&farewell.figures, farewell.restarts));
     if let Some(window) = farewell.narrowed {
         lines.push(format!(
-            "Memory ran short: the window was narrowed to {} tokens. `--ctx {window}` begins with it, and a smaller model leaves more room.",
+            "Memory ran low: the window was narrowed to {} tokens. Next time use --ctx {window}, or a smaller model.",
             ui::thousands(window)
         ));
     }
     match (farewell.lingers, farewell.sessions) {
         (Some(linger), _) => lines.push(format!(
-            "{name} stays loaded for {}; `cclocal stop` ends it now.",
+            "{name} stays loaded for {}; `cclocal stop` unloads it now.",
             ui::roughly(linger)
         )),
         (None, 1) => lines.push(format!("{name} stays loaded: another session uses it.")),
@@ -140,11 +140,11 @@ pub fn tokens(summary: &Summary) -> String {
 fn speed(summary: &Summary) -> Option<String> {
     let first = summary.first_token_ms.map(|milliseconds| {
         let median = ui::seconds(Duration::from_millis(milliseconds));
-        format!("first after {median}")
+        format!("first token {median}")
     });
     let speed = summary
         .tokens_per_second
-        .map(|speed| format!("{speed:.0}/s"));
+        .map(|speed| format!("{speed:.0} tok/s"));
     let parts: Vec<String> = first.into_iter().chain(speed).collect();
     (!parts.is_empty()).then(|| parts.join(" · "))
 }
@@ -172,8 +172,8 @@ mod tests {
             narrowed: None,
         };
         insta::assert_snapshot!(lines("Gemma-4-E4B", &farewell).join("\n"), @"
-        12 turns · 184,000 tokens in, 87 % cached · 3,122 out · first after 1.2 s · 31/s · the engine was restarted once
-        Gemma-4-E4B stays loaded for 5 min; `cclocal stop` ends it now.
+        12 turns · 184,000 tokens in, 87 % cached · 3,122 out · first token 1.2 s · 31 tok/s · the engine was restarted once
+        Gemma-4-E4B stays loaded for 5 min; `cclocal stop` unloads it now.
         ");
         let silent = Farewell {
             figures: Summary::default(),
@@ -185,7 +185,7 @@ mod tests {
             narrowed: Some(40_960),
             ..silent.clone()
         };
-        insta::assert_snapshot!(lines("Gemma-4-E4B", &narrowed).join("\n"), @"Memory ran short: the window was narrowed to 40,960 tokens. `--ctx 40960` begins with it, and a smaller model leaves more room.");
+        insta::assert_snapshot!(lines("Gemma-4-E4B", &narrowed).join("\n"), @"Memory ran low: the window was narrowed to 40,960 tokens. Next time use --ctx 40960, or a smaller model.");
         let shared = Farewell {
             sessions: 2,
             ..silent

@@ -1,4 +1,4 @@
-//! What a session asks for, and what is learnt of its model before it is measured: from this disk, else from the hub.
+//! Request of a session, completed with facts about its model from this disk, else from the hub.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api::ModelInfo;
 use crate::hub::{self, Cached};
 use crate::memory::Asked;
-use crate::supervisor::registry::Wanted;
+use crate::supervisor::registry::EngineQuery;
 use crate::sys::paths::Paths;
 
-/// What was asked for on the command line.
+/// Request of the command line.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub model: Model,
@@ -43,8 +43,8 @@ impl Request {
     }
 
     /// The engine that serves this, for one with this program.
-    pub fn wanted<'a>(&'a self, engine: &'a Path) -> Wanted<'a> {
-        Wanted {
+    pub fn wanted<'a>(&'a self, engine: &'a Path) -> EngineQuery<'a> {
+        EngineQuery {
             source: &self.model.source,
             profile: self.model.engine_profile,
             thinking: self.model.thinking,
@@ -54,25 +54,24 @@ impl Request {
         }
     }
 
-    /// What a person should know of the model's tool calls and thoughts before it starts.
+    /// Notes on the model's tool calls and thinking before it starts.
     pub fn notices(&self) -> Vec<String> {
         let model = &self.model;
         let name = &model.name;
         let calls = match (model.form, model.template, &model.source) {
             (_, Some(traits), _) if !traits.tools => Some(format!(
-                "{name}: its chat template has no tools: it can chat, but not read or write files"
+                "{name}: its chat template has no tool calls: it can chat, but not read or write files"
             )),
             (None, None, Source::Hub(_)) => Some(format!(
-                "{name}: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
+                "{name}: its tool-call format is known only after the download. If cclocal does not support it, only calls in <tool_call> tags are run, and others show up as text"
             )),
             (None, ..) => Some(format!(
-                "{name}: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work"
+                "{name}: unknown tool-call format: only calls in <tool_call> tags are run. If calls show up as text, take another model"
             )),
             (Some(_), ..) => None,
         };
-        let thoughts = (self.think && !model.thinking).then(|| {
-            format!("{name} has no thoughts that could be turned on: --think changes nothing")
-        });
+        let thoughts = (self.think && !model.thinking)
+            .then(|| format!("{name} cannot think: --think has no effect"));
         calls.into_iter().chain(thoughts).collect()
     }
 }
@@ -114,7 +113,7 @@ fn check_files(paths: &Paths, model: &Model) -> Result<()> {
     })
 }
 
-/// What the chat template of a model shows, if it is on this disk.
+/// Traits of a model's chat template, if it is on this disk.
 fn template(paths: &Paths, model: &Model) -> Option<Traits> {
     match &model.source {
         Source::Hub(id) => hub::template(&paths.hub, id),
@@ -263,7 +262,7 @@ mod tests {
         );
         assert_eq!(
             refused("org/name", told(&["m.safetensors"], None)),
-            "org/name has no chat template: so it is a base model: it continues text, and holds no conversation"
+            "org/name has no chat template: it is a base model: it continues text instead of answering"
         );
         // What is on this disk counts where the hub says nothing, and else what the hub has.
         snapshot(&paths, "org/here", &[("config.json", "{}"), ("m.gguf", "")]);
@@ -312,8 +311,8 @@ mod tests {
         assert_eq!(
             said(Some(unknown), true),
             [
-                "org/name: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work",
-                "org/name has no thoughts that could be turned on: --think changes nothing"
+                "org/name: unknown tool-call format: only calls in <tool_call> tags are run. If calls show up as text, take another model",
+                "org/name cannot think: --think has no effect"
             ]
         );
         let chat = Traits {
@@ -322,12 +321,14 @@ mod tests {
         };
         assert_eq!(
             said(Some(chat), false),
-            ["org/name: its chat template has no tools: it can chat, but not read or write files"]
+            [
+                "org/name: its chat template has no tool calls: it can chat, but not read or write files"
+            ]
         );
         assert_eq!(
             said(None, false),
             [
-                "org/name: its tool-call format is not known before it is on this disk. If cclocal does not know it then, calls in <tool_call> tags are read, and others show up as text"
+                "org/name: its tool-call format is known only after the download. If cclocal does not support it, only calls in <tool_call> tags are run, and others show up as text"
             ]
         );
     }

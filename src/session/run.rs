@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use super::orphan_guard::Watcher;
 use super::rehearsal::Rehearsal;
 use super::release;
-use super::session_dir::Folder;
-use super::wait_ready::{self, Followed};
+use super::session_dir::SessionDir;
+use super::wait_ready::{self, WaitOutcome};
 use crate::app::App;
 use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::features::Asked;
@@ -19,13 +19,13 @@ use crate::claude::foreground::{self, Foreground};
 use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
 use crate::error::{Context, Error, Exit, Result};
 use crate::supervisor::Lease;
-use crate::supervisor::protocol::{Granted, Say, Tell};
+use crate::supervisor::protocol::{Granted, SessionMessage, SupervisorMessage};
 use crate::sys::network;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
 use crate::ui::{self, Ui};
 
-/// What a session runs with.
+/// Surroundings, client and arguments of a session.
 pub struct Session<'a> {
     pub app: &'a App,
     /// Claude Code's program.
@@ -43,25 +43,25 @@ pub fn ask_features(app: &App, claude: &Path) -> Asked {
     Asked::begin(environment, &paths.cache, &paths.claude_profile(), claude)
 }
 
-/// Who keeps the gateway.
-pub(super) trait Keeper {
+/// Process that runs the gateway: the supervisor, or this one with `--connect`.
+pub(super) trait GatewayHost {
     /// Claude Code runs as this process.
     async fn client_started(&mut self, pid: i32);
     /// It has ended.
     async fn client_ended(&mut self);
-    /// Waits until nobody will answer Claude Code any more, and says why. Can be cancelled and called again.
+    /// Waits until the gateway or its engine has ended, and returns the reason. Can be cancelled and called again.
     async fn lost(&mut self) -> Error;
 }
 
-/// The supervisor keeps the gateway, and ends Claude Code should the session vanish.
-impl Keeper for Lease {
+/// The supervisor runs the gateway, and ends Claude Code if the session vanishes.
+impl GatewayHost for Lease {
     async fn client_started(&mut self, pid: i32) {
         let group = nix::unistd::getpgrp().as_raw();
-        self.say(&Say::Client { pid, group }).await;
+        self.say(&SessionMessage::Client { pid, group }).await;
     }
 
     async fn client_ended(&mut self) {
-        self.say(&Say::ClientEnded).await;
+        self.say(&SessionMessage::ClientEnded).await;
     }
 
     async fn lost(&mut self) -> Error {
@@ -80,21 +80,21 @@ pub(super) enum Outcome {
     Signalled(Signal),
 }
 
-/// All that Claude Code's start needs, made while the engine still loads. What it was made from stays until the session's end.
+/// Everything for the start of Claude Code, made while the engine loads. Its files stay until the session's end.
 pub(super) struct Prepared<'a> {
     session: &'a Session<'a>,
     endpoint: Endpoint,
     features: Features,
-    folder: Folder,
+    folder: SessionDir,
     plan: ClaudePlan,
     command: Command,
 }
 
 impl<'a> Prepared<'a> {
-    /// Plans and writes what Claude Code is started with, as soon as it has said what it can do.
+    /// Plans the command line and writes the settings, as soon as Claude Code's features are known.
     pub(super) async fn new(session: &'a Session<'a>, endpoint: Endpoint) -> Result<Self> {
         let features = session.asked.answer().await?;
-        let folder = Folder::make(&session.app.paths)?;
+        let folder = SessionDir::make(&session.app.paths)?;
         let plan = plan(session, &endpoint, &folder, &features)?;
         let command = command(session, &folder, &plan)?;
         Ok(Self {
@@ -131,7 +131,7 @@ impl<'a> Prepared<'a> {
     /// Runs Claude Code until it ends, nobody answers it any more, or a signal comes.
     pub(super) async fn run(
         mut self,
-        keeper: &mut impl Keeper,
+        keeper: &mut impl GatewayHost,
         signals: &mut Signals,
     ) -> Result<(Outcome, ClaudePlan)> {
         self.refresh()?;
@@ -160,14 +160,14 @@ impl<'a> Prepared<'a> {
 fn plan(
     session: &Session,
     endpoint: &Endpoint,
-    folder: &Folder,
+    folder: &SessionDir,
     features: &Features,
 ) -> Result<ClaudePlan> {
     let settings = folder.settings();
     launch::plan(session.app, endpoint, session.user, &settings, features)
 }
 
-fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Command> {
+fn command(session: &Session, folder: &SessionDir, plan: &ClaudePlan) -> Result<Command> {
     let App {
         environment, paths, ..
     } = session.app;
@@ -182,7 +182,7 @@ fn command(session: &Session, folder: &Folder, plan: &ClaudePlan) -> Result<Comm
 /// Until one of them ends or a signal ends both.
 async fn together(
     mut claude: Foreground,
-    keeper: &mut impl Keeper,
+    keeper: &mut impl GatewayHost,
     signals: &mut Signals,
 ) -> Outcome {
     loop {
@@ -247,10 +247,10 @@ pub async fn run(
 fn elsewhere(granted: &Granted) -> Error {
     Error::new(
         Exit::Engine,
-        format!("{} is not reached from here", granted.name),
+        format!("{} cannot be reached from here", granted.name),
     )
     .cause(format!(
-        "its gateway listens on 127.0.0.1:{} of another network: it was started outside of this container or network namespace, or inside of one",
+        "its gateway listens on 127.0.0.1:{} in another container or network namespace",
         granted.port
     ))
     .hint(format!(
@@ -270,8 +270,8 @@ async fn go_on(
     let app = session.app;
     let granted = lease.granted.clone();
     let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
-        Followed::Ready { took } => took,
-        Followed::Interrupted(signal) => {
+        WaitOutcome::Ready { took } => took,
+        WaitOutcome::Interrupted(signal) => {
             release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
@@ -311,7 +311,7 @@ fn say_how_to_go_on(session: &Session, ended: Ended, plan: &ClaudePlan, typed: &
     let talked = ended == Ended::Code(0) && launch::is_interactive(plan);
     if talked && ui.interactive && environment.stdout_tty {
         ui.say(&format!(
-            "With this model, go on with: cclocal {typed} -- --continue"
+            "To continue this conversation: cclocal {typed} -- --continue"
         ));
     }
 }
@@ -325,12 +325,12 @@ fn closed(error: Error, typed: &str) -> Error {
             "{cause}; Claude Code was closed, its conversation is kept"
         ))
         .hint(format!(
-            "{hint}; then go on with it: cclocal {typed} -- --continue"
+            "{hint}; then continue it: cclocal {typed} -- --continue"
         ))
 }
 
 /// Says that the engine is ready, and what it offers.
-pub fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
+pub(super) fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
     let granted = &lease.granted;
     let when = match took {
         "" => "is loaded already".to_owned(),
@@ -344,10 +344,10 @@ pub fn say_ready(ui: &Ui, lease: &Lease, took: &str) {
 }
 
 /// Whether what the supervisor says ends the session. An engine that is started again does not: the gateway lets requests wait for it.
-pub fn over(tell: Option<Tell>) -> Option<Error> {
+pub fn over(tell: Option<SupervisorMessage>) -> Option<Error> {
     match tell {
-        Some(Tell::Failed(failure)) => Some(failure.into()),
-        Some(Tell::Ending) => Some(wait_ready::ended()),
+        Some(SupervisorMessage::Failed(failure)) => Some(failure.into()),
+        Some(SupervisorMessage::Ending) => Some(wait_ready::ended()),
         None => Some(wait_ready::lost()),
         Some(_) => None,
     }

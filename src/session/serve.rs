@@ -1,6 +1,5 @@
-//! A server: the engine alone, for Claude Code in other terminals, until it is ended.
+//! `--server`: the engine alone, for Claude Code in other terminals, until it is stopped.
 
-use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -9,13 +8,13 @@ use super::release;
 use super::run::{over, say_ready};
 use crate::app::App;
 use crate::error::Result;
-use crate::session::wait_ready::{self, Followed};
-use crate::supervisor::protocol::Tell;
+use crate::session::wait_ready::{self, WaitOutcome};
+use crate::supervisor::protocol::SupervisorMessage;
 use crate::supervisor::{Lease, registry, reservation};
 use crate::sys::environment::Environment;
 use crate::sys::process::signals::{self, Signals};
 
-/// What decides where a cclocal finds its folders and programs: in another terminal these have to be the same.
+/// Variables for the folders and programs of cclocal. They must be the same in the other terminal.
 const SAME_ELSEWHERE: &[&str] = &[
     "CCLOCAL_HOME",
     "CCLOCAL_CLAUDE",
@@ -38,15 +37,15 @@ pub async fn serve(
         ..
     } = app;
     let took = match wait_ready::until_ready(app, &mut lease, signals).await? {
-        Followed::Ready { took } => took,
-        Followed::Interrupted(signal) => {
+        WaitOutcome::Ready { took } => took,
+        WaitOutcome::Interrupted(signal) => {
             release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));
         }
     };
     let port = lease.granted.port;
     say_ready(ui, &lease, &took);
-    ui.say("\nClaude Code on this model, in another terminal and any folder:\n");
+    ui.say("\nTo run Claude Code on it, in another terminal and any folder:\n");
     ui.data(&format!("  {}\n", command(host, port, web_search)));
     ui.say(&format!(
         "\nOther programs: the Anthropic Messages API at http://127.0.0.1:{port}, model {}, with the key in\n{}\n\nCtrl-C ends the server.",
@@ -56,10 +55,10 @@ pub async fn serve(
     let signal = loop {
         tokio::select! {
             tell = lease.told() => match tell {
-                Some(Tell::Restarting { why }) => {
-                    ui.notice(&format!("the engine died ({why}) and is started again"));
+                Some(SupervisorMessage::Restarting { why }) => {
+                    ui.notice(&format!("the engine crashed ({why}) and is starting again"));
                 }
-                Some(Tell::Ready { took, .. }) => ui.done(&format!("ready again in {took}")),
+                Some(SupervisorMessage::Ready { took, .. }) => ui.done(&format!("ready again in {took}")),
                 tell => if let Some(error) = over(tell) {
                     reservation::sweep_after(paths, port);
                     return Err(error);
@@ -77,7 +76,7 @@ pub async fn serve(
     release::leave(app, &mut lease, signals, Duration::ZERO).await;
     match signal {
         Signal::SIGINT => {
-            ui.done("the server has ended");
+            ui.done("the server has stopped");
             Ok(0)
         }
         signal => Ok(signals::status(signal)),
@@ -130,7 +129,7 @@ fn command(host: &Environment, port: u16, web_search: Option<&str>) -> String {
         .iter()
         .filter_map(|name| Some(format!("{name}={}", quoted(host.var(name)?))))
         .collect();
-    words.push(quoted(&this_program(host)));
+    words.push(quoted(&host.this_program()));
     words.push("connect".into());
     if port != reservation::USUAL_PORT {
         words.extend(["--port".into(), port.to_string()]);
@@ -141,21 +140,10 @@ fn command(host: &Environment, port: u16, web_search: Option<&str>) -> String {
     words.join(" ")
 }
 
-/// `cclocal` where a shell finds this very program by that name, else its path.
-fn this_program(host: &Environment) -> String {
-    let Ok(program) = std::env::current_exe() else {
-        return "cclocal".into();
-    };
-    let same =
-        |found: &Path| fs_err::canonicalize(found).ok() == fs_err::canonicalize(&program).ok();
-    match host.which("cclocal") {
-        Some(found) if same(&found) => "cclocal".into(),
-        _ => program.display().to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

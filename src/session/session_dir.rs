@@ -8,9 +8,9 @@ use crate::sys::paths::Paths;
 
 /// Made when a session starts, removed when it ends.
 #[derive(Debug)]
-pub struct Folder(PathBuf);
+pub struct SessionDir(PathBuf);
 
-impl Folder {
+impl SessionDir {
     pub fn make(paths: &Paths) -> Result<Self> {
         sweep(&paths.run());
         Self::at(paths.session(nix::unistd::getpid().as_raw()))
@@ -33,12 +33,12 @@ impl Folder {
         &self.0
     }
 
-    /// Where Claude Code's settings are written.
+    /// Path of Claude Code's settings file.
     pub fn settings(&self) -> PathBuf {
         settings(&self.0)
     }
 
-    /// Where they would be written, for a dry run.
+    /// The same path for a dry run.
     pub fn planned_settings(paths: &Paths) -> PathBuf {
         settings(&paths.run().join("session-PID"))
     }
@@ -48,7 +48,7 @@ fn settings(folder: &Path) -> PathBuf {
     folder.join("claude-settings.json")
 }
 
-impl Drop for Folder {
+impl Drop for SessionDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::error::{Error, Exit, Result};
 use crate::hub::download_progress::{DownloadProgress, Total};
 use crate::supervisor::Lease;
-use crate::supervisor::protocol::{Progress, Tell};
+use crate::supervisor::protocol::{Progress, SupervisorMessage};
 use crate::supervisor::{port_holder, reservation};
 use crate::sys::paths::Paths;
 use crate::sys::process::signals::Signals;
@@ -18,7 +18,7 @@ use crate::ui;
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// How the wait ended, when the engine did not fail.
-pub enum Followed {
+pub enum WaitOutcome {
     Ready {
         /// How long it took, in words. Empty: nothing had to be waited for.
         took: String,
@@ -27,7 +27,11 @@ pub enum Followed {
 }
 
 /// Waits until the engine behind the lease is ready.
-pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) -> Result<Followed> {
+pub async fn until_ready(
+    app: &App,
+    lease: &mut Lease,
+    signals: &mut Signals,
+) -> Result<WaitOutcome> {
     let App { paths, ui, .. } = app;
     let name = lease.granted.name.clone();
     let mut shown = None;
@@ -36,29 +40,29 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
         let tell = tokio::select! {
             tell = lease.told() => tell,
             () = tokio::time::sleep(SILENCE) => return Err(silent(paths, lease)),
-            signal = signals.next() => return Ok(Followed::Interrupted(signal)),
+            signal = signals.next() => return Ok(WaitOutcome::Interrupted(signal)),
         };
         match tell {
-            Some(Tell::Ready { took, lacking }) => {
+            Some(SupervisorMessage::Ready { took, lacking }) => {
                 drop(shown.take());
                 for words in lacking {
                     ui.notice(&words);
                 }
-                return Ok(Followed::Ready {
+                return Ok(WaitOutcome::Ready {
                     took: if waited { took } else { String::new() },
                 });
             }
-            Some(Tell::Progress(progress)) => {
+            Some(SupervisorMessage::Progress(progress)) => {
                 waited = true;
                 let line = line(&name, &progress, ui.columns());
                 shown.get_or_insert_with(|| ui.progress(&line)).show(&line);
             }
-            Some(Tell::Restarting { why }) => {
+            Some(SupervisorMessage::Restarting { why }) => {
                 drop(shown.take());
-                ui.notice(&format!("the engine died ({why}) and is started again"));
+                ui.notice(&format!("the engine crashed ({why}) and is starting again"));
             }
-            Some(Tell::Failed(failure)) => return Err(failure.into()),
-            Some(Tell::Ending) => return Err(ended()),
+            Some(SupervisorMessage::Failed(failure)) => return Err(failure.into()),
+            Some(SupervisorMessage::Ending) => return Err(ended()),
             Some(_) => {}
             None => {
                 reservation::sweep_after(paths, lease.granted.port);
@@ -68,9 +72,9 @@ pub async fn until_ready(app: &App, lease: &mut Lease, signals: &mut Signals) ->
     }
 }
 
-/// It says nothing any more.
+/// The error for a supervisor that has gone silent.
 fn silent(paths: &Paths, lease: &Lease) -> Error {
-    let message = "the engine does not get ready";
+    let message = "the engine does not become ready";
     match port_holder::of(paths, lease.granted.port) {
         Some(holder) => holder.silent(message),
         None => lost(),
@@ -79,8 +83,8 @@ fn silent(paths: &Paths, lease: &Lease) -> Error {
 
 /// The engine was ended by somebody.
 pub fn ended() -> Error {
-    Error::new(Exit::Engine, "the engine was ended")
-        .cause("by `cclocal stop`, or a signal to its supervisor")
+    Error::new(Exit::Engine, "the engine was stopped")
+        .cause("it was stopped with `cclocal stop`, or by a signal to its supervisor")
         .hint("run it again")
 }
 

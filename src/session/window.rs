@@ -1,30 +1,30 @@
-//! The window in words: why there is none, and what helps.
+//! Messages about the window: why a model does not fit, and what helps.
 
 use crate::error::{Error, Exit, Result};
 use crate::memory::fit;
 use crate::memory::gpu_limit;
 use crate::memory::plan::{Refusal, Shares, usable};
 use crate::memory::preflight::Limit;
-use crate::memory::{COMPACTION_RESERVE, ContextWindow, FIRST_REQUEST, Figures, smallest_window};
+use crate::memory::{ContextWindow, MemoryEstimate, smallest_window};
 use crate::ui;
 
-/// What helps where a model has no plan. Windows are in tokens.
+/// Alternatives to a model that does not fit. Windows are in tokens.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Instead {
+pub struct Alternative {
     /// The flag of a model that fits, and its window.
     pub model: Option<(&'static str, u64)>,
     /// The GPU limit that would do, in MiB, and the window with it.
     pub raised: Option<(u64, u64)>,
 }
 
-impl Instead {
-    /// What helps on this machine.
-    pub fn of(figures: &Figures, limit: Limit) -> Self {
-        let planner = figures.planner.as_ref().zip(figures.budget());
+impl Alternative {
+    /// The alternatives on this machine.
+    pub fn of(estimate: &MemoryEstimate, limit: Limit) -> Self {
+        let planner = estimate.planner.as_ref().zip(estimate.budget());
         let model = planner
-            .and_then(|(planner, budget)| fit::instead(budget, planner.device, figures.asked));
+            .and_then(|(planner, budget)| fit::instead(budget, planner.device, estimate.asked));
         let raised = limit.raised().and_then(|mib| {
-            let plan = figures.planned_on((mib << 20).saturating_sub(figures.others))?;
+            let plan = estimate.planned_on((mib << 20).saturating_sub(estimate.others))?;
             Some((mib, plan.ok()?.window.tokens))
         });
         Self {
@@ -52,13 +52,13 @@ impl Instead {
         if said.is_empty() {
             said.push("free some memory".into());
         }
-        said.push("--no-mem-check tries it all the same".into());
+        said.push("--no-mem-check tries it anyway".into());
         said.join("; ")
     }
 }
 
 /// Why a model is not started, with the arithmetic.
-pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
+pub fn refused(name: &str, refusal: &Refusal, instead: Alternative) -> Error {
     let thousands = ui::thousands;
     match *refusal {
         Refusal::Memory {
@@ -69,13 +69,13 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
         } => {
             Error::new(
                 Exit::Machine,
-                format!("{name} does not hold a session on this machine"),
+                format!("{name} does not fit in memory"),
             )
             .cause(format!(
-                "the smallest window of use, {} tokens, needs {}, and there are {} to plan with: {}",
+                "it needs {1} even with a window of {0} tokens, and {2} are available: {3}",
                 thousands(window),
-                ui::bytes(needed),
-                ui::bytes(usable),
+                ui::memory(needed),
+                ui::memory(usable),
                 parts(&shares)
             ))
             .hint(instead.words())
@@ -83,7 +83,7 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
         Refusal::Asked { window, fits } => Error::new(
             Exit::Machine,
             format!(
-                "a window of {} tokens does not fit this machine with {name}",
+                "{name} does not fit in memory with a window of {} tokens",
                 thousands(window)
             ),
         )
@@ -93,13 +93,13 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
                 "take --ctx {fits}; with the GPU limit raised it fits: cclocal offers that on a terminal, or {} until the next restart",
                 gpu_limit::command(mib)
             ),
-            None => format!("take --ctx {fits}; --no-mem-check tries it all the same"),
+            None => format!("take --ctx {fits}; --no-mem-check tries it anyway"),
         }),
         Refusal::Model { longest, needed } => Error::usage(format!(
-            "{name} was made for contexts of {} tokens",
+            "{name} has a context window of {} tokens at most",
             thousands(longest)
         ))
-        .cause(format!("{} are needed", thousands(needed)))
+        .cause(format!("this session needs {}", thousands(needed)))
         .hint(match longest.checked_sub(smallest_window(0)) {
             Some(output @ 1..) => format!("take --ctx {longest} or less, and --out-tokens {output} or less"),
             _ => "take another model: cclocal --help lists them".into(),
@@ -110,7 +110,7 @@ pub fn refused(name: &str, refusal: &Refusal, instead: Instead) -> Error {
     }
 }
 
-/// What a session needs the memory for, in words.
+/// The parts of the memory plan, in words.
 fn parts(shares: &Shares) -> String {
     let parts = [
         ("its weights", shares.weights),
@@ -125,12 +125,12 @@ fn parts(shares: &Shares) -> String {
     let parts: Vec<String> = parts
         .iter()
         .filter(|(_, bytes)| *bytes > 0)
-        .map(|(what, bytes)| format!("{} for {what}", ui::bytes(*bytes)))
+        .map(|(what, bytes)| format!("{} for {what}", ui::memory(*bytes)))
         .collect();
     parts.join(", ")
 }
 
-/// A window that the reply's budget, the reserve for compaction and Claude Code's own first request do not fit in could not hold a turn.
+/// Errors: no session fits in this window.
 /// `most`: the largest that can be had, where there is such a limit.
 pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
     if smallest_window(window.output) <= window.tokens {
@@ -139,33 +139,33 @@ pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
     Err(no_room(window.tokens, window.output, most))
 }
 
-/// A window that holds no turn with replies of this length. `most`: the largest window that can be had, where there is such a limit.
+/// The error for a window that is too small for replies of this length. `most`: the largest window that can be had, where there is such a limit.
 fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     let needed = smallest_window(output);
+    // What can be asked for is more than a session takes beside its replies.
+    let room = window.saturating_sub(smallest_window(0));
     Error::usage(format!(
         "replies of {output} tokens leave no room in a window of {window} tokens"
     ))
     .cause(format!(
-        "Claude Code's own first request takes {FIRST_REQUEST} tokens of it, and it keeps {COMPACTION_RESERVE} free to compact in"
+        "a session needs {} tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full",
+        ui::thousands(smallest_window(0))
     ))
-    .hint(match window.checked_sub(smallest_window(0)) {
-        Some(room @ 1..) if most.is_some_and(|most| most < needed) => {
-            format!("take --out-tokens {room} or less")
-        }
-        Some(room @ 1..) => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
-        _ => format!("take --ctx {needed} or more"),
+    .hint(match most {
+        Some(most) if most < needed => format!("take --out-tokens {room} or less"),
+        _ => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),
     })
 }
 
-/// What a person should know who has a model tried that the memory does not hold.
-pub fn insisted(name: &str, figures: &Figures) -> Option<String> {
-    let (plan, budget) = figures.plan.as_ref().zip(figures.budget())?;
+/// Warning for a model that is started although it does not fit in memory.
+pub fn insisted(name: &str, estimate: &MemoryEstimate) -> Option<String> {
+    let (plan, budget) = estimate.plan.as_ref().zip(estimate.budget())?;
     let usable = usable(budget);
     Some(format!(
-        "{name} needs {} with a window of {} tokens, and there are {} to plan with: it may run out of memory",
-        ui::bytes(plan.shares.taken()),
+        "{name} needs {} with a window of {} tokens, and {} are available: it may run out of memory",
+        ui::memory(plan.shares.taken()),
         ui::thousands(plan.window.tokens),
-        ui::bytes(usable),
+        ui::memory(usable),
     ))
 }
 
@@ -186,16 +186,16 @@ mod tests {
     fn a_refusal_says_the_arithmetic_and_what_to_do() {
         let refusal = plan("coder", 18, Asked::default()).expect_err("too big");
         let instead = fit::instead(18 << 30, Device::Metal, Asked::default());
-        let instead = Instead {
+        let instead = Alternative {
             model: instead.map(|(entry, window)| (entry.flag.as_str(), window)),
             raised: None,
         };
         let error = refused("Qwen3-Coder-30B-A3B", &refusal, instead);
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
-        error: Qwen3-Coder-30B-A3B does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 22.3 GB, and there are 18.4 GB to plan with: 18.0 GB for its weights, 2.5 GB for a conversation, 1.3 GB for the prefix cache, 164 MB for reading a prompt and for copies, 270 MB for the engine itself
-          hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it all the same
+        error: Qwen3-Coder-30B-A3B does not fit in memory
+          cause: it needs 20.7 GB even with a window of 25,288 tokens, and 17.1 GB are available: 16.8 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 156 MB for reading a prompt and for copies, 257 MB for the engine itself
+          hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
         ");
         let asked = Asked {
             window: Some(120_000),
@@ -204,23 +204,23 @@ mod tests {
         let error = refused(
             "GLM",
             &plan("review", 36, asked).expect_err("too wide"),
-            Instead::default(),
+            Alternative::default(),
         );
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
-        error: a window of 120,000 tokens does not fit this machine with GLM
+        error: GLM does not fit in memory with a window of 120,000 tokens
           cause: 65,536 tokens do
-          hint: take --ctx 65536; --no-mem-check tries it all the same
+          hint: take --ctx 65536; --no-mem-check tries it anyway
         ");
         let error = refused(
             "Qwen2.5",
             &plan("coder7b", 96, asked).expect_err("too wide"),
-            Instead::default(),
+            Alternative::default(),
         );
         assert_eq!(error.exit, Exit::Usage);
         insta::assert_snapshot!(error, @"
-        error: Qwen2.5 was made for contexts of 32,768 tokens
-          cause: 120,000 are needed
+        error: Qwen2.5 has a context window of 32,768 tokens at most
+          cause: this session needs 120,000
           hint: take --ctx 32768 or less, and --out-tokens 11576 or less
         ");
     }
@@ -228,28 +228,28 @@ mod tests {
     #[test]
     fn a_refusal_without_a_way_out_and_one_of_the_reply() {
         let refusal = plan("gemma-light", 4, Asked::default()).expect_err("too big");
-        let error = refused("Gemma", &refusal, Instead::default());
+        let error = refused("Gemma", &refusal, Alternative::default());
         insta::assert_snapshot!(error, @"
-        error: Gemma does not hold a session on this machine
-          cause: the smallest window of use, 25,288 tokens, needs 6.6 GB, and there are 4.1 GB to plan with: 5.0 GB for its weights, 450 MB for a conversation, 503 MB for the prefix cache, 416 MB for reading a prompt and for copies, 270 MB for the engine itself
-          hint: free some memory; --no-mem-check tries it all the same
+        error: Gemma does not fit in memory
+          cause: it needs 6.2 GB even with a window of 25,288 tokens, and 3.8 GB are available: 4.7 GB for its weights, 429 MB for a conversation, 480 MB for the prefix cache, 397 MB for reading a prompt and for copies, 257 MB for the engine itself
+          hint: free some memory; --no-mem-check tries it anyway
         ");
         let short = Refusal::Model {
             longest: 8_192,
-            needed: 25_288,
+            needed: 22_980,
         };
-        insta::assert_snapshot!(refused("Tiny", &short, Instead::default()), @"
-        error: Tiny was made for contexts of 8,192 tokens
-          cause: 25,288 are needed
+        insta::assert_snapshot!(refused("Tiny", &short, Alternative::default()), @"
+        error: Tiny has a context window of 8,192 tokens at most
+          cause: this session needs 25,288
           hint: take another model: cclocal --help lists them
         ");
         let reply = Refusal::Reply {
             window: 30_000,
-            needed: 41_192,
+            needed: 38_884,
         };
-        insta::assert_snapshot!(refused("Any", &reply, Instead::default()), @"
+        insta::assert_snapshot!(refused("Any", &reply, Alternative::default()), @"
         error: replies of 20000 tokens leave no room in a window of 30000 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --out-tokens 8808 or less, or --ctx 41192 or more
         ");
     }
@@ -261,13 +261,13 @@ mod tests {
         let error = check(32_768, 32_768).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 32768 tokens leave no room in a window of 32768 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --out-tokens 11576 or less, or --ctx 53960 or more
         ");
         let error = check(20_000, 8_192).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 8192 tokens leave no room in a window of 20000 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --ctx 29384 or more
         ");
     }

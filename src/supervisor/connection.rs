@@ -8,21 +8,21 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use super::protocol::{Ask, LONGEST_LINE, Say, Tell};
+use super::protocol::{LONGEST_LINE, SessionMessage, SupervisorMessage, SupervisorRequest};
 use super::{socket, socket_passing};
 
-/// What a connection has to say to the supervisor's one task.
+/// Message of a connection to the actor.
 #[derive(Debug)]
-pub enum Message {
-    /// It has come, and asks for this. What it is told goes through the channel; it is closed when the channel is.
+pub(super) enum Message {
+    /// A new connection with its request. Answers go through the channel; the connection closes with it.
     Came {
         id: u64,
-        ask: Ask,
-        tell: Teller,
+        ask: SupervisorRequest,
+        tell: MessageSender,
     },
     Said {
         id: u64,
-        say: Say,
+        say: SessionMessage,
     },
     /// The other end is closed.
     Gone {
@@ -30,25 +30,25 @@ pub enum Message {
     },
 }
 
-/// Says things to the other end of a connection, which is closed when this is dropped.
+/// Sends messages to the other end of a connection, which is closed when this is dropped.
 #[derive(Debug)]
-pub struct Teller(mpsc::UnboundedSender<Option<Tell>>);
+pub(super) struct MessageSender(mpsc::UnboundedSender<Option<SupervisorMessage>>);
 
-impl Teller {
-    /// One that is gone hears nothing; its end is noticed elsewhere.
-    pub fn tell(&self, tell: Tell) {
+impl MessageSender {
+    /// Sends a message, unless the other end is gone, which is noticed elsewhere.
+    pub(super) fn tell(&self, tell: SupervisorMessage) {
         let _ = self.0.send(Some(tell));
     }
 
     /// Closes the connection when all that was said is on its way, and returns then.
-    pub async fn finish(self) {
+    pub(super) async fn finish(self) {
         let _ = self.0.send(None);
         self.0.closed().await;
     }
 }
 
 /// Reads a connection until its end, and writes what it is told until nobody tells any more. `gateway`: handed to who asks for the port.
-pub async fn run(
+pub(super) async fn run(
     id: u64,
     stream: UnixStream,
     gateway: Weak<TcpListener>,
@@ -63,7 +63,7 @@ pub async fn run(
     let Some(ask) = line(&mut lines).await else {
         return;
     };
-    if ask == Ask::Port {
+    if ask == SupervisorRequest::Port {
         // One that is ending has closed it.
         if let Some(gateway) = gateway.upgrade() {
             let _ = socket_passing::give(write.as_ref(), &gateway).await;
@@ -75,7 +75,7 @@ pub async fn run(
         .send(Message::Came {
             id,
             ask,
-            tell: Teller(tell),
+            tell: MessageSender(tell),
         })
         .is_err()
     {
@@ -105,7 +105,10 @@ async fn line<T: serde::de::DeserializeOwned>(lines: &mut BufReader<OwnedReadHal
         .flatten()
 }
 
-async fn writing(mut told: mpsc::UnboundedReceiver<Option<Tell>>, mut write: OwnedWriteHalf) {
+async fn writing(
+    mut told: mpsc::UnboundedReceiver<Option<SupervisorMessage>>,
+    mut write: OwnedWriteHalf,
+) {
     while let Some(Some(tell)) = told.recv().await {
         let Ok(text) = serde_json::to_string(&tell) else {
             continue;

@@ -9,7 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
+use super::protocol::{
+    Farewell, Granted, PROTOCOL, SessionMessage, SupervisorMessage, SupervisorRequest, WebSearch,
+};
 use super::{reservation, socket, socket_passing};
 use crate::error::{Error, Exit, Result};
 use crate::sys::paths::Paths;
@@ -49,7 +51,7 @@ impl Lease {
         };
         let (read, mut say) = stream.into_split();
         let mut told = BufReader::new(read).lines();
-        let ask = Ask::Lease {
+        let ask = SupervisorRequest::Lease {
             protocol: PROTOCOL,
             pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
             linger,
@@ -60,7 +62,7 @@ impl Lease {
         }
         let answer = tokio::time::timeout(ANSWER_DEADLINE, next(&mut told)).await;
         match answer {
-            Ok(Some(Tell::Granted(granted))) => Ok(Some(Self {
+            Ok(Some(SupervisorMessage::Granted(granted))) => Ok(Some(Self {
                 granted,
                 _port: held,
                 told,
@@ -71,22 +73,22 @@ impl Lease {
         }
     }
 
-    /// What the supervisor says next. None: it is gone. Can be cancelled and called again.
-    pub async fn told(&mut self) -> Option<Tell> {
+    /// The next message of the supervisor. None: it is gone. Can be cancelled and called again.
+    pub async fn told(&mut self) -> Option<SupervisorMessage> {
         next(&mut self.told).await
     }
 
     /// Says something. A supervisor that is gone hears nothing; its end is noticed elsewhere.
-    pub async fn say(&mut self, say: &Say) {
+    pub async fn say(&mut self, say: &SessionMessage) {
         send(&mut self.say, say).await;
     }
 
     /// Says that the session ends, and what the supervisor answers. None: it was gone before.
     pub async fn leave(&mut self, linger: Duration) -> Option<Farewell> {
-        self.say(&Say::Leave { linger }).await;
+        self.say(&SessionMessage::Leave { linger }).await;
         loop {
             match self.told().await? {
-                Tell::Farewell(farewell) => return Some(farewell),
+                SupervisorMessage::Farewell(farewell) => return Some(farewell),
                 _ => continue,
             }
         }
@@ -103,8 +105,8 @@ fn silent(port: u16) -> Error {
         Exit::Engine,
         format!("the supervisor on port {port} does not answer"),
     )
-    .cause(format!("nothing within {} s", ANSWER_DEADLINE.as_secs()))
-    .hint("it may be stopped (kill -CONT), or hang: cclocal status names its process")
+    .cause(format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))
+    .hint("it may be suspended (resume it with kill -CONT) or hang; `cclocal status` shows its process")
 }
 
 fn connect(path: &Path) -> Option<UnixStream> {
@@ -119,7 +121,7 @@ async fn send(say: &mut OwnedWriteHalf, line: &impl serde::Serialize) -> bool {
 }
 
 /// The next line that we understand: a newer supervisor may say more.
-async fn next(told: &mut Lines<BufReader<OwnedReadHalf>>) -> Option<Tell> {
+async fn next(told: &mut Lines<BufReader<OwnedReadHalf>>) -> Option<SupervisorMessage> {
     loop {
         let line = told.next_line().await.ok()??;
         if let Ok(tell) = serde_json::from_str(&line) {

@@ -1,4 +1,5 @@
-//! Looks at the memory of an engine while it works, and acts on what it sees. An engine that has nothing to do is not asked.
+//! Samples the memory of an engine while it works, and clears its prefix cache or narrows the window when memory runs low. An idle engine is not
+//! asked.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::engine::server::BASE_URL;
 use crate::gateway::{self, Figures};
 use crate::supervisor::memory_watch::{Decision, MemoryWatch, Sample};
+use crate::sys::network;
 use crate::sys::secret::Secret;
 
 /// How often an engine at work is asked. What happens faster is the business of its own side (`engine/memory.py`).
@@ -20,12 +22,12 @@ const LONGEST_ANSWER: usize = 64 << 10;
 /// How long an answer may take. The engine answers between two steps.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is known of an engine's memory, in bytes where not said otherwise.
+/// Memory of an engine, in bytes unless a field says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineMemory {
-    /// What the engine may hold.
+    /// Limit for the engine.
     pub limit: u64,
-    /// What MLX held when it was last asked, which is while it works.
+    /// Memory that MLX held at the last sample, taken while it works.
     pub held: u64,
     /// The most that it held since its start.
     pub peak: u64,
@@ -37,9 +39,9 @@ pub struct EngineMemory {
     pub narrowed_from: Option<u64>,
 }
 
-/// What the owner is told.
+/// Message to the actor.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Noticed {
+pub(super) enum MemoryEvent {
     Sample(Sample),
     Cleared,
     Narrowed(u64),
@@ -47,25 +49,25 @@ pub(super) enum Noticed {
 
 /// Why there is no sample.
 enum Silence {
-    /// It does not answer at this moment.
+    /// The engine does not answer at this moment.
     Now,
-    /// It is an engine that does not tell.
+    /// The engine does not report its memory.
     Always,
 }
 
 /// An engine that is watched.
-pub(super) struct Watched {
+pub(super) struct MemorySampler {
     /// The engine's Unix socket.
     pub socket: PathBuf,
     pub key: Option<Secret>,
     pub watch: MemoryWatch,
     pub figures: Figures,
-    pub tell: mpsc::UnboundedSender<Noticed>,
+    pub tell: mpsc::UnboundedSender<MemoryEvent>,
 }
 
-impl Watched {
+impl MemorySampler {
     /// Watches until it is dropped. An engine that does not tell is left alone.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let Ok(client) = gateway::client_on(&self.socket) else {
             return;
         };
@@ -81,15 +83,15 @@ impl Watched {
                     }
                     Err(Silence::Always) => return,
                 };
-                let _ = self.tell.send(Noticed::Sample(sample));
+                let _ = self.tell.send(MemoryEvent::Sample(sample));
                 match self.watch.see(&sample) {
                     Decision::Nothing => {}
                     Decision::Clear => {
                         self.clear(&client).await;
-                        let _ = self.tell.send(Noticed::Cleared);
+                        let _ = self.tell.send(MemoryEvent::Cleared);
                     }
                     Decision::Narrow(window) => {
-                        let _ = self.tell.send(Noticed::Narrowed(window));
+                        let _ = self.tell.send(MemoryEvent::Narrowed(window));
                     }
                 }
                 // Once more after the end of the last request: what the turn took in all.
@@ -103,14 +105,12 @@ impl Watched {
 
     async fn sample(&self, client: &reqwest::Client) -> Result<Sample, Silence> {
         let mut answer = self.send(client.get(url("/cclocal/memory"))).await?;
-        let mut text = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|_| Silence::Now)? {
-            text.extend_from_slice(&piece);
-            if text.len() > LONGEST_ANSWER {
-                return Err(Silence::Always);
-            }
+        let body = network::body(&mut answer, LONGEST_ANSWER).await;
+        let body = body.map_err(|_| Silence::Now)?;
+        if body.is_cut {
+            return Err(Silence::Always);
         }
-        serde_json::from_slice(&text).map_err(|_| Silence::Always)
+        serde_json::from_slice(&body.bytes).map_err(|_| Silence::Always)
     }
 
     async fn clear(&self, client: &reqwest::Client) {

@@ -1,4 +1,4 @@
-//! What is done when the engine comes close to the memory that there is for it. Pure; `watcher.rs` looks and acts.
+//! Decides what to do when an engine comes close to its memory limit. Pure; `memory_sampler.rs` samples and acts.
 
 use serde::Deserialize;
 
@@ -11,15 +11,15 @@ const AMPLE_PERCENT: u64 = 85;
 /// How far apart two points have to be before a line is drawn through them, in tokens: caches grow by steps of 256.
 const FAR_APART: u64 = 4_096;
 
-/// What the engine says (`engine/memory.py`), in bytes where not said otherwise.
+/// Sample of the engine's memory (`engine/patches/memory.py`), in bytes unless a field says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Sample {
-    /// What MLX holds now.
+    /// Memory that MLX holds now.
     pub held: u64,
     /// The most that it held since it was last asked.
     #[serde(default)]
     pub peak: u64,
-    /// What it held before the first request.
+    /// Memory that it held before the first request.
     #[serde(default)]
     pub base: u64,
     /// The most that a step ever took beyond what was held before it.
@@ -31,7 +31,7 @@ pub struct Sample {
     /// The shortest conversation of which no entry could be made for want of memory, in tokens. 0: none.
     #[serde(default)]
     pub refused_tokens: u64,
-    /// What would have been held with its copies, and without any other entry.
+    /// Memory with its copies and without any other entry.
     #[serde(default)]
     pub refused_bytes: u64,
     #[serde(default)]
@@ -44,7 +44,7 @@ pub struct Sample {
     pub writing: bool,
 }
 
-/// What is to be done.
+/// Decision about a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     Nothing,
@@ -87,7 +87,7 @@ impl MemoryWatch {
         }
     }
 
-    /// What follows from what the engine says. The window only ever becomes narrower.
+    /// Decides about a sample. The window only becomes narrower.
     pub fn see(&mut self, sample: &Sample) -> Decision {
         let short = self.short();
         if sample.base >= short {

@@ -1,4 +1,4 @@
-//! Who holds a port: what the kernel tells of its locks, which needs no answer from the one who holds them.
+//! Finds the supervisor that holds a port, from the kernel's file locks: it need not answer.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use rustix::fs::FlockOperation;
 use rustix::process::{FlockType, fcntl_getlk};
 
-use super::protocol::Ask;
+use super::protocol::SupervisorRequest;
 use crate::catalog::Source;
 use crate::error::{Error, Exit, Result};
 use crate::supervisor::reservation::{self, LOCK, OWNER, Record};
@@ -32,7 +32,7 @@ pub struct Holder {
     pub port: u16,
     /// Its process, as the kernel tells. None: it is older than that, or of another container.
     pub pid: Option<i32>,
-    /// What it wrote about itself.
+    /// The record that it wrote.
     pub record: Option<Record>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn sign(folder: &Path) -> Option<File> {
     Some(file)
 }
 
-/// Who holds this port, if somebody does.
+/// The supervisor that holds this port, if one does.
 pub fn of(paths: &Paths, port: u16) -> Option<Holder> {
     let folder = reservation::folder(paths, port);
     let owner = owner(&folder);
@@ -75,7 +75,7 @@ impl Holder {
         self.record.as_ref().map(Record::served)
     }
 
-    /// It in words, such as "Gemma-4-E4B (port 8000, process 4711)".
+    /// Description, such as "Gemma-4-E4B (port 8000, process 4711)".
     pub fn words(&self) -> String {
         let name = self.record.as_ref().map_or("an engine", |record| {
             record.name.as_deref().unwrap_or(&record.model)
@@ -87,28 +87,28 @@ impl Holder {
         let written = self.record.as_ref().map(|record| record.pid);
         match (self.pid, written) {
             (Some(pid), _) => format!("process {pid}"),
-            (None, Some(pid)) => format!("process {pid}, as it wrote"),
-            (None, None) => "its process is not known".into(),
+            (None, Some(pid)) => format!("process {pid} by its own record"),
+            (None, None) => "process unknown".into(),
         }
     }
 
-    /// What can be done about one that does not answer.
+    /// The hint for a supervisor that does not answer.
     pub fn hint(&self) -> String {
         let end = format!(
-            "`cclocal stop --force --port {}` ends it, and the sessions that use it",
+            "`cclocal stop --force --port {}` stops it and ends the sessions that use it",
             self.port
         );
         match self.pid {
-            Some(pid) => format!("if it was stopped, `kill -CONT {pid}` lets it go on; {end}"),
+            Some(pid) => format!("if it is suspended, `kill -CONT {pid}` resumes it; {end}"),
             None => end,
         }
     }
 
-    /// That it does not answer, as the cause of a failure.
+    /// The error for a supervisor that does not answer.
     pub fn silent(&self, message: impl Into<String>) -> Error {
         Error::new(Exit::Engine, message)
             .cause(format!(
-                "the supervisor of {} is there and does not answer",
+                "the supervisor of {} does not answer",
                 self.words()
             ))
             .hint(self.hint())
@@ -149,7 +149,12 @@ pub fn wait_until_gone(paths: &Paths, before: &Holder, patience: Duration) -> bo
 /// Ends one that does not answer: asks its process, and kills it if it does not answer then either, with which its engine ends and its sessions close. No process is sent a
 /// signal that the kernel does not name as the holder at that moment. Errors: the kernel names none, or it does not end.
 pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
-    let failed = || silent.silent(format!("the engine on port {} was not ended", silent.port));
+    let failed = || {
+        silent.silent(format!(
+            "the engine on port {} was not stopped",
+            silent.port
+        ))
+    };
     for (signal, patience) in [(Signal::SIGTERM, GRACE), (Signal::SIGKILL, DYING)] {
         let Some(now) = of(paths, silent.port) else {
             break;
@@ -159,7 +164,7 @@ pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
             .filter(|pid| silent.pid.is_none_or(|before| before == *pid))
         else {
             return Err(failed().hint(format!(
-                "it is not known for certain which process it is: look at {}, and end it with kill",
+                "cclocal cannot tell for certain which process it is: check {}, and end it with kill",
                 silent.process()
             )));
         };
@@ -169,7 +174,7 @@ pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
         let _ = kill(pid, Signal::SIGCONT);
         let answers = || {
             let socket = socket::path(&reservation::folder(paths, now.port));
-            signal == Signal::SIGTERM && socket::ask(&socket, &Ask::Status).is_ok()
+            signal == Signal::SIGTERM && socket::ask(&socket, &SupervisorRequest::Status).is_ok()
         };
         if wait_until_gone(paths, &now, patience)
             || (answers() && wait_until_gone(paths, &now, registry::GONE_DEADLINE))
@@ -179,6 +184,6 @@ pub fn end(paths: &Paths, silent: &Holder) -> Result<()> {
     }
     match of(paths, silent.port) {
         None => Ok(()),
-        Some(_) => Err(failed().hint("the system itself does not let it end: restart the machine")),
+        Some(_) => Err(failed().hint("the system cannot end the process: restart the machine")),
     }
 }

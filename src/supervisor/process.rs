@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::actor::Owner;
+use super::actor::Actor;
 use super::protocol::Failure;
 use super::socket;
 use super::spawn::Started;
@@ -62,8 +62,8 @@ pub fn run(app: &App) -> u8 {
     }
 }
 
-/// What is there before anything is started.
-pub(super) struct Begun {
+/// Resources that the supervisor holds before it starts the engine.
+pub(super) struct Resources {
     pub spec: Spec,
     pub reservation: Reservation,
     pub gateway: std::net::TcpListener,
@@ -72,7 +72,7 @@ pub(super) struct Begun {
     pub stall_limit: Duration,
 }
 
-fn begin(app: &App) -> Result<Begun> {
+fn begin(app: &App) -> Result<Resources> {
     let App {
         environment: host,
         paths,
@@ -108,7 +108,7 @@ fn begin(app: &App) -> Result<Begun> {
         .set_nonblocking(true)
         .context(Exit::Other, "the gateway's port cannot be used")?;
     redirect_errors(paths, &spec, reservation.port);
-    Ok(Begun {
+    Ok(Resources {
         spec,
         reservation,
         gateway,
@@ -118,7 +118,7 @@ fn begin(app: &App) -> Result<Begun> {
     })
 }
 
-/// What goes wrong with the supervisor itself is kept, for whoever looks into it.
+/// Logs errors of the supervisor itself.
 fn redirect_errors(paths: &Paths, spec: &Spec, port: u16) {
     let path = match &spec.log {
         Some(log) => log.with_file_name("supervisor.log"),
@@ -145,8 +145,8 @@ pub fn engine_log(paths: &Paths, port: u16) -> PathBuf {
     }
 }
 
-async fn supervise(app: &App, begun: Begun) -> u8 {
-    match Owner::new(app, begun) {
+async fn supervise(app: &App, begun: Resources) -> u8 {
+    match Actor::new(app, begun) {
         Ok(mut owner) => {
             owner.run().await;
             owner.end().await;

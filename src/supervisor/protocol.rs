@@ -1,4 +1,4 @@
-//! What sessions and their supervisor say to each other: lines of JSON over a Unix socket. The connection is the lease: the kernel closes it
+//! Messages between sessions and their supervisor: lines of JSON over a Unix socket. The connection is the lease: the kernel closes it
 //! however a session ends.
 
 use std::path::PathBuf;
@@ -21,25 +21,25 @@ pub const PROTOCOL: u32 = 3;
 /// The longest line that is read, in bytes.
 pub const LONGEST_LINE: usize = 64 * 1024;
 
-/// The first line of a connection.
+/// First line of a connection: a request to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
-pub enum Ask {
-    /// A session wants to use the engine. Answered by [`Tell::Granted`], then by progress, for as long as the connection is open.
+pub enum SupervisorRequest {
+    /// A session wants to use the engine. Answered by [`SupervisorMessage::Granted`], then by progress, for as long as the connection is open.
     Lease {
         protocol: u32,
         /// The session's process id, for people.
         pid: i32,
-        /// How long the engine is to be kept should this session vanish without a word, and be the last.
+        /// Keep-alive, if this session ends without a message and was the last.
         linger: Duration,
         #[serde(default)]
         web_search: Option<WebSearch>,
     },
     /// A session wants to hold the gateway's port. Answered by one byte that carries the listening socket, and the end of the connection.
     Port,
-    /// How things are. Answered by one [`Tell::Status`].
+    /// State of the engine. Answered by one [`SupervisorMessage::Status`].
     Status,
-    /// End the engine. Answered by [`Tell::Ending`] and the end of the connection, or by [`Tell::Refused`].
+    /// Stop the engine. Answered by [`SupervisorMessage::Ending`] and the end of the connection, or by [`SupervisorMessage::Refused`].
     Stop {
         /// Also if sessions use it.
         even_if_used: bool,
@@ -54,33 +54,33 @@ pub struct WebSearch {
     pub for_programs: bool,
 }
 
-/// What a session says while it holds its lease.
+/// Message of a session that holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
-pub enum Say {
-    /// Claude Code runs as this process in this process group: it is to be ended should the session vanish.
+pub enum SessionMessage {
+    /// Claude Code runs as this process in this group, which is ended if the session vanishes.
     Client { pid: i32, group: i32 },
     /// Claude Code has ended.
     ClientEnded,
-    /// The session ends. Answered by [`Tell::Farewell`].
+    /// The session ends. Answered by [`SupervisorMessage::Farewell`].
     Leave {
-        /// How long the engine is to be kept if this was the last session.
+        /// Keep-alive, if this was the last session.
         linger: Duration,
     },
 }
 
-/// What the supervisor says.
+/// Message of the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "tell", rename_all = "snake_case")]
-pub enum Tell {
+pub enum SupervisorMessage {
     /// The lease is taken.
     Granted(Granted),
-    /// What a starting engine is busy with.
+    /// State of a starting engine.
     Progress(Progress),
     Ready {
         /// How long it took, in words.
         took: String,
-        /// What the engine lacks, one sentence each.
+        /// Missing abilities of the engine, one sentence each.
         #[serde(default)]
         lacking: Vec<String>,
     },
@@ -88,9 +88,9 @@ pub enum Tell {
     Restarting {
         why: String,
     },
-    /// It is over.
+    /// The engine failed and is not started again.
     Failed(Failure),
-    /// It is being ended, by a person or a signal.
+    /// The engine is being stopped, by a person or a signal.
     Ending,
     Farewell(Farewell),
     Status(Box<Status>),
@@ -99,7 +99,7 @@ pub enum Tell {
     },
 }
 
-/// What a session needs to use the engine.
+/// Lease as it was granted: everything that a session needs to use the engine.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Granted {
     /// The gateway's port on 127.0.0.1.
@@ -147,7 +147,7 @@ impl std::fmt::Debug for Granted {
     }
 }
 
-/// What a starting engine is busy with.
+/// State of a starting engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Progress {
@@ -190,23 +190,23 @@ impl From<Failure> for Error {
     }
 }
 
-/// What a session is told when it leaves.
+/// Summary for a session that leaves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Farewell {
-    /// What the session's requests came to.
+    /// Totals of the session's requests.
     pub figures: Summary,
     /// How often the engine was started again while this session ran.
     pub restarts: u64,
     /// How many sessions still use the engine.
     pub sessions: usize,
-    /// How long the engine is kept. None: it is used by others, or is being ended.
+    /// How long the engine stays loaded. None: others use it, or it is being stopped.
     pub lingers: Option<Duration>,
     /// The window in tokens, if it was narrowed while this session ran because memory ran short.
     #[serde(default)]
     pub narrowed: Option<u64>,
 }
 
-/// How things are with an engine.
+/// Status of an engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
@@ -234,12 +234,12 @@ pub struct Status {
     pub window: ContextWindow,
     /// Bytes of the weights, if known.
     pub weights: Option<u64>,
-    /// What the engine takes of the budget at the worst moment, or may come to take, in bytes, if it was planned.
+    /// Most memory that the engine takes or may take of the budget, in bytes, if it was planned.
     #[serde(default)]
     pub claim: Option<u64>,
     /// Resident memory of the engine in bytes; on a Mac that leaves out most of what the GPU uses.
     pub resident: Option<u64>,
-    /// What the engine holds and may hold, if that is known.
+    /// Memory of the engine and its limit, if known.
     #[serde(default)]
     pub memory: Option<EngineMemory>,
     /// The engine's process, if there is one at the moment.
@@ -253,7 +253,7 @@ pub struct Status {
     /// Requests that the engine works on or that wait for it.
     pub busy: usize,
     pub restarts: u64,
-    /// What the engine lacks, one sentence each.
+    /// Missing abilities of the engine, one sentence each.
     #[serde(default)]
     pub lacking: Vec<String>,
     pub figures: Summary,

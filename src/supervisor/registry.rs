@@ -14,7 +14,9 @@ use crate::hub::remove;
 use crate::hub::scan::Model;
 use crate::memory::Asked;
 use crate::supervisor::port_holder::{self, Holder};
-use crate::supervisor::protocol::{Ask, PROTOCOL, PhaseName, Status, Tell};
+use crate::supervisor::protocol::{
+    PROTOCOL, PhaseName, Status, SupervisorMessage, SupervisorRequest,
+};
 use crate::supervisor::reservation::{self, Record};
 use crate::sys::network;
 use crate::sys::paths::Paths;
@@ -28,16 +30,16 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// An engine that runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Running {
-    /// One that speaks our protocol.
+    /// An engine whose supervisor speaks our protocol.
     Known(Box<Status>),
-    /// One of another version of cclocal, with another protocol.
+    /// An engine of another version of cclocal, with another protocol.
     Foreign {
         port: u16,
         version: String,
         used: bool,
         record: Option<Record>,
     },
-    /// One that is there and does not answer: it was stopped, or hangs.
+    /// An engine whose supervisor does not answer: it is suspended, or hangs.
     Silent(Holder),
 }
 
@@ -86,7 +88,7 @@ pub fn running(paths: &Paths) -> Vec<Running> {
         .collect()
 }
 
-/// Those that speak our protocol.
+/// Statuses of the engines whose supervisors speak our protocol.
 pub fn statuses(paths: &Paths) -> Vec<Status> {
     running(paths)
         .into_iter()
@@ -99,24 +101,24 @@ pub fn statuses(paths: &Paths) -> Vec<Status> {
 
 /// The one at this port, if one runs there.
 pub fn at(paths: &Paths, port: u16) -> Option<Running> {
-    match ask(paths, port, &Ask::Status) {
+    match ask(paths, port, &SupervisorRequest::Status) {
         Answer::Told(answer) => Some(known(paths, port, &answer)),
         Answer::Silent(holder) => Some(Running::Silent(holder)),
         Answer::Nobody => None,
     }
 }
 
-/// What came of a question to the supervisor at a port.
+/// Answer to a request to the supervisor on a port.
 enum Answer {
     Told(String),
-    /// It is there and does not answer.
+    /// A supervisor that does not answer.
     Silent(Holder),
     /// None is there, or no longer.
     Nobody,
 }
 
 /// Asks the supervisor at this port. One that is just beginning or ending has no socket and is waited for.
-fn ask(paths: &Paths, port: u16, question: &Ask) -> Answer {
+fn ask(paths: &Paths, port: u16, question: &SupervisorRequest) -> Answer {
     let path = socket::path(&reservation::folder(paths, port));
     let since = Instant::now();
     loop {
@@ -136,9 +138,9 @@ fn ask(paths: &Paths, port: u16, question: &Ask) -> Answer {
     }
 }
 
-/// One that has answered this.
+/// Reads the answer of a supervisor.
 fn known(paths: &Paths, port: u16, answer: &str) -> Running {
-    if let Ok(Tell::Status(status)) = serde_json::from_str(answer)
+    if let Ok(SupervisorMessage::Status(status)) = serde_json::from_str(answer)
         && status.protocol == PROTOCOL
     {
         return Running::Known(status);
@@ -152,9 +154,9 @@ fn known(paths: &Paths, port: u16, answer: &str) -> Running {
     }
 }
 
-/// What a session wants to be served.
+/// Engine that a session asks for.
 #[derive(Debug, Clone)]
-pub struct Wanted<'a> {
+pub struct EngineQuery<'a> {
     pub source: &'a Source,
     pub profile: EngineProfile,
     /// Whether the model thinks. Not asked for means that it does not.
@@ -167,8 +169,8 @@ pub struct Wanted<'a> {
     pub port: Option<u16>,
 }
 
-impl Wanted<'_> {
-    /// Whether this engine is what is wanted.
+impl EngineQuery<'_> {
+    /// Whether this engine will do.
     pub fn is(&self, status: &Status) -> bool {
         network::is_shared(status.network)
             && status.source == *self.source
@@ -186,9 +188,9 @@ impl Wanted<'_> {
 /// Ends an engine, and returns when it is gone. `even_if_used`: also under the sessions that use it, and by force if it does not end when asked.
 /// Errors: it is used, or does not end.
 pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
-    let not_ended = || format!("the engine on port {port} was not ended");
+    let not_ended = || format!("the engine on port {port} was not stopped");
     let before = port_holder::of(paths, port);
-    let answer = match ask(paths, port, &Ask::Stop { even_if_used }) {
+    let answer = match ask(paths, port, &SupervisorRequest::Stop { even_if_used }) {
         Answer::Told(answer) => answer,
         Answer::Silent(holder) if even_if_used => return port_holder::end(paths, &holder),
         Answer::Silent(holder) => return Err(holder.silent(not_ended())),
@@ -197,9 +199,9 @@ pub fn stop(paths: &Paths, port: u16, even_if_used: bool) -> Result<()> {
             return Ok(());
         }
     };
-    if let Ok(Tell::Refused { why }) = serde_json::from_str(&answer) {
+    if let Ok(SupervisorMessage::Refused { why }) = serde_json::from_str(&answer) {
         return Err(Error::other(not_ended()).cause(why).hint(format!(
-            "leave those sessions first, or end it under them: cclocal stop --force --port {port}"
+            "close those sessions first, or stop it anyway: cclocal stop --force --port {port}"
         )));
     }
     match before {

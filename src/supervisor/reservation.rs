@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::port_holder;
-use super::protocol::Ask;
+use super::protocol::SupervisorRequest;
 use super::socket;
 use super::spec::Port;
 use crate::catalog::Source;
@@ -39,7 +39,7 @@ const LOCK_TRIES: usize = 100;
 /// Far longer than a lock is held by those who only look.
 const LOOKED_AT: Duration = Duration::from_millis(100);
 
-/// What a supervisor leaves for people to read while it runs. Programs ask its socket, which cannot be out of date.
+/// Record of a supervisor, for people to read while it runs. Programs ask its socket, which cannot be out of date.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub pid: u32,
@@ -64,7 +64,7 @@ pub fn key_file(paths: &Paths, port: u16) -> PathBuf {
     folder(paths, port).join(KEY)
 }
 
-/// What the one at this port wrote about itself. None: nothing yet, or nobody is there.
+/// The record of the supervisor on this port. None: not written yet, or no supervisor.
 pub fn read(paths: &Paths, port: u16) -> Option<Record> {
     let file = folder(paths, port).join(RECORD);
     let text = files::read(&file, files::OWN_RECORD).ok()?;
@@ -94,7 +94,7 @@ pub fn sweep_after(paths: &Paths, port: u16) {
     // One that answers is another, which has taken the port since.
     let taken = || {
         port_holder::of(paths, port).is_some()
-            && socket::ask(&socket::path(&folder), &Ask::Status).is_ok()
+            && socket::ask(&socket::path(&folder), &SupervisorRequest::Status).is_ok()
     };
     while folder.exists() && !taken() && since.elapsed() < DYING {
         sweep(paths, port);
@@ -113,7 +113,7 @@ pub fn sweep(paths: &Paths, port: u16) {
     }
 }
 
-/// What is served: as programs ask for it, as people know it, and where it is from.
+/// The served model: its id for programs, its name for people, and its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Served<'a> {
     pub served_name: &'a str,
@@ -186,12 +186,12 @@ impl Reservation {
         }
     }
 
-    /// Where the supervisor's socket is to be.
+    /// Path of the supervisor's socket.
     pub fn socket(&self) -> PathBuf {
         socket::path(&self.folder)
     }
 
-    /// Where the engine's socket is to be.
+    /// Path of the engine's socket.
     pub fn engine_socket(&self) -> PathBuf {
         socket::of_engine(&self.folder)
     }
@@ -295,7 +295,7 @@ fn ours(paths: &Paths, port: u16) -> Error {
             "cclocal (process {}) serves {} there",
             record.pid, record.model
         ),
-        None => "another cclocal is just starting there".into(),
+        None => "another cclocal is starting there".into(),
     };
     Error::new(
         Exit::PortInUse,
@@ -304,9 +304,9 @@ fn ours(paths: &Paths, port: u16) -> Error {
     .cause(cause)
     .hint(match port::free_above(port) {
         Some(free) => {
-            format!("run this one beside it with --port {free}, or end the other: cclocal stop --port {port}")
+            format!("use another port: --port {free}; or stop the other model: cclocal stop --port {port}")
         }
-        None => format!("end the other: cclocal stop --port {port}"),
+        None => format!("stop the other model: cclocal stop --port {port}"),
     })
 }
 
@@ -322,7 +322,7 @@ fn reserved(port: u16, error: &std::io::Error) -> Error {
 fn taken(host: &Environment, port: u16) -> Error {
     let cause = match port::holder(host, port) {
         Some(holder) => format!("{} (process {}) listens there", holder.name, holder.pid),
-        None => "a program that this user may not see listens there".into(),
+        None => "a program of another user listens there".into(),
     };
     let hint = match port::free_above(port) {
         Some(free) => format!("take a free port: --port {free}"),

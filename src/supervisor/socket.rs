@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sha2::{Digest, Sha256};
 
-use super::protocol::{Ask, LONGEST_LINE};
+use super::protocol::{LONGEST_LINE, SupervisorRequest};
 use crate::sys::files;
 
 /// The longest path of a socket that every system takes, in bytes. Source: `sun_path`, 104 bytes with its closing NUL on macOS, 108 on Linux.
@@ -18,12 +18,12 @@ const LONGEST_PATH: usize = 103;
 /// How long an answer may take. The supervisor has one task that does nothing slow.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Where the supervisor's socket of this run folder is: in it, or, where that path would be too long, in a folder of this user's below `/tmp`.
+/// Path of the supervisor's socket: in this run folder, or in a folder of this user's in `/tmp` if that path would be too long.
 pub fn path(run_folder: &Path) -> PathBuf {
     placed(run_folder, "socket", "")
 }
 
-/// Where its engine's is, in the same folder.
+/// Path of its engine's socket, in the same folder.
 pub fn of_engine(run_folder: &Path) -> PathBuf {
     placed(run_folder, "engine", "-engine")
 }
@@ -78,7 +78,7 @@ fn peer(stream: &impl AsFd) -> nix::Result<u32> {
 }
 
 /// Asks one thing and returns the first line of the answer. Errors: nobody listens there, or no answer comes in time.
-pub fn ask(socket: &Path, ask: &Ask) -> std::io::Result<String> {
+pub fn ask(socket: &Path, ask: &SupervisorRequest) -> std::io::Result<String> {
     let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
     stream.set_write_timeout(Some(ANSWER_DEADLINE))?;

@@ -17,7 +17,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-use super::protocol::Ask;
+use super::protocol::SupervisorRequest;
 use super::socket;
 
 /// How long it may take.
@@ -30,7 +30,7 @@ const FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 const FLAGS: RecvFlags = RecvFlags::empty();
 
 /// Sends the listener to the other end.
-pub async fn give(stream: &UnixStream, listener: &TcpListener) -> std::io::Result<()> {
+pub(super) async fn give(stream: &UnixStream, listener: &TcpListener) -> std::io::Result<()> {
     stream
         .async_io(Interest::WRITABLE, || {
             let fds = [listener.as_fd()];
@@ -49,11 +49,11 @@ pub async fn give(stream: &UnixStream, listener: &TcpListener) -> std::io::Resul
 }
 
 /// Asks the supervisor on this socket for its listener. Held for as long as the port must be nobody else's.
-pub fn take(path: &Path) -> std::io::Result<OwnedFd> {
+pub(super) fn take(path: &Path) -> std::io::Result<OwnedFd> {
     let mut stream = socket::connect(path)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
-    stream.write_all((serde_json::to_string(&Ask::Port)? + "\n").as_bytes())?;
+    stream.write_all((serde_json::to_string(&SupervisorRequest::Port)? + "\n").as_bytes())?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut carried = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];

@@ -16,11 +16,11 @@ use crate::sys::environment::Environment;
 /// How long a supervisor may take until it listens. It does nothing slow before.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a new supervisor says on its standard output: one line.
+/// First line of a new supervisor on its standard output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Started {
-    /// It listens for sessions, and its gateway on this port.
+    /// It listens for sessions, and its gateway listens on this port.
     Running {
         port: u16,
     },

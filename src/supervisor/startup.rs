@@ -33,7 +33,7 @@ pub fn stall_limit(host: &Environment) -> Result<Duration> {
     }
 }
 
-/// What the engine is busy with.
+/// Step of the start.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Downloading,
@@ -128,7 +128,7 @@ impl Startup {
         }
     }
 
-    /// What it is busy with.
+    /// The current step, with its progress.
     pub fn progress(&self, now: Instant) -> Progress {
         match (&self.phase, &self.download) {
             (Phase::Downloading, Some(download)) => Progress::Downloading {
@@ -174,20 +174,20 @@ fn stalled(limit: Duration, standing: &DownloadProgress) -> Error {
     };
     Error::new(Exit::Download, "the download has stalled")
         .cause(format!(
-            "nothing has come for {} s; {there} is there and kept",
+            "no data for {} s; {there} downloaded so far, which are kept",
             limit.as_secs()
         ))
-        .hint("check the network and run it again, it goes on where it stopped; CCLOCAL_STALL_LIMIT=600 would wait longer")
+        .hint("check the network and run it again: the download resumes. CCLOCAL_STALL_LIMIT=600 waits longer")
 }
 
 fn stuck(limit: Duration, log: &str) -> Error {
-    Error::new(Exit::Engine, "the engine does not get ready")
+    Error::new(Exit::Engine, "the engine does not become ready")
         .cause(format!(
-            "while loading it has given no sign of life for {} s",
+            "no sign of progress for {} s while loading",
             limit.as_secs()
         ))
         .hint(format!(
-            "read its log, {log}; CCLOCAL_STALL_LIMIT=600 would wait longer"
+            "read its log, {log}; CCLOCAL_STALL_LIMIT=600 waits longer"
         ))
 }
 

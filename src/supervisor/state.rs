@@ -20,7 +20,7 @@ pub fn backoff(deaths: usize) -> Duration {
     Duration::from_millis(500 << deaths.saturating_sub(1).min(4))
 }
 
-/// Where the supervisor is.
+/// State of the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Nobody has come yet, and nothing is started: a failure would have nobody to be told to.
@@ -45,7 +45,7 @@ pub struct State {
     pub leases: usize,
 }
 
-/// What can happen.
+/// Event for the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A session has come.
@@ -66,7 +66,7 @@ pub enum Event {
     Stop,
 }
 
-/// What to do about it, in this order.
+/// Action that follows, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Tell the session that it cannot be served any more.
@@ -76,7 +76,7 @@ pub enum Action {
     EndEngine,
     /// Tell all that it is ready.
     SayReady,
-    /// Tell all that the engine died and is started again.
+    /// Tell all that the engine died and is starting again.
     SayRestarting,
     /// Tell all why it is over.
     SayFailed,

@@ -32,11 +32,11 @@ pub fn ask_unless(
         .lines()
         .chain(finished.stdout.lines())
         .rfind(|line| !line.trim().is_empty())
-        .unwrap_or("it failed without a word");
+        .unwrap_or("it failed without a message");
     anyhow::bail!("{}", last.trim())
 }
 
-/// What was remembered of this executable under this topic. None if it has changed since.
+/// The remembered answer of this executable on this topic. None if it has changed since.
 pub fn remembered<T: DeserializeOwned>(cache: &Path, topic: &str, executable: &Path) -> Option<T> {
     let text = crate::sys::files::read(
         &file(cache, topic, executable),
@@ -70,7 +70,7 @@ fn file(cache: &Path, topic: &str, executable: &Path) -> PathBuf {
     cache.join(format!("{topic}-{:016x}.json", hasher.finish()))
 }
 
-/// What changes when the executable is replaced: its real path, size and time of change.
+/// Identity of an executable, which changes when it is replaced: real path, size, time of change.
 fn identity(executable: &Path) -> Option<Value> {
     let path = fs_err::canonicalize(executable).ok()?;
     let data = fs_err::metadata(&path).ok()?;

@@ -1,4 +1,4 @@
-//! What the outside is: environment, home, working directory, terminal. A value, so that a test can make its own.
+//! Surroundings of a run: environment, home, working directory, terminal. A value, so that a test can make its own.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -67,6 +67,19 @@ impl Environment {
             .cloned()
             .unwrap_or_default();
         which::which_in(name, Some(path), &self.cwd).ok()
+    }
+
+    /// The word that runs this program in a shell: `cclocal` if that is what the shell finds by the name, else its path.
+    pub fn this_program(&self) -> String {
+        let Ok(program) = std::env::current_exe() else {
+            return "cclocal".into();
+        };
+        let same =
+            |found: &Path| fs_err::canonicalize(found).ok() == fs_err::canonicalize(&program).ok();
+        match self.which("cclocal") {
+            Some(found) if same(&found) => "cclocal".into(),
+            _ => program.display().to_string(),
+        }
     }
 
     /// A path as the user typed it: `~` is home, and a relative one starts at the working directory.

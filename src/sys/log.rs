@@ -30,7 +30,7 @@ pub fn start(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Where the previous log is kept.
+/// Path of the previous log.
 pub fn previous(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");

@@ -8,7 +8,7 @@ use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, Sys
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ram {
     pub total: u64,
-    /// What can be had without swapping.
+    /// Memory that is available without swapping.
     pub available: u64,
 }
 

@@ -1,10 +1,10 @@
-//! Clients of HTTP, and which network this process is in: inside a container or a namespace, 127.0.0.1 is another machine's.
+//! HTTP clients and bodies, and the network of this process: in a container or a namespace, 127.0.0.1 is not the host's.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Once;
 
-use reqwest::Certificate;
+use reqwest::{Certificate, Response};
 
 use super::files;
 
@@ -18,7 +18,7 @@ pub fn own() -> Option<u64> {
         .map(|namespace| namespace.ino())
 }
 
-/// Whether what is in that namespace is reached from here. What is not known is taken to be.
+/// Whether a program in that namespace can be reached from here. An unknown one is assumed to be.
 pub fn is_shared(with: Option<u64>) -> bool {
     match (own(), with) {
         (Some(own), Some(with)) => own == with,
@@ -26,7 +26,7 @@ pub fn is_shared(with: Option<u64>) -> bool {
     }
 }
 
-/// A client of HTTP to be built. It trusts the authorities that SSL_CERT_FILE and SSL_CERT_DIR name, in place of the system's: on a Mac its verifier would
+/// Builder of an HTTP client. It trusts the authorities that SSL_CERT_FILE and SSL_CERT_DIR name, in place of the system's: on a Mac its verifier would
 /// not look at them.
 pub fn http() -> reqwest::ClientBuilder {
     let own = own_authorities();
@@ -47,6 +47,28 @@ pub fn choose_tls() {
     CHOSEN.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// The body of a response, as far as it was read.
+pub struct Body {
+    pub bytes: Vec<u8>,
+    /// Whether it is longer than the limit.
+    pub is_cut: bool,
+}
+
+/// Reads a body of at most `limit` bytes; the rest of a longer one is left.
+pub async fn body(response: &mut Response, limit: usize) -> reqwest::Result<Body> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        let room = limit - bytes.len();
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        if piece.len() > room {
+            let is_cut = true;
+            return Ok(Body { bytes, is_cut });
+        }
+    }
+    let is_cut = false;
+    Ok(Body { bytes, is_cut })
 }
 
 fn plain() -> reqwest::ClientBuilder {

@@ -1,4 +1,4 @@
-//! Where things are kept: pure, from the environment alone. XDG on both systems; `CCLOCAL_HOME` puts all under one root.
+//! Paths of all files: pure, from the environment alone. XDG on both systems; `CCLOCAL_HOME` puts all under one root.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,11 @@ use crate::sys::environment::Environment;
 pub struct Paths {
     /// Settings a person edits: `~/.config/cclocal`.
     pub config: PathBuf,
-    /// What is installed or must be kept: the engine, the client's profile, the demo model: `~/.local/share/cclocal`.
+    /// Installed or permanent files: the engine, the client's profile: `~/.local/share/cclocal`.
     pub data: PathBuf,
-    /// What a run leaves behind: logs, run records, locks: `~/.local/state/cclocal`.
+    /// Logs, run records, locks: `~/.local/state/cclocal`.
     pub state: PathBuf,
-    /// What can be made again: `~/.cache/cclocal`.
+    /// Files that can be made again: `~/.cache/cclocal`.
     pub cache: PathBuf,
     /// The Hugging Face hub cache, found as huggingface_hub finds it.
     pub hub: PathBuf,
@@ -59,17 +59,12 @@ impl Paths {
         self.data.join("text-models")
     }
 
-    /// What engines keep of what stands before a conversation: a folder for each model (see `engine/patches/kept.py`).
+    /// Stored prompt prefixes: a folder for each model (see `engine/patches/kept.py`).
     pub fn kept_prefixes(&self) -> PathBuf {
         self.cache.join("prefixes")
     }
 
-    /// The demo model's directory.
-    pub fn demo_model(&self) -> PathBuf {
-        self.data.join("demo-model")
-    }
-
-    /// What is there while something runs: a folder for each supervisor and each session.
+    /// Run folder, with a folder for each supervisor and each session.
     pub fn run(&self) -> PathBuf {
         self.state.join("run")
     }

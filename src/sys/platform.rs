@@ -30,7 +30,7 @@ pub enum Libc {
     Unknown,
 }
 
-/// What is known of the system.
+/// Platform: operating system, architecture, versions.
 #[derive(Debug, Clone)]
 pub struct Platform {
     pub os: Os,

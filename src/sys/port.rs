@@ -41,7 +41,7 @@ pub fn any_free() -> std::io::Result<u16> {
         .port())
 }
 
-/// Who listens on the port, as far as this user may know. macOS: `lsof`; Linux: `/proc`, as `lsof` may not be installed there.
+/// The process that listens on the port, as far as this user may know. macOS: `lsof`; Linux: `/proc`, as `lsof` may not be installed there.
 pub fn holder(host: &Environment, port: u16) -> Option<Holder> {
     from_lsof(host, port).or_else(|| from_proc(port))
 }

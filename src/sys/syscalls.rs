@@ -104,7 +104,7 @@ impl Caught {
 /// The modes of the terminal before the first prompt.
 static MODES: OnceLock<libc::termios> = OnceLock::new();
 
-/// What shows the cursor, on all terminals that know how to hide it.
+/// Control sequence that shows the cursor, on all terminals that can hide it.
 const SHOW_CURSOR: &[u8] = b"\x1b[?25h";
 
 extern "C" fn give_back(which: i32) {

@@ -76,7 +76,7 @@ impl Ui {
         self.paint(&format!("{mark} {}", visible(line)));
     }
 
-    /// What went wrong, why, and what to do.
+    /// Prints an error: what went wrong, why, and what to do.
     pub fn error(&self, error: &Error) {
         let red = self.style(Style::new().red().bold());
         let bold = self.style(Style::new().bold());
@@ -115,7 +115,7 @@ impl Ui {
     }
 }
 
-/// A sentence from words that begin small.
+/// Makes a sentence of words: a capital letter and a full stop.
 pub fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     match letters.next() {
@@ -124,7 +124,16 @@ pub fn sentence(words: &str) -> String {
     }
 }
 
-/// Bytes for people, in GB or MB of 10⁹ and 10⁶ bytes, as sellers of disks and the hub count.
+/// Size of memory for people, in GB of 2³⁰ bytes or MB of 2²⁰, as the system shows it: a 24 GB Mac reads 24.0 GB.
+pub fn memory(bytes: u64) -> String {
+    const MB: f64 = (1 << 20) as f64;
+    match bytes as f64 / MB {
+        mb if mb < 999.5 => format!("{mb:.0} MB"),
+        mb => format!("{:.1} GB", mb / 1_024.0),
+    }
+}
+
+/// Size of files and downloads for people, in GB of 10⁹ bytes or MB of 10⁶, as Finder and the hub show it.
 pub fn bytes(bytes: u64) -> String {
     match bytes {
         0..1_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
@@ -176,6 +185,10 @@ mod tests {
         assert_eq!(
             [bytes(2_100), bytes(2_100_000), bytes(16_240_000_000)],
             ["2 kB", "2 MB", "16.2 GB"]
+        );
+        assert_eq!(
+            [memory(450 << 20), memory(24 << 30), memory(16_240_000_000)],
+            ["450 MB", "24.0 GB", "15.1 GB"]
         );
         assert_eq!(
             [430, 12_400, 185_000].map(|ms| seconds(Duration::from_millis(ms))),

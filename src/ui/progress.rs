@@ -36,7 +36,7 @@ impl Plain {
         due
     }
 
-    /// What is shown next is another step, unless it is the line that was printed last.
+    /// Begins another step, unless it is the line that was printed last.
     fn step(&mut self, message: &str) {
         if self
             .printed

@@ -30,7 +30,7 @@ pub struct Row {
     pub remark_style: Style,
     /// A second line: of each row where there is room, else of the one that the cursor is on.
     pub note: String,
-    /// It is shown and cannot be chosen.
+    /// Shown, but cannot be chosen.
     pub held: bool,
 }
 
@@ -155,7 +155,7 @@ impl Ui {
                 ("", _) => return Some(default),
                 ("q", _) => return None,
                 (_, Ok(number)) if (1..=rows.len()).contains(&number) => return Some(number - 1),
-                _ => self.say("Please answer with a number of the list."),
+                _ => self.say("Please enter a number from the list."),
             }
         }
     }

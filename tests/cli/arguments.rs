@@ -81,9 +81,9 @@ fn output_budgets_out_of_range() {
     For more information, try '--help'.
     ");
     insta::assert_snapshot!(usage_error(&["--gemma-light", "--ctx", "32768", "--out-tokens", "30000"]), @"
-    asking the hub how big Gemma-4-E4B is
+    asking the hub for the size of Gemma-4-E4B
     error: replies of 30000 tokens leave no room in a window of 32768 tokens
-      cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+      cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
       hint: take --out-tokens 11576 or less, or --ctx 51192 or more
     ");
 }
@@ -93,7 +93,7 @@ fn windows_are_tokens_or_auto() {
     for wrong in ["20000", "2000000", "wide"] {
         let error = usage_error(&["--gemma-light", "--ctx", wrong]);
         let wanted = format!(
-            "error: invalid value '{wrong}' for '--ctx <N|auto>': it is `auto`, or from 24576 to 1000000 tokens"
+            "error: invalid value '{wrong}' for '--ctx <N|auto>': use `auto`, or 20480 to 1000000 tokens"
         );
         assert!(error.starts_with(&wanted), "{error}");
     }
@@ -143,18 +143,18 @@ fn things_that_are_no_model() {
 fn options_of_claude_code_that_would_leave_or_are_not_known() {
     insta::assert_snapshot!(usage_error(&["--gemma", "--", "--project-config-root", "/elsewhere", "-p", "hi"]), @"
     error: `--project-config-root` cannot be passed to a local session
-      cause: the settings there would not be looked at, and could send the session elsewhere
+      cause: cclocal would not check the settings there, and they could send the session elsewhere
       hint: start cclocal in that folder, and name others with --add-dir
     ");
     insta::assert_snapshot!(usage_error(&["--gemma", "--", "-p", "hi", "--future"]), @"
     error: `--future` is not an option that cclocal knows
-      cause: it is not known whether the session would stay on this machine
-      hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
+      cause: cclocal cannot tell whether the session would stay on this machine
+      hint: leave it out, or pass it anyway: cclocal … --pass-unknown -- --future …
     ");
     insta::assert_snapshot!(usage_error(&["--gemma", "--pass-unknown", "--", "--pool", "x"]), @"
     error: `--pool` cannot be passed to a local session
       cause: the session would not stay on this machine
-      hint: use `claude` itself for that
+      hint: use plain `claude` for that
     ");
     for words in [
         &["--handle-uri", "claude-cli://open?q=hi"] as &[&str],
@@ -203,81 +203,82 @@ fn help_and_version_go_to_standard_output() {
     let ran = stage.run(&["--help"]);
     assert_eq!(ran.status, 0);
     insta::assert_snapshot!(ran.stdout, @"
-    Claude Code on a model that runs on your own machine
+    Run Claude Code on a language model on your own machine
 
     Usage: cclocal [OPTIONS] [-- <CLAUDE ARGS>...]
            cclocal <COMMAND>
 
     Commands:
-      setup             Install the engine into a private folder (and Claude Code, with --client)
-      demo              Run the whole chain on a built-in model: a real tool call writes a real file
-      server            Start the engine alone and print the command that connects Claude Code to it
-                        from another terminal
-      connect           Run Claude Code in this folder on an engine of cclocal that runs already on this
-                        machine
-      status            Show what runs: models, memory, sessions, requests
-      stop              End what runs, which frees its memory
+      setup             Install the engine into a private folder
+      demo              Check that everything works: Claude Code writes a file with a tiny built-in
+                        model
+      server            Load a model without Claude Code, and print how to connect to it
+      connect           Run Claude Code on a model that is already loaded
+      status            Show loaded models: memory, sessions, requests
+      stop              Unload models, which frees their memory
       logs              Show the engine's log
-      list, -l, --list  List the models in the Hugging Face cache, with their real sizes
+      list, -l, --list  List the models in the Hugging Face cache and their sizes
       rm, --rm          Remove models from the Hugging Face cache
 
     Arguments:
       [CLAUDE ARGS]...  Arguments for Claude Code
 
     Options:
-          --server            Start the engine alone and print the command that connects Claude Code to
-                              it
-          --port <N>          Port on 127.0.0.1 that Claude Code talks to [default: 8000, or the next
-                              that is free]
-          --ctx <N|auto>      Context window in tokens [default: auto, by this machine's memory]
-          --out-tokens <N>    Longest reply in tokens, thoughts included; a file that is written has to
-                              fit in one [default: 8192, or 4096 where memory is short]
-          --vision            Serve the whole model, pictures included; each turn is then computed anew
-                              [default: its text part, where it has one]
-          --think             Let the model think before it answers, where it can, and show its
-                              thoughts; they count against --out-tokens [default: it does not]
-          --linger <SECONDS>  How long the model stays loaded after its last session [default: 300; 0
-                              ends it at once] [env: CCLOCAL_LINGER]
-          --forget-prefix     Keep nothing on the disk of what the model computed of Claude Code's
-                              system prompt and tools, and remove what is kept; engines that run already
-                              go on as they were started [env: CCLOCAL_FORGET_PREFIX]
-          --web-search <URL>  Let Claude Code search the web; its queries leave this machine: the URL of
-                              a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with
-                              TAVILY_API_KEY) [default: no web search]
-          --safe              Show what memory is planned for and what can be done, however much there
-                              is [env: CCLOCAL_FORCE_MEMCHECK]
-          --no-mem-check      Start it whatever memory there is: what does not fit is tried in the
-                              thriftiest way [env: CCLOCAL_NO_MEMCHECK]
-      -y, --yes               Ask nothing: install the engine if it is missing
-          --dry-run           Print what would be run, and why; start nothing, write nothing
-          --json              With --dry-run: as JSON
-          --pass-unknown      Pass options after `--` on that cclocal does not know: whether the session
-                              then stays on this machine is not known either
-      -h, --help              Print help
-      -V, --version           Print version
+          --server                Load the model without Claude Code, and print how to connect to it
+          --port <N>              Port on 127.0.0.1 [default: the first free one from 8000]
+          --ctx <N|auto>          Context window in tokens; auto fits it to the memory [default: auto]
+          --out-tokens <N>        Longest reply in tokens, thinking included; a file that Claude Code
+                                  writes must fit in one reply [default: 8192, or 4096 if memory is
+                                  short]
+          --vision                Let the model see pictures; slower, as each turn computes the whole
+                                  conversation [default: text only]
+          --think                 Let the model think before it answers, if it can, and show its
+                                  thinking, which counts towards --out-tokens [default: off]
+          --linger <SECONDS>      Keep-alive: how long the model stays loaded after its last session; 0
+                                  unloads it at once [default: 300] [env: CCLOCAL_LINGER]
+          --forget-prefix         Do not store the computed system prompt on disk, and delete what is
+                                  stored; engines that run already are not changed [env:
+                                  CCLOCAL_FORGET_PREFIX]
+          --web-search <SERVICE>  Web search, whose queries leave this machine: the URL of a SearXNG
+                                  instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY)
+                                  [default: none]
+          --safe                  Show the memory plan and ask before the start, even if the model fits
+                                  easily [env: CCLOCAL_FORCE_MEMCHECK]
+          --no-mem-check          Start the model even if it does not fit in memory; it may crash [env:
+                                  CCLOCAL_NO_MEMCHECK]
+      -y, --yes                   Do not ask: install the engine if it is missing
+          --dry-run               Print what would run, and why; start and write nothing
+          --json                  With --dry-run: print JSON
+          --pass-unknown          Pass on options after -- that cclocal does not know; they may lead off
+                                  this machine
+      -h, --help                  Print help
+      -V, --version               Print version
 
     Models:
-          --gemma-light     Gemma-4-E4B: 5 GB, for 16 GB RAM and more; clean tool calls, the one to
+          --gemma-light     Gemma-4-E4B: 5 GB download, 16 GB RAM or more; clean tool calls, the one to
                             start with
-          --gemma           Gemma-4-26B-A4B: 16 GB, for 24 GB RAM and more; mixture of experts, 3.8B
+          --gemma           Gemma-4-26B-A4B: 16 GB download, 24 GB RAM or more; mixture of experts, 3.8B
                             active parameters
-          --review          GLM-4.7-Flash: 17 GB, for 32 GB RAM and more; stronger reasoning
-          --coder           Qwen3-Coder-30B-A3B: 18 GB, for 32 GB RAM and more; the heavier code model
-          --qwen3           Qwen3.5-9B: 5 GB, for 16 GB RAM and more; general reasoning; leaks
+          --review          GLM-4.7-Flash: 17 GB download, 32 GB RAM or more; stronger reasoning
+          --coder           Qwen3-Coder-30B-A3B: 18 GB download, 32 GB RAM or more; the heavier code
+                            model
+          --qwen3           Qwen3.5-9B: 5 GB download, 16 GB RAM or more; general reasoning; leaks
                             plain-text thinking
-          --coder7b         Qwen2.5-Coder-7B: 5 GB, for 16 GB RAM and more; code analysis; tool calls
-                            unreliable
-          --light           the same as --gemma-light
+          --coder7b         Qwen2.5-Coder-7B: 5 GB download, 16 GB RAM or more; code analysis; tool
+                            calls unreliable
+          --light           Same as --gemma-light
           --model <ID|DIR>  Any MLX model: a Hugging Face id (org/name) or a local folder (./dir); with
-                            --connect, its id there
+                            --connect, the id that the engine uses
 
-    Engines that others run:
-          --connect <URL>     Run Claude Code on the engine at this URL (vllm-mlx, or vLLM), maybe of
-                              another machine: prompts go there, and no engine is started
-          --token-env <NAME>  With --connect: the variable that holds the engine's token
+    Other engines:
+          --connect <URL>     Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on
+                              another machine; prompts go there
+          --token-env <NAME>  With --connect: name of the variable that holds the engine's token
           --insecure          With --connect: allow plain http to another machine
 
-    What follows -- goes to Claude Code unchanged: cclocal --gemma -- --continue
-    Without a model flag a menu opens, on a terminal.
+    Without a model flag, cclocal shows a menu.
+
+    Arguments after -- go to Claude Code: cclocal --gemma -- --continue
+    Those that would lead off this machine are refused.
     ");
 }

@@ -212,7 +212,7 @@ fn nothing_is_removed_unless_all_is_well() {
     ["rm", "other", "--yes"]
     error: other is not in the cache
       cause: nothing was removed
-      hint: perhaps org/other; `cclocal list` shows what is there
+      hint: did you mean org/other? `cclocal list` shows what is there
     ["rm", "../other", "--yes"]
     error: ../other is not in the cache
       cause: nothing was removed
@@ -220,13 +220,13 @@ fn nothing_is_removed_unless_all_is_well() {
     ["rm", "", "--yes"]
     error:  is not in the cache
       cause: nothing was removed
-      hint: perhaps mlx-community/gemma-4-e4b-it-4bit; `cclocal list` shows what is there
+      hint: did you mean mlx-community/gemma-4-e4b-it-4bit? `cclocal list` shows what is there
     ["rm", "org/other"]
     error: nothing was removed
       cause: there is no terminal to ask on
       hint: add --yes to remove without a question
     ["--clean"]
-    error: no model is named
+    error: no model was given
       cause: choosing from a list needs a terminal
       hint: `cclocal list` shows what is there; then: cclocal rm --yes ORG/NAME
     "#);
@@ -263,7 +263,7 @@ fn links_are_removed_and_never_followed() {
     assert_eq!(ran.status, 1);
     insta::assert_snapshot!(stage.filtered(&ran.stderr), @"
     error: org/linked was not removed
-      cause: it is a link that leads to [STAGE]/elsewhere/keep
+      cause: it is a link to [STAGE]/elsewhere/keep
       hint: remove it by hand if you want to: rm [STAGE]/home/.cache/huggingface/hub/models--org--linked
     ");
     assert!(kept.exists());
@@ -365,7 +365,7 @@ fn the_cache_screen() {
     terminal.keys("j j ");
     let screen = terminal.wait_for("2 models, 3 MB chosen");
     insta::assert_snapshot!(screen, @"
-    Nothing is chosen: Space chooses.
+    Nothing is chosen. Press Space to choose a model.
     5.2 GB in ~/.cache/huggingface/hub
     Space choose · a all · Enter remove · q back · ↑↓ j k move
       [ ] mlx-community/gemma-4-e4b-it-4bit   5.2 GB   --gemma-light
@@ -385,7 +385,7 @@ fn the_cache_screen() {
     terminal.wait_for("Freed");
     let screen = terminal.wait_for("> [ ] mlx");
     insta::assert_snapshot!(screen, @"
-    Nothing is chosen: Space chooses.
+    Nothing is chosen. Press Space to choose a model.
     Remove 2 models, 3 MB? no
     Remove 2 models, 3 MB? yes
     Freed 3 MB.
@@ -403,10 +403,10 @@ fn the_cache_screen() {
 fn the_menu_leads_to_the_cache_and_back() {
     let stage = three();
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     terminal.keys("k\r");
     terminal.wait_for("3 models, 5.2 GB, in ~/.cache/huggingface/hub");
-    terminal.wait_for("> List the cache");
+    terminal.wait_for("> List models in the cache");
     terminal.keys("k\r");
     terminal.wait_for("Enter remove");
     terminal.keys(" \r");
@@ -414,7 +414,7 @@ fn the_menu_leads_to_the_cache_and_back() {
     terminal.keys("y\r");
     terminal.wait_for("Freed 5.2 GB.");
     terminal.keys("q");
-    let screen = terminal.wait_for("> Manage the cache");
+    let screen = terminal.wait_for("> Remove models from the cache");
     assert!(!screen.contains("yes "), "{screen}");
     terminal.keys("q");
     assert_eq!(terminal.end(), 0);
@@ -454,7 +454,7 @@ fn what_models_share_counts_once_and_goes_with_the_last() {
     let stored = stage.path(HUB).join("blobs/ab").join(SHARED);
     let ran = stage.run(&["rm", "org/first", "--yes"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    insta::assert_snapshot!(ran.stderr, @"✓ removed org/first (0 kB; 3 MB stay, other models need them)");
+    insta::assert_snapshot!(ran.stderr, @"✓ removed org/first (0 kB; 3 MB stay, as other models use them)");
     assert!(stored.exists() && !stage.path(HUB).join("models--org--first").exists());
     let ran = stage.run(&["rm", "org/second", "--yes"]);
     insta::assert_snapshot!(ran.stderr, @"✓ removed org/second (3 MB)");
@@ -518,7 +518,7 @@ fn a_model_that_is_served_by_the_path_of_its_snapshot_is_in_use() {
         insta::allow_duplicates! { insta::assert_snapshot!(told, @"
         error: org/other was not removed
           cause: it is loaded: [NAME] (1 MB, port [PORT], 1 session, process [PID])
-          hint: leave that session first
+          hint: close that session first
         "); }
         stage.write("home/go-on", "yes");
         assert_eq!(finish(session).status, 0);

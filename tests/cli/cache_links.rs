@@ -28,7 +28,7 @@ fn what_links_lead_to_elsewhere_is_no_part_of_the_cache() {
     let ran = stage.run(&["list"]);
     insta::assert_snapshot!(stage.filtered(&ran.stdout), @"
     org/snapshots      3 MB  partial
-    org/blobs          0 kB  partial, files elsewhere
+    org/blobs          0 kB  partial, files outside the cache
     org/linked         0 kB  partial, link to [STAGE]/elsewhere
 
     3 models, 3 MB, in ~/.cache/huggingface/hub

@@ -232,10 +232,10 @@ fn claude_code_talks_to_the_engine_through_a_gateway_of_its_own() {
     assert!(figures.starts_with("1 turn · 10 tokens in"), "{lines}");
     let before: Vec<&str> = lines.lines().take(4).collect();
     insta::assert_snapshot!(before.join("\n"), @"
-    note: prompts, and what Claude Code reads for them, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
-    asking 127.0.0.1:PORT what it serves
+    note: prompts, and the files that Claude Code reads, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
+    asking 127.0.0.1:PORT for its models
     ✓ org/one at 127.0.0.1:PORT · window 32,768 tokens
-    note: the engine does not say how long its window is: 32,768 tokens is a guess; --ctx N says what it is
+    note: the engine does not report its window: cclocal assumes 32,768 tokens; to set it: --ctx N
     ");
 
     // Nothing was started in the background, and nothing is left of the session.
@@ -267,7 +267,7 @@ fn where_prompts_go_is_said_before_anything_is_sent() {
     assert!(status.success());
     let said = at_first.lock().expect("the text").clone();
     assert!(
-        said.starts_with("note: prompts, and what Claude Code reads for them, go to 127.0.0.1:"),
+        said.starts_with("note: prompts, and the files that Claude Code reads, go to 127.0.0.1:"),
         "{said}"
     );
 }
@@ -291,7 +291,7 @@ fn a_person_is_told_how_to_go_on() {
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     let said = terminal.text();
     let typed = format!(
-        "go on with: cclocal --connect {url} --token-env ENGINE_KEY --ctx 65536 --insecure -- --continue"
+        "To continue this conversation: cclocal --connect {url} --token-env ENGINE_KEY --ctx 65536 --insecure -- --continue"
     );
     assert!(said.contains(&typed), "{said}");
     assert!(said.contains("1 turn · 10 tokens in"), "{said}");
@@ -350,7 +350,7 @@ fn the_window_is_the_engines() {
         let ran = stage.run(&args);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         (
-            var(&stage, "CLAUDE_CODE_MAX_CONTEXT_TOKENS"),
+            fakes::real_window(&var(&stage, "CLAUDE_CODE_MAX_CONTEXT_TOKENS")),
             var(&stage, "CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
         )
     };
@@ -360,7 +360,7 @@ fn the_window_is_the_engines() {
         run(&["--model", "base", "--ctx", "65536", "--out-tokens", "16384"]),
         tokens("65536", "16384")
     );
-    assert_eq!(run(&["--model", "small"]), tokens("24576", "3384"));
+    assert_eq!(run(&["--model", "small"]), tokens("24576", "5692"));
 }
 
 #[test]
@@ -377,8 +377,8 @@ fn a_list_of_models_is_not_needed_where_one_is_named() {
     let ran = stage.run(&["--connect", &other.url()]);
     assert_eq!(ran.status, 14);
     insta::assert_snapshot!(said(&stage, &other, &ran), @"
-    note: prompts, and what Claude Code reads for them, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
-    asking 127.0.0.1:PORT what it serves
+    note: prompts, and the files that Claude Code reads, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
+    asking 127.0.0.1:PORT for its models
     error: 127.0.0.1:PORT does not say which model it serves
       cause: it has no list of models (404 for /v1/models)
       hint: name the model: --model ID
@@ -467,45 +467,45 @@ fn engines_that_cannot_be_used_say_why() {
 
     let closed = always(401, r#"{"detail":"API key required"}"#);
     insta::assert_snapshot!(failed(&closed, &[]), @"
-    error: 127.0.0.1:PORT wants a token
+    error: 127.0.0.1:PORT needs a token
       cause: it answered with status 401
-      hint: put the engine's key into a variable, and name that: --token-env NAME
+      hint: put the engine's key into a variable and pass its name: --token-env NAME
     ");
     let closed = always(403, "{}");
     insta::assert_snapshot!(failed(&closed, &["--token-env", "ENGINE_KEY"]), @"
-    error: 127.0.0.1:PORT does not take the token
+    error: 127.0.0.1:PORT refused the token
       cause: it answered with status 403
-      hint: see that the variable of --token-env holds the engine's key
+      hint: check that the variable named with --token-env holds the engine's key
     ");
     let nothing = always(404, "{}");
     insta::assert_snapshot!(failed(&nothing, &[]), @"
     error: 127.0.0.1:PORT has no Anthropic Messages API
       cause: 404 for http://127.0.0.1:PORT/v1/messages
-      hint: vllm-mlx has it, and vLLM in newer versions; if it is below a path, that belongs to the URL
+      hint: vllm-mlx and newer versions of vLLM have it; if the engine is under a path, add the path to the URL
     ");
     let page = always(200, "<html>It works!</html>");
     insta::assert_snapshot!(failed(&page, &[]), @"
-    error: 127.0.0.1:PORT does not answer as an engine does
-      cause: it answered http://127.0.0.1:PORT/v1/models with something that is no list of models
-      hint: see that the URL leads to the engine itself
+    error: 127.0.0.1:PORT does not answer like an engine
+      cause: it answered http://127.0.0.1:PORT/v1/models with something that is not a list of models
+      hint: check that the URL is the engine's own
     ");
     let broken = always(500, r#"{"error":{"message":"the model is being loaded"}}"#);
     insta::assert_snapshot!(failed(&broken, &[]), @"
-    error: 127.0.0.1:PORT does not answer as an engine does
+    error: 127.0.0.1:PORT does not answer like an engine
       cause: it answered http://127.0.0.1:PORT/v1/models with status 500: the model is being loaded
-      hint: see that the URL leads to the engine itself
+      hint: check that the URL is the engine's own
     ");
     let empty = Other::serving(r#"{"data":[]}"#);
     insta::assert_snapshot!(failed(&empty, &[]), @"
     error: 127.0.0.1:PORT serves no model
       cause: its list of models is empty
-      hint: see that its model is loaded
+      hint: check that its model is loaded
     ");
     let one = Other::serving(ONE_MODEL);
     insta::assert_snapshot!(failed(&one, &["--model", "org/two"]), @"
     error: 127.0.0.1:PORT does not serve org/two
       cause: it serves org/one
-      hint: leave --model out, for the one that it serves
+      hint: leave --model out to use the one that it serves
     ");
     let two = Other::serving(r#"{"data":[{"id":"a"},{"id":"b"}]}"#);
     insta::assert_snapshot!(failed(&two, &["--model", "c"]), @"
@@ -515,9 +515,9 @@ fn engines_that_cannot_be_used_say_why() {
     ");
     let small = Other::serving(r#"{"data":[{"id":"a","max_model_len":8192}]}"#);
     insta::assert_snapshot!(failed(&small, &[]), @"
-    error: the engine's window of 8192 tokens holds no session
-      cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
-      hint: its owner can serve a longer one: 23240 tokens are the least, 32768 hold a conversation (vLLM: --max-model-len 32768)
+    error: the engine's window of 8192 tokens is too small for Claude Code
+      cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
+      hint: start the engine with a longer one: at least 23240 tokens, better 32768 (vLLM: --max-model-len 32768)
     ");
     let silent = Other::new(|_| None);
     let lost = failed(&silent, &[]);
@@ -538,11 +538,11 @@ fn a_port_where_nothing_listens() {
         .replace(&port, "PORT")
         .replace("os error 61", "os error 111");
     insta::assert_snapshot!(said, @"
-    note: prompts, and what Claude Code reads for them, go to localhost:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
-    asking localhost:PORT what it serves
+    note: prompts, and the files that Claude Code reads, go to localhost:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
+    asking localhost:PORT for its models
     error: no engine answers at localhost:PORT
       cause: Connection refused (os error 111)
-      hint: see that it runs, listens there and is not behind a firewall: curl http://localhost:PORT/v1/models
+      hint: check that it runs, listens there and is not behind a firewall: curl http://localhost:PORT/v1/models
     ");
 }
 
@@ -553,8 +553,8 @@ fn several_models_have_to_be_chosen_from() {
     let ran = stage.run(&["--connect", &other.url()]);
     assert_eq!(ran.status, 2);
     insta::assert_snapshot!(said(&stage, &other, &ran), @"
-    note: prompts, and what Claude Code reads for them, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
-    asking 127.0.0.1:PORT what it serves
+    note: prompts, and the files that Claude Code reads, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
+    asking 127.0.0.1:PORT for its models
     error: 127.0.0.1:PORT serves more than one model
       cause: it serves org/a, org/b
       hint: name one of these with --model
@@ -563,11 +563,11 @@ fn several_models_have_to_be_chosen_from() {
     let ran = stage.run(&["--connect", &other.url(), "--ctx", "131072"]);
     assert_eq!(ran.status, 2);
     insta::assert_snapshot!(said(&stage, &other, &ran), @"
-    note: prompts, and what Claude Code reads for them, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
-    asking 127.0.0.1:PORT what it serves
-    error: --ctx 131072 is more than the engine has
-      cause: it says that its window is 65536 tokens
-      hint: leave --ctx out, or take --ctx 65536 or less; its owner can serve a longer one (vLLM: --max-model-len 131072)
+    note: prompts, and the files that Claude Code reads, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
+    asking 127.0.0.1:PORT for its models
+    error: --ctx 131072 is more than the engine's window
+      cause: the engine reports 65536 tokens
+      hint: leave --ctx out, or take --ctx 65536 or less; or start the engine with a longer one (vLLM: --max-model-len 131072)
     ");
 }
 
@@ -631,7 +631,7 @@ fn bad_command_lines_send_nothing() {
     ");
     insta::assert_snapshot!(refused(&["connect", &url]), @"
     error: `cclocal connect` takes no URL
-      cause: it is for an engine of cclocal on this machine
+      cause: it connects to an engine that cclocal runs on this machine
       hint: for any other engine: cclocal --connect URL
     ");
     for (variable, cause) in [("EMPTY", "it is empty"), ("NOWHERE", "it is not set")] {
@@ -653,11 +653,11 @@ fn a_dry_run_sends_nothing() {
     let ran = stage.run(&args);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let start = format!(
-        "engine   {url}, which somebody else runs\nmodel    the only one that it serves\nwindow   as the engine says\n"
+        "engine   {url} (not run by cclocal)\nmodel    the only one that it serves\nwindow   as the engine reports\n"
     );
     assert!(ran.stdout.starts_with(&start), "{}", ran.stdout);
     assert!(
-        ran.stdout.contains("note: prompts, and what"),
+        ran.stdout.contains("note: prompts, and the files"),
         "{}",
         ran.stdout
     );
@@ -724,11 +724,11 @@ fn certificates_are_checked() {
     let ran = stage.run(&["--connect", &url, "--insecure"]);
     assert_eq!(ran.status, 14, "{}", ran.stderr);
     insta::assert_snapshot!(said(&stage, &other, &ran), @"
-    note: prompts, and what Claude Code reads for them, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
-    asking 127.0.0.1:PORT what it serves
+    note: prompts, and the files that Claude Code reads, go to 127.0.0.1:PORT on this machine: to an engine that cclocal does not run, or through a tunnel to another machine
+    asking 127.0.0.1:PORT for its models
     error: there is no safe connection to 127.0.0.1:PORT
       cause: invalid peer certificate: UnknownIssuer
-      hint: a certificate of an authority of your own: name that one's file in SSL_CERT_FILE; an engine without TLS: http:// and --insecure
+      hint: if the certificate is from your own authority, set SSL_CERT_FILE to that authority's file; if the engine has no TLS, use http:// with --insecure
     ");
     assert_eq!(other.asked(), Vec::<String>::new());
 

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 /// The words as they stand in the source.
 const NOT_BROUGHT_ABOUT: &[&str] = &[
     // The system gives no folder, port, thread, signal, terminal or random number.
-    "the demo's folder cannot be made",
+    "the demo's folder cannot be created",
     "the demo's folder cannot be found",
     "the demo's folder cannot be written",
     "the demo model could not be written",
-    "see that the disk has space and that the directory is yours",
+    "check that the disk has space and that you can write there",
     "no port is free",
     "the asynchronous runtime cannot be started",
     "signals cannot be received",
@@ -27,7 +27,7 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     // A file or folder of ours that was good a moment before is not any more.
     "a folder for Claude Code's settings cannot be made",
     "Claude Code's settings cannot be written to {}",
-    "what is known of the GPU limit cannot be read or written down in cclocal's state folder",
+    "the record of the GPU limit in cclocal's state folder cannot be read or written",
     "the engine's record cannot be removed",
     "its log cannot be written",
     "{} cannot be started",
@@ -35,17 +35,17 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the engine was installed but cannot be used",
     "uv could not be unpacked",
     // A supervisor that ends or hangs between two moments.
-    "start it anew: cclocal {}",
-    "the engine on port {} is just ending",
-    "the engine's supervisor ends as soon as it is started",
+    "start it again: cclocal {}",
+    "the engine on port {} is shutting down",
+    "the engine's supervisor ends right after it starts",
     "read supervisor.log in cclocal's state folder",
-    "its supervisor ended at once",
-    "the demo failed at starting the engine",
-    "other engines keep being started and ended at the same time",
-    "run it again; cclocal status shows what runs",
+    "its supervisor stopped at once",
+    "the demo failed while starting the engine",
+    "other engines keep starting and stopping at the same time",
+    "run it again; `cclocal status` shows what runs",
     "the supervisor on port {port} does not answer",
-    "nothing within {} s",
-    "it may be stopped (kill -CONT), or hang: cclocal status names its process",
+    "no answer within {} s",
+    "it may be suspended (resume it with kill -CONT) or hang; `cclocal status` shows its process",
     "the engine has ended",
     "the gateway ended by itself",
     "the supervisor cannot be started",
@@ -63,15 +63,15 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "name one that is, with --port",
     // Another session is stopped at the moment at which it starts an engine.
     "another session of cclocal is starting an engine",
-    "it has not done so within {seconds} s",
-    "if it was stopped, let it go on or end it, and run this again",
+    "it has not finished within {seconds} s",
+    "if that session is suspended, resume it or end it, then run this again",
     // It answers, and then does not end; or it is of a version before the locks that tell whose they are, or the system keeps it.
     "{} is still there after {} s",
-    "it is not known for certain which process it is: look at {}, and end it with kill",
-    "the system itself does not let it end: restart the machine",
+    "cclocal cannot tell for certain which process it is: check {}, and end it with kill",
+    "the system cannot end the process: restart the machine",
     // It takes three minutes.
     "Claude Code did not finish",
-    "no end within {} s",
+    "it was still running after {} s",
     "run it again with --keep and read the logs in the folder it names",
     // Another system than those of the tests.
     "cclocal does not run on {other}",
@@ -195,7 +195,7 @@ fn bare(line: &str) -> &str {
         .find_map(|start| line.strip_prefix(start))
         .unwrap_or(line);
     // What failed in a demo is said after where it was.
-    match bare.strip_prefix("the demo failed at ") {
+    match bare.strip_prefix("the demo failed while ") {
         Some(rest) => rest.split_once(": ").map_or(bare, |(_, message)| message),
         None => bare,
     }

@@ -118,7 +118,7 @@ fn programs_that_do_not_answer() {
     assert_eq!(ran.status, 11);
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: Claude Code does not answer `--help`
-      cause: it failed without a word
+      cause: it failed without a message
       hint: run `[STAGE]/bin/claude --help` to see why
     ");
     for help in ["exit 3", "echo 'usage: something else'"] {
@@ -129,8 +129,8 @@ fn programs_that_do_not_answer() {
         match help {
             "exit 3" => insta::assert_snapshot!(said(&stage, &ran), @"
             error: the engine does not answer `serve --help`
-              cause: it failed without a word
-              hint: run `[STAGE]/bin/vllm-mlx serve --help` to see why, or `cclocal setup` to install the engine anew
+              cause: it failed without a message
+              hint: run `[STAGE]/bin/vllm-mlx serve --help` to see why, or `cclocal setup` to install the engine again
             "),
             _ => insta::assert_snapshot!(said(&stage, &ran), @"
             error: this engine is not a vllm-mlx
@@ -236,9 +236,9 @@ fn an_engine_that_does_not_get_ready() {
     let ran = launched(&stage);
     assert_eq!(ran.status, 14);
     insta::assert_snapshot!(without_log(&stage, &ran), @"
-    error: the engine does not get ready
-      cause: while loading it has given no sign of life for 1 s
-      hint: read its log, [STAGE]/cclocal/state/server-[…].log; CCLOCAL_STALL_LIMIT=600 would wait longer
+    error: the engine does not become ready
+      cause: no sign of progress for 1 s while loading
+      hint: read its log, [STAGE]/cclocal/state/server-[…].log; CCLOCAL_STALL_LIMIT=600 waits longer
     ");
 }
 
@@ -256,7 +256,7 @@ fn an_engine_that_dies_under_the_client() {
     insta::assert_snapshot!(without_log(&stage, &ran), @"
     error: the engine died 4 times within 10 minutes
       cause: the GPU ran out of memory; Claude Code was closed, its conversation is kept
-      hint: take a smaller model (cclocal --gemma-light) or a smaller window (--ctx 32768); then go on with it: cclocal --model [STAGE]/model -- --continue
+      hint: take a smaller model (cclocal --gemma-light) or a smaller window (--ctx 32768); then continue it: cclocal --model [STAGE]/model -- --continue
     ");
 }
 
@@ -277,14 +277,14 @@ fn an_engine_that_is_ended_under_the_client_or_loses_its_supervisor() {
         assert_eq!(ran.status, 14);
         match whole {
             "ended" => insta::assert_snapshot!(said(&stage, &ran), @"
-            error: the engine was ended
-              cause: by `cclocal stop`, or a signal to its supervisor; Claude Code was closed, its conversation is kept
-              hint: run it again; then go on with it: cclocal --model [STAGE]/model -- --continue
+            error: the engine was stopped
+              cause: it was stopped with `cclocal stop`, or by a signal to its supervisor; Claude Code was closed, its conversation is kept
+              hint: run it again; then continue it: cclocal --model [STAGE]/model -- --continue
             "),
             _ => insta::assert_snapshot!(said(&stage, &ran), @"
             error: the engine's supervisor is gone
               cause: it was killed, and the engine with it; Claude Code was closed, its conversation is kept
-              hint: run it again; if nobody killed it, its log is supervisor.log in cclocal's state folder; then go on with it: cclocal --model [STAGE]/model -- --continue
+              hint: run it again; if nobody killed it, its log is supervisor.log in cclocal's state folder; then continue it: cclocal --model [STAGE]/model -- --continue
             "),
         }
     }
@@ -305,7 +305,7 @@ fn what_runs_in_the_background_is_set_and_asked_wrongly() {
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: there is no log
       cause: [STAGE]/cclocal/state/server.log: No such file or directory (os error […])
-      hint: an engine writes one when it is started; `cclocal status` shows what runs
+      hint: an engine writes one when it starts; `cclocal status` shows what runs
     ");
     let child = stage
         .command(&["supervisor"])
@@ -346,14 +346,14 @@ fn a_port_that_is_taken() {
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: port […] is in use by another model of cclocal
       cause: cclocal (process […]) serves model there
-      hint: run this one beside it with --port […], or end the other: cclocal stop --port […]
+      hint: use another port: --port […]; or stop the other model: cclocal stop --port […]
     ");
     let ran = stage.run(&["connect", "--port", "1"]);
     assert_eq!(ran.status, 1);
     let told = said(&stage, &ran).replace(&session.id().to_string(), "[…]");
     insta::assert_snapshot!(told.replace(&port, "[…]"), @"
     error: no engine of cclocal runs on port 1
-      cause: there runs model (0 kB, port […], 1 session, process […])
+      cause: running: model (0 MB, port […], 1 session, process […])
       hint: name its port: cclocal connect --port […]
     ");
     let ran = stage.run(&["rm", "--yes", "org/name"]);
@@ -374,7 +374,7 @@ fn settings_of_an_administrator_or_a_project_that_cannot_be_overridden() {
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: the project's settings could send the session elsewhere
       cause: .claude/settings.json sets env.ANTHROPIC_UNIX_SOCKET, which cannot be overridden in every version of Claude Code
-      hint: take it out of .claude/settings.json, and run it again
+      hint: remove that line from .claude/settings.json, then run it again
     ");
 }
 
@@ -397,7 +397,7 @@ fn a_model_that_another_program_downloads_or_holds() {
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: org/name was not removed
       cause: a program is downloading it
-      hint: end that download first
+      hint: wait for that download, or stop it
     ");
     drop(lock);
     // The library does not follow a link for its lock, and neither do we.
@@ -408,7 +408,7 @@ fn a_model_that_another_program_downloads_or_holds() {
     insta::assert_snapshot!(said(&stage, &ran), @"
     error: org/name could not be removed completely
       cause: [STAGE]/home/.cache/huggingface/hub/blobs/cd/cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd.lock: Too many levels of symbolic links (os error […])
-      hint: 0 kB were freed before; `cclocal list` shows what is left, and the same command goes on
+      hint: 0 kB were freed before that; run the same command again to remove the rest
     ");
     assert!(entry.exists() && blob.is_symlink());
     assert_eq!(stage.read("elsewhere"), "mine");
@@ -440,25 +440,25 @@ fn a_demo_that_fails() {
         let said = said(&stage, &ran);
         match number {
             0 => insta::assert_snapshot!(said, @"
-            error: the demo failed at running Claude Code: Claude Code ended with an error
+            error: the demo failed while running Claude Code: Claude Code ended with an error
               cause: its status was 3
-              hint: run `claude --version` to see that it works by itself
+              hint: run `claude --version` to check that it works by itself
             "),
             1 => insta::assert_snapshot!(said, @"
-            error: the demo failed at running Claude Code: Claude Code did not pass the tool's result back to the model
-              cause: its answer is not the model's closing sentence
+            error: the demo failed while running Claude Code: Claude Code did not pass the tool's result back to the model
+              cause: its answer is not the model's last sentence
               | something else
               hint: please report this with the lines above: the client or the engine has changed
             "),
             2 => insta::assert_snapshot!(said, @"
-            error: the demo failed at the file on disk: the file was not written
+            error: the demo failed while checking the file: the file was not written
               cause: [STAGE]/tmp/cclocal-demo-[…]/work/hello.txt: No such file or directory (os error […])
               hint: the tool call did not reach Claude Code as one; run it again with --keep and read server.log
             "),
             _ => insta::assert_snapshot!(said, @r#"
-            error: the demo failed at the file on disk: the file has other text than was asked for
+            error: the demo failed while checking the file: the file has the wrong text
               cause: it holds "other\n" instead of "hello world\n"
-              hint: please report this: the tool call was changed on its way
+              hint: please report this: the tool call was changed on the way
             "#),
         }
     }

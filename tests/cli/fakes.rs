@@ -20,6 +20,12 @@ use crate::support::Stage;
 pub const TEMPLATE: &str =
     r#"{% if tools %}<tool_call>{"name": "", "arguments": {}}</tool_call>{% endif %}"#;
 
+/// The window for which Claude Code is told this one, in tokens, with replies of up to 20,000.
+pub fn real_window(told: &str) -> String {
+    let told: u64 = told.parse().expect("tokens");
+    (told - 10_500).to_string()
+}
+
 /// A stage with a fake engine, a fake client and a model folder that looks whole.
 pub fn stage() -> Stage {
     let mut stage = Stage::bare();

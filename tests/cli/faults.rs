@@ -218,7 +218,7 @@ fn what_is_kept_cannot_be_removed() {
     let ran = stage.run(&args);
     assert_eq!(ran.status, 1);
     insta::assert_snapshot!(said(&stage, &ran), @"
-    error: what is kept of system prompts could not be removed
+    error: the stored system prompts could not be removed
       cause: failed to remove directory `[STAGE]/cclocal/cache/prefixes`: Not a directory (os error 20)
       hint: remove it by hand: rm -r [STAGE]/cclocal/cache/prefixes
     ");

@@ -90,7 +90,7 @@ fn one_that_is_stopped_is_said_to_be_there_and_its_model_is_kept() {
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     insta::assert_snapshot!(told(&ran.stdout), @"
     org/name (port [PORT], process [PID])  not answering
-      hint      if it was stopped, `kill -CONT [PID]` lets it go on; `cclocal stop --force --port [PORT]` ends it, and the sessions that use it
+      hint      if it is suspended, `kill -CONT [PID]` resumes it; `cclocal stop --force --port [PORT]` stops it and ends the sessions that use it
     ");
     let json = stage.run(&["status", "--json"]).stdout;
     let json: Value = serde_json::from_str(&json).expect("JSON");
@@ -108,7 +108,7 @@ fn one_that_is_stopped_is_said_to_be_there_and_its_model_is_kept() {
     insta::assert_snapshot!(told(&ran.stderr), @"
     error: org/name was not removed
       cause: it is loaded: the supervisor of org/name (port [PORT], process [PID]) does not answer
-      hint: if it was stopped, `kill -CONT [PID]` lets it go on; `cclocal stop --force --port [PORT]` ends it, and the sessions that use it
+      hint: if it is suspended, `kill -CONT [PID]` resumes it; `cclocal stop --force --port [PORT]` stops it and ends the sessions that use it
     ");
     assert!(folder.join("snapshots/abc/config.json").exists());
     let listed = stage.run(&["list"]).stdout;
@@ -121,12 +121,12 @@ fn one_that_is_stopped_is_said_to_be_there_and_its_model_is_kept() {
         let ran = stage.run(&["--model", model]);
         assert_eq!(ran.status, 14, "{model}: {}", ran.stderr);
         assert!(
-            ran.stderr.contains("is not started") && ran.stderr.contains("does not answer"),
+            ran.stderr.contains("was not started") && ran.stderr.contains("does not answer"),
             "{}",
             ran.stderr
         );
         let planned = stage.run(&["--model", model, "--dry-run"]).stdout;
-        assert!(planned.contains("a launch is refused"), "{planned}");
+        assert!(planned.contains("a real run would be refused"), "{planned}");
     }
     assert_eq!(stage.read("engine/starts").lines().count(), 1);
 
@@ -147,9 +147,9 @@ fn stop_asks_before_it_ends_one_that_does_not_answer() {
         .replace(&running.port, "[PORT]")
         .replace(&running.supervisor.to_string(), "[PID]");
     insta::assert_snapshot!(told, @"
-    error: the engine on port [PORT] was not ended
-      cause: the supervisor of model (port [PORT], process [PID]) is there and does not answer
-      hint: if it was stopped, `kill -CONT [PID]` lets it go on; `cclocal stop --force --port [PORT]` ends it, and the sessions that use it
+    error: the engine on port [PORT] was not stopped
+      cause: the supervisor of model (port [PORT], process [PID]) does not answer
+      hint: if it is suspended, `kill -CONT [PID]` resumes it; `cclocal stop --force --port [PORT]` stops it and ends the sessions that use it
     ");
     let mut terminal = Terminal::run(&stage, &["stop"], 100, 30);
     terminal.wait_for("[y/N]");
@@ -174,7 +174,7 @@ fn a_session_is_left_also_if_its_supervisor_does_not_answer() {
     let ran = finish(running.session);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("does not answer and was left behind")
+        ran.stderr.contains("does not answer and was left as it is")
             && ran
                 .stderr
                 .contains(&format!("kill -CONT {}", running.supervisor)),
@@ -296,7 +296,7 @@ fn session_and_supervisor_killed_together_leave_nothing() {
             .join(format!("session-{session}"));
         assert!(!folder.exists(), "its settings are left");
         // What the supervisor left is for the next start.
-        assert_eq!(stage.run(&["status"]).stderr, "Nothing runs.\n");
+        assert_eq!(stage.run(&["status"]).stderr, "No engine is running.\n");
     }
 }
 

@@ -47,7 +47,7 @@ fn who_takes_the_engines_socket_is_sent_nothing() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(told, @"
             error: the engine cannot be trusted
-              cause: what answers on [STAGE]/cclocal/state/run/[PORT]/engine does not know the key that the engine was given; nothing was sent there
+              cause: the program that answers on [STAGE]/cclocal/state/run/[PORT]/engine does not have the engine's key; nothing was sent to it
               | running 1 test
               | the whole log: [STAGE]/cclocal/state/server-[PORT].log
               hint: end the program that took the engine's socket; if it is the engine itself, unset CCLOCAL_ENGINE or run `cclocal setup --force`
@@ -80,7 +80,7 @@ fn an_engine_that_is_started_again_proves_itself_again() {
     assert_eq!(ran.status, 14, "{}", ran.stderr);
     assert!(
         ran.stderr.contains("the engine died 4 times")
-            && ran.stderr.contains("does not know the key"),
+            && ran.stderr.contains("does not have the engine's key"),
         "{}",
         ran.stderr
     );
@@ -180,7 +180,7 @@ fn who_listens_in_a_folder_that_others_may_write_to_is_not_asked() {
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).expect("set");
     let listener = UnixListener::bind(run.join("socket")).expect("bound");
     listener.set_nonblocking(true).expect("set");
-    assert_eq!(stage.run(&["status"]).stderr, "Nothing runs.\n");
+    assert_eq!(stage.run(&["status"]).stderr, "No engine is running.\n");
     assert!(listener.accept().is_err(), "it was asked");
     // What starts there takes the folder back first.
     let ran = stage.run(&["--model", "../model", "--port", &port]);

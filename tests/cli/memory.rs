@@ -133,7 +133,7 @@ fn the_prefix_cache_is_cleared_and_then_the_window_narrows() {
     let text = working.stage.run(&["status"]).stdout;
     assert!(
         text.contains(
-            "short     the prefix cache cleared · the window narrowed from 65,536 tokens"
+            "low mem   the prefix cache cleared · the window narrowed from 65,536 tokens"
         ),
         "{text}"
     );
@@ -149,7 +149,7 @@ fn the_prefix_cache_is_cleared_and_then_the_window_narrows() {
     assert!(log.contains("the window is narrower"), "{log}");
     let said = working.end();
     assert!(
-        said.contains("Memory ran short: the window was narrowed to"),
+        said.contains("Memory ran low: the window was narrowed to"),
         "{said}"
     );
 }

@@ -47,7 +47,7 @@ fn a_model_that_cannot_be_served_is_refused_at_once_and_in_its_own_words() {
     folder(&stage, "base", &[weights]);
     insta::assert_snapshot!(refused(&stage, &["--model", "../base", "--dry-run"]), @"
     error: [STAGE]/base has no chat template
-      cause: so it is a base model: it continues text, and holds no conversation
+      cause: it is a base model: it continues text instead of answering
       hint: use an instruct model, such as mlx-community/gemma-4-e4b-it-4bit
     ");
     // There, and yet of no use.
@@ -127,7 +127,7 @@ fn a_model_whose_download_shows_that_it_is_a_base_model_is_refused_then() {
         assert_eq!(base, status == 2, "{}", ran.stderr);
         assert!(
             ran.stderr
-                .contains("its tool-call format is not known before it is on this disk"),
+                .contains("its tool-call format is known only after the download"),
             "{}",
             ran.stderr
         );
@@ -170,7 +170,7 @@ fn the_form_of_tool_calls_is_the_templates_whatever_the_folders_name() {
     assert_eq!(report["model"]["tool_call_form"], Value::Null);
     let argv = report["engine"]["argv"].to_string();
     assert!(argv.contains(r#""--tool-call-parser","auto""#), "{argv}");
-    let unknown = "other: unknown tool-call format: calls in <tool_call> tags are read. If calls show up as text, this model will not work";
+    let unknown = "other: unknown tool-call format: only calls in <tool_call> tags are run. If calls show up as text, take another model";
     assert!(said.contains(unknown), "{said}");
     let ran = stage.run(&["--model", "../other", "--port", &free_port()]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -189,7 +189,7 @@ fn the_form_of_tool_calls_is_the_templates_whatever_the_folders_name() {
     let (_, said) = dry(&stage, &["--model", "../chat"]);
     assert!(
         said.contains(
-            "chat: its chat template has no tools: it can chat, but not read or write files"
+            "chat: its chat template has no tool calls: it can chat, but not read or write files"
         ),
         "{said}"
     );
@@ -207,7 +207,7 @@ fn thoughts_are_off_unless_they_are_asked_for_and_the_model_has_some() {
             report["engine"]["env"]["VLLM_MLX_ENABLE_THINKING"],
             on.to_string()
         );
-        (on, said.contains("no thoughts that could be turned on"))
+        (on, said.contains("cannot think: --think has no effect"))
     };
     assert_eq!(thinking(&["--review"]), (false, false));
     assert_eq!(thinking(&["--review", "--think"]), (true, false));
@@ -218,7 +218,7 @@ fn thoughts_are_off_unless_they_are_asked_for_and_the_model_has_some() {
     assert_eq!(thinking(&["--model", "../model", "--think"]), (true, false));
     let said = stage.run(&["--review", "--think", "--dry-run"]).stdout;
     assert!(
-        said.contains("tool calls in the form of GLM; it thinks before it answers\n"),
+        said.contains("tool calls in the GLM format; it thinks before it answers\n"),
         "{said}"
     );
 }
@@ -233,7 +233,7 @@ fn a_session_with_thoughts_and_one_without_share_no_engine() {
     stage.wait_for("client/pid");
     let port = |stage: &Stage, args: &[&str]| {
         let wanted = [&["--model", "../model", "--dry-run"], args].concat();
-        stage.run(&wanted).stdout.contains("runs already")
+        stage.run(&wanted).stdout.contains("is loaded already")
     };
     assert!(port(&stage, &[]));
     assert!(!port(&stage, &["--think"]));

@@ -16,14 +16,13 @@ fn what_an_engine_lacks_is_said() {
     );
     let session = stage.start(&["--model", "../model"]);
     stage.wait_for("client/pid");
-    let words =
-        "this engine hides the model's own text: its parser reads tool calls and misses some";
+    let words = "this engine parses tool calls itself and misses some";
     let status = stage.run(&["status"]).stdout;
     let lacks: Vec<&str> = status
         .lines()
-        .filter(|line| line.contains("lacks"))
+        .filter(|line| line.contains("  note  "))
         .collect();
-    assert_eq!(lacks, [format!("  lacks     {words}")], "{status}");
+    assert_eq!(lacks, [format!("  note      {words}")], "{status}");
     stage.write("home/go-on", "yes");
     let ran = finish(session);
     assert_eq!(ran.status, 0, "{}", ran.stderr);

@@ -40,17 +40,13 @@ fn launch(stage: &Stage, rest: &[&str]) -> Terminal {
     Terminal::run(stage, &args, 80, 30)
 }
 
-/// The window that Claude Code was told.
+/// The window for which Claude Code was told a larger one.
 fn window(stage: &Stage) -> String {
     let env = stage.read("client/env");
     let line = env
         .lines()
-        .find(|line| line.starts_with("CLAUDE_CODE_MAX_CONTEXT_TOKENS="));
-    line.unwrap_or("=none")
-        .rsplit('=')
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+        .find_map(|line| line.strip_prefix("CLAUDE_CODE_MAX_CONTEXT_TOKENS="));
+    fakes::real_window(line.unwrap_or_default())
 }
 
 fn wired(stage: &Stage) -> String {
@@ -63,18 +59,18 @@ fn a_model_whose_layers_are_not_known_is_planned_as_a_general_one() {
     let mut terminal = launch(&stage, &[]);
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
-    Memory for model: 19.3 GB, 75 % of RAM, a rule of thumb
+    Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
       [#########################################################========|=+++++~e]
-      # weights         16.0 GB
-      = conversation     2.8 GB  25,288 tokens
-      + prefix cache     1.5 GB  so that a turn computes only what is new; in 8 bits
-      ~ working memory   268 MB  reading a prompt, 256 tokens at a time
-      e engine           270 MB  the process itself
-      | missing          2.4 GB  beyond what is planned with
+      # weights         14.9 GB
+      = conversation     2.6 GB  25,288 tokens
+      + prefix cache     1.4 GB  so that a turn computes only new tokens; in 8 bits
+      ~ working memory   255 MB  reading a prompt, 256 tokens at a time
+      e engine           257 MB  the process itself
+      | over by          2.2 GB
     Enter choose · q quit · ↑↓ j k move
     > Raise the GPU limit  none → 28k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
-      Try it all the same  (risky: the engine may crash)
+      Start it anyway      (risky: the engine may crash)
       Quit
     ");
     terminal.keys("q");
@@ -135,7 +131,7 @@ fn what_cannot_be_put_back_is_said_and_offered_at_the_next_start() {
     });
     terminal.keys("wrong\r");
     assert_eq!(terminal.end(), 0, "Claude Code's own status");
-    let said = "note: the GPU memory limit is still 21504 MiB; to put it back: sudo sysctl iogpu.wired_limit_mb=0";
+    let said = "note: the GPU memory limit is still 21504 MiB; to restore it: sudo sysctl iogpu.wired_limit_mb=0";
     let screen = terminal.text().replace('\n', "");
     assert!(screen.contains(said), "{screen}");
     assert_eq!(wired(&stage), "21504");
@@ -144,8 +140,8 @@ fn what_cannot_be_put_back_is_said_and_offered_at_the_next_start() {
     let mut terminal = launch(&stage, &["--no-mem-check"]);
     let screen = terminal.wait_for("[Y/n]");
     insta::assert_snapshot!(screen, @"
-    note: a session that was cut off left the GPU memory limit raised: 21504 MiB, before 0 (the system's own choice)
-    Put it back now? (If not, when this session ends.) [Y/n]
+    note: an interrupted session left the GPU memory limit raised: it is 21504 MiB, and was 0 (macOS decides)
+    Restore it now? (If not, cclocal does it when this session ends.) [Y/n]
     ");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0);
@@ -159,12 +155,12 @@ fn a_refused_sudo_leaves_the_other_choices() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("\r");
-    terminal.wait_for("by hand it is: sudo sysctl iogpu.wired_limit_mb=21504");
+    terminal.wait_for("to raise it by hand: sudo sysctl iogpu.wired_limit_mb=21504");
     terminal.wait_until("the question again", |screen| screen.contains("> Quit"));
     assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
     terminal.keys("k\r");
     assert_eq!(terminal.end(), 0);
-    assert_eq!(window(&stage), "25288");
+    assert_eq!(window(&stage), "22980");
 }
 
 #[test]
@@ -176,9 +172,9 @@ fn quitting_starts_nothing() {
     assert_eq!(terminal.end(), 12);
     let text = terminal.text();
     insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
-    error: model does not hold a session on this machine
-      cause: the smallest window of use, 25,288 tokens, needs 20.8 GB, and there are 18.4 GB to plan with: 16.0 GB for its weights, 2.8 GB for a conversation, 1.5 GB for the prefix cache, 268 MB for reading a prompt and for copies, 270 MB for the engine itself
-      hint: with the GPU limit raised it gets 28,672 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it all the same
+    error: model does not fit in memory
+      cause: it needs 19.3 GB even with a window of 25,288 tokens, and 17.1 GB are available: 14.9 GB for its weights, 2.6 GB for a conversation, 1.4 GB for the prefix cache, 255 MB for reading a prompt and for copies, 257 MB for the engine itself
+      hint: with the GPU limit raised it gets 28,672 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
 }
@@ -307,11 +303,15 @@ fn off_a_terminal_what_was_left_behind_is_put_back_without_a_question() {
     let stage = stage(TIGHT.0, 1_000_000_000, "yes");
     let record = r#"{"original":0,"raised":21504}"#;
     for (sudo, after, said) in [
-        ("yes", "0", "left the GPU memory limit raised: 21504 MiB"),
+        (
+            "yes",
+            "0",
+            "left the GPU memory limit raised: it is 21504 MiB",
+        ),
         (
             "no",
             "21504",
-            "to put it back: sudo sysctl iogpu.wired_limit_mb=0",
+            "to restore it: sudo sysctl iogpu.wired_limit_mb=0",
         ),
     ] {
         stage.write("cclocal/state/gpu-limit.json", record);
@@ -364,7 +364,7 @@ fn metal_is_asked_where_no_limit_is_set() {
     let mut terminal = launch(&stage, &[]);
     let screen = terminal.wait_for("Quit");
     assert!(
-        screen.contains("17.2 GB, what Metal recommends"),
+        screen.contains("16.0 GB, the limit that Metal recommends"),
         "{screen}"
     );
     terminal.keys("q");
@@ -375,7 +375,7 @@ fn metal_is_asked_where_no_limit_is_set() {
     let mut terminal = launch(&stage, &[]);
     let screen = terminal.wait_for("Quit");
     assert!(
-        screen.contains("17.2 GB, what Metal recommends"),
+        screen.contains("16.0 GB, the limit that Metal recommends"),
         "{screen}"
     );
     terminal.keys("q");
@@ -428,7 +428,7 @@ fn the_check_can_be_skipped() {
         let mut terminal = launch(&stage, &rest);
         assert_eq!(terminal.end(), 0);
         assert!(!terminal.text().contains("Quit"), "{}", terminal.text());
-        assert_eq!(window(&stage), "25288", "the smallest of use");
+        assert_eq!(window(&stage), "22980", "the smallest of use");
     }
 }
 
@@ -457,9 +457,9 @@ fn off_a_terminal_a_model_that_does_not_fit_is_refused() {
     let ran = stage.run(&["--model", "../model", "--port", &port]);
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
-    error: model does not hold a session on this machine
-      cause: the smallest window of use, 25,288 tokens, needs 22.9 GB, and there are 12.2 GB to plan with: 18.0 GB for its weights, 2.9 GB for a conversation, 1.5 GB for the prefix cache, 275 MB for reading a prompt and for copies, 270 MB for the engine itself
-      hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it all the same
+    error: model does not fit in memory
+      cause: it needs 21.4 GB even with a window of 25,288 tokens, and 11.4 GB are available: 16.8 GB for its weights, 2.7 GB for a conversation, 1.4 GB for the prefix cache, 262 MB for reading a prompt and for copies, 257 MB for the engine itself
+      hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
     let ran = stage.run(&["--model", "../model", "--port", &port, "--no-mem-check"]);
@@ -487,14 +487,14 @@ fn on_linux_a_gpu_counts_only_if_the_engine_computes_on_it() {
     let ran = run(&stage);
     assert_eq!(ran.status, 12, "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("there are 8.0 GB to plan with"),
+        ran.stderr.contains("and 7.4 GB are available"),
         "{}",
         ran.stderr
     );
     stage.write("engine/device", r#"{"gpu": false, "recommended": null}"#);
     let ran = run(&stage);
     assert!(
-        !ran.stderr.contains("8.0 GB to plan with"),
+        !ran.stderr.contains("7.4 GB are available"),
         "{}",
         ran.stderr
     );

@@ -49,25 +49,25 @@ fn the_menu_says_what_is_there_and_what_fits() {
         &"x".repeat(3_000_000),
     );
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    let screen = terminal.wait_for("List the cache");
+    let screen = terminal.wait_for("List models in the cache");
     insta::assert_snapshot!(screen, @"
-    cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of thumb)
+    cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
     Enter start · q quit · ↑↓ j k move
       MODEL                   SIZE   ON DISK           CONTEXT
     > Gemma-4-E4B           5.2 GB   yes               94k tokens
         --gemma-light · clean tool calls, the one to start with
       Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
         --gemma · mixture of experts, 3.8B active parameters
-      GLM-4.7-Flash        17.0 GB   not yet           too big by 3.1 GB
+      GLM-4.7-Flash        17.0 GB   not yet           too big by 2.9 GB
         --review · stronger reasoning
-      Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      too big by 3.9 GB
+      Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      too big by 3.6 GB
         --coder · the heavier code model
       Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
         --qwen3 · general reasoning; leaks plain-text thinking
       Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
         --coder7b · code analysis; tool calls unreliable
-      Manage the cache
-      List the cache
+      Remove models from the cache
+      List models in the cache
     ");
     terminal.keys("q");
     assert_eq!(terminal.end(), 0);
@@ -81,25 +81,25 @@ fn a_small_terminal_shows_a_part_of_it() {
     let mut terminal = Terminal::run(&stage, &[], 60, 11);
     terminal.wait_for("[Page 1/2]");
     terminal.keys("k");
-    let screen = terminal.wait_for("> List the cache");
+    let screen = terminal.wait_for("> List models in the cache");
     insta::assert_snapshot!(screen, @"
-    cclocal 0.1.0 · 19.3 GB for a model (75 % of R…
+    cclocal 0.1.0 · 18.0 GB for a model (75 % of R…
     Enter start · q quit · ↑↓ j k move
       MODEL                   SIZE   ON DISK      … [Page 2/2]
-      Manage the cache
-    > List the cache
+      Remove models from the cache
+    > List models in the cache
     ");
     terminal.keys("j");
     terminal.wait_for("> Gemma-4-E4B");
     let screen = terminal.wait_for("Qwen2.5-Coder-7B");
     insta::assert_snapshot!(screen, @"
-    cclocal 0.1.0 · 19.3 GB for a model (75 % of R…
+    cclocal 0.1.0 · 18.0 GB for a model (75 % of R…
     Enter start · q quit · ↑↓ j k move
       MODEL                   SIZE   ON DISK      … [Page 1/2]
     > Gemma-4-E4B           5.0 GB   not yet           ~95k tok…
         --gemma-light · clean tool calls, the one to start with
       Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GP…
-      GLM-4.7-Flash        17.0 GB   not yet           too big …
+      GLM-4.7-Flash        17.0 GB   not yet           ~24k, GP…
       Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big …
       Qwen3.5-9B            5.0 GB   not yet           ~64k tok…
       Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tok…
@@ -125,8 +125,8 @@ fn keys_move_and_enter_starts() {
         ("\x1b[A", "> Gemma-4-E4B"),
         ("j", "> Gemma-4-26B"),
         ("k", "> Gemma-4-E4B"),
-        ("k", "> List the cache"),
-        ("x9", "> List the cache"),
+        ("k", "> List models in the cache"),
+        ("x9", "> List models in the cache"),
         ("j\tjj", "> Qwen3-Coder"),
     ] {
         terminal.keys(keys);
@@ -148,7 +148,7 @@ fn keys_move_and_enter_starts() {
 fn signals_and_keys_that_are_signals_give_the_terminal_back() {
     let stage = mac(24);
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     terminal.keys("\x03");
     assert_eq!(terminal.end(), 130);
     terminal.assert_as_it_was();
@@ -156,7 +156,7 @@ fn signals_and_keys_that_are_signals_give_the_terminal_back() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let stage = mac(24);
         let mut terminal = Terminal::run(&stage, &[], 80, 24);
-        terminal.wait_for("List the cache");
+        terminal.wait_for("List models in the cache");
         let pid = i32::try_from(terminal.pid()).expect("a pid");
         kill(Pid::from_raw(pid), signal).expect("signalled");
         assert_eq!(terminal.end(), 128 + signal as i32);
@@ -196,7 +196,7 @@ fn colours_only_where_they_are_wanted() {
     let mut stage = mac(24);
     let styled = ["\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[36m"];
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     for style in styled {
         assert!(terminal.raw().contains(style), "{style:?}");
     }
@@ -204,7 +204,7 @@ fn colours_only_where_they_are_wanted() {
     terminal.end();
     stage.set("NO_COLOR", "1");
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
-    terminal.wait_for("List the cache");
+    terminal.wait_for("List models in the cache");
     terminal.keys("j");
     terminal.wait_for("> Gemma-4-26B");
     terminal.keys("q");
@@ -221,17 +221,17 @@ fn a_terminal_that_cannot_be_painted_on_gets_a_list_and_a_question() {
     let mut terminal = Terminal::run(&stage, &[], 80, 24);
     let screen = terminal.wait_for("(Enter = 1)");
     insta::assert_snapshot!(screen, @"
-    cclocal 0.1.0 · 19.3 GB for a model (75 % of RAM, a rule of thumb)
+    cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
       1 Gemma-4-E4B           5.0 GB   not yet           ~95k tokens
       2 Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
-      3 GLM-4.7-Flash        17.0 GB   not yet           too big by 3.1 GB
-      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.9 GB
+      3 GLM-4.7-Flash        17.0 GB   not yet           too big by 2.9 GB
+      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.6 GB
       5 Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
       6 Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
     Choose [1-6/q] (Enter = 1)
     ");
     terminal.keys("7\r");
-    terminal.wait_for("Please answer with a number of the list.");
+    terminal.wait_for("Please enter a number from the list.");
     terminal.keys("q\r");
     assert_eq!(terminal.end(), 0);
     assert!(!terminal.raw().contains('\x1b'), "{}", terminal.raw());
@@ -249,9 +249,9 @@ fn off_a_terminal_the_flags_are_named() {
         let ran = stage.run(args);
         assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
         insta::allow_duplicates! { insta::assert_snapshot!(ran.stderr, @"
-        error: no model is named
+        error: no model was given
           cause: the menu of models needs a terminal
-          hint: name one: --gemma-light, --gemma, --review, --coder, --qwen3, --coder7b or --model ID
+          hint: choose one of them: --gemma-light, --gemma, --review, --coder, --qwen3, --coder7b or --model ID
         "); }
     }
     assert_eq!(stage.read("engine/pid"), "");

@@ -139,7 +139,7 @@ fn what_a_server_prints() {
     loading model into memory
     ✓ model ready in [TIME] · window 65,536 tokens
 
-    Claude Code on this model, in another terminal and any folder:
+    To run Claude Code on it, in another terminal and any folder:
 
 
     Other programs: the Anthropic Messages API at http://127.0.0.1:[PORT], model model, with the key in
@@ -163,7 +163,7 @@ fn ctrl_c_on_a_terminal_ends_it() {
     terminal.keys("\x03");
     assert_eq!(terminal.end(), 0);
     assert!(
-        terminal.text().contains("the server has ended"),
+        terminal.text().contains("the server has stopped"),
         "{}",
         terminal.text()
     );

@@ -66,7 +66,7 @@ fn a_second_session_uses_the_first_ones_engine() {
     assert_eq!(running[0]["sessions"].as_array().map(Vec::len), Some(2));
     let planned = stage.run(&["--model", "../model", "--dry-run"]).stdout;
     assert!(
-        planned.contains(&format!("a launch would use it on port {port}")),
+        planned.contains(&format!("a real run would use it, on port {port}")),
         "{planned}"
     );
     go_on(&stage);
@@ -94,11 +94,9 @@ fn an_engine_that_keeps_system_prompts_goes_on_and_is_said_to() {
     go_on(&stage);
     let (first, second) = (finish(first), finish(second));
     assert_eq!((first.status, second.status), (0, 0));
-    let said = format!(
-        "goes on keeping system prompts on the disk, as it was started; `cclocal stop --port {port}` ends it"
-    );
+    let said = format!("goes on storing system prompts; to unload it: cclocal stop --port {port}");
     assert!(second.stderr.contains(&said), "{}", second.stderr);
-    assert!(!first.stderr.contains("keeping"), "{}", first.stderr);
+    assert!(!first.stderr.contains("storing"), "{}", first.stderr);
 
     // One that was started with it keeps nothing, and there is nothing to say.
     std::fs::remove_file(stage.path("home/go-on")).expect("removed");
@@ -109,7 +107,7 @@ fn an_engine_that_keeps_system_prompts_goes_on_and_is_said_to() {
     for session in [first, second] {
         let ran = finish(session);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
-        assert!(!ran.stderr.contains("keeping"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("storing"), "{}", ran.stderr);
     }
 }
 
@@ -168,7 +166,7 @@ fn the_engine_is_kept_for_a_while_and_said_to_be() {
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(
         ran.stderr
-            .contains("model stays loaded for 5 min; `cclocal stop` ends it now."),
+            .contains("model stays loaded for 5 min; `cclocal stop` unloads it now."),
         "{}",
         ran.stderr
     );
@@ -192,14 +190,14 @@ fn an_engine_that_nobody_uses_ends_when_its_time_is_over() {
     let ran = stage.run(&["--model", "../model", "--linger", "1"]);
     assert!(ran.stderr.contains("for 1 s"), "{}", ran.stderr);
     stage.assert_nothing_left();
-    assert_eq!(stage.run(&["status"]).stderr, "Nothing runs.\n");
+    assert_eq!(stage.run(&["status"]).stderr, "No engine is running.\n");
 }
 
 #[test]
 fn stop_ends_what_is_not_used_and_with_force_what_is() {
     let stage = staying();
     let port = free_port();
-    assert_eq!(stage.run(&["stop"]).stderr, "Nothing runs.\n");
+    assert_eq!(stage.run(&["stop"]).stderr, "No engine is running.\n");
     let session = start(&stage, &["--model", "../model", "--port", &port]);
     let ran = stage.run(&["stop"]);
     assert_eq!(ran.status, 1);
@@ -208,10 +206,10 @@ fn stop_ends_what_is_not_used_and_with_force_what_is() {
         .replace(&port, "[PORT]")
         .replace(&session.id().to_string(), "[PID]");
     insta::assert_snapshot!(told, @"
-    ending model (0 kB, port [PORT], 1 session, process [PID])
-    error: the engine on port [PORT] was not ended
+    stopping model (0 MB, port [PORT], 1 session, process [PID])
+    error: the engine on port [PORT] was not stopped
       cause: a session uses it
-      hint: leave those sessions first, or end it under them: cclocal stop --force --port [PORT]
+      hint: close those sessions first, or stop it anyway: cclocal stop --force --port [PORT]
     ");
     let ran = stage.run(&["stop", "--force"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -220,7 +218,7 @@ fn stop_ends_what_is_not_used_and_with_force_what_is() {
     assert_eq!(ran.status, 14);
     let told = stage.filtered(&ran.stderr).replace(&port, "[PORT]");
     assert!(
-        told.contains("error: the engine was ended\n") && told.contains("--continue"),
+        told.contains("error: the engine was stopped\n") && told.contains("--continue"),
         "{told}"
     );
     let ran = stage.run(&["stop", "--port", &port]);
@@ -256,7 +254,7 @@ fn status_tells_a_person_what_runs() {
         .collect();
     insta::assert_snapshot!(told, @"
     model  ready · port [PORT] · up [TIME]
-      memory    weights 0 kB · [SIZE] resident · window 65,536 tokens
+      memory    weights 0 MB · [SIZE] resident · window 65,536 tokens
       sessions  1 (process [PID])
       log       [STAGE]/cclocal/state/server-[PORT].log
     ");
@@ -314,7 +312,7 @@ fn another_model_runs_beside_it_where_memory_allows() {
     let ran = finish(second);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("beside it runs model ("),
+        ran.stderr.contains("also loaded: model ("),
         "{}",
         ran.stderr
     );
@@ -352,9 +350,9 @@ fn another_model_does_not_start_beside_one_that_is_used() {
         .replace(&first.id().to_string(), "[PID]");
     let error = told.find("error:").expect("an error");
     insta::assert_snapshot!(&told[error..], @"
-    error: other does not fit beside what runs
-      cause: model (12.0 GB, port [PORT], 1 session, process [PID])
-      hint: leave that session first, or use its model here too: cclocal --model [STAGE]/model
+    error: other does not fit in memory beside the models that are loaded
+      cause: model (11.2 GB, port [PORT], 1 session, process [PID])
+      hint: close that session first, or use its model here too: cclocal --model [STAGE]/model
     ");
     go_on(&stage);
     assert_eq!(finish(first).status, 0, "the first was disturbed");
@@ -371,8 +369,8 @@ fn another_model_takes_the_place_of_one_that_is_not_used() {
     let mut terminal = Terminal::run(&stage, &["--model", "../other"], 100, 30);
     let screen = terminal.wait_for("[Y/n]");
     assert!(
-        screen.contains("model (12.0 GB, port")
-            && screen.contains("is still loaded and not used. End it to make room?"),
+        screen.contains("model (11.2 GB, port")
+            && screen.contains("is loaded and idle. Stop it to make room?"),
         "{screen}"
     );
     terminal.keys("n\r");
@@ -382,7 +380,7 @@ fn another_model_takes_the_place_of_one_that_is_not_used() {
     let ran = stage.run(&["--model", "../other"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("note: ending model ("),
+        ran.stderr.contains("note: stopping model ("),
         "{}",
         ran.stderr
     );
@@ -472,11 +470,11 @@ fn one_of_another_version_is_replaced_if_nobody_uses_it_and_left_alone_if_somebo
     for (sessions, said) in [
         (
             "[]",
-            "ending an unused engine of another version of cclocal (0.0.9)",
+            "stopping an idle engine of another version of cclocal (0.0.9)",
         ),
         (
             "[4711]",
-            "sessions of another version of cclocal (0.0.9) run on port",
+            "another version of cclocal (0.0.9) runs an engine on port",
         ),
     ] {
         // As they make it: one that others may write to is not asked.
@@ -535,7 +533,7 @@ fn what_a_killed_supervisor_left_is_recognised() {
         std::process::id()
     );
     stage.write(&format!("cclocal/state/run/{port}/record.json"), &record);
-    assert_eq!(stage.run(&["status"]).stderr, "Nothing runs.\n");
+    assert_eq!(stage.run(&["status"]).stderr, "No engine is running.\n");
     let ran = stage.run(&["--model", "../model", "--port", &port]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(!run.exists());

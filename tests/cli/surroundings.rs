@@ -94,7 +94,7 @@ fn a_time_to_linger_that_nobody_lives_to_see() {
     drop((stream, told));
     let ran = stage.run(&["status"]);
     assert!(
-        ran.stdout.contains("ends in 2"),
+        ran.stdout.contains("unloads in 2"),
         "{}{}",
         ran.stdout,
         ran.stderr
@@ -221,8 +221,8 @@ fn an_engine_in_another_network_is_not_taken_for_one_that_can_be_used() {
     assert_ne!(ran.status, 0);
     let said = running.stage.filtered(&ran.stderr);
     insta::assert_snapshot!(said.replace(&running.port, "PORT"), @"
-    error: model is not reached from here
-      cause: its gateway listens on 127.0.0.1:PORT of another network: it was started outside of this container or network namespace, or inside of one
+    error: model cannot be reached from here
+      cause: its gateway listens on 127.0.0.1:PORT in another container or network namespace
       hint: run this where the engine was started, or start one here: cclocal --model [STAGE]/model
     ");
 

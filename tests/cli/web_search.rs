@@ -49,7 +49,7 @@ fn what_is_no_service_is_refused_before_anything_starts() {
     assert!(!said.contains("two words"), "{said}");
     insta::assert_snapshot!(said, @"
     error: --web-search tavily needs a key in TAVILY_API_KEY
-      cause: there is a space, a line break or a letter in it that no token has
+      cause: it contains a space, a line break or another character that no token has
       hint: from a file: TAVILY_API_KEY=$(cat FILE) cclocal --web-search tavily
     ");
     for args in [

@@ -245,8 +245,8 @@ fn download_that_stalls() {
     assert_eq!(ran.status, 15, "{}", ran.stderr);
     insta::assert_snapshot!(said(&ran), @"
     error: the download has stalled
-      cause: nothing has come for 12 s; 23 MB of 43 MB is there and kept
-      hint: check the network and run it again, it goes on where it stopped; CCLOCAL_STALL_LIMIT=600 would wait longer
+      cause: no data for 12 s; 23 MB of 43 MB downloaded so far, which are kept
+      hint: check the network and run it again: the download resumes. CCLOCAL_STALL_LIMIT=600 waits longer
     ");
 }
 
@@ -329,7 +329,7 @@ fn download_of_a_damaged_model() {
     insta::assert_snapshot!(said(&ran), @"
     error: the engine did not start
       cause: a file of the model is damaged or missing
-      hint: remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it anew
+      hint: remove the model (`cclocal rm ORG/NAME`; a local folder by hand) and run it again to download it again
     ");
 }
 
@@ -372,8 +372,8 @@ fn download_on_a_disk_without_room() {
     let ran = on_a_small_disk(&mut stage);
     assert_eq!(ran.status, 12, "{}", ran.stderr);
     insta::assert_snapshot!(stage.filtered(&said(&ran)), @"
-    error: the disk has no room for demo/hermes-llama
-      cause: 43 MB of 43 MB are still to be downloaded to [STAGE]/small, and 21 MB are free there
+    error: there is not enough disk space for demo/hermes-llama
+      cause: 43 MB of 43 MB must still be downloaded to [STAGE]/small, and 21 MB are free there
       hint: free some space (`cclocal rm` removes models), or keep models on another disk with HF_HOME
     ");
     assert!(

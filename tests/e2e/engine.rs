@@ -184,7 +184,10 @@ impl Reply {
 pub fn served(name: &str) -> Served {
     Served {
         name: name.into(),
-        output_tokens: 8192,
+        window: cclocal::memory::ContextWindow {
+            tokens: 65_536,
+            output: 8192,
+        },
         form: None,
         shows_thoughts: false,
         may_think: true,

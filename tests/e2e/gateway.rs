@@ -160,51 +160,6 @@ fn close(one: u64, other: u64) {
 }
 
 #[test]
-fn compaction_begins_where_it_should() {
-    let window = 65_536;
-    let out = 8_192;
-    let stage = real::stage(&real::client());
-    let model = reading(&stage, 12, 3000, false);
-    let debug = stage.path("debug.log").display().to_string();
-    let ran = print(
-        &stage,
-        &model,
-        &["--ctx", "65536"],
-        &[
-            "--debug-file",
-            &debug,
-            "--output-format",
-            "stream-json",
-            "--verbose",
-        ],
-    );
-    assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
-    let debug = stage.read("debug.log");
-    let effective = format!("effectiveWindow={}", window - out);
-    assert!(debug.contains(&effective), "{}", of_compaction(&debug));
-    let logged = Prompts::of(&engine_log(&stage));
-    // The first request that is no turn is the one for a summary: it has instructions of some 3,000 tokens.
-    let turn = 3_600;
-    let before = logged
-        .0
-        .windows(2)
-        .take_while(|pair| pair[1].0.abs_diff(pair[0].0) < turn);
-    let last = before.last().expect("turns")[1].0;
-    let threshold = window - out - 13_000;
-    assert!(ran.stdout.contains("All is read."), "{}", ran.stdout);
-    assert!(last <= threshold && threshold < last + turn, "{logged:?}");
-    assert!(
-        logged.0.iter().all(|prompt| prompt.0 <= window),
-        "{logged:?}"
-    );
-}
-
-fn of_compaction(debug: &str) -> String {
-    let about = |line: &&str| line.to_ascii_lowercase().contains("compact");
-    debug.lines().filter(about).collect::<Vec<_>>().join("\n")
-}
-
-#[test]
 fn a_prompt_beyond_the_window_is_refused_and_compacted() {
     let stage = real::stage(&real::client());
     let debug = stage.path("debug.log").display().to_string();

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod chain;
+mod compaction;
 mod cut;
 mod demo;
 mod download;
@@ -19,6 +20,7 @@ mod hooks;
 mod impostors;
 mod interactive;
 mod kept;
+mod masks;
 mod memory;
 mod memory_limit;
 mod pictures;

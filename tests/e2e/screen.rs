@@ -10,7 +10,7 @@ use crate::support::{HANG, Stage};
 /// A shell in a terminal of its own.
 pub struct Screen<'a> {
     stage: &'a Stage,
-    /// Its own: a server of tmux that is just ending would take the next terminal with it.
+    /// Its own: a server of tmux that is shutting down would take the next terminal with it.
     socket: PathBuf,
 }
 

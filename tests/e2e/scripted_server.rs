@@ -86,6 +86,9 @@ pub enum Reply {
 
 type Script = dyn Fn(&Request) -> Reply + Send + Sync;
 
+/// Bytes for each token that the server counts.
+pub const BYTES_PER_TOKEN: usize = 4;
+
 /// A running server. It ends with the test.
 pub struct ScriptedServer {
     port: u16,
@@ -95,6 +98,15 @@ pub struct ScriptedServer {
 impl ScriptedServer {
     /// Starts a server that asks the script for every answer.
     pub fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::with_window(None, script)
+    }
+
+    /// Starts one that says how long its window is, in tokens, and counts prompts.
+    pub fn with_window(
+        window: impl Into<Option<u64>>,
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let window = window.into();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -104,7 +116,7 @@ impl ScriptedServer {
                 let (script, kept) = (Arc::clone(&script), Arc::clone(&kept));
                 std::thread::spawn(move || {
                     // A client that goes away in the middle is no failure of the server.
-                    let _ = serve(stream, &*script, &kept);
+                    let _ = serve(stream, window, &*script, &kept);
                 });
             }
         });
@@ -139,7 +151,12 @@ impl ScriptedServer {
 }
 
 /// Answers one request and closes, so that nothing is left open at the end of a test.
-fn serve(stream: TcpStream, script: &Script, kept: &Mutex<Vec<Request>>) -> std::io::Result<()> {
+fn serve(
+    stream: TcpStream,
+    window: Option<u64>,
+    script: &Script,
+    kept: &Mutex<Vec<Request>>,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let Some(request) = read(&mut reader)? else {
         return Ok(());
@@ -148,21 +165,30 @@ fn serve(stream: TcpStream, script: &Script, kept: &Mutex<Vec<Request>>) -> std:
     let mut out = stream;
     if request.is_message() {
         let model = request.json()["model"].clone();
+        let prompt = match window {
+            Some(_) => request.body.len() / BYTES_PER_TOKEN,
+            None => 10,
+        };
         let reply = script(&request);
         if let Reply::Refused(error) = &reply {
             let status = format!("{} Refused", error.status);
             return respond(&mut out, &status, &error.json());
         }
         if request.json()["stream"] == json!(true) {
-            return stream_reply(&mut out, &model, &reply);
+            return stream_reply(&mut out, &model, prompt, &reply);
         }
-        return respond(&mut out, "200 OK", &whole(&model, &reply));
+        return respond(&mut out, "200 OK", &whole(&model, prompt, &reply));
     }
     match request.path.as_str() {
         path if path.contains("count_tokens") => respond(
             &mut out,
             "200 OK",
-            &json!({"input_tokens": request.body.len() / 4}),
+            &json!({"input_tokens": request.body.len() / BYTES_PER_TOKEN}),
+        ),
+        "/v1/models" if window.is_some() => respond(
+            &mut out,
+            "200 OK",
+            &json!({"object": "list", "data": [{"id": "scripted", "object": "model", "max_model_len": window}]}),
         ),
         // The client asks first whether anyone is there.
         _ if request.method == "HEAD" => write!(
@@ -247,12 +273,17 @@ fn message_id() -> String {
     format!("msg_{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn whole(model: &Value, reply: &Reply) -> Value {
+fn whole(model: &Value, prompt: usize, reply: &Reply) -> Value {
     json!({"id": message_id(), "type": "message", "role": "assistant", "model": model, "content": [block(reply)], "stop_reason": stop_reason(reply),
-        "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 5}})
+        "stop_sequence": null, "usage": {"input_tokens": prompt, "output_tokens": 5}})
 }
 
-fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::Result<()> {
+fn stream_reply(
+    out: &mut impl Write,
+    model: &Value,
+    prompt: usize,
+    reply: &Reply,
+) -> std::io::Result<()> {
     write!(
         out,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
@@ -269,7 +300,7 @@ fn stream_reply(out: &mut impl Write, model: &Value, reply: &Reply) -> std::io::
     };
     event(
         json!({"type": "message_start", "message": {"id": message_id(), "type": "message", "role": "assistant", "model": model, "content": [],
-        "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}}}),
+        "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": prompt, "output_tokens": 1}}}),
     )?;
     let (start, delta) = match reply {
         Reply::Text(text) => (

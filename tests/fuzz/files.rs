@@ -13,7 +13,7 @@ use cclocal::memory::architecture::Architecture;
 use cclocal::memory::gpu_limit;
 use cclocal::memory::plan::Planner;
 use cclocal::memory::working::Device;
-use cclocal::supervisor::protocol::{Ask, Say, Tell};
+use cclocal::supervisor::protocol::{SessionMessage, SupervisorMessage, SupervisorRequest};
 use cclocal::supervisor::spec::Spec;
 use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
@@ -182,9 +182,9 @@ proptest! {
         br#"{"tell":"ready","took":"1 s","lacking":["x"]}"#.to_vec(),
         br#"{"port":{"from":8000},"argv":[],"env":{},"takes_key":true}"#.to_vec(),
     ])) {
-        let _ = serde_json::from_slice::<Ask>(&line);
-        let _ = serde_json::from_slice::<Say>(&line);
-        let _ = serde_json::from_slice::<Tell>(&line);
+        let _ = serde_json::from_slice::<SupervisorRequest>(&line);
+        let _ = serde_json::from_slice::<SessionMessage>(&line);
+        let _ = serde_json::from_slice::<SupervisorMessage>(&line);
         let _ = serde_json::from_slice::<Spec>(&line);
     }
 }

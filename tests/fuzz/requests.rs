@@ -9,7 +9,10 @@ use crate::made_up::{config, nearly, value};
 pub fn served(pictures: Pictures) -> Served {
     Served {
         name: "org/model".into(),
-        output_tokens: 8192,
+        window: cclocal::memory::ContextWindow {
+            tokens: 65_536,
+            output: 8192,
+        },
         form: None,
         shows_thoughts: true,
         may_think: true,

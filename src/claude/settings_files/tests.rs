@@ -74,8 +74,8 @@ fn files_are_found_where_the_client_finds_them() {
         .replace(&root.display().to_string(), "[ROOT]");
     insta::assert_snapshot!(said, @"
     error: MCP servers are managed on this machine
-      cause: [ROOT]/etc/claude-code/managed-mcp.json is there: Claude Code then takes no other list of servers, and a local session needs an empty one
-      hint: ask your administrator to take it out for this machine, or use `claude` itself
+      cause: [ROOT]/etc/claude-code/managed-mcp.json is there: Claude Code then ignores cclocal's own list of servers, which is empty
+      hint: ask your administrator to remove it on this machine, or use plain `claude`
     ");
 }
 

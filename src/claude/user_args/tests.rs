@@ -140,23 +140,23 @@ fn a_refusal_says_why_and_what_instead() {
       cause: cclocal starts sessions only
       hint: run `claude mcp` itself
     error: `--settings` cannot be passed to a local session
-      cause: Claude Code reads one settings file from its command line, and that one keeps the session on this machine
+      cause: Claude Code takes one --settings, and cclocal needs it to keep the session on this machine
       hint: put them into .claude/settings.local.json
     error: `--future` is not an option that cclocal knows
-      cause: it is not known whether the session would stay on this machine
-      hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
+      cause: cclocal cannot tell whether the session would stay on this machine
+      hint: leave it out, or pass it anyway: cclocal … --pass-unknown -- --future …
     error: `--future` is not an option that cclocal knows
-      cause: Claude Code has it, but it is not known here whether the session would stay on this machine
-      hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --future …
+      cause: Claude Code has it, but cclocal cannot tell whether the session would stay on this machine
+      hint: leave it out, or pass it anyway: cclocal … --pass-unknown -- --future …
     error: `--hidden` is not an option that cclocal knows
-      cause: Claude Code's --help does not list it, and it is not known whether the session would stay on this machine
-      hint: leave it out; or pass it all the same: cclocal … --pass-unknown -- --hidden …
+      cause: Claude Code's --help does not list it, and cclocal cannot tell whether the session would stay on this machine
+      hint: leave it out, or pass it anyway: cclocal … --pass-unknown -- --hidden …
     error: `claude alias` is not a session
       cause: cclocal starts sessions only
       hint: run `claude alias` itself
     error: an address cannot be passed to a local session
-      cause: Claude Code would take part in a session on another machine
-      hint: put other words before it, if it is a prompt
+      cause: Claude Code would join a session on another machine
+      hint: if it is a prompt, begin it with another word
     ");
 }
 

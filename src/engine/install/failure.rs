@@ -25,7 +25,7 @@ const KINDS: &[Kind] = &[
         signs: "hash mismatch",
         exit: Exit::EngineMissing,
         cause: "a downloaded package is not the one that the lock file names",
-        hint: "nothing of it was installed. Empty uv's cache (`uv cache clean`, or remove ~/.cache/uv) and try again; if it stays, your package index serves changed files",
+        hint: "nothing of it was installed. Empty uv's cache (`uv cache clean`, or remove ~/.cache/uv) and try again; if that does not help, your package index serves changed files",
     },
     Kind {
         signs: "invalid peer certificate|unknownissuer|certificate verify failed",
@@ -36,13 +36,13 @@ const KINDS: &[Kind] = &[
     Kind {
         signs: "401 unauthorized|403 forbidden|407 proxy|proxy authorization required|http status client error (401|http status client error (403",
         exit: Exit::EngineMissing,
-        cause: "the package index or the proxy refused us",
+        cause: "the package index or the proxy refused access",
         hint: "check UV_INDEX_URL, PIP_INDEX_URL and HTTPS_PROXY",
     },
     Kind {
         signs: "the network was disabled|network connectivity is disabled",
         exit: Exit::EngineMissing,
-        cause: "uv may not use the network",
+        cause: "uv is set to work offline",
         hint: "unset UV_OFFLINE (and PIP_NO_INDEX), then run `cclocal setup` again",
     },
     Kind {
@@ -56,7 +56,7 @@ const KINDS: &[Kind] = &[
     Kind {
         signs: "not found in the package registry|no usable wheels|no wheels with a matching|no solution found",
         exit: Exit::EngineMissing,
-        cause: "the package index lacks a package that is needed here",
+        cause: "the package index does not have a package that is needed here",
         hint: "a mirror may be incomplete: unset UV_INDEX_URL and PIP_INDEX_URL to use the public index",
     },
     Kind {
@@ -127,17 +127,17 @@ mod tests {
         error: the step failed
           cause: a downloaded package is not the one that the lock file names
           | hash mismatch
-          hint: nothing of it was installed. Empty uv's cache (`uv cache clean`, or remove ~/.cache/uv) and try again; if it stays, your package index serves changed files
+          hint: nothing of it was installed. Empty uv's cache (`uv cache clean`, or remove ~/.cache/uv) and try again; if that does not help, your package index serves changed files
         error: the step failed
           cause: the package index's certificate is not trusted
           | invalid peer certificate
           hint: behind a proxy that inspects traffic, set SSL_CERT_FILE to its certificate and run `cclocal setup` again
         error: the step failed
-          cause: the package index or the proxy refused us
+          cause: the package index or the proxy refused access
           | 401 unauthorized
           hint: check UV_INDEX_URL, PIP_INDEX_URL and HTTPS_PROXY
         error: the step failed
-          cause: uv may not use the network
+          cause: uv is set to work offline
           | the network was disabled
           hint: unset UV_OFFLINE (and PIP_NO_INDEX), then run `cclocal setup` again
         error: the step failed
@@ -145,7 +145,7 @@ mod tests {
           | dns error
           hint: connect to the network (or set HTTPS_PROXY, or UV_INDEX_URL for a mirror), then run `cclocal setup` again
         error: the step failed
-          cause: the package index lacks a package that is needed here
+          cause: the package index does not have a package that is needed here
           | not found in the package registry
           hint: a mirror may be incomplete: unset UV_INDEX_URL and PIP_INDEX_URL to use the public index
         error: the step failed

@@ -91,7 +91,7 @@ pub fn install(app: &App, on_step: &mut dyn FnMut(&str)) -> Result<Installed> {
     }
     supported(app.platform()?)?;
     let _alone = record::exclusively(paths, || {
-        on_step("another cclocal is installing the engine; waiting for it");
+        on_step("waiting for another cclocal that is installing the engine");
     })?;
     if let Status::Ready(installed) = status(paths) {
         return Ok(installed);

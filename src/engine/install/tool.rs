@@ -164,9 +164,9 @@ impl<'a> Tools<'a> {
             let minutes = silence.as_secs().div_ceil(60);
             return Err(Error::new(Exit::EngineMissing, format!("{what} failed"))
                 .cause(format!(
-                    "it said nothing for {minutes} minutes and was ended"
+                    "it printed nothing for {minutes} minutes and was stopped"
                 ))
-                .hint("look at your connection, then run `cclocal setup` again"));
+                .hint("check your connection, then run `cclocal setup` again"));
         }
         if !status.success() {
             return Err(failure::explain(what, &status.to_string(), &kept));
@@ -220,8 +220,8 @@ mod tests {
         let error = sh(script, Duration::from_millis(300)).expect_err("ended");
         insta::assert_snapshot!(error, @"
         error: the test failed
-          cause: it said nothing for 0 minutes and was ended
-          hint: look at your connection, then run `cclocal setup` again
+          cause: it printed nothing for 0 minutes and was stopped
+          hint: check your connection, then run `cclocal setup` again
         ");
     }
 }

@@ -210,15 +210,10 @@ async fn wheel(client: &reqwest::Client, page: Url) -> anyhow::Result<Vec<u8>> {
         let mut answer = answer
             .and_then(reqwest::Response::error_for_status)
             .map_err(reqwest::Error::without_url)?;
-        let mut bytes = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
-            bytes.extend_from_slice(&piece);
-            ensure!(
-                bytes.len() <= limit,
-                "its answer is longer than {limit} bytes"
-            );
-        }
-        anyhow::Ok((answer.url().clone(), bytes))
+        let body = network::body(&mut answer, limit).await;
+        let body = body.map_err(reqwest::Error::without_url)?;
+        ensure!(!body.is_cut, "its answer is longer than {limit} bytes");
+        anyhow::Ok((answer.url().clone(), body.bytes))
     };
     let (base, page) = ask(page, PAGE).await?;
     let link = link(&String::from_utf8_lossy(&page), WHEEL.0)

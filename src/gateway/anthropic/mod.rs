@@ -12,6 +12,7 @@
 //! - A reply that breaks off is tried again by the client as long as it has not seen the end of a content block. See [`mod@stream`].
 
 use crate::catalog::Form;
+use crate::memory::ContextWindow;
 
 mod assemble;
 mod delta;
@@ -28,6 +29,7 @@ mod parsed_call;
 mod repeats;
 mod reply;
 mod request;
+mod restored_files;
 mod sse;
 mod stop_sequences;
 mod stream;
@@ -49,8 +51,8 @@ pub use streamed::Streamed;
 pub struct Served {
     /// The name that the engine knows it by.
     pub name: String,
-    /// The longest reply, in tokens. A request for more is cut down to it.
-    pub output_tokens: u64,
+    /// The window of which Claude Code was told. A request for a longer reply than its own is cut down to that.
+    pub window: ContextWindow,
     /// How the model writes tool calls. None: not known. Text as it was generated is then read as [`Form::UNKNOWN`]; else the engine's own parser is relied on.
     pub form: Option<Form>,
     /// Whether thoughts are shown, as thinking blocks. Else they are left out.

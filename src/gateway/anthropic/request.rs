@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::gateway::anthropic::documents::{PdfTexts, pdfs};
 use crate::gateway::anthropic::json::Unreadable;
 use crate::gateway::anthropic::media::Media;
-use crate::gateway::anthropic::{ApiError, Served, fold, json, names, repeats, system};
+use crate::gateway::anthropic::{
+    ApiError, Served, fold, json, names, repeats, restored_files, system,
+};
 use crate::gateway::tool_calls::schema::Tools;
 
 /// A request, read and made ready for the engine.
@@ -154,7 +156,7 @@ impl Draft {
                 })?,
         };
         let mut request = ready(&mut fields, served, texts);
-        request.max_tokens = asked.min(served.output_tokens.max(1));
+        request.max_tokens = asked.min(served.window.output.max(1));
         request.sent_stream = fields.get("stream").and_then(Value::as_bool);
         request.stream = request.sent_stream == Some(true);
         fields.retain(|name, _| !matches!(name.as_str(), "max_tokens" | "stream"));
@@ -204,6 +206,7 @@ fn ready(fields: &mut Map<String, Value>, served: &Served, texts: &PdfTexts) -> 
     };
     if let Some(Value::Array(messages)) = fields.get_mut("messages") {
         request.loop_ended = repeats::note(messages);
+        restored_files::limit(messages, served.window.restored_files());
         let pictures = served.pictures;
         *messages = fold::fold(std::mem::take(messages), &Media { pictures, texts });
         request.has_pictures = has_pictures(messages);

@@ -452,7 +452,10 @@ fn what_is_no_reply_is_an_error() {
 fn served() -> Served {
     Served {
         name: "org/model".into(),
-        output_tokens: 8192,
+        window: ContextWindow {
+            tokens: 65_536,
+            output: 8192,
+        },
         form: Some(Form::Hermes),
         shows_thoughts: false,
         may_think: true,

@@ -74,7 +74,10 @@ impl Stage {
         let access = Access::new(&Secret::new("main-token"));
         let served = anthropic::Served {
             name: "served".into(),
-            output_tokens: 8192,
+            window: crate::memory::ContextWindow {
+                tokens: 65_536,
+                output: 8192,
+            },
             form: Some(Form::Hermes),
             shows_thoughts: false,
             may_think: true,

@@ -11,6 +11,7 @@ use super::hits::{self, Found};
 use super::reply::{Code, Failed};
 use super::request::{Domain, Query};
 use crate::gateway::{client, client_here};
+use crate::sys::network;
 
 /// The longest query, in characters. Source: the limits of Brave and Tavily.
 const LONGEST_QUERY: usize = 400;
@@ -174,16 +175,10 @@ fn with_domains(query: &Query) -> String {
 }
 
 async fn read(response: &mut Response, backend: &Backend) -> Result<Vec<u8>, Failed> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(piece)) if body.len() + piece.len() <= LARGEST_ANSWER => {
-                body.extend_from_slice(&piece);
-            }
-            Ok(Some(_)) => return Err(senseless(backend)),
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(unreachable(backend, &error)),
-        }
+    match network::body(response, LARGEST_ANSWER).await {
+        Ok(body) if body.is_cut => Err(senseless(backend)),
+        Ok(body) => Ok(body.bytes),
+        Err(error) => Err(unreachable(backend, &error)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where an engine is that somebody else runs: its URL, and what may be sent there.
+//! URL of an engine that cclocal does not run, and the rules for sending to it.
 
 use reqwest::Url;
 
@@ -20,7 +20,7 @@ impl Address {
     pub fn parse(text: &str, insecure: bool) -> Result<Self> {
         // The URL itself is never repeated: a password may be in it.
         let wrong = |cause: String| {
-            Error::usage("--connect takes the URL of an engine")
+            Error::usage("--connect needs the URL of an engine")
                 .cause(cause)
                 .hint("such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect")
         };
@@ -35,8 +35,12 @@ impl Address {
         let url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Error::usage("--connect takes no user name and no password")
-                .cause("what is on a command line is seen by others, and is kept in the shell's history")
-                .hint("put the engine's token into a variable, and name that: --token-env NAME"));
+                .cause(
+                    "other programs can see a command line, and the shell keeps it in its history",
+                )
+                .hint(
+                    "put the engine's token into a variable and pass its name: --token-env NAME",
+                ));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("it has a query or a fragment".into()));
@@ -78,18 +82,18 @@ impl Address {
         self.encrypted
     }
 
-    /// Where prompts go, in one sentence.
+    /// Notice about the place that prompts go to, in one sentence.
     pub fn notice(&self) -> String {
         let host = &self.host;
         match (self.loopback, self.encrypted) {
             (true, _) => format!(
-                "prompts, and what Claude Code reads for them, go to {host} on this machine: to an engine that cclocal does not run, or through a tunnel to another machine"
+                "prompts, and the files that Claude Code reads, go to {host} on this machine: to an engine that cclocal does not run, or through a tunnel to another machine"
             ),
             (false, true) => format!(
-                "prompts, and what Claude Code reads for them, leave this machine: they go to {host}, encrypted; whoever runs it can read them"
+                "prompts, and the files that Claude Code reads, leave this machine: they go to {host}, encrypted; its owner can read them"
             ),
             (false, false) => format!(
-                "prompts, and what Claude Code reads for them, leave this machine: they go to {host}, NOT encrypted; whoever is on the way can read and change them"
+                "prompts, and the files that Claude Code reads, leave this machine: they go to {host}, NOT encrypted; anyone on the way can read and change them"
             ),
         }
     }
@@ -223,24 +227,24 @@ mod tests {
     fn what_is_no_address_is_refused_with_a_reason() {
         let refused = |text: &str| Address::parse(text, true).expect_err(text).to_string();
         insta::assert_snapshot!(refused("http://[mac"), @"
-        error: --connect takes the URL of an engine
+        error: --connect needs the URL of an engine
           cause: invalid IPv6 address
           hint: such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect
         ");
         insta::assert_snapshot!(refused("mac.example:8000"), @"
-        error: --connect takes the URL of an engine
+        error: --connect needs the URL of an engine
           cause: it does not start with http:// or https://
           hint: such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect
         ");
         insta::assert_snapshot!(refused("http://mac.example/?key=1"), @"
-        error: --connect takes the URL of an engine
+        error: --connect needs the URL of an engine
           cause: it has a query or a fragment
           hint: such as https://mac.example:8443, or http://127.0.0.1:8000 for a tunnel; for an engine of cclocal on this machine: cclocal connect
         ");
         insta::assert_snapshot!(refused("https://me:secret@mac.example"), @"
         error: --connect takes no user name and no password
-          cause: what is on a command line is seen by others, and is kept in the shell's history
-          hint: put the engine's token into a variable, and name that: --token-env NAME
+          cause: other programs can see a command line, and the shell keeps it in its history
+          hint: put the engine's token into a variable and pass its name: --token-env NAME
         ");
         for text in [
             "",
@@ -268,8 +272,8 @@ mod tests {
     #[test]
     fn where_prompts_go_is_said_as_it_is() {
         let said = |text: &str| Address::parse(text, true).expect(text).notice();
-        insta::assert_snapshot!(said("http://127.0.0.1:8000"), @"prompts, and what Claude Code reads for them, go to 127.0.0.1:8000 on this machine: to an engine that cclocal does not run, or through a tunnel to another machine");
-        insta::assert_snapshot!(said("https://mac.example:8443/llm"), @"prompts, and what Claude Code reads for them, leave this machine: they go to mac.example:8443, encrypted; whoever runs it can read them");
-        insta::assert_snapshot!(said("http://mac.example:8000"), @"prompts, and what Claude Code reads for them, leave this machine: they go to mac.example:8000, NOT encrypted; whoever is on the way can read and change them");
+        insta::assert_snapshot!(said("http://127.0.0.1:8000"), @"prompts, and the files that Claude Code reads, go to 127.0.0.1:8000 on this machine: to an engine that cclocal does not run, or through a tunnel to another machine");
+        insta::assert_snapshot!(said("https://mac.example:8443/llm"), @"prompts, and the files that Claude Code reads, leave this machine: they go to mac.example:8443, encrypted; its owner can read them");
+        insta::assert_snapshot!(said("http://mac.example:8000"), @"prompts, and the files that Claude Code reads, leave this machine: they go to mac.example:8000, NOT encrypted; anyone on the way can read and change them");
     }
 }

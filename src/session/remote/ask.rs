@@ -1,16 +1,17 @@
-//! What an engine that somebody else runs says of itself, before Claude Code is started on it.
+//! Asks an engine that cclocal does not run for its models and its window, before Claude Code is started on it.
 
 use std::time::Duration;
 
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method};
 use serde::Deserialize;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway;
 use crate::session::remote::address::Address;
+use crate::sys::network;
 use crate::sys::secret::Secret;
 
-/// How long an answer may take. Nothing is computed for it, but the engine may be busy with somebody's prompt.
+/// How long an answer may take. Nothing is computed for it, but the engine may be busy with another prompt.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 4 << 20;
@@ -84,7 +85,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// That there is `POST /v1/messages`. Nothing is generated for it.
+    /// Checks that the engine has `POST /v1/messages`. Nothing is generated for it.
     async fn check_messages(&self) -> Result<()> {
         // Most servers say that it is not to be read; some know no path but with its method.
         for method in [Method::GET, Method::POST] {
@@ -97,7 +98,7 @@ impl<'a> Engine<'a> {
             format!("{} has no Anthropic Messages API", self.address.host()),
         )
         .cause(format!("404 for {}/v1/messages", self.address.base_url()))
-        .hint("vllm-mlx has it, and vLLM in newer versions; if it is below a path, that belongs to the URL"))
+        .hint("vllm-mlx and newer versions of vLLM have it; if the engine is under a path, add the path to the URL"))
     }
 
     async fn send(&self, method: Method, path: &str) -> Result<Answer> {
@@ -111,9 +112,10 @@ impl<'a> Engine<'a> {
         if let Some(token) = self.token {
             request = request.bearer_auth(token.expose());
         }
-        let response = request.send().await.map_err(|error| self.lost(&error))?;
+        let mut response = request.send().await.map_err(|error| self.lost(&error))?;
         let status = response.status().as_u16();
-        let body = read(response).await.map_err(|error| self.lost(&error))?;
+        let body = network::body(&mut response, LONGEST).await;
+        let body = body.map_err(|error| self.lost(&error))?.bytes;
         if matches!(status, 401 | 403) {
             return Err(self.not_let_in(status));
         }
@@ -123,24 +125,24 @@ impl<'a> Engine<'a> {
     fn not_let_in(&self, status: u16) -> Error {
         let host = self.address.host();
         match self.token {
-            Some(_) => Error::new(Exit::Engine, format!("{host} does not take the token"))
+            Some(_) => Error::new(Exit::Engine, format!("{host} refused the token"))
                 .cause(format!("it answered with status {status}"))
-                .hint("see that the variable of --token-env holds the engine's key"),
-            None => Error::new(Exit::Engine, format!("{host} wants a token"))
+                .hint("check that the variable named with --token-env holds the engine's key"),
+            None => Error::new(Exit::Engine, format!("{host} needs a token"))
                 .cause(format!("it answered with status {status}"))
-                .hint("put the engine's key into a variable, and name that: --token-env NAME"),
+                .hint("put the engine's key into a variable and pass its name: --token-env NAME"),
         }
     }
 
     fn senseless(&self, answer: &Answer) -> Error {
         let words = match answer.status {
-            200 => "something that is no list of models".to_owned(),
+            200 => "something that is not a list of models".to_owned(),
             status => format!("status {status}"),
         };
         let said = gateway::words(&answer.body).filter(|_| answer.status >= 400);
         Error::new(
             Exit::Engine,
-            format!("{} does not answer as an engine does", self.address.host()),
+            format!("{} does not answer like an engine", self.address.host()),
         )
         .cause(format!(
             "it answered {}/v1/models with {words}{}",
@@ -150,7 +152,7 @@ impl<'a> Engine<'a> {
                 format!(": {said:.200}")
             })
         ))
-        .hint("see that the URL leads to the engine itself")
+        .hint("check that the URL is the engine's own")
     }
 
     /// No answer came.
@@ -169,16 +171,16 @@ impl<'a> Engine<'a> {
         {
             return Error::new(Exit::Engine, format!("there is no safe connection to {host}"))
                 .cause(deepest)
-                .hint("a certificate of an authority of your own: name that one's file in SSL_CERT_FILE; an engine without TLS: http:// and --insecure");
+                .hint("if the certificate is from your own authority, set SSL_CERT_FILE to that authority's file; if the engine has no TLS, use http:// with --insecure");
         }
         let cause = match error.is_timeout() {
-            true => format!("nothing within {} s", DEADLINE.as_secs()),
+            true => format!("no answer within {} s", DEADLINE.as_secs()),
             false => deepest,
         };
         Error::new(Exit::Engine, format!("no engine answers at {host}"))
             .cause(cause)
             .hint(format!(
-                "see that it runs, listens there and is not behind a firewall: curl {}/v1/models",
+                "check that it runs, listens there and is not behind a firewall: curl {}/v1/models",
                 self.address.base_url()
             ))
     }
@@ -197,18 +199,6 @@ fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
 struct Answer {
     status: u16,
     body: Vec<u8>,
-}
-
-async fn read(mut response: Response) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await? {
-        let room = LONGEST - body.len();
-        body.extend_from_slice(&piece[..piece.len().min(room)]);
-        if body.len() == LONGEST {
-            break;
-        }
-    }
-    Ok(body)
 }
 
 /// OpenAI's list, with vLLM's additions.
@@ -256,7 +246,7 @@ fn choose(host: &str, listed: &[Model], asked: Option<&str>) -> Result<Model> {
     match (asked, listed) {
         (_, []) => Err(Error::new(Exit::Engine, format!("{host} serves no model"))
             .cause("its list of models is empty")
-            .hint("see that its model is loaded")),
+            .hint("check that its model is loaded")),
         (Some(asked), listed) => listed
             .iter()
             .find(|model| model.id == asked)
@@ -265,7 +255,7 @@ fn choose(host: &str, listed: &[Model], asked: Option<&str>) -> Result<Model> {
                 Error::new(Exit::Engine, format!("{host} does not serve {asked}"))
                     .cause(format!("it serves {names}"))
                     .hint(match listed {
-                        [_] => "leave --model out, for the one that it serves",
+                        [_] => "leave --model out to use the one that it serves",
                         _ => "name one of these with --model",
                     })
             }),

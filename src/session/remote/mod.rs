@@ -22,7 +22,7 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
 use crate::gateway::{self, Access, Caller, Engine, Figures, Settings, anthropic};
 use crate::memory::Asked;
-use crate::session::run::{self, Keeper, Prepared, Session};
+use crate::session::run::{self, GatewayHost, Prepared, Session};
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
 use crate::ui;
@@ -32,8 +32,8 @@ use window::Window;
 /// The number of the one lease that this gateway knows.
 const OURS: u64 = 1;
 
-/// An engine that somebody else runs, and what was asked for.
-pub struct Elsewhere<'a> {
+/// Engine that cclocal does not run, and the options for it.
+pub struct RemoteEngine<'a> {
     pub address: &'a Address,
     pub token: Option<&'a Secret>,
     /// The model's id there, if one was asked for.
@@ -41,27 +41,27 @@ pub struct Elsewhere<'a> {
     pub asked: Asked,
     /// The service that searches the web, if one was named.
     pub web_search: Option<&'a Backend>,
-    /// What follows `cclocal` on the command line, without the arguments for Claude Code.
+    /// Command line after `cclocal`, without the arguments for Claude Code.
     pub typed: String,
 }
 
 /// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal.
 pub async fn run(
     session: &Session<'_>,
-    elsewhere: &Elsewhere<'_>,
+    remote: &RemoteEngine<'_>,
     signals: &mut Signals,
 ) -> Result<u8> {
     let ui = &session.app.ui;
-    let host = elsewhere.address.host();
+    let host = remote.address.host();
     let model = {
-        let _progress = ui.progress(&format!("asking {host} what it serves"));
-        let engine = ask::Engine::new(elsewhere.address, elsewhere.token)?;
+        let _progress = ui.progress(&format!("asking {host} for its models"));
+        let engine = ask::Engine::new(remote.address, remote.token)?;
         tokio::select! {
-            model = engine.model(elsewhere.model) => model?,
+            model = engine.model(remote.model) => model?,
             signal = signals.next() => return Ok(signals::status(signal)),
         }
     };
-    let window = window::fit(model.window, elsewhere.asked)?;
+    let window = window::fit(model.window, remote.asked)?;
     ui.done(&format!(
         "{} at {host} · window {} tokens",
         model.id,
@@ -70,7 +70,7 @@ pub async fn run(
     for notice in &window.notices {
         ui.notice(notice);
     }
-    let mut gateway = Gateway::open(elsewhere, &model.id, &window).await?;
+    let mut gateway = Gateway::open(remote, &model.id, &window).await?;
     let endpoint = Endpoint {
         port: gateway.port,
         token: gateway.token.clone(),
@@ -85,7 +85,7 @@ pub async fn run(
     if let Some(line) = figures {
         ui.say(&line);
     }
-    run::finish(session, outcome?, &elsewhere.typed)
+    run::finish(session, outcome?, &remote.typed)
 }
 
 /// Our gateway to it.
@@ -101,7 +101,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    async fn open(elsewhere: &Elsewhere<'_>, model: &str, window: &Window) -> Result<Self> {
+    async fn open(remote: &RemoteEngine<'_>, model: &str, window: &Window) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context(Exit::Other, "the gateway's port cannot be used")?;
@@ -111,18 +111,18 @@ impl Gateway {
             .port();
         let access = Access::new(&Secret::random()?);
         let token = access.grant(OURS)?;
-        if let Some(backend) = elsewhere.web_search {
+        if let Some(backend) = remote.web_search {
             access.allow_search(OURS, backend.clone(), false);
         }
         // It is taken to be there always: when it does not answer, Claude Code is told so and tries again.
         let (tell_engine, engine) = watch::channel(Engine::Ready {
-            base_url: elsewhere.address.base_url().to_owned(),
-            key: elsewhere.token.cloned(),
+            base_url: remote.address.base_url().to_owned(),
+            key: remote.token.cloned(),
         });
         let (tell_window, longest_prompt) = watch::channel(window.longest_prompt);
         let served = anthropic::Served {
             name: model.to_owned(),
-            output_tokens: window.window.output,
+            window: window.window,
             form: None,
             shows_thoughts: true,
             may_think: true,
@@ -165,7 +165,7 @@ impl Gateway {
     }
 }
 
-impl Keeper for Gateway {
+impl GatewayHost for Gateway {
     async fn client_started(&mut self, _pid: i32) {}
 
     async fn client_ended(&mut self) {}

@@ -29,7 +29,7 @@ pub fn take_out(host: &mut Environment, variable: &str) -> Result<Secret, &'stat
         return Err("it is empty");
     }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("there is a space, a line break or a letter in it that no token has");
+        return Err("it contains a space, a line break or another character that no token has");
     }
     host.env.retain(|name, value| {
         let same = || value.to_str().map(str::trim) == Some(&token);
@@ -86,7 +86,7 @@ mod tests {
         ");
         insta::assert_snapshot!(refused(Some("two words")), @"
         error: the variable of --token-env holds no token
-          cause: there is a space, a line break or a letter in it that no token has
+          cause: it contains a space, a line break or another character that no token has
           hint: --token-env takes a variable's name, such as VLLM_KEY; from a file: VLLM_KEY=$(cat FILE) cclocal --connect URL --token-env VLLM_KEY
         ");
         assert_eq!(refused(Some("two\nlines")), refused(Some("schlüssel")));

@@ -12,13 +12,13 @@ const LARGEST: u64 = 1_000_000;
 /// these have to fit.
 const SHORTEST_REPLY: u64 = 2_048;
 
-/// What Claude Code and the gateway are told, in tokens.
+/// Window and reply limit for Claude Code and the gateway, in tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Window {
     pub window: ContextWindow,
     /// The longest prompt that is sent.
     pub longest_prompt: u64,
-    /// What a person should know about it.
+    /// Note for the person.
     pub notices: Vec<String>,
 }
 
@@ -29,16 +29,16 @@ pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
         && asked > told
     {
         return Err(Error::usage(format!(
-            "--ctx {asked} is more than the engine has"
+            "--ctx {asked} is more than the engine's window"
         ))
-        .cause(format!("it says that its window is {told} tokens"))
+        .cause(format!("the engine reports {told} tokens"))
         .hint(format!(
-            "leave --ctx out, or take --ctx {told} or less; its owner can serve a longer one (vLLM: --max-model-len {asked})"
+            "leave --ctx out, or take --ctx {told} or less; or start the engine with a longer one (vLLM: --max-model-len {asked})"
         )));
     }
     let tokens = asked.window.or(told).unwrap_or_else(|| {
         notices.push(format!(
-            "the engine does not say how long its window is: {} tokens is a guess; --ctx N says what it is",
+            "the engine does not report its window: cclocal assumes {} tokens; to set it: --ctx N",
             ui::thousands(NARROW_WINDOW)
         ));
         NARROW_WINDOW
@@ -49,15 +49,14 @@ pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
         let needed = memory::smallest_window(SHORTEST_REPLY);
         return Err(Error::new(
             Exit::Engine,
-            format!("the engine's window of {tokens} tokens holds no session"),
+            format!("the engine's window of {tokens} tokens is too small for Claude Code"),
         )
         .cause(format!(
-            "Claude Code's own first request takes {} tokens of it, and it keeps {} free to compact in",
-            memory::FIRST_REQUEST,
-            memory::COMPACTION_RESERVE
+            "a session needs {} tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full",
+            ui::thousands(memory::smallest_window(0))
         ))
         .hint(format!(
-            "its owner can serve a longer one: {needed} tokens are the least, {} hold a conversation (vLLM: --max-model-len {})",
+            "start the engine with a longer one: at least {needed} tokens, better {} (vLLM: --max-model-len {})",
             NARROW_WINDOW,
             NARROW_WINDOW
         )));
@@ -119,7 +118,7 @@ mod tests {
         assert_eq!(figures(None, None, None), (32_768, 8_192, 32_768));
         assert_eq!(figures(Some(10_000_000), None, None).0, 1_000_000);
         let guess = fit(None, None, None).expect("it fits");
-        insta::assert_snapshot!(guess.notices.join("\n"), @"the engine does not say how long its window is: 32,768 tokens is a guess; --ctx N says what it is");
+        insta::assert_snapshot!(guess.notices.join("\n"), @"the engine does not report its window: cclocal assumes 32,768 tokens; to set it: --ctx N");
         assert!(
             fit(Some(65_536), None, None)
                 .expect("it fits")
@@ -130,9 +129,9 @@ mod tests {
 
     #[test]
     fn replies_are_shortened_where_nobody_asked_for_their_length() {
-        assert_eq!(figures(Some(24_576), None, None), (24_576, 3_384, 21_192));
+        assert_eq!(figures(Some(24_576), None, None), (24_576, 5_692, 18_884));
         let short = fit(Some(24_576), None, None).expect("it fits");
-        insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 3,384 tokens: longer ones do not fit in a window of 24,576");
+        insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 5,692 tokens: longer ones do not fit in a window of 24,576");
     }
 
     #[test]
@@ -144,22 +143,22 @@ mod tests {
         let (exit, text) = refused(Some(32_768), Some(65_536), None);
         assert_eq!(exit, Exit::Usage);
         insta::assert_snapshot!(text, @"
-        error: --ctx 65536 is more than the engine has
-          cause: it says that its window is 32768 tokens
-          hint: leave --ctx out, or take --ctx 32768 or less; its owner can serve a longer one (vLLM: --max-model-len 65536)
+        error: --ctx 65536 is more than the engine's window
+          cause: the engine reports 32768 tokens
+          hint: leave --ctx out, or take --ctx 32768 or less; or start the engine with a longer one (vLLM: --max-model-len 65536)
         ");
         let (exit, text) = refused(Some(16_384), None, None);
         assert_eq!(exit, Exit::Engine);
         insta::assert_snapshot!(text, @"
-        error: the engine's window of 16384 tokens holds no session
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
-          hint: its owner can serve a longer one: 23240 tokens are the least, 32768 hold a conversation (vLLM: --max-model-len 32768)
+        error: the engine's window of 16384 tokens is too small for Claude Code
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
+          hint: start the engine with a longer one: at least 23240 tokens, better 32768 (vLLM: --max-model-len 32768)
         ");
         let (exit, text) = refused(Some(32_768), None, Some(16_384));
         assert_eq!(exit, Exit::Usage);
         insta::assert_snapshot!(text, @"
         error: replies of 16384 tokens leave no room in a window of 32768 tokens
-          cause: Claude Code's own first request takes 8192 tokens of it, and it keeps 13000 free to compact in
+          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
           hint: take --out-tokens 11576 or less
         ");
     }

@@ -10,11 +10,11 @@ use crate::engine::{exit_reason, patches};
 use crate::error::{Context, Exit, Result};
 use crate::gateway::Engine;
 use crate::hub::{self, Cached};
-use crate::supervisor::actor::Owner;
-use crate::supervisor::memory_sampler::Watched;
+use crate::supervisor::actor::Actor;
+use crate::supervisor::memory_sampler::MemorySampler;
 use crate::supervisor::memory_watch::MemoryWatch;
 use crate::supervisor::process::engine_log;
-use crate::supervisor::protocol::{Progress, Tell};
+use crate::supervisor::protocol::{Progress, SupervisorMessage};
 use crate::supervisor::startup::Startup;
 use crate::supervisor::state::{self, Event, Phase};
 use crate::sys::files;
@@ -23,7 +23,7 @@ use crate::sys::log;
 /// How long an engine that has served nobody may take to end.
 const SHORT_GRACE: Duration = Duration::from_secs(2);
 
-impl Owner<'_> {
+impl Actor<'_> {
     /// Starts the engine. One that cannot even be started is a failure like any other.
     pub(super) fn start_engine(&mut self) {
         match self.launch() {
@@ -99,11 +99,11 @@ impl Owner<'_> {
 
     pub(super) fn tell_progress(&mut self) {
         if let Some(progress) = self.progress() {
-            self.tell_all(&Tell::Progress(progress));
+            self.tell_all(&SupervisorMessage::Progress(progress));
         }
     }
 
-    /// It answers. A model that was just downloaded can turn out to be none that can be served.
+    /// Handles the first healthy answer. A model that was just downloaded may still turn out to be unusable.
     pub(super) fn healthy(&mut self) {
         if let Err(error) = self.read_template() {
             self.failure = Some(error);
@@ -164,7 +164,7 @@ impl Owner<'_> {
         let (Some(limit), Some(engine)) = (self.spec.memory_limit, &self.engine) else {
             return;
         };
-        self.memory.begin(limit, |tell| Watched {
+        self.memory.begin(limit, |tell| MemorySampler {
             socket: engine.socket().to_owned(),
             key: self.spec.serve.takes_key().then(|| self.engine_key.clone()),
             watch: MemoryWatch::new(limit, self.spec.serve.window),
@@ -173,7 +173,7 @@ impl Owner<'_> {
         });
     }
 
-    /// It has ended, whoever wanted that.
+    /// Handles the end of the engine's process.
     pub(super) async fn gone(&mut self) {
         let Some(mut engine) = self.engine.take() else {
             return;
@@ -225,7 +225,7 @@ impl Owner<'_> {
         self.startup = None;
         self.linger_over = None;
         // The gateway lets go of the engine first: while it streams, an engine does not end.
-        let gone = "the engine was ended".to_owned();
+        let gone = "the engine was stopped".to_owned();
         if !matches!(*self.tell_gateway.borrow(), Engine::Gone(_)) {
             let _ = self.tell_gateway.send(Engine::Gone(gone));
         }

@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::supervisor::memory_sampler::{EngineMemory, Noticed, Watched};
+use crate::supervisor::memory_sampler::{EngineMemory, MemoryEvent, MemorySampler};
 
 /// Everything about memory that changes while an engine runs.
 pub(super) struct Memory {
@@ -13,13 +13,13 @@ pub(super) struct Memory {
     known: Option<EngineMemory>,
     /// Ends with the engine that it watches.
     watcher: Option<AbortOnDropHandle<()>>,
-    to_notice: mpsc::UnboundedSender<Noticed>,
-    noticed: mpsc::UnboundedReceiver<Noticed>,
+    to_notice: mpsc::UnboundedSender<MemoryEvent>,
+    noticed: mpsc::UnboundedReceiver<MemoryEvent>,
 }
 
 impl Memory {
     /// `window`: in tokens.
-    pub fn new(window: u64) -> Self {
+    pub(super) fn new(window: u64) -> Self {
         let (to_notice, noticed) = mpsc::unbounded_channel();
         Self {
             window: watch::Sender::new(window),
@@ -31,24 +31,24 @@ impl Memory {
     }
 
     /// The window as it is now, in tokens.
-    pub fn window(&self) -> u64 {
+    pub(super) fn window(&self) -> u64 {
         *self.window.borrow()
     }
 
     /// The window for whoever has to follow it.
-    pub fn follow_window(&self) -> watch::Receiver<u64> {
+    pub(super) fn follow_window(&self) -> watch::Receiver<u64> {
         self.window.subscribe()
     }
 
-    pub fn known(&self) -> Option<EngineMemory> {
+    pub(super) fn known(&self) -> Option<EngineMemory> {
         self.known
     }
 
     /// Has an engine watched. `limit`: what it may hold, in bytes.
-    pub fn begin(
+    pub(super) fn begin(
         &mut self,
         limit: u64,
-        watched: impl FnOnce(mpsc::UnboundedSender<Noticed>) -> Watched,
+        watched: impl FnOnce(mpsc::UnboundedSender<MemoryEvent>) -> MemorySampler,
     ) {
         self.known = Some(EngineMemory {
             limit,
@@ -58,23 +58,23 @@ impl Memory {
         self.watcher = Some(AbortOnDropHandle::new(tokio::spawn(watched.run())));
     }
 
-    /// What is noticed next.
-    pub async fn next(&mut self) -> Option<Noticed> {
+    /// The next message about memory. Can be cancelled and called again.
+    pub(super) async fn next(&mut self) -> Option<MemoryEvent> {
         self.noticed.recv().await
     }
 
-    pub fn notice(&mut self, noticed: Noticed) {
+    pub(super) fn notice(&mut self, noticed: MemoryEvent) {
         let Some(known) = &mut self.known else {
             // Of an engine that has gone meanwhile.
             return;
         };
         match noticed {
-            Noticed::Sample(sample) => {
+            MemoryEvent::Sample(sample) => {
                 known.held = sample.held;
                 known.peak = known.peak.max(sample.peak);
                 known.dropped = sample.dropped;
             }
-            Noticed::Cleared => {
+            MemoryEvent::Cleared => {
                 known.cleared += 1;
                 tracing::warn!(
                     held = known.held,
@@ -82,7 +82,7 @@ impl Memory {
                     "memory runs short: the prefix cache was cleared"
                 );
             }
-            Noticed::Narrowed(window) => {
+            MemoryEvent::Narrowed(window) => {
                 let before = self.window.send_replace(window);
                 known.narrowed_from.get_or_insert(before);
                 tracing::warn!(
@@ -97,7 +97,7 @@ impl Memory {
     }
 
     /// The engine has gone. A new one begins anew, with this window, in tokens.
-    pub fn end(&mut self, window: u64) {
+    pub(super) fn end(&mut self, window: u64) {
         self.watcher = None;
         self.known = None;
         while self.noticed.try_recv().is_ok() {}

@@ -34,10 +34,10 @@ use crate::gateway::metrics::Figures;
 use crate::gateway::{self, Engine, anthropic};
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::supervisor::actor::sessions::{CLIENT_GRACE, Lease};
-use crate::supervisor::connection::{self, Message, Teller};
-use crate::supervisor::memory_sampler::Noticed;
-use crate::supervisor::process::{Begun, engine_log};
-use crate::supervisor::protocol::{Failure, Tell};
+use crate::supervisor::connection::{self, Message, MessageSender};
+use crate::supervisor::memory_sampler::MemoryEvent;
+use crate::supervisor::process::{Resources, engine_log};
+use crate::supervisor::protocol::{Failure, SupervisorMessage};
 use crate::supervisor::reservation::Reservation;
 use crate::supervisor::state::{self, Action, Event, Phase, State};
 use crate::sys::process::signals::Signals;
@@ -49,8 +49,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long the last words to sessions may take.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The one task that owns everything.
-pub(super) struct Owner<'a> {
+/// Actor that owns the engine, its sessions and all timers.
+pub(super) struct Actor<'a> {
     app: &'a App,
     spec: Spec,
     started: Instant,
@@ -63,7 +63,7 @@ pub(super) struct Owner<'a> {
     engine_key: Secret,
     /// How long the last start took, in words.
     took: String,
-    /// What the engine that was ready last lacks.
+    /// Missing abilities of the engine that was ready last.
     lacking: Vec<String>,
     /// When a ready engine died, of late.
     deaths: VecDeque<Instant>,
@@ -73,7 +73,7 @@ pub(super) struct Owner<'a> {
 
     leases: BTreeMap<u64, Lease>,
     /// Sessions that wait for our end.
-    departing: Vec<Teller>,
+    departing: Vec<MessageSender>,
     inbox: mpsc::UnboundedReceiver<Message>,
     connections: JoinSet<()>,
     accepting: JoinHandle<()>,
@@ -102,14 +102,14 @@ pub(super) struct Owner<'a> {
     done: bool,
 }
 
-/// What the owner waits for.
+/// Event that the actor waits for.
 enum Woken {
     Message(Message),
     Healthy,
     Gone,
     /// The gateway has ended by itself.
     GatewayGone(Error),
-    Noticed(Noticed),
+    MemoryEvent(MemoryEvent),
     Tick,
     PauseOver,
     LingerOver,
@@ -117,14 +117,14 @@ enum Woken {
     Signal(Signal),
 }
 
-impl<'a> Owner<'a> {
-    pub fn new(app: &'a App, begun: Begun) -> Result<Self> {
+impl<'a> Actor<'a> {
+    pub(super) fn new(app: &'a App, begun: Resources) -> Result<Self> {
         let App {
             environment: host,
             paths,
             ..
         } = app;
-        let Begun {
+        let Resources {
             spec,
             reservation,
             gateway,
@@ -153,7 +153,7 @@ impl<'a> Owner<'a> {
         let settings = gateway::Settings {
             served: anthropic::Served {
                 name: spec.serve.model.served_name.clone(),
-                output_tokens: spec.serve.window.output,
+                window: spec.serve.window,
                 form: spec.serve.model.form,
                 shows_thoughts: spec.serve.model.thinking,
                 may_think: spec.serve.model.may_think,
@@ -223,7 +223,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Until the engine is gone and nothing is left to do.
-    pub async fn run(&mut self) {
+    pub(super) async fn run(&mut self) {
         while !self.done {
             let woken = self.wait().await;
             match woken {
@@ -232,10 +232,10 @@ impl<'a> Owner<'a> {
                 Woken::Gone => self.gone().await,
                 Woken::GatewayGone(error) => {
                     self.gateway_ended = true;
-                    self.tell_all(&Tell::Failed(Failure::from(&error)));
+                    self.tell_all(&SupervisorMessage::Failed(Failure::from(&error)));
                     self.on(Event::Stop);
                 }
-                Woken::Noticed(noticed) => self.memory.notice(noticed),
+                Woken::MemoryEvent(noticed) => self.memory.notice(noticed),
                 Woken::Tick => {
                     self.look().await;
                     self.look_at = tokio::time::Instant::now() + TICK;
@@ -292,7 +292,7 @@ impl<'a> Owner<'a> {
             () = at(self.grace_over) => Woken::GraceOver,
             () = tokio::time::sleep_until(self.look_at), if starting => Woken::Tick,
             Some(message) = self.inbox.recv() => Woken::Message(message),
-            Some(noticed) = self.memory.next() => Woken::Noticed(noticed),
+            Some(noticed) = self.memory.next() => Woken::MemoryEvent(noticed),
             () = at(self.pause_over) => Woken::PauseOver,
             () = at(self.linger_over) => Woken::LingerOver,
         }
@@ -315,7 +315,7 @@ impl<'a> Owner<'a> {
             Action::StartEngine => self.start_engine(),
             Action::EndEngine => self.end_engine(before),
             Action::SayReady => {
-                let ready = Tell::Ready {
+                let ready = SupervisorMessage::Ready {
                     took: self.took.clone(),
                     lacking: self.lacking.clone(),
                 };
@@ -331,7 +331,9 @@ impl<'a> Owner<'a> {
                     .unwrap_or_default();
                 for lease in self.leases.values_mut() {
                     lease.told_ready = false;
-                    lease.tell.tell(Tell::Restarting { why: why.clone() });
+                    lease
+                        .tell
+                        .tell(SupervisorMessage::Restarting { why: why.clone() });
                 }
             }
             Action::SayFailed => {
@@ -340,9 +342,9 @@ impl<'a> Owner<'a> {
                     .clone()
                     .unwrap_or_else(|| Error::new(Exit::Engine, "the engine has ended"));
                 let _ = self.tell_gateway.send(Engine::Gone(error.message.clone()));
-                self.tell_all(&Tell::Failed(Failure::from(&error)));
+                self.tell_all(&SupervisorMessage::Failed(Failure::from(&error)));
             }
-            Action::SayEnding => self.tell_all(&Tell::Ending),
+            Action::SayEnding => self.tell_all(&SupervisorMessage::Ending),
             Action::Pause(pause) => self.pause_over = Some(tokio::time::Instant::now() + pause),
             Action::Linger(linger) => {
                 let until = tokio::time::Instant::now().checked_add(linger);
@@ -353,9 +355,9 @@ impl<'a> Owner<'a> {
     }
 
     /// Lets go of everything. Sessions that wait for our end see it when the process ends.
-    pub async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.gateway_stop.cancel();
-        let told: Vec<Teller> = std::mem::take(&mut self.leases)
+        let told: Vec<MessageSender> = std::mem::take(&mut self.leases)
             .into_values()
             .map(|lease| lease.tell)
             .collect();
@@ -378,7 +380,7 @@ impl<'a> Owner<'a> {
 }
 
 /// Closes connections once what was said is on its way.
-async fn finish(told: Vec<Teller>) {
+async fn finish(told: Vec<MessageSender>) {
     let all = async {
         for teller in told {
             teller.finish().await;

@@ -7,9 +7,11 @@ use nix::unistd::Pid;
 
 use crate::gateway::auth::Caller;
 use crate::memory::ContextWindow;
-use crate::supervisor::actor::Owner;
-use crate::supervisor::connection::{Message, Teller};
-use crate::supervisor::protocol::{Ask, Farewell, Granted, PROTOCOL, Say, Tell, WebSearch};
+use crate::supervisor::actor::Actor;
+use crate::supervisor::connection::{Message, MessageSender};
+use crate::supervisor::protocol::{
+    Farewell, Granted, PROTOCOL, SessionMessage, SupervisorMessage, SupervisorRequest, WebSearch,
+};
 use crate::supervisor::state::{Action, Event, LONGEST_LINGER, Phase};
 use crate::sys::{machine, network};
 
@@ -22,7 +24,7 @@ pub(super) struct Lease {
     /// How long the engine is kept if the session vanishes, and was the last.
     pub linger: Duration,
     pub client: Option<Client>,
-    pub tell: Teller,
+    pub tell: MessageSender,
     /// Whether it knows that the engine is ready.
     pub told_ready: bool,
     /// How many restarts there had been when it came.
@@ -31,15 +33,15 @@ pub(super) struct Lease {
     pub window: u64,
 }
 
-impl Owner<'_> {
+impl Actor<'_> {
     pub(super) fn hear(&mut self, message: Message) {
         match message {
             Message::Came { id, ask, tell } => match ask {
-                Ask::Status => self.tell_status(tell),
+                SupervisorRequest::Status => self.tell_status(tell),
                 // It is answered where it is heard.
-                Ask::Port => {}
-                Ask::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),
-                Ask::Lease {
+                SupervisorRequest::Port => {}
+                SupervisorRequest::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),
+                SupervisorRequest::Lease {
                     protocol,
                     pid,
                     linger,
@@ -73,18 +75,18 @@ impl Owner<'_> {
         pid: i32,
         linger: Duration,
         web_search: Option<WebSearch>,
-        tell: Teller,
+        tell: MessageSender,
     ) {
         if protocol != PROTOCOL {
             let why = format!(
                 "it is version {} and speaks protocol {PROTOCOL}, not {protocol}",
                 env!("CARGO_PKG_VERSION")
             );
-            tell.tell(Tell::Refused { why });
+            tell.tell(SupervisorMessage::Refused { why });
             return;
         }
         if self.state.on(Event::Taken).1.contains(&Action::Refuse) {
-            tell.tell(Tell::Refused {
+            tell.tell(SupervisorMessage::Refused {
                 why: "it is ending".into(),
             });
             return;
@@ -93,7 +95,7 @@ impl Owner<'_> {
             Ok(token) => token,
             Err(error) => {
                 let why = format!("{}: {}", error.message, error.cause.unwrap_or_default());
-                tell.tell(Tell::Refused { why });
+                tell.tell(SupervisorMessage::Refused { why });
                 return;
             }
         };
@@ -106,7 +108,7 @@ impl Owner<'_> {
             self.access.allow_search(id, backend, for_programs);
         }
         let window = self.memory.window();
-        tell.tell(Tell::Granted(Granted {
+        tell.tell(SupervisorMessage::Granted(Granted {
             port: self.reservation.port,
             token: token.expose().to_owned(),
             served_name: self.spec.serve.model.served_name.clone(),
@@ -139,20 +141,20 @@ impl Owner<'_> {
         self.tell_progress();
     }
 
-    fn said(&mut self, id: u64, say: Say) {
+    fn said(&mut self, id: u64, say: SessionMessage) {
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
         };
         match say {
-            Say::Client { pid, group } => {
+            SessionMessage::Client { pid, group } => {
                 lease.client = Some(Client {
                     pid,
                     group,
                     named: Instant::now(),
                 });
             }
-            Say::ClientEnded => lease.client = None,
-            Say::Leave { linger } => {
+            SessionMessage::ClientEnded => lease.client = None,
+            SessionMessage::Leave { linger } => {
                 let linger = linger.min(LONGEST_LINGER);
                 let Some(lease) = self.leases.remove(&id) else {
                     return;
@@ -165,7 +167,7 @@ impl Owner<'_> {
                 let lingers = (self.linger_over.is_some() && self.leases.is_empty() && !ending)
                     .then_some(linger);
                 let window = self.memory.window();
-                lease.tell.tell(Tell::Farewell(Farewell {
+                lease.tell.tell(SupervisorMessage::Farewell(Farewell {
                     narrowed: (window < lease.window).then_some(window),
                     figures,
                     restarts: self.restarts - lease.restarts_before,
@@ -183,9 +185,9 @@ impl Owner<'_> {
         self.on(Event::Returned { linger });
     }
 
-    fn asked_to_stop(&mut self, even_if_used: bool, tell: Teller) {
+    fn asked_to_stop(&mut self, even_if_used: bool, tell: MessageSender) {
         if !even_if_used && !self.leases.is_empty() {
-            tell.tell(Tell::Refused {
+            tell.tell(SupervisorMessage::Refused {
                 why: match self.leases.len() {
                     1 => "a session uses it".into(),
                     more => format!("{more} sessions use it"),
@@ -194,12 +196,12 @@ impl Owner<'_> {
             return;
         }
         self.on(Event::Stop);
-        tell.tell(Tell::Ending);
+        tell.tell(SupervisorMessage::Ending);
         // Its connection ends when we do: that is how it knows that all is gone.
         self.departing.push(tell);
     }
 
-    pub(super) fn tell_all(&self, tell: &Tell) {
+    pub(super) fn tell_all(&self, tell: &SupervisorMessage) {
         for lease in self.leases.values() {
             lease.tell.tell(tell.clone());
         }

@@ -1,20 +1,20 @@
-//! What is said of the engine to whoever asks.
+//! The answer to a request for the engine's status.
 
 use crate::engine::server::Server;
 use crate::memory::ContextWindow;
-use crate::supervisor::actor::Owner;
-use crate::supervisor::connection::Teller;
+use crate::supervisor::actor::Actor;
+use crate::supervisor::connection::MessageSender;
 use crate::supervisor::process::engine_log;
-use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status, Tell};
+use crate::supervisor::protocol::{PROTOCOL, PhaseName, Progress, Status, SupervisorMessage};
 use crate::supervisor::state::Phase;
 use crate::sys::{machine, network};
 
-impl Owner<'_> {
+impl Actor<'_> {
     /// Tells how things are now.
-    pub(super) fn tell_status(&self, tell: Teller) {
+    pub(super) fn tell_status(&self, tell: MessageSender) {
         let mut status = self.status();
         status.resident = status.engine_pid.and_then(machine::resident);
-        tell.tell(Tell::Status(Box::new(status)));
+        tell.tell(SupervisorMessage::Status(Box::new(status)));
     }
 
     fn status(&self) -> Status {

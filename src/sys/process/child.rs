@@ -31,7 +31,7 @@ impl Ended {
     }
 }
 
-/// What happened to a child.
+/// Change of a child's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It was stopped (Ctrl-Z), and can be continued.
@@ -57,15 +57,9 @@ impl Child {
         Self::watch(command.spawn()?, false)
     }
 
-    /// Starts the command in a process group of its own. What is left of the group when its leader ends is killed.
-    pub fn spawn_group(command: &mut Command) -> std::io::Result<Self> {
-        Self::spawn_group_with_stdin(command).map(|(child, _)| child)
-    }
-
-    /// The same, with the writing end of its standard input if the command asks for a pipe.
-    pub fn spawn_group_with_stdin(
-        command: &mut Command,
-    ) -> std::io::Result<(Self, Option<ChildStdin>)> {
+    /// Starts the command in a process group of its own, with the writing end of its standard input if the command asks for a pipe. The rest of the
+    /// group is killed when its leader ends.
+    pub fn spawn_group(command: &mut Command) -> std::io::Result<(Self, Option<ChildStdin>)> {
         let mut child = command.process_group(0).spawn()?;
         let stdin = child.stdin.take();
         Ok((Self::watch(child, true)?, stdin))
@@ -242,7 +236,7 @@ mod tests {
         // The leader opens the fifo for writing, which waits for our reading; the grandchild inherits it and holds it open until it
         // dies, and only then does reading see the end.
         let script = format!("exec 3> '{}'; sleep 1000 & exit 0", fifo.display());
-        let mut child = Child::spawn_group(&mut shell(&script)).expect("started");
+        let (mut child, _) = Child::spawn_group(&mut shell(&script)).expect("started");
         let end = tokio::task::spawn_blocking(move || std::fs::read(fifo)).await;
         assert_eq!(end.expect("joined").expect("read"), b"");
         assert_eq!(child.ended().await, Ended::Code(0));

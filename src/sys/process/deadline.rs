@@ -16,7 +16,7 @@ const LONGEST_OUTPUT: u64 = 4 << 20;
 /// How soon a stop is noticed.
 const SLICE: Duration = Duration::from_millis(10);
 
-/// What a subprocess left.
+/// Result of a subprocess.
 #[derive(Debug)]
 pub struct Finished {
     pub success: bool,
@@ -75,7 +75,7 @@ pub fn run_unless(
     })
 }
 
-/// What was collected, if it is whole before the deadline.
+/// The output, if it is complete before the deadline.
 fn text(collected: &Receiver<String>, until: Instant, stopped: &AtomicBool) -> Option<String> {
     loop {
         let left = until.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! What models get on this machine.
+//! The window that models get on this machine.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::engine::executable::{self, Found};
 use crate::hub;
 use crate::memory::architecture::Knowledge;
 use crate::memory::budget::{self as machine_memory, Memory};
-use crate::memory::fit::Room;
+use crate::memory::fit::Fit;
 use crate::memory::plan::Planner;
 use crate::memory::preflight::Limit;
 use crate::memory::working::Device;
@@ -17,8 +17,8 @@ use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::platform::{Os, Platform};
 
-/// This machine, as far as it decides what context fits.
-pub struct Here<'a> {
+/// Memory of this machine, and the window that each model gets with it.
+pub(super) struct MachineFit<'a> {
     paths: &'a Paths,
     /// If the system told.
     pub memory: Option<Memory>,
@@ -26,8 +26,8 @@ pub struct Here<'a> {
     limit: Limit,
 }
 
-impl<'a> Here<'a> {
-    pub fn find(host: &Environment, paths: &'a Paths) -> Self {
+impl<'a> MachineFit<'a> {
+    pub(super) fn find(host: &Environment, paths: &'a Paths) -> Self {
         let os = Platform::detect(host).map_or(Os::Linux, |platform| platform.os);
         let memory = machine_memory::read(host, os, || match executable::find(host, paths) {
             Ok(Found::Ready(engine)) => device::ask(host, &paths.cache, &engine),
@@ -41,12 +41,12 @@ impl<'a> Here<'a> {
         }
     }
 
-    /// What a model gets, with nothing beside it. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken.
-    pub fn room(&self, id: &str, weights: Option<u64>) -> Room {
-        self.plan(id, weights).unwrap_or(Room::Unknown)
+    /// How a model fits, with no other engine beside it. `weights`: its bytes on this disk, if all of it is there; else the catalogue's figure is taken.
+    pub(super) fn room(&self, id: &str, weights: Option<u64>) -> Fit {
+        self.plan(id, weights).unwrap_or(Fit::Unknown)
     }
 
-    fn plan(&self, id: &str, on_disk: Option<u64>) -> Option<Room> {
+    fn plan(&self, id: &str, on_disk: Option<u64>) -> Option<Fit> {
         let config: Option<Value> = hub::config(&self.paths.hub, id);
         let choice = Choice::Argument(ModelArgument::Hub(id.into()));
         let model = resolve(&choice, config.as_ref())?;
@@ -63,6 +63,6 @@ impl<'a> Here<'a> {
             return None;
         }
         let raised = self.limit.raised().map(|mib| planner.on(mib << 20));
-        Some(Room::of(&planner.on(self.memory?.budget), raised.as_ref()))
+        Some(Fit::of(&planner.on(self.memory?.budget), raised.as_ref()))
     }
 }
