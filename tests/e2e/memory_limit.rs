@@ -28,7 +28,7 @@ const FLAGS: &str = "--continuous-batching --max-num-seqs 1 --cache-memory-mb 40
 const MODEL: &str = "qwen2_deep";
 
 /// In bytes: more than what is held while the loop's first turns are computed, and less than that and an entry.
-const NO_ENTRIES: u64 = 42_000_000;
+const NO_ENTRIES: u64 = 55_000_000;
 
 /// How many conversations there are, one after the other. An entry is kept of each.
 const CONVERSATIONS: usize = 3;

@@ -46,11 +46,8 @@ def main():
     write_history()
     count_prompts()
     settle_entries()
-<<<<<<< HEAD
     handover = take_over_entries()
-=======
     attend_without_arrays()
->>>>>>> main
     stay_within_memory()
     take_text_route()
     # Before the snapshots: what they look at passes through here, and what is looked at here does not concern them.

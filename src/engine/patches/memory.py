@@ -192,9 +192,7 @@ class EngineMemory:
             try:
                 size = estimate(layers)
                 is_new = tuple(tokens) not in cache._entries and size <= cache._max_memory
-                # Of a conversation that becomes its entry there is a layer twice (`take_over.py`).
-                more = max((estimate([layer]) for layer in layers), default=0) if getattr(cache, "cclocal_moves", False) else size
-                if self.is_watched() and is_new and not self.has_room(cache, len(tokens), more):
+                if self.is_watched() and is_new and not self.has_room(cache, len(tokens), size):
                     return None
                 self.look()
             except Exception as error:
