@@ -19,18 +19,30 @@ use crate::sys::secret::Secret;
 use crate::sys::{disk, log, machine};
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
-/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped, lets one conversation attend
-/// without arrays for masks, keeps the engine within its memory, keeps it from computing again what it, or an engine before it, has computed, and lets
-/// it read nothing but files.
-const BOOTSTRAP: &str = concat!(
+/// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped and hold a conversation once, lets one
+/// conversation attend without arrays for masks, keeps the engine within its memory, keeps it from computing again what it, or an engine before it, has
+/// computed, and lets it read nothing but files.
+///
+/// In two parts: Linux takes no argument of 128 KiB or more.
+const BOOTSTRAP: [&str; 2] = [BEGINNING, REST];
+
+/// Runs the parts of [`BOOTSTRAP`] as one, and leaves the engine's own arguments behind.
+const RUN_PARTS: &str =
+    "import sys; exec(compile(sys.argv.pop(1) + sys.argv.pop(1), 'cclocal', 'exec'))";
+
+const BEGINNING: &str = concat!(
     include_str!("patches/patches.py"),
     include_str!("patches/files.py"),
     include_str!("patches/listen.py"),
     include_str!("patches/resume.py"),
     include_str!("patches/raw.py"),
     include_str!("patches/history.py"),
-    include_str!("patches/count.py"),
+    include_str!("patches/count.py")
+);
+
+const REST: &str = concat!(
     include_str!("patches/entries.py"),
+    include_str!("patches/take_over.py"),
     include_str!("patches/masks.py"),
     include_str!("patches/pauses.py"),
     include_str!("patches/memory.py"),
@@ -111,7 +123,8 @@ impl Server {
         let mut command = Command::new(&launch.executable.python);
         command
             .arg("-c")
-            .arg(BOOTSTRAP)
+            .arg(RUN_PARTS)
+            .args(BOOTSTRAP)
             .arg(&launch.executable.script)
             .args(launch.argv)
             .current_dir(launch.folder)

@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
         error: Qwen3-Coder-30B-A3B does not fit in memory
-          cause: it needs 20.7 GB even with a window of 25,288 tokens, and 17.1 GB are available: 16.8 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 156 MB for reading a prompt and for copies, 257 MB for the engine itself
+          cause: it needs 20.4 GB even with a window of 22,980 tokens, and 17.1 GB are available: 16.8 GB for its weights, 2.1 GB for a conversation, 1.1 GB for the prefix cache, 150 MB for reading a prompt and for copies, 257 MB for the engine itself
           hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
         ");
         let asked = Asked {
@@ -221,7 +221,7 @@ mod tests {
         insta::assert_snapshot!(error, @"
         error: Qwen2.5 has a context window of 32,768 tokens at most
           cause: this session needs 120,000
-          hint: take --ctx 32768 or less, and --out-tokens 11576 or less
+          hint: take --ctx 32768 or less, and --out-tokens 13884 or less
         ");
     }
 
@@ -231,7 +231,7 @@ mod tests {
         let error = refused("Gemma", &refusal, Alternative::default());
         insta::assert_snapshot!(error, @"
         error: Gemma does not fit in memory
-          cause: it needs 6.2 GB even with a window of 25,288 tokens, and 3.8 GB are available: 4.7 GB for its weights, 429 MB for a conversation, 480 MB for the prefix cache, 397 MB for reading a prompt and for copies, 257 MB for the engine itself
+          cause: it needs 6.1 GB even with a window of 22,980 tokens, and 3.8 GB are available: 4.7 GB for its weights, 393 MB for a conversation, 442 MB for the prefix cache, 369 MB for reading a prompt and for copies, 257 MB for the engine itself
           hint: free some memory; --no-mem-check tries it anyway
         ");
         let short = Refusal::Model {
@@ -240,7 +240,7 @@ mod tests {
         };
         insta::assert_snapshot!(refused("Tiny", &short, Alternative::default()), @"
         error: Tiny has a context window of 8,192 tokens at most
-          cause: this session needs 25,288
+          cause: this session needs 22,980
           hint: take another model: cclocal --help lists them
         ");
         let reply = Refusal::Reply {
@@ -249,8 +249,8 @@ mod tests {
         };
         insta::assert_snapshot!(refused("Any", &reply, Alternative::default()), @"
         error: replies of 20000 tokens leave no room in a window of 30000 tokens
-          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-          hint: take --out-tokens 8808 or less, or --ctx 41192 or more
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+          hint: take --out-tokens 11116 or less, or --ctx 38884 or more
         ");
     }
 
@@ -261,14 +261,14 @@ mod tests {
         let error = check(32_768, 32_768).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 32768 tokens leave no room in a window of 32768 tokens
-          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-          hint: take --out-tokens 11576 or less, or --ctx 53960 or more
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+          hint: take --out-tokens 13884 or less, or --ctx 51652 or more
         ");
         let error = check(20_000, 8_192).expect_err("no room");
         insta::assert_snapshot!(error, @"
         error: replies of 8192 tokens leave no room in a window of 20000 tokens
-          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-          hint: take --ctx 29384 or more
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+          hint: take --out-tokens 1116 or less, or --ctx 27076 or more
         ");
     }
 }

@@ -83,8 +83,8 @@ fn output_budgets_out_of_range() {
     insta::assert_snapshot!(usage_error(&["--gemma-light", "--ctx", "32768", "--out-tokens", "30000"]), @"
     asking the hub for the size of Gemma-4-E4B
     error: replies of 30000 tokens leave no room in a window of 32768 tokens
-      cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-      hint: take --out-tokens 11576 or less, or --ctx 51192 or more
+      cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+      hint: take --out-tokens 13884 or less, or --ctx 48884 or more
     ");
 }
 
@@ -259,7 +259,7 @@ fn help_and_version_go_to_standard_output() {
                             start with
           --gemma           Gemma-4-26B-A4B: 16 GB download, 24 GB RAM or more; mixture of experts, 3.8B
                             active parameters
-          --review          GLM-4.7-Flash: 17 GB download, 32 GB RAM or more; stronger reasoning
+          --review          GLM-4.7-Flash: 17 GB download, 24 GB RAM or more; stronger reasoning
           --coder           Qwen3-Coder-30B-A3B: 18 GB download, 32 GB RAM or more; the heavier code
                             model
           --qwen3           Qwen3.5-9B: 5 GB download, 16 GB RAM or more; general reasoning; leaks

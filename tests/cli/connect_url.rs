@@ -516,8 +516,8 @@ fn engines_that_cannot_be_used_say_why() {
     let small = Other::serving(r#"{"data":[{"id":"a","max_model_len":8192}]}"#);
     insta::assert_snapshot!(failed(&small, &[]), @"
     error: the engine's window of 8192 tokens is too small for Claude Code
-      cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-      hint: start the engine with a longer one: at least 23240 tokens, better 32768 (vLLM: --max-model-len 32768)
+      cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+      hint: start the engine with a longer one: at least 20932 tokens, better 32768 (vLLM: --max-model-len 32768)
     ");
     let silent = Other::new(|_| None);
     let lost = failed(&silent, &[]);

@@ -90,13 +90,13 @@ fn a_model_that_needs_the_limit_raised_says_what_it_would_get() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
-      [#############################################################===++++~~|e..]
+      [#############################################################===++++~~|...]
       # weights         14.9 GB
-      = conversation     749 MB  25,288 tokens
-      + prefix cache     1.0 GB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   647 MB  reading a prompt, 256 tokens at a time
+      = conversation     704 MB  22,980 tokens
+      + prefix cache     977 MB  so that a turn computes only new tokens; in 8 bits
+      ~ working memory   600 MB  reading a prompt, 256 tokens at a time
       e engine           257 MB  the process itself
-      | over by          426 MB
+      | over by          287 MB
     Enter choose · q quit · ↑↓ j k move
     > Raise the GPU limit  none → 64k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
@@ -141,7 +141,7 @@ fn off_a_terminal_it_is_refused_with_the_arithmetic_and_what_helps() {
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
     error: model does not fit in memory
-      cause: it needs 17.5 GB even with a window of 25,288 tokens, and 17.1 GB are available: 14.9 GB for its weights, 749 MB for a conversation, 1.0 GB for the prefix cache, 647 MB for reading a prompt and for copies, 257 MB for the engine itself
+      cause: it needs 17.4 GB even with a window of 22,980 tokens, and 17.1 GB are available: 14.9 GB for its weights, 704 MB for a conversation, 977 MB for the prefix cache, 600 MB for reading a prompt and for copies, 257 MB for the engine itself
       hint: with the GPU limit raised it gets 65,536 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
@@ -157,7 +157,7 @@ fn a_model_that_nothing_helps_is_refused_without_a_question() {
     let ran = run(&stage, &[]);
     insta::assert_snapshot!(error(&ran.stderr), @"
     error: model does not fit in memory
-      cause: it needs 20.0 GB even with a window of 25,288 tokens, and 11.4 GB are available: 16.0 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 156 MB for reading a prompt and for copies, 257 MB for the engine itself
+      cause: it needs 19.7 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.0 GB for its weights, 2.1 GB for a conversation, 1.1 GB for the prefix cache, 150 MB for reading a prompt and for copies, 257 MB for the engine itself
       hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it anyway
     ");
 }
@@ -177,7 +177,7 @@ fn without_the_check_it_is_tried_in_the_thriftiest_way() {
     let ran = run(&stage, &["--no-mem-check"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let said =
-        " with a window of 25,288 tokens, and 17.1 GB are available: it may run out of memory";
+        " with a window of 22,980 tokens, and 17.1 GB are available: it may run out of memory";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     assert_eq!(told(&stage), ("22980".into(), "4096".into()));
     let ran = run(&stage, &["--no-mem-check", "--ctx", "60000"]);
@@ -223,8 +223,8 @@ fn a_window_that_was_asked_for_and_does_not_fit_is_refused_and_one_that_was_neve
     assert_eq!(ran.status, 2);
     insta::assert_snapshot!(error(&ran.stderr), @"
     error: replies of 8000 tokens leave no room in a window of 26000 tokens
-      cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-      hint: take --out-tokens 4808 or less, or --ctx 29192 or more
+      cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+      hint: take --out-tokens 7116 or less, or --ctx 26884 or more
     ");
 }
 
@@ -310,13 +310,13 @@ fn a_dry_run_shows_the_picture_and_reports_the_choices() {
     let to = ran.stdout.find("\nengine\n").expect("the engine");
     insta::assert_snapshot!(&ran.stdout[from..to], @"
     Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
-      [#############################################################===++++~~|e..]
+      [#############################################################===++++~~|...]
       # weights         14.9 GB
-      = conversation     749 MB  25,288 tokens
-      + prefix cache     1.0 GB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   647 MB  reading a prompt, 256 tokens at a time
+      = conversation     704 MB  22,980 tokens
+      + prefix cache     977 MB  so that a turn computes only new tokens; in 8 bits
+      ~ working memory   600 MB  reading a prompt, 256 tokens at a time
       e engine           257 MB  the process itself
-      | over by          426 MB
+      | over by          287 MB
     ");
     let said =
         "note: on a terminal, a real run asks whether to raise the GPU limit, for a window of ";

@@ -60,13 +60,13 @@ fn a_model_whose_layers_are_not_known_is_planned_as_a_general_one() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
-      [#########################################################========|=+++++~e]
+      [##########################################################=========|++++~e]
       # weights         14.9 GB
-      = conversation     2.6 GB  25,288 tokens
-      + prefix cache     1.4 GB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   255 MB  reading a prompt, 256 tokens at a time
+      = conversation     2.3 GB  22,980 tokens
+      + prefix cache     1.2 GB  so that a turn computes only new tokens; in 8 bits
+      ~ working memory   250 MB  reading a prompt, 256 tokens at a time
       e engine           257 MB  the process itself
-      | over by          2.2 GB
+      | over by          1.9 GB
     Enter choose · q quit · ↑↓ j k move
     > Raise the GPU limit  none → 28k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
@@ -173,7 +173,7 @@ fn quitting_starts_nothing() {
     let text = terminal.text();
     insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
     error: model does not fit in memory
-      cause: it needs 19.3 GB even with a window of 25,288 tokens, and 17.1 GB are available: 14.9 GB for its weights, 2.6 GB for a conversation, 1.4 GB for the prefix cache, 255 MB for reading a prompt and for copies, 257 MB for the engine itself
+      cause: it needs 19.0 GB even with a window of 22,980 tokens, and 17.1 GB are available: 14.9 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 250 MB for reading a prompt and for copies, 257 MB for the engine itself
       hint: with the GPU limit raised it gets 28,672 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
@@ -458,7 +458,7 @@ fn off_a_terminal_a_model_that_does_not_fit_is_refused() {
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
     error: model does not fit in memory
-      cause: it needs 21.4 GB even with a window of 25,288 tokens, and 11.4 GB are available: 16.8 GB for its weights, 2.7 GB for a conversation, 1.4 GB for the prefix cache, 262 MB for reading a prompt and for copies, 257 MB for the engine itself
+      cause: it needs 21.0 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.8 GB for its weights, 2.4 GB for a conversation, 1.3 GB for the prefix cache, 257 MB for reading a prompt and for copies, 257 MB for the engine itself
       hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");

@@ -58,9 +58,9 @@ fn the_menu_says_what_is_there_and_what_fits() {
         --gemma-light · clean tool calls, the one to start with
       Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
         --gemma · mixture of experts, 3.8B active parameters
-      GLM-4.7-Flash        17.0 GB   not yet           too big by 2.9 GB
+      GLM-4.7-Flash        17.0 GB   not yet           ~24k, GPU limit raised
         --review · stronger reasoning
-      Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      too big by 3.6 GB
+      Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      too big by 3.3 GB
         --coder · the heavier code model
       Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
         --qwen3 · general reasoning; leaks plain-text thinking
@@ -224,8 +224,8 @@ fn a_terminal_that_cannot_be_painted_on_gets_a_list_and_a_question() {
     cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
       1 Gemma-4-E4B           5.0 GB   not yet           ~95k tokens
       2 Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
-      3 GLM-4.7-Flash        17.0 GB   not yet           too big by 2.9 GB
-      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.6 GB
+      3 GLM-4.7-Flash        17.0 GB   not yet           ~24k, GPU limit raised
+      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.3 GB
       5 Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
       6 Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
     Choose [1-6/q] (Enter = 1)

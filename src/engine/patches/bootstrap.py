@@ -1,6 +1,6 @@
 """Starts the engine so that it cannot outlive cclocal, and so that its key is on nobody's command line.
 
-Run as `python -c <this> SCRIPT ARGS...`, with a pipe from cclocal as standard input. The first line of the pipe is JSON: `key`, which requests
+Run as `python -c … SCRIPT ARGS...`, with a pipe from cclocal as standard input. The first line of the pipe is JSON: `key`, which requests
 have to carry (empty: none), `socket`, where the engine is to serve, and `proof_key` (see `listen.py`). The pipe then stays open for as long as cclocal lives: its end means that cclocal is gone, however it went, and the engine's
 whole process group is killed. There is no signal for a parent's death on macOS; a pipe works everywhere.
 """
@@ -46,12 +46,13 @@ def main():
     write_history()
     count_prompts()
     settle_entries()
+    handover = take_over_entries()
     attend_without_arrays()
     stay_within_memory()
     take_text_route()
     # Before the snapshots: what they look at passes through here, and what is looked at here does not concern them.
     keep_prefixes()
-    settle_snapshots()
+    settle_snapshots(handover)
 
     # At shutdown the engine writes its prefix cache, which holds the conversation, below ~/.cache in the clear, and takes seconds
     # for it. Nothing of a conversation stays behind here; what stands before one does, see `keep_prefixes`.

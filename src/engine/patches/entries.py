@@ -95,7 +95,7 @@ def store_by_layers(memory_cache, cache, prepare, scheduler):
         memory = getattr(self, "memory_aware_cache", None)
         if memory is None:
             return cleanup(self, *arguments, **options)
-        with using_up(memory):
+        with using_up(memory, moves=True):
             return cleanup(self, *arguments, **options)
 
     cache.prepare_store = prepared
@@ -103,13 +103,13 @@ def store_by_layers(memory_cache, cache, prepare, scheduler):
 
 
 @contextlib.contextmanager
-def using_up(memory):
-    """Whatever is stored meanwhile is needed by nobody else."""
-    memory.cclocal_uses_up = True
+def using_up(memory, moves=False):
+    """Whatever is stored meanwhile is needed by nobody else. `moves`: nor is what it was made of, a request that has ended."""
+    memory.cclocal_uses_up, memory.cclocal_moves = True, moves
     try:
         yield
     finally:
-        memory.cclocal_uses_up = False
+        memory.cclocal_uses_up = memory.cclocal_moves = False
 
 
 def what_it_extends(memory, key):

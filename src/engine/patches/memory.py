@@ -28,10 +28,7 @@ def stay_within_memory():
     needed = ("get_active_memory", "get_peak_memory", "reset_peak_memory", "clear_cache")
     if missing := [name for name in needed if not hasattr(mx, name)]:
         return not_applied("memory", f"mlx has no {missing[0]}")
-    try:
-        limit = int(os.environ.get("CCLOCAL_MEMORY_LIMIT", ""))
-    except ValueError:
-        limit = 0
+    limit = memory_limit()
     memory, left = EngineMemory(mx, limit), None
     try:
         from fastapi import Depends
@@ -51,12 +48,24 @@ def stay_within_memory():
     applied("memory")
 
 
+def memory_limit():
+    """In bytes. None is 0."""
+    try:
+        return int(os.environ.get("CCLOCAL_MEMORY_LIMIT", ""))
+    except ValueError:
+        return 0
+
+
+def soft_limit(limit):
+    return limit // 100 * SOFT_PERCENT
+
+
 class EngineMemory:
     """All in bytes."""
 
     def __init__(self, mx, limit):
         self.mx = mx
-        self.limit, self.soft = limit, limit // 100 * SOFT_PERCENT
+        self.limit, self.soft = limit, soft_limit(limit)
         self.scheduler = None
         # What was held before the first step.
         self.base = None
@@ -146,12 +155,15 @@ class EngineMemory:
         before = self.mx.get_active_memory()
         if before + wanted <= self.soft or cache is None:
             return
-        used = {id(getattr(request, "prompt_cache", None)) for request in list(self.scheduler.requests.values())}
+        begins = [getattr(request, "prompt_cache", None) for request in list(self.scheduler.requests.values())]
+        used = {id(layers) for layers in begins}
+        # What a request is about to take over.
+        promised = {getattr(layers, "key", None) for layers in begins}
         dropped = 0
         for tokens, entry in list(cache._entries.items()):
             if self.mx.get_active_memory() + wanted <= self.soft:
                 break
-            if id(entry.cache) not in used and cache.remove(list(tokens)):
+            if id(entry.cache) not in used and tokens not in promised and cache.remove(list(tokens)):
                 dropped += 1
             del entry
         if dropped:

@@ -12,13 +12,14 @@ SNAPSHOT_STEP = 128
 REMEMBERED = 8
 
 
-def settle_snapshots():
+def settle_snapshots(handover=None):
     """Takes the snapshots of caches that cannot be cut back where the next turn will still agree.
 
     A sliding-window or recurrent cache is of use to the next turn only if it was kept at a place that the next prompt still has. vllm-mlx
     0.6.0 keeps it one token behind the prompt's end, every 4,096 tokens. But some templates end a prompt with what they do not repeat once the
     reply is history (Gemma-4 of 26B: an empty thought; Qwen3.5: likewise, for all replies since the last question): then it is of no use at
     all. So snapshots are taken before what the template adds for the reply, and the one at the last question is kept beside the newest.
+    With a `handover` (`take_over.py`) a snapshot is of these layers alone.
     An engine whose insides are not as expected keeps its own way.
     """
     if not os.environ.get("CCLOCAL_TEXT_ROUTE"):
@@ -46,13 +47,14 @@ def settle_snapshots():
     )
     if missing := [name for owner, name in needed if not hasattr(owner, name)]:
         return not_applied("snapshots", f"{missing[0]} is missing")
-    snapshots = Snapshots(BatchedEngine, PromptProcessingBatch, Scheduler)
+    snapshots = Snapshots(BatchedEngine, PromptProcessingBatch, Scheduler, handover)
     applied("snapshots")
     return snapshots
 
 
 class Snapshots:
-    def __init__(self, engine, batch, scheduler):
+    def __init__(self, engine, batch, scheduler, handover=None):
+        self.handover = handover
         self.prompts = collections.OrderedDict()
         self.planned = {}
         self.questions = set()
@@ -96,13 +98,18 @@ class Snapshots:
 
     def plan(self, scheduler, request):
         end = self.end(scheduler, request)
+        if end is None and hasattr(request, "cclocal_marks"):
+            end = len(request.prompt_token_ids) - 1, False
         if end is None or scheduler.memory_aware_cache is None:
             return
         end, question = end
-        grown = end - (request.cached_tokens or 0)
-        if grown > SNAPSHOT_STEP or (question and grown > 0):
+        left = end - (request.cached_tokens or 0)
+        # What a request begins with may be gone when it has ended.
+        marks = getattr(request, "cclocal_marks", None)
+        grown = end - marks.last(end) if marks is not None else left
+        if left > 0 and (question or grown > SNAPSHOT_STEP):
             self.planned.clear()
-            self.planned[request.batch_uid] = Planned(self, scheduler, request, end, question, grown)
+            self.planned[request.batch_uid] = Planned(self, scheduler, request, end, question, left)
         else:
             request.snapshot_is_settled = True
 
@@ -134,9 +141,18 @@ class Planned(Pause):
 
     def take(self, batch):
         try:
-            self.store(batch.extract_cache(0))
+            if not self.mark(batch):
+                self.store(batch.extract_cache(0))
         except Exception as error:  # A turn without a snapshot is only slower.
             logging.getLogger("vllm_mlx.scheduler").warning("[snapshot] not taken: %s", error)
+
+    def mark(self, batch):
+        handover = self.snapshots.handover
+        if handover is None or not handover.mark(batch, self.request, self.end, self.question):
+            return False
+        self.request.snapshot_is_settled = True
+        logging.getLogger("vllm_mlx.scheduler").info("[snapshot] tokens=%d of prompt_tokens=%d", self.end, len(self.request.prompt_token_ids))
+        return True
 
     def store(self, live):
         scheduler, memory = self.scheduler, self.scheduler.memory_aware_cache

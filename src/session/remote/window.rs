@@ -151,15 +151,15 @@ mod tests {
         assert_eq!(exit, Exit::Engine);
         insta::assert_snapshot!(text, @"
         error: the engine's window of 16384 tokens is too small for Claude Code
-          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-          hint: start the engine with a longer one: at least 23240 tokens, better 32768 (vLLM: --max-model-len 32768)
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+          hint: start the engine with a longer one: at least 20932 tokens, better 32768 (vLLM: --max-model-len 32768)
         ");
         let (exit, text) = refused(Some(32_768), None, Some(16_384));
         assert_eq!(exit, Exit::Usage);
         insta::assert_snapshot!(text, @"
         error: replies of 16384 tokens leave no room in a window of 32768 tokens
-          cause: Claude Code's first request takes 8192 tokens, and it keeps 13000 free for compaction
-          hint: take --out-tokens 11576 or less
+          cause: a session needs 18,884 tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full
+          hint: take --out-tokens 13884 or less
         ");
     }
 }

@@ -177,12 +177,12 @@ def filled(model, limits):
     return found
 
 
-def turns(model, quantise, snapshots=None):
-    """Three turns; each goes on from the one before. `snapshots`: of our own, where there are."""
+def turns(model, quantise, snapshots=None, first=1800):
+    """Three turns; each goes on from the one before. `snapshots`: of our own, where there are. `first`: tokens of the first prompt."""
     scheduler = scheduler_of(model, quantise, 64, 1024)
     gc.collect()
     weights = mx.get_active_memory()
-    said = [number % 300 for number in range(600)]
+    said = [number % 300 for number in range(first)]
     measured = []
     for number in range(3):
         mx.reset_peak_memory()
@@ -206,12 +206,12 @@ def turns(model, quantise, snapshots=None):
 
 
 def ours(folder, *names):
-    """Puts parts of what starts the engine into place, which lie in this folder; the last one is called."""
+    """Parts of what starts the engine, which lie in this folder, as they see each other."""
     parts = {}
     for name in ("patches", *names):
         file = f"{folder}/{name}.py"
         exec(compile(open(file).read(), file, "exec"), parts)
-    return parts["settle_" + names[-1]]()
+    return parts
 
 
 def main():
@@ -253,10 +253,11 @@ def main():
         mx.clear_cache()
     models = dict(later)
     as_it_is = {"copied": turns(models["turns"], False), "left": left_behind(models["turns"])}
-    ours(sys.argv[3], "entries")
+    ours(sys.argv[3], "entries")["settle_entries"]()
     as_it_is["left_with_ours"] = left_behind(models["turns"])
     os.environ["CCLOCAL_TEXT_ROUTE"] = "yes"
-    snapshots = ours(sys.argv[3], "entries", "pauses", "snapshots")
+    parts = ours(sys.argv[3], "entries", "take_over", "memory", "pauses", "snapshots")
+    snapshots = parts["settle_snapshots"](parts["take_over_entries"]())
     for name, model, taken, more in (("turns", models["turns"], None, as_it_is), ("snapshots", models["snapshots"], snapshots, {})):
         measured = {"name": name, "plain": turns(model, False, taken), "quantised": turns(model, True, taken)}
         if not taken:
@@ -264,4 +265,5 @@ def main():
         print(json.dumps({**measured, **more}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
