@@ -50,7 +50,7 @@ fn engine(stage: &mut Stage) {
             "#!/bin/sh
 case \"$*\" in *device_info*) cat '{device}' 2>/dev/null; exit;; esac
 if [ \"$1\" != -c ]; then cat <<'HELP'\n{HELP}\nHELP\nexit 0; fi
-shift 2
+shift 4
 STAGE_ENGINE='{}' ENGINE_ARGS=\"$*\" exec '{}' --exact fakes::engine_process --ignored --nocapture
 ",
             stage.path("engine").display(),
