@@ -52,7 +52,7 @@ fn a_client_that_is_not_one_is_named_as_the_failed_link() {
     assert_eq!(ran.status, 1, "{}", ran.stderr);
     assert!(
         ran.stderr
-            .contains("the demo failed at running Claude Code"),
+            .contains("the demo failed while running Claude Code"),
         "{}",
         ran.stderr
     );

@@ -105,7 +105,7 @@ fn a_real_tool_call_writes_a_real_file() {
 
         let ran = stage.run(&["--connect", &url, "--", "-p", "x"]);
         assert_eq!(ran.status, 14, "{}", ran.stderr);
-        assert!(ran.stderr.contains("wants a token"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("needs a token"), "{}", ran.stderr);
         let ran = stage.run(&[&connect[..], &["--model", "org/other", "--", "-p", "x"]].concat());
         assert_eq!(ran.status, 14, "{}", ran.stderr);
         assert!(ran.stderr.contains("it serves team/tiny"), "{}", ran.stderr);

@@ -28,7 +28,7 @@ fn who_takes_the_real_engines_place_is_sent_no_prompt_and_no_key() {
     assert_eq!(ran.status, 14, "{}", ran.stderr);
     assert!(
         ran.stderr.contains("error: the engine cannot be trusted")
-            && ran.stderr.contains("does not know the key"),
+            && ran.stderr.contains("does not have the engine's key"),
         "{}",
         ran.stderr
     );
