@@ -139,6 +139,14 @@ pub fn check(window: ContextWindow, most: Option<u64>) -> Result<()> {
     Err(no_room(window.tokens, window.output, most))
 }
 
+/// The cause of an error about a window that is too small.
+pub(crate) fn needs() -> String {
+    format!(
+        "a session needs {} tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full",
+        ui::thousands(smallest_window(0))
+    )
+}
+
 /// The error for a window that is too small for replies of this length. `most`: the largest window that can be had, where there is such a limit.
 fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     let needed = smallest_window(output);
@@ -147,10 +155,7 @@ fn no_room(window: u64, output: u64, most: Option<u64>) -> Error {
     Error::usage(format!(
         "replies of {output} tokens leave no room in a window of {window} tokens"
     ))
-    .cause(format!(
-        "a session needs {} tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full",
-        ui::thousands(smallest_window(0))
-    ))
+    .cause(needs())
     .hint(match most {
         Some(most) if most < needed => format!("take --out-tokens {room} or less"),
         _ => format!("take --out-tokens {room} or less, or --ctx {needed} or more"),

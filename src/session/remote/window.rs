@@ -51,10 +51,7 @@ pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
             Exit::Engine,
             format!("the engine's window of {tokens} tokens is too small for Claude Code"),
         )
-        .cause(format!(
-            "a session needs {} tokens beside its longest reply: for Claude Code's first request, some work, and a summary when the window is full",
-            ui::thousands(memory::smallest_window(0))
-        ))
+        .cause(window::needs())
         .hint(format!(
             "start the engine with a longer one: at least {needed} tokens, better {} (vLLM: --max-model-len {})",
             NARROW_WINDOW,
