@@ -117,6 +117,37 @@ def what_it_extends(memory, key):
     return [other for other in memory._entries if len(other) < len(key) and key[: len(other)] == other]
 
 
+def longest_beginning(memory, tokens):
+    """The entry that serves most of these tokens, and how many, the last one left out, which has to be computed. Of several the one that has
+    least beside them."""
+    key, most = None, 0
+    wanted = tuple(tokens[:-1])
+    for other, entry in memory._entries.items():
+        shared = in_common(other, wanted)
+        marks = getattr(entry, "cclocal_marks", None)
+        if marks is not None and marks.at:
+            shared = marks.last(shared)
+        if shared > most or (shared == most and key is not None and len(other) <= len(key)):
+            key, most = other, shared
+    if most < memory._config.min_prefix_tokens:
+        return None, 0
+    return key, most
+
+
+def in_common(one, other):
+    """How many elements two tuples begin with in common."""
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 def fetch_by_layers(mx, memory_cache, generate):
     """Puts an entry into a batch so that of what was made for it only one layer is there at a time."""
     dequantise, merge = memory_cache._dequantize_cache, generate._merge_caches

@@ -19,8 +19,7 @@ def take_over_entries():
     vllm-mlx 0.6.0 copies an entry into the batch, keeps it beside the running request, and copies the result into the next entry: a conversation
     is held twice in every turn. Here a request that goes on from an entry takes its layers, and the entry is gone until the turn ends, also if it is
     cancelled or fails: then the entry is what was computed so far. A request that shares only the beginning of an entry leaves it whole if there is
-    room for both. Where there is none, it takes what it shares, and the log says how many tokens that costs. A repeated prompt, which the engine
-    computes anew, begins with all but its last token.
+    room for both. Where there is none, it takes what it shares, and the log says how many tokens that costs. A repeated prompt computes one token.
     A layer with a sliding window or a recurrent state cannot be cut back. Of such layers alone there are snapshots (`snapshots.py`), and a request
     begins at the last one that it shares; the other layers are cut back to it.
     Only for one sequence at a time. An engine whose insides are not as expected is left alone.
@@ -499,34 +498,3 @@ class Handover:
             if number == uid and self.can_be_cut(layers) and all(layer.keys is not None for layer in layers):
                 return list(layers), layers[0].offset
         return None, 0
-
-
-def longest_beginning(memory, tokens):
-    """The entry that serves most of these tokens, and how many, the last one left out, which has to be computed. Of several the one that has
-    least beside them."""
-    key, most = None, 0
-    wanted = tuple(tokens[:-1])
-    for other, entry in memory._entries.items():
-        shared = in_common(other, wanted)
-        marks = getattr(entry, "cclocal_marks", None)
-        if marks is not None and marks.at:
-            shared = marks.last(shared)
-        if shared > most or (shared == most and key is not None and len(other) <= len(key)):
-            key, most = other, shared
-    if most < memory._config.min_prefix_tokens:
-        return None, 0
-    return key, most
-
-
-def in_common(one, other):
-    """How many elements two tuples begin with in common."""
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
