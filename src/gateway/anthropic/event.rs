@@ -26,7 +26,7 @@ pub(super) enum Data {
     BlockStart {
         index: Option<u64>,
         block: Value,
-        /// What the prompt ends in, as our own engine tells.
+        /// The end of the prompt, stated by our own engine only.
         prompt_tail: String,
     },
     Delta {
@@ -54,7 +54,7 @@ pub(super) enum Data {
 pub(in crate::gateway) enum Delta {
     Text {
         text: String,
-        /// Where real marker tokens stand in it, as our own engine tells.
+        /// Places of real marker tokens in it, stated by our own engine only.
         marks: Value,
     },
     /// Of a call's arguments.

@@ -38,7 +38,7 @@ pub(super) fn limit(messages: &mut [Value], room: u64) {
     }
 }
 
-/// What is left, in bytes.
+/// The room that is left, in bytes.
 struct Room(u64);
 
 impl Room {
@@ -139,8 +139,8 @@ fn in_text(text: &mut String, room: &mut Room) -> bool {
     found
 }
 
-/// What stands before the next file, its path, both of its parts, and what stands behind. A file's lines are numbered, so none of them is taken for
-/// the end or for another file.
+/// The next file: the text before it, its path, its own text, and the text behind it. A file's lines are numbered, so none of them is taken for the
+/// end or for another file.
 fn next_file(text: &str) -> Option<(&str, String, &str, &str)> {
     let at = match text.starts_with(CALL) {
         true => 0,
