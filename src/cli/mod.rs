@@ -4,6 +4,7 @@ pub mod args;
 mod cache_screen;
 mod connect;
 mod demo;
+mod doctor;
 mod dry_run;
 mod launch;
 mod list;
@@ -70,6 +71,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let result = match &cli.command {
         Some(CliCommand::Setup(args)) => setup::run(&app, args).map(|()| 0),
         Some(CliCommand::Demo(args)) => demo::run(&app, args),
+        Some(CliCommand::Doctor(args)) => Ok(doctor::run(&app, args)),
         Some(CliCommand::Server(args)) => launch(args),
         Some(CliCommand::Connect(args)) => connect::run(&app, args, searches),
         Some(CliCommand::List(args)) => list::run(&app, args).map(|()| 0),

@@ -13,6 +13,7 @@
 
 mod actor;
 mod connection;
+pub mod last_end;
 pub mod lease;
 pub mod memory_sampler;
 pub mod memory_watch;

@@ -51,11 +51,13 @@ fn engine(stage: &mut Stage) {
 case \"$*\" in *device_info*) cat '{device}' 2>/dev/null; exit;; esac
 if [ \"$1\" != -c ]; then cat <<'HELP'\n{HELP}\nHELP\nexit 0; fi
 shift 4
+if [ \"$2\" = --help ]; then cat '{says}' >&2 2>/dev/null; exit 0; fi
 STAGE_ENGINE='{}' ENGINE_ARGS=\"$*\" exec '{}' --exact fakes::engine_process --ignored --nocapture
 ",
             stage.path("engine").display(),
             exe.display(),
             device = stage.path("engine/device").display(),
+            says = stage.path("engine/says").display(),
         ),
     );
     std::fs::create_dir_all(stage.path("engine")).expect("made");

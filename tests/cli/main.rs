@@ -5,6 +5,7 @@ mod cache;
 mod cache_links;
 mod connect_url;
 mod docs;
+mod doctor;
 mod dry_run;
 mod errors;
 mod failures;
