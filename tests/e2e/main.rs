@@ -8,6 +8,7 @@ mod chain;
 mod compaction;
 mod cut;
 mod demo;
+mod doctor;
 mod download;
 mod elsewhere;
 mod engine;
