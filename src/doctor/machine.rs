@@ -173,7 +173,7 @@ mod tests {
     fn too_little_memory_is_a_warning() {
         let of = |gib: u64| {
             of_memory(Some(Memory {
-                ram: 2 * gib << 30,
+                ram: (2 * gib) << 30,
                 budget: gib << 30,
                 budget_source: BudgetSource::Metal,
             }))

@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(level(folder(false, 1_000, 0o600, true)), Level::Fail);
         let readable = folder(true, 1_000, 0o755, true).expect("a finding");
         assert_eq!(readable.next.as_deref(), Some("chmod 700 ~/'x y'"));
-        let denied = Err(std::io::ErrorKind::PermissionDenied.into());
+        let denied = Err(ErrorKind::PermissionDenied.into());
         assert_eq!(level(of_folder("~/x", denied, 1_000)), Level::Fail);
     }
 }

@@ -53,10 +53,11 @@ pub struct Tried {
     pub without: Option<&'static str>,
 }
 
+const NOT_TRIED: &str = "the engine cannot be started to try its patches";
+
 /// Tries the patches on an engine that loads no model, serves nothing and writes nothing. Some know only with the model whether they apply, and are not
 /// among the results. Errors: the engine cannot be started.
 pub fn try_all(host: &Environment, executable: &Executable) -> Result<Vec<Tried>> {
-    const SAYING: &str = "the engine cannot be started to try its patches";
     // As in a session that wants all of them. Nothing is made there before there is a model.
     let nowhere = Path::new("/nonexistent");
     let mut command = server::bootstrap(executable);
@@ -73,11 +74,16 @@ pub fn try_all(host: &Environment, executable: &Executable) -> Result<Vec<Tried>
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let line = server::first_line("", &nowhere.join("socket"), &Secret::random()?);
     let finished = process::run_with_input(&mut command, line.as_bytes(), TRY_DEADLINE)
-        .context(Exit::Engine, SAYING)?;
-    let tried = tried_in(&finished.stderr);
+        .context(Exit::Engine, NOT_TRIED)?;
+    of_output(&finished.stderr)
+}
+
+/// Errors: no patch was tried.
+fn of_output(log: &str) -> Result<Vec<Tried>> {
+    let tried = tried_in(log);
     if tried.is_empty() {
-        let last = finished.stderr.lines().rfind(|line| !line.is_empty());
-        return Err(Error::new(Exit::Engine, SAYING)
+        let last = log.lines().rfind(|line| !line.is_empty());
+        return Err(Error::new(Exit::Engine, NOT_TRIED)
             .cause(last.unwrap_or("it ended without a word").trim()));
     }
     Ok(tried)
@@ -155,6 +161,17 @@ mod tests {
         let why = "BatchKVCache([0]) has no _idx";
         assert_eq!(said, [("listen", None), ("masks", Some(why))]);
         assert_eq!(tried[1].without, Some(NOTICED[3].1));
+    }
+
+    #[test]
+    fn an_engine_that_tries_nothing_is_an_error() {
+        let error = of_output("Traceback\nImportError: no mlx\n\n").expect_err("nothing");
+        insta::assert_snapshot!(error, @"
+        error: the engine cannot be started to try its patches
+          cause: ImportError: no mlx
+        ");
+        let silent = of_output("").expect_err("nothing");
+        insta::assert_snapshot!(silent.cause.unwrap_or_default(), @"it ended without a word");
     }
 
     #[test]

@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(of(&[READY, GONE, READY, ENDED]), orderly(1));
         let cause = Some("the GPU ran \"out\" of memory".to_owned());
         assert_eq!(of(&[READY, GONE, ENDED]), Some(LastEnd::Died { cause }));
-        assert_eq!(of(&[GONE, ENDED, "a word of Python"]).is_some(), true);
+        assert!(of(&[GONE, ENDED, "a word of Python"]).is_some());
         assert_eq!(of(&[READY]), Some(LastEnd::CutOff));
         assert_eq!(of(&[READY, GONE]), Some(LastEnd::CutOff));
         assert_eq!(of(&["error: it does not start"]), None);

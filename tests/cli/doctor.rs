@@ -191,7 +191,16 @@ fn each_check_fails_alone() {
             format!("{level} {check}: {message}{next}")
         })
         .collect();
-    insta::assert_snapshot!(stage.filtered(&said.join("\n")), @"");
+    insta::assert_snapshot!(stage.filtered(&said.join("\n")), @"
+    ok platform: macOS 15.1, Apple silicon
+    fail engine: CCLOCAL_ENGINE=/nowhere/vllm-mlx cannot be used: there is no such file → point it at a vllm-mlx executable, or unset it to use cclocal's own engine
+    fail Claude Code: CCLOCAL_CLAUDE=/nowhere/claude cannot be used: there is no such executable → point it at a claude executable, or unset it to use the one on PATH
+    warn settings: ~/.claude/settings.json is not valid JSON: line 1, column 2 → repair that file, or remove it
+    fail models: [STAGE]/hub cannot be read: Not a directory (os error 20) → make sure that it is a folder and that you may read it
+    ok running: no engine
+    fail folders: [STAGE]/cclocal/data can be changed by others → chmod 700 [STAGE]/cclocal/data
+    fail folders: [STAGE]/cclocal/state is not a folder → move it away: mv [STAGE]/cclocal/state [STAGE]/cclocal/state.old
+    ");
 }
 
 #[test]

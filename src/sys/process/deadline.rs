@@ -146,16 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn input_is_given_and_stays_open() {
-        // The second `read` would end at once if the pipe were closed.
-        let script = "read line; echo $line; read -t 0.1 more; [ $? -gt 128 ] && echo open";
+    fn input_is_given() {
         let finished = run_with_input(
-            Command::new("bash").args(["-c", script]),
+            Command::new("/bin/sh").args(["-c", "read line; echo \"$line\""]),
             b"hello\n",
             Duration::from_secs(20),
         )
         .expect("finished");
-        assert_eq!(finished.stdout, "hello\nopen\n");
+        assert_eq!(finished.stdout, "hello\n");
     }
 
     #[test]
