@@ -15,6 +15,7 @@ mod remote;
 mod rm;
 mod setup;
 mod status;
+mod status_line;
 mod stop;
 mod web_search;
 
@@ -32,6 +33,13 @@ use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Run each second: before anything else is made.
+    if let Some((name, rest)) = arguments.get(1..).and_then(<[_]>::split_first)
+        && name == status_line::NAME
+    {
+        return status_line::run(rest);
+    }
     let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -46,6 +46,7 @@ const REST: &str = concat!(
     include_str!("patches/masks.py"),
     include_str!("patches/pauses.py"),
     include_str!("patches/memory.py"),
+    include_str!("patches/progress.py"),
     include_str!("patches/text_route.py"),
     include_str!("patches/kept.py"),
     include_str!("patches/snapshots.py"),

@@ -21,6 +21,7 @@ mod hooks;
 mod impostors;
 mod interactive;
 mod kept;
+mod live_line;
 mod masks;
 mod memory;
 mod memory_limit;
