@@ -212,8 +212,11 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     }
     let of_files = files.iter().filter_map(SettingsFile::settings);
     let mut all_settings = of_files.chain([inputs.own_settings]);
-    let has_status_line =
-        off.is_some() || all_settings.any(|settings| settings.contains_key(STATUS_LINE));
+    let has_status_line = off.is_some()
+        || all_settings.any(|settings| {
+            let is_off = settings.get(hooks::ALL_OFF) == Some(&Value::Bool(true));
+            is_off || settings.contains_key(STATUS_LINE)
+        });
     let mut notices = settings_overlay::notices(files);
     notices.extend(off);
     Ok(ClaudePlan {

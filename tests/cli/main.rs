@@ -14,6 +14,7 @@ mod faults;
 mod hung;
 mod impostors;
 mod launch;
+mod live_line;
 mod meanwhile;
 mod memory;
 mod memory_plan;
