@@ -60,15 +60,15 @@ fn a_model_whose_layers_are_not_known_is_planned_as_a_general_one() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
-      [##########################################################=========|++++~e]
+      [#############################################################=========|+e.]
       # weights         14.9 GB
       = conversation     2.3 GB  22,980 tokens
-      + prefix cache     1.2 GB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   250 MB  reading a prompt, 256 tokens at a time
+      + prefix cache     212 MB  what is kept beside the conversation
+      ~ working memory    99 MB  reading a prompt, 64 tokens at a time
       e engine           257 MB  the process itself
-      | over by          1.9 GB
+      | over by          722 MB
     Enter choose · q quit · ↑↓ j k move
-    > Raise the GPU limit  none → 28k tokens (recommended)
+    > Raise the GPU limit  none → 41k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
       Start it anyway      (risky: the engine may crash)
       Quit
@@ -90,7 +90,7 @@ fn the_limit_is_raised_for_the_session_and_put_back() {
     assert!(terminal.text().contains(said), "{}", terminal.text());
     assert_eq!(stage.read("home/wired-in-session"), "21504\n");
     assert_eq!(wired(&stage), "0");
-    assert_eq!(window(&stage), "28672");
+    assert_eq!(window(&stage), "41984");
     assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
 }
 
@@ -173,8 +173,8 @@ fn quitting_starts_nothing() {
     let text = terminal.text();
     insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
     error: model does not fit in memory
-      cause: it needs 19.0 GB even with a window of 22,980 tokens, and 17.1 GB are available: 14.9 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 250 MB for reading a prompt and for copies, 257 MB for the engine itself
-      hint: with the GPU limit raised it gets 28,672 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
+      cause: it needs 17.8 GB even with a window of 22,980 tokens, and 17.1 GB are available: 14.9 GB for its weights, 2.3 GB for a conversation, 212 MB for the prefix cache, 99 MB for reading a prompt and for copies, 257 MB for the engine itself
+      hint: with the GPU limit raised it gets 41,984 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma fits, with a window of 40,960 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
 }
@@ -350,7 +350,7 @@ fn a_limit_that_is_high_enough_is_fine() {
     let mut terminal = launch(&stage, &[]);
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     assert!(!terminal.text().contains("Quit"), "{}", terminal.text());
-    assert_eq!(window(&stage), "28672");
+    assert_eq!(window(&stage), "41984");
     assert_eq!(stage.read("sudo-log"), "");
 }
 
@@ -443,7 +443,7 @@ fn off_a_terminal_the_window_is_what_memory_allows() {
     };
     let ran = run(&[]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    assert_eq!(window(&stage), "28672");
+    assert_eq!(window(&stage), "41984");
     assert_eq!(stage.read("sudo-log"), "", "nobody could be asked");
     let ran = run(&["--ctx", "26000"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -458,8 +458,8 @@ fn off_a_terminal_a_model_that_does_not_fit_is_refused() {
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
     error: model does not fit in memory
-      cause: it needs 21.0 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.8 GB for its weights, 2.4 GB for a conversation, 1.3 GB for the prefix cache, 257 MB for reading a prompt and for copies, 257 MB for the engine itself
-      hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it anyway
+      cause: it needs 19.8 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.8 GB for its weights, 2.4 GB for a conversation, 220 MB for the prefix cache, 101 MB for reading a prompt and for copies, 257 MB for the engine itself
+      hint: cclocal --gemma-light fits, with a window of 131,072 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
     let ran = stage.run(&["--model", "../model", "--port", &port, "--no-mem-check"]);
