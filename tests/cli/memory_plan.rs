@@ -130,8 +130,8 @@ fn a_limit_that_cannot_be_raised_leaves_a_try_and_the_way_out() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
-    assert!(terminal.text().contains("does not fit in memory"));
+    assert_eq!(terminal.end(), 0);
+    assert!(terminal.text().ends_with("Nothing was started."));
 }
 
 #[test]
@@ -254,12 +254,8 @@ fn a_small_window_is_gone_on_with_by_enter_and_the_other_choices_say_what_they_g
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
-    insta::assert_snapshot!(error(&terminal.text()), @"
-    error: model was not started
-      cause: its window would be 43,008 tokens
-      hint: take a smaller model: cclocal --gemma-light
-    ");
+    assert_eq!(terminal.end(), 0);
+    assert!(!terminal.text().contains("error:"), "{}", terminal.text());
 }
 
 #[test]
@@ -384,7 +380,7 @@ fn what_an_engine_claims_is_what_was_planned_for_it() {
         "{screen}"
     );
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
     stage.write("home/go-on", "yes");
     assert_eq!(finish(first).status, 0);
 }

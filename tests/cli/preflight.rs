@@ -74,7 +74,7 @@ fn a_model_whose_layers_are_not_known_is_planned_as_a_general_one() {
       Quit
     ");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
     assert_eq!(stage.read("sudo-log"), "", "sudo was not asked for");
     assert_eq!(wired(&stage), "0");
 }
@@ -100,7 +100,7 @@ fn with_a_password_it_is_written_down_before() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("\r");
-    terminal.wait_for("Password for sudo:");
+    terminal.wait_for("Password for sudo, to raise the GPU memory limit:");
     // Written down before it is raised.
     assert_eq!(
         stage.read("cclocal/state/gpu-limit.json"),
@@ -110,7 +110,7 @@ fn with_a_password_it_is_written_down_before() {
     terminal.keys("secret\r");
     // The credentials have timed out by the end: sudo asks again.
     terminal.wait_until("the second question", |screen| {
-        screen.matches("Password for sudo:").count() == 2
+        screen.contains("Password for sudo, to restore the GPU memory limit:")
     });
     assert_eq!(stage.read("home/wired-in-session"), "21504\n");
     terminal.keys("secret\r");
@@ -124,10 +124,10 @@ fn what_cannot_be_put_back_is_said_and_offered_at_the_next_start() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("\r");
-    terminal.wait_for("Password for sudo:");
+    terminal.wait_for("Password for sudo, to raise the GPU memory limit:");
     terminal.keys("secret\r");
     terminal.wait_until("the second question", |screen| {
-        screen.matches("Password for sudo:").count() == 2
+        screen.contains("Password for sudo, to restore the GPU memory limit:")
     });
     terminal.keys("wrong\r");
     assert_eq!(terminal.end(), 0, "Claude Code's own status");
@@ -169,13 +169,9 @@ fn quitting_starts_nothing() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0, "it is what was asked for");
     let text = terminal.text();
-    insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
-    error: model does not fit in memory
-      cause: it needs 17.8 GB even with a window of 22,980 tokens, and 17.1 GB are available: 14.9 GB for its weights, 2.3 GB for a conversation, 212 MB for the prefix cache, 99 MB for reading a prompt and for copies, 257 MB for the engine itself
-      hint: with the GPU limit raised it gets 41,984 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma fits, with a window of 40,960 tokens; --no-mem-check tries it anyway
-    ");
+    assert!(text.ends_with("\nNothing was started."), "{text}");
     assert_eq!(stage.read("engine/pid"), "");
 }
 
@@ -185,7 +181,7 @@ fn ctrl_c_at_the_password_ends_it_with_nothing_changed() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("\r");
-    terminal.wait_for("Password for sudo:");
+    terminal.wait_for("Password for sudo, to raise the GPU memory limit:");
     terminal.keys("\x03");
     assert_eq!(terminal.end(), 130);
     assert_eq!(wired(&stage), "0");
@@ -368,7 +364,7 @@ fn metal_is_asked_where_no_limit_is_set() {
         "{screen}"
     );
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
 
     // It is asked once: it says the same until the system is another one.
     std::fs::remove_file(stage.path("engine/device")).expect("removed");
@@ -379,7 +375,7 @@ fn metal_is_asked_where_no_limit_is_set() {
         "{screen}"
     );
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
 }
 
 #[test]
