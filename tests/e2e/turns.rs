@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{Launch, Server};
 use cclocal::memory::architecture::Architecture;
-use cclocal::memory::cache::Stored;
 use cclocal::supervisor::reservation;
 use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
@@ -264,7 +263,7 @@ fn turns_of_qwen3_5_keep_the_last_question_in_a_full_prefix_cache() {
     let mut architecture = Architecture::of(&config).expect("an architecture");
     // The tiny models are written in single precision.
     architecture.number = 4;
-    let entry = |turn: usize| architecture.stored_bytes(ran.turns[turn].prompt, Stored::Plain);
+    let entry = |turn: usize| architecture.stored_bytes(ran.turns[turn].prompt);
     let limit = FULL_CACHE_MIB << 20;
     assert!(2 * entry(8) <= limit && 3 * entry(5) > limit);
     assert_questions_are_kept(&ran, &questions);
