@@ -63,6 +63,11 @@ pub struct Raised {
     lock: Option<Lock>,
 }
 
+/// The limit that cclocal raised, as it is on record; nothing is locked, made or put back. None: there is no record that can be read.
+pub fn on_record(paths: &Paths) -> Option<Record> {
+    read(&file(paths))
+}
+
 /// Looks for what other sessions did to the limit. Errors: the files in our own state folder cannot be used.
 pub fn find(host: &Environment, paths: &Paths) -> std::io::Result<Found> {
     let file = file(paths);

@@ -212,6 +212,7 @@ fn help_and_version_go_to_standard_output() {
       setup             Install the engine into a private folder
       demo              Check that everything works: Claude Code writes a file with a tiny built-in
                         model
+      doctor            Look for what is wrong, and say what to do about it; change nothing
       server            Load a model without Claude Code, and print how to connect to it
       connect           Run Claude Code on a model that is already loaded
       status            Show loaded models: memory, sessions, requests

@@ -77,7 +77,7 @@ pub async fn run(
         model: model.id,
         window: window.window,
     };
-    let outcome = match Prepared::new(session, endpoint).await {
+    let outcome = match Prepared::new(session, endpoint, None).await {
         Ok(prepared) => prepared.run(&mut gateway, signals).await,
         Err(error) => Err(error),
     };
