@@ -11,6 +11,7 @@ use crate::hub::{self, Cached};
 use crate::memory::WIDE_WINDOW;
 use crate::memory::budget::Memory;
 use crate::memory::fit::Fit;
+use crate::settings::Resolver;
 use crate::supervisor::registry;
 use crate::sys::paths::Paths;
 use crate::ui::{self, Row};
@@ -22,7 +23,7 @@ const KEYS: &str = "Enter start · q quit · ↑↓ j k move";
 const COLUMNS: &str = "  MODEL                   SIZE   ON DISK           CONTEXT";
 
 /// Asks for a model. None: the menu was left. Without a terminal it is a usage error that names the flags.
-pub(super) fn choose(app: &App) -> Result<Option<Choice>> {
+pub(super) fn choose(app: &App, _resolver: &Resolver) -> Result<Option<Choice>> {
     let App {
         environment,
         paths,
