@@ -140,18 +140,17 @@ pub fn keys_of_model() -> impl Iterator<Item = &'static Key> + Clone {
 /// The known name that was probably meant, if one is near.
 pub fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let typed = typed.to_lowercase().replace('_', "-");
-    if let Some((_, meant)) = OTHER_WORDS.iter().find(|(word, _)| *word == typed)
-        && let Some(name) = known.clone().find(|name| name == meant)
-    {
-        return Some(name);
-    }
-    let near = |name: &str| strsim::damerau_levenshtein(&typed, name);
-    known
-        .map(|name| (near(name), name))
+    let others = OTHER_WORDS.iter().filter_map(|(word, meant)| {
+        let name = known.clone().find(|name| name == meant)?;
+        Some((*word, name))
+    });
+    let words = known.clone().map(|name| (name, name)).chain(others);
+    words
+        .map(|(word, name)| (strsim::damerau_levenshtein(&typed, word), word, name))
         // As many wrong letters as a third of the word, at least one.
-        .filter(|(wrong, name)| *wrong <= (name.len() / 3).max(1))
-        .min_by_key(|(wrong, _)| *wrong)
-        .map(|(_, name)| name)
+        .filter(|(wrong, word, _)| *wrong <= (word.len() / 3).max(1))
+        .min_by_key(|(wrong, ..)| *wrong)
+        .map(|(.., name)| name)
 }
 
 /// A value as the file or the command line has it.
@@ -306,7 +305,7 @@ mod tests {
         assert_eq!(nearest("window", known()), Some("ctx"));
         assert_eq!(nearest("safe", known()), Some("mem-check"));
         assert_eq!(nearest("colour", known()), None);
-        assert_eq!(nearest("pth", MODEL_KEYS.iter().map(|key| key.name)), None);
+        assert_eq!(nearest("windw", known()), Some("ctx"));
         assert_eq!(
             nearest("path", MODEL_KEYS.iter().map(|key| key.name)),
             Some("folder")
@@ -351,7 +350,21 @@ mod tests {
                 ("parser", Raw::Text("xml")),
             ]
             .map(|(name, raw)| format!("{name}: {}", check(name, raw).expect_err("wrong")))
-            .join("\n")
+            .join("\n"),
+            @r#"
+        ctx: it is "auto", or 20480 to 1000000 tokens; "64k" is a number, too
+        out-tokens: it is 1 to 32768 tokens; "8k" is a number, too
+        vision: it is true or false
+        linger: it is a number of seconds from 0 to 86400
+        port: it is a port from 1 to 65535
+        web-search: it is "brave", "tavily", "off" or the URL of a SearXNG instance
+        web-search: a URL in this file has no user name and no password: others may read it
+        mem-check: it is "auto", "always" or "never"
+        model: it is a flag such as "gemma", a name of [models], a hub id or a folder
+        id: it is a hub id: org/name, in quotes
+        folder: it is a folder in quotes, from / or ~/
+        parser: it is "gemma4", "hermes", "qwen3_coder", "glm47", "llama3", "mistral" or "harmony"
+        "#
         );
     }
 }

@@ -199,3 +199,131 @@ fn wrong_seconds(variable: &str, set: &str) -> Error {
         release::LINGER.as_secs()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The value that counts and its origin, with these flags and variables, and with the model `work` if it is wanted.
+    fn resolved(
+        name: &str,
+        flag: Option<Value>,
+        variables: &[(&str, &str)],
+        file: &str,
+        model: bool,
+    ) -> Result<(Option<Value>, Origin)> {
+        let environment = Environment::for_tests(Path::new("/home"), variables);
+        let settings = Settings::parse(file, &[]).expect("a file");
+        let key = key::at_top(name).expect("a key");
+        let mut flags = Flags::default();
+        flags.add(key.name, flag);
+        let resolver = Resolver {
+            environment: &environment,
+            settings: &settings,
+            flags: &flags,
+            model: settings.model("work").filter(|_| model),
+        };
+        let resolved = resolver.resolve(key)?;
+        Ok((resolved.value, resolved.origin))
+    }
+
+    const FILE: &str = "linger = 60\nmem-check = 'always'\nforget-prefix = true\n[models.work]\nid = 'org/name'\nlinger = 90\n";
+
+    #[test]
+    fn a_flag_counts_more_than_a_variable_and_that_more_than_the_file() {
+        let linger = |flag: Option<u64>, variable: Option<&str>, file: &str, model| {
+            let variables: Vec<_> = variable
+                .map(|value| ("CCLOCAL_LINGER", value))
+                .into_iter()
+                .collect();
+            resolved("linger", flag.map(Value::Number), &variables, file, model)
+        };
+        let number = |number| Some(Value::Number(number));
+        let variable = Origin::Variable("CCLOCAL_LINGER");
+        assert_eq!(
+            linger(Some(1), Some("2"), FILE, true),
+            Ok((number(1), Origin::Flag))
+        );
+        assert_eq!(
+            linger(None, Some("2"), FILE, true),
+            Ok((number(2), variable))
+        );
+        assert_eq!(
+            linger(None, Some(""), FILE, true),
+            Ok((number(90), Origin::Model { line: 6 }))
+        );
+        assert_eq!(
+            linger(None, None, FILE, false),
+            Ok((number(60), Origin::File { line: 1 }))
+        );
+        assert_eq!(linger(None, None, "", false), Ok((None, Origin::Default)));
+        let error = linger(None, Some("soon"), FILE, true).expect_err("no number");
+        insta::assert_snapshot!(error, @"
+        error: CCLOCAL_LINGER=soon is not a number of seconds
+          hint: set it to a whole number from 0 to 86400, or unset it for 300
+        ");
+    }
+
+    #[test]
+    fn a_variable_that_is_off_turns_off_what_the_file_turns_on() {
+        let check = |variables: &[(&str, &str)]| {
+            let resolved = resolved("mem-check", None, variables, FILE, false);
+            resolved.expect("good").0.map(|value| value.words())
+        };
+        let word = |word: &str| Some(word.to_owned());
+        let (force, no) = ("CCLOCAL_FORCE_MEMCHECK", "CCLOCAL_NO_MEMCHECK");
+        assert_eq!(check(&[]), word("always"));
+        assert_eq!(check(&[(no, "1")]), word("never"));
+        assert_eq!(check(&[(force, "1"), (no, "1")]), word("always"));
+        assert_eq!(check(&[(force, "0")]), word("auto"));
+        let forgets = |value| {
+            let variables = [("CCLOCAL_FORGET_PREFIX", value)];
+            resolved("forget-prefix", None, &variables, FILE, false).map(|(value, _)| value)
+        };
+        assert_eq!(forgets("0"), Ok(Some(Value::Switch(false))));
+        assert_eq!(forgets("yes"), Ok(Some(Value::Switch(true))));
+    }
+
+    #[test]
+    fn options_are_what_counts() {
+        let environment = Environment::for_tests(Path::new("/home"), &[]);
+        let text = "ctx = '64k'\nout-tokens = 4096\nport = 9000\nthink = true\nweb-search = 'brave'\nmem-check = 'never'\n[models.work]\nid = 'org/name'\nctx = 'auto'\nvision = true\nthink = false\n";
+        let settings = Settings::parse(text, &[]).expect("a file");
+        let mut flags = Flags::default();
+        flags.add("out-tokens", Some(Value::Number(2_048)));
+        flags.add("web-search", Some(Value::Word("off".into())));
+        let resolver = Resolver {
+            environment: &environment,
+            settings: &settings,
+            flags: &flags,
+            model: None,
+        };
+        let all = Options {
+            asked: Asked {
+                window: Some(65_536),
+                output: Some(2_048),
+            },
+            port: Some(9_000),
+            linger: None,
+            vision: false,
+            think: true,
+            forget_prefix: false,
+            checking: Checking::Never,
+        };
+        assert_eq!(resolver.options(), Ok(all.clone()));
+        let work = resolver.for_model(settings.model("work"));
+        let own = Options {
+            asked: Asked {
+                window: None,
+                ..all.asked
+            },
+            vision: true,
+            think: false,
+            ..all
+        };
+        assert_eq!(work.options(), Ok(own));
+        assert_eq!(resolver.web_search(), Ok(None));
+    }
+}

@@ -1,0 +1,212 @@
+//! The settings file and `cclocal config`: what is shown, what counts, what is refused.
+
+use serde_json::Value;
+
+use crate::fakes;
+use crate::support::Stage;
+
+const FILE: &str = "cclocal/config/config.toml";
+
+/// Standard output of a command that works.
+fn said(stage: &Stage, args: &[&str]) -> String {
+    let ran = stage.run(args);
+    assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    ran.stdout
+}
+
+/// The error of a command that is refused.
+fn refused(stage: &Stage, args: &[&str]) -> String {
+    let ran = stage.run(args);
+    assert_eq!(ran.status, 2, "{args:?}: {}", ran.stderr);
+    ran.stderr
+}
+
+fn dry_run(stage: &Stage, args: &[&str]) -> Value {
+    let ran = stage.run(&[args, &["--dry-run", "--json"]].concat());
+    assert_eq!(ran.status, 0, "{args:?}: {}", ran.stderr);
+    serde_json::from_str(&ran.stdout).expect("JSON")
+}
+
+#[test]
+fn every_value_is_shown_with_its_origin_in_80_columns() {
+    let stage = fakes::stage();
+    let nothing =
+        said(&stage, &["config"]).replace(&stage.path("").display().to_string(), "STAGE/");
+    insta::assert_snapshot!(nothing, @"
+    SETTING        VALUE                             FROM
+    model          the menu asks                     default
+    ctx            auto                              default
+    out-tokens     8192, or 4096 if memory is short  default
+    vision         false                             default
+    think          false                             default
+    linger         0                                 CCLOCAL_LINGER
+    port           8000, or the next that is free    default
+    web-search     off                               default
+    mem-check      auto                              default
+    forget-prefix  false                             default
+
+    file: STAGE/cclocal/config/config.toml (not there yet)
+    ");
+    assert!(!stage.path("cclocal").exists(), "it wrote");
+    stage.write(
+        FILE,
+        "# mine\nmodel = \"work\"\nctx = \"64k\"\nlinger = 60\nmem-check = \"never\"\n\n[models.work]\nid = \"mlx-community/Devstral-Small-2507-4bit\"\nparser = \"mistral\"\nctx = 32768\n",
+    );
+    let all = said(&stage, &["config"]).replace(&stage.path("").display().to_string(), "STAGE/");
+    insta::assert_snapshot!(all, @"
+    SETTING        VALUE                             FROM
+    model          work                              file, line 2
+    ctx            65536                             file, line 3
+    out-tokens     8192, or 4096 if memory is short  default
+    vision         false                             default
+    think          false                             default
+    linger         0                                 CCLOCAL_LINGER
+    port           8000, or the next that is free    default
+    web-search     off                               default
+    mem-check      never                             file, line 5
+    forget-prefix  false                             default
+
+    [models.work]
+    id             mlx-community/Devstral-Small-2507-4bit file
+    parser         mistral                           file
+    ctx            32768                             file, line 10
+
+    file: STAGE/cclocal/config/config.toml
+    ");
+    assert!(all.lines().all(|line| line.chars().count() <= 80));
+    let json: Value = serde_json::from_str(&said(&stage, &["config", "--json"])).expect("JSON");
+    assert_eq!(
+        json["settings"]["ctx"],
+        serde_json::json!({"source": "file", "line": 3, "value": 65_536})
+    );
+    assert_eq!(
+        json["settings"]["linger"],
+        serde_json::json!({"source": "variable", "variable": "CCLOCAL_LINGER", "value": 0})
+    );
+    assert_eq!(
+        json["settings"]["vision"],
+        serde_json::json!({"source": "default", "value": null})
+    );
+    assert_eq!(json["models"]["work"]["parser"], "mistral");
+    assert_eq!(json["models"]["work"]["settings"]["ctx"]["value"], 32_768);
+    assert_eq!(
+        json["models"]["work"]["settings"]["mem-check"]["source"],
+        "file"
+    );
+    let path = said(&stage, &["config", "path"]);
+    assert_eq!(path.trim(), stage.path(FILE).display().to_string());
+    for (key, value) in [
+        ("ctx", "65536"),
+        ("linger", "0"),
+        ("vision", "false"),
+        ("models.work.ctx", "32768"),
+        ("models.work.parser", "mistral"),
+        ("models.work.mem-check", "never"),
+    ] {
+        assert_eq!(said(&stage, &["config", "get", key]).trim(), value, "{key}");
+    }
+    insta::assert_snapshot!(refused(&stage, &["config", "get", "windw"]), @"
+    error: there is no setting `windw`
+      hint: perhaps `ctx`; all of them: cclocal config
+    ");
+    insta::assert_snapshot!(refused(&stage, &["config", "get", "models.work.colour"]), @"
+    error: there is no setting `models.work.colour`
+      hint: all of them: cclocal config; those of a model: models.NAME.KEY
+    ");
+    insta::assert_snapshot!(refused(&stage, &["config", "get", "models.work.context"]), @"
+    error: there is no setting `models.work.context`
+      hint: perhaps `models.work.ctx`; all of them: cclocal config
+    ");
+    insta::assert_snapshot!(refused(&stage, &["config", "get", "models.home.ctx"]), @"
+    error: there is no model `home` in the settings file
+      hint: to see what is there: cclocal config
+    ");
+}
+
+#[test]
+fn a_session_goes_by_the_file_and_flags_go_first() {
+    let stage = fakes::stage();
+    let folder = stage.path("model").display().to_string();
+    stage.write(
+        FILE,
+        &format!("model = \"mine\"\nthink = true\nout-tokens = \"2k\"\n[models.mine]\nfolder = \"{folder}\"\nparser = \"mistral\"\nctx = \"32k\"\nport = 8123\n"),
+    );
+    let plan = dry_run(&stage, &[]);
+    assert_eq!(plan["model"]["name"], "mine");
+    assert_eq!(
+        plan["model"]["tool_call_form"], "mistral",
+        "not the template's"
+    );
+    assert_eq!(plan["context_window"], 32_768);
+    assert_eq!(plan["output_tokens"], 2_048);
+    let same = dry_run(&stage, &["--model", "mine"]);
+    assert_eq!(same["model"], plan["model"]);
+    let flags = dry_run(&stage, &["--ctx", "40000", "--out-tokens", "1024"]);
+    assert_eq!(flags["context_window"], 40_000);
+    assert_eq!(flags["output_tokens"], 1_024);
+    // Another model does not get the options of that one.
+    let other = dry_run(&stage, &["--coder", "--ctx", "24576"]);
+    assert_eq!(other["model"]["name"], "Qwen3-Coder-30B-A3B");
+    assert_eq!(other["output_tokens"], 2_048);
+    let light = dry_run(&stage, &["--model", "light", "--ctx", "24576"]);
+    assert_eq!(light["model"]["name"], "Gemma-4-E4B");
+    assert_eq!(light["model"]["thinking"], true);
+    let not = dry_run(
+        &stage,
+        &["--model", "light", "--ctx", "24576", "--no-think"],
+    );
+    assert_eq!(not["model"]["thinking"], false);
+    insta::assert_snapshot!(refused(&stage, &["--model", "mina", "--dry-run"]), @"");
+    // The menu, which needs a terminal, stays within reach.
+    let menu = stage.run(&["--menu"]);
+    assert_eq!(menu.status, 2);
+    assert!(
+        menu.stderr.contains("the menu of models needs a terminal"),
+        "{}",
+        menu.stderr
+    );
+}
+
+#[test]
+fn a_damaged_file_stops_a_start_and_nothing_else() {
+    let stage = fakes::stage();
+    stage.write(FILE, "ctx = \"64k\"\nwindow = 3\n");
+    let start = refused(&stage, &["--coder"]);
+    insta::assert_snapshot!(start.replace(&stage.path("").display().to_string(), "STAGE/"), @"
+    error: STAGE/cclocal/config/config.toml has an unknown key `window`
+      cause: line 2: there is no such setting
+      hint: perhaps `ctx`; to open the file: cclocal config edit
+    ");
+    for args in [
+        &["server", "--coder"][..],
+        &["connect"],
+        &["--connect", "http://127.0.0.1:1"],
+        &["config"],
+        &["config", "get", "ctx"],
+    ] {
+        assert_eq!(refused(&stage, args), start, "{args:?}");
+    }
+    for args in [
+        &["stop"][..],
+        &["status"],
+        &["rm", "--yes", "org/name"],
+        &["logs"],
+        &["config", "path"],
+    ] {
+        let ran = stage.run(args);
+        assert!(
+            !ran.stderr.contains("config.toml"),
+            "{args:?}: {}",
+            ran.stderr
+        );
+    }
+    std::fs::remove_file(stage.path(FILE)).expect("removed");
+    std::fs::create_dir(stage.path(FILE)).expect("a folder in its place");
+    let ran = stage.run(&["--coder"]);
+    assert_eq!(ran.status, 1);
+    insta::assert_snapshot!(ran.stderr.replace(&stage.path("").display().to_string(), "STAGE/"), @"
+    error: the settings file STAGE/cclocal/config/config.toml cannot be read
+      cause: STAGE/cclocal/config/config.toml: it is a folder, not a file
+      hint: make it readable, or move it away: without it, all settings have their defaults
+    ");
+}
