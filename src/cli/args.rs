@@ -82,6 +82,20 @@ pub enum ConfigCommand {
         /// Such as ctx, or models.NAME.ctx
         key: String,
     },
+    /// Set a value in the settings file
+    Set {
+        /// Such as ctx, or models.NAME.id
+        key: String,
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Take a value out of the settings file, or a whole model: models.NAME
+    Unset {
+        /// Such as ctx, models.NAME.ctx or models.NAME
+        key: String,
+    },
+    /// Open the settings file in $VISUAL or $EDITOR, and check it afterwards
+    Edit,
     /// Print the path of the settings file
     Path,
 }

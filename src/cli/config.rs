@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::args::{ConfigArgs, ConfigCommand};
-use super::options;
+use super::{config_edit, options};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::escape::visible;
@@ -15,6 +15,9 @@ pub(super) fn run(app: &App, args: &ConfigArgs) -> Result<()> {
     match &args.command {
         None => show(app, args.json),
         Some(ConfigCommand::Get { key }) => get(app, key),
+        Some(ConfigCommand::Set { key, value }) => config_edit::set(app, key, value),
+        Some(ConfigCommand::Unset { key }) => config_edit::unset(app, key),
+        Some(ConfigCommand::Edit) => config_edit::edit(app),
         Some(ConfigCommand::Path) => {
             let path = file::path(&app.paths);
             app.ui.data(&format!("{}\n", path.display()));
@@ -177,8 +180,23 @@ fn of_model(app: &App, settings: &Settings, typed: &str, rest: &str) -> Result<S
     }
 }
 
+/// A key with a value that it can have, as in the file.
+pub(super) fn example(key: &Key) -> String {
+    let value = match key.name {
+        "model" => "gemma-light",
+        "ctx" => "64k",
+        "out-tokens" => "8k",
+        "port" => "8000",
+        _ => key.default,
+    };
+    match key.kind.typed(value) {
+        Ok((_, written)) => format!("{} = {written}", key.name),
+        Err(_) => format!("{} =", key.name),
+    }
+}
+
 /// The error for a key that does not exist.
-fn unknown(typed: &str) -> Error {
+pub(super) fn unknown(typed: &str) -> Error {
     let error = Error::usage(format!("there is no setting `{typed}`"));
     let (prefix, word) = typed
         .rsplit_once('.')

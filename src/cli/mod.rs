@@ -3,6 +3,7 @@
 pub mod args;
 mod cache_screen;
 mod config;
+mod config_edit;
 mod connect;
 mod demo;
 mod dry_run;

@@ -107,11 +107,13 @@ impl Settings {
     pub fn parse(text: &str, commands: &[String]) -> Result<Self, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
+            let cause = error.message().lines().collect::<Vec<_>>().join(", ");
             Fault {
                 what: What::Syntax,
                 line: line(text, at),
-                cause: error.message().lines().collect::<Vec<_>>().join(", "),
-                hint: None,
+                hint: (cause.contains("quoted"))
+                    .then(|| "words stand in quotes, and 64k does, too".into()),
+                cause,
             }
         })?;
         let reader = Reader { text, commands };
@@ -182,6 +184,18 @@ pub enum What {
 }
 
 impl Fault {
+    /// The error for a change after which the file would have this fault. `typed`: what was to be changed.
+    pub fn of_change(self, typed: &str) -> Error {
+        let error = Error::usage(format!(
+            "`{typed}` was not changed: the file would be wrong"
+        ))
+        .cause(self.cause);
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error.hint("to see what is there: cclocal config"),
+        }
+    }
+
     /// The error for a person. `shown`: the path of the file.
     pub fn error(self, shown: &str) -> Error {
         let error = match self.what {
@@ -468,7 +482,7 @@ mod tests {
         insta::assert_snapshot!(refused("ctx ="), @"
         error: ~/config.toml is not valid TOML
           cause: line 1: string values must be quoted, expected literal string
-          hint: to open the file: cclocal config edit
+          hint: words stand in quotes, and 64k does, too; to open the file: cclocal config edit
         ");
         insta::assert_snapshot!(refused("model = 'wrk'\n[models.work]\nid = 'org/name'"), @r#"
         error: ~/config.toml has a wrong value of `model`

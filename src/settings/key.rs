@@ -170,6 +170,27 @@ impl Kind {
         self.value(raw).ok_or_else(|| self.words(raw))
     }
 
+    /// The value of a word of the command line, and how it is written in the file. Errors: as above.
+    pub fn typed(self, text: &str) -> Result<(Value, toml_edit::Value), String> {
+        let raw = match (self, text) {
+            (Self::Switch, "true") => Raw::Switch(true),
+            (Self::Switch, "false") => Raw::Switch(false),
+            (Self::Seconds { .. } | Self::Port, text) => Raw::Number(text.parse().ok()),
+            (_, text) => Raw::Text(text),
+        };
+        let value = self.check(raw)?;
+        let written = match &value {
+            Value::Switch(on) => (*on).into(),
+            // `64k` stays that.
+            Value::Number(number) => match i64::try_from(*number) {
+                Ok(number) if !text.ends_with(['k', 'K']) => number.into(),
+                _ => text.into(),
+            },
+            Value::Word(word) => word.as_str().into(),
+        };
+        Ok((value, written))
+    }
+
     fn value(self, raw: Raw<'_>) -> Option<Value> {
         let word = |text: &str| Value::Word(text.to_owned());
         match (self, raw) {

@@ -137,17 +137,17 @@ fn a_session_goes_by_the_file_and_flags_go_first() {
         plan["model"]["tool_call_form"], "mistral",
         "not the template's"
     );
-    assert_eq!(plan["context_window"], 32_768);
-    assert_eq!(plan["output_tokens"], 2_048);
+    assert_eq!(plan["memory"]["context_window"], 32_768);
+    assert_eq!(plan["memory"]["output_tokens"], 2_048);
     let same = dry_run(&stage, &["--model", "mine"]);
     assert_eq!(same["model"], plan["model"]);
     let flags = dry_run(&stage, &["--ctx", "40000", "--out-tokens", "1024"]);
-    assert_eq!(flags["context_window"], 40_000);
-    assert_eq!(flags["output_tokens"], 1_024);
+    assert_eq!(flags["memory"]["context_window"], 40_000);
+    assert_eq!(flags["memory"]["output_tokens"], 1_024);
     // Another model does not get the options of that one.
     let other = dry_run(&stage, &["--coder", "--ctx", "24576"]);
     assert_eq!(other["model"]["name"], "Qwen3-Coder-30B-A3B");
-    assert_eq!(other["output_tokens"], 2_048);
+    assert_eq!(other["memory"]["output_tokens"], 2_048);
     let light = dry_run(&stage, &["--model", "light", "--ctx", "24576"]);
     assert_eq!(light["model"]["name"], "Gemma-4-E4B");
     assert_eq!(light["model"]["thinking"], true);
@@ -156,7 +156,11 @@ fn a_session_goes_by_the_file_and_flags_go_first() {
         &["--model", "light", "--ctx", "24576", "--no-think"],
     );
     assert_eq!(not["model"]["thinking"], false);
-    insta::assert_snapshot!(refused(&stage, &["--model", "mina", "--dry-run"]), @"");
+    insta::assert_snapshot!(refused(&stage, &["--model", "mina", "--dry-run"]), @"
+    error: `mina` is not a model
+      cause: it has no organisation
+      hint: perhaps: cclocal --model mine
+    ");
     // The menu, which needs a terminal, stays within reach.
     let menu = stage.run(&["--menu"]);
     assert_eq!(menu.status, 2);
@@ -208,5 +212,171 @@ fn a_damaged_file_stops_a_start_and_nothing_else() {
     error: the settings file STAGE/cclocal/config/config.toml cannot be read
       cause: STAGE/cclocal/config/config.toml: it is a folder, not a file
       hint: make it readable, or move it away: without it, all settings have their defaults
+    ");
+}
+
+#[test]
+fn set_and_unset_change_one_line() {
+    let mut stage = fakes::stage();
+    insta::assert_snapshot!(set(&stage, "ctx", "64k"), @"✓ ctx = 64k");
+    assert_eq!(stage.read(FILE), "ctx = \"64k\"\n");
+    insta::assert_snapshot!(set(&stage, "models.work.id", "org/name"), @"✓ models.work.id = org/name");
+    insta::assert_snapshot!(set(&stage, "models.work.ctx", "32768"), @"✓ models.work.ctx = 32768");
+    insta::assert_snapshot!(set(&stage, "ctx", "auto"), @"
+    ✓ ctx = auto
+    note: [models.work] has its own ctx
+    ");
+    insta::assert_snapshot!(set(&stage, "linger", "60"), @"
+    ✓ linger = 60
+    note: CCLOCAL_LINGER is set, and goes before the file
+    ");
+    stage.set("CCLOCAL_LINGER", "");
+    let head = "# Mine, and only mine.\n\n";
+    stage.write(FILE, &(head.to_owned() + &stage.read(FILE)));
+    insta::assert_snapshot!(stage.read(FILE), @r#"
+    # Mine, and only mine.
+
+    ctx = "auto"
+    linger = 60
+
+    [models.work]
+    id = "org/name"
+    ctx = 32768
+    "#);
+    assert_eq!(said(&stage, &["config", "get", "linger"]), "60\n");
+    let unset = |key: &str| {
+        let ran = stage.run(&["config", "unset", key]);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        ran.stderr
+    };
+    insta::assert_snapshot!(unset("ctx"), @"✓ ctx is not set any more");
+    insta::assert_snapshot!(unset("ctx"), @"note: ctx was not set in the file");
+    insta::assert_snapshot!(unset("models.work"), @"✓ models.work is not set any more");
+    unset("linger");
+    assert_eq!(stage.read(FILE).trim(), head.trim());
+}
+
+fn set(stage: &Stage, key: &str, value: &str) -> String {
+    let ran = stage.run(&["config", "set", key, value]);
+    assert_eq!(ran.status, 0, "{key}: {}", ran.stderr);
+    ran.stderr
+}
+
+#[test]
+fn a_change_that_would_not_load_is_refused() {
+    let stage = fakes::stage();
+    let kept = "# Mine.\nmodel = \"work\"\n[models.work]\nid = \"org/name\"\n";
+    stage.write(FILE, kept);
+    let no = |args: &[&str]| refused(&stage, &[&["config"], args].concat());
+    insta::assert_snapshot!(no(&["set", "ctx", "3"]), @r#"
+    error: `ctx` cannot be `3`
+      cause: it is "auto", or 20480 to 1000000 tokens; "64k" is a number, too
+      hint: to see what is set: cclocal config
+    "#);
+    insta::assert_snapshot!(no(&["set", "window", "64k"]), @"
+    error: there is no setting `window`
+      hint: perhaps `ctx`; all of them: cclocal config
+    ");
+    insta::assert_snapshot!(no(&["set", "models.home.ctx", "64k"]), @r#"
+    error: `models.home.ctx` was not changed: the file would be wrong
+      cause: it has neither an id nor a folder
+      hint: such as [models.home] with id = "org/name"
+    "#);
+    insta::assert_snapshot!(no(&["set", "models.status.id", "org/name"]), @"
+    error: `models.status.id` was not changed: the file would be wrong
+      cause: `cclocal status` is a command, or may become one
+      hint: to see what is there: cclocal config
+    ");
+    insta::assert_snapshot!(no(&["set", "models.work.folder", "/models/one"]), @r#"
+    error: `models.work.folder` was not changed: the file would be wrong
+      cause: it has an id and a folder, and it is one of them
+      hint: such as [models.work] with id = "org/name"
+    "#);
+    insta::assert_snapshot!(no(&["set", "model", "wrk"]), @r#"
+    error: `model` was not changed: the file would be wrong
+      cause: it is a flag such as "gemma", a name of [models], a hub id or a folder
+      hint: perhaps "work"
+    "#);
+    insta::assert_snapshot!(no(&["set", "models", "3"]), @"
+    error: there is no setting `models`
+      hint: perhaps `model`; all of them: cclocal config
+    ");
+    insta::assert_snapshot!(no(&["unset", "models.work"]), @r#"
+    error: `models.work` was not changed: the file would be wrong
+      cause: it is a flag such as "gemma", a name of [models], a hub id or a folder
+      hint: to see what is there: cclocal config
+    "#);
+    insta::assert_snapshot!(no(&["set", "web-search", "http://me:word@searx.example"]), @"
+    error: `web-search` cannot be `that`
+      cause: a URL in this file has no user name and no password: others may read it
+      hint: to see what is set: cclocal config
+    ");
+    assert_eq!(stage.read(FILE), kept);
+    // One with a mistake in it is mended by taking that out, and by nothing else.
+    stage.write(FILE, "ctxx = 3\nlinger = 60\n");
+    let said =
+        no(&["set", "linger", "90"]).replace(&stage.path("").display().to_string(), "STAGE/");
+    insta::assert_snapshot!(said, @"
+    error: STAGE/cclocal/config/config.toml has an unknown key `ctxx`
+      cause: line 1: there is no such setting
+      hint: perhaps `ctx`; to open the file: cclocal config edit
+    ");
+    let ran = stage.run(&["config", "unset", "ctxx"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(stage.read(FILE), "linger = 60\n");
+}
+
+#[test]
+fn the_editor_gets_the_file_and_it_is_checked_afterwards() {
+    let mut stage = fakes::stage();
+    insta::assert_snapshot!(refused(&stage, &["config", "edit"]), @"
+    error: no editor is known
+      cause: neither VISUAL nor EDITOR is set
+      hint: such as: EDITOR=nano cclocal config edit
+    ");
+    let editor = stage.script("editor", "#!/bin/sh\necho \"$1\" >> \"$HOME/options\"\nshift\ncat \"$1\" > \"$HOME/seen\"\n[ -n \"$TYPED\" ] && printf '%s' \"$TYPED\" > \"$1\"\nexit ${STATUS:-0}\n");
+    stage.set("EDITOR", "false");
+    stage.set("VISUAL", format!("{} --wait", editor.display()));
+    let edit = |stage: &Stage, status: i32| {
+        let ran = stage.run(&["config", "edit"]);
+        assert_eq!(ran.status, status, "{}", ran.stderr);
+        ran.stderr
+            .replace(&stage.path("").display().to_string(), "STAGE/")
+    };
+    insta::assert_snapshot!(edit(&stage, 0), @"Nothing was set.");
+    assert!(!stage.path(FILE).exists(), "nothing was set");
+    assert_eq!(stage.read("home/options"), "--wait\n");
+    insta::assert_snapshot!(stage.read("home/seen"), @r#"
+    # Settings of cclocal. What counts: a flag, else a variable, else this file.
+    # To see what counts now: cclocal config
+
+    # model = "gemma-light"
+    # ctx = "64k"
+    # out-tokens = "8k"
+    # vision = false
+    # think = false
+    # linger = 300
+    # port = 8000
+    # web-search = "off"
+    # mem-check = "auto"
+    # forget-prefix = false
+
+    # A model of your own, for: cclocal --model work
+    # [models.work]
+    # id = "org/name"
+    "#);
+    stage.set("TYPED", "ctx = '64k'\n");
+    insta::assert_snapshot!(edit(&stage, 0), @"✓ STAGE/cclocal/config/config.toml is fine");
+    stage.set("TYPED", "ctx = 64k\n");
+    insta::assert_snapshot!(edit(&stage, 2), @"
+    error: STAGE/cclocal/config/config.toml is not valid TOML
+      cause: line 1: string values must be quoted, expected literal string
+      hint: words stand in quotes, and 64k does, too; to open the file: cclocal config edit
+    ");
+    stage.set("STATUS", "3");
+    insta::assert_snapshot!(edit(&stage, 1), @"
+    error: the editor `STAGE/bin/editor --wait` failed
+      cause: exit status: 3
+      hint: set EDITOR to another one; the file is as the editor left it
     ");
 }
