@@ -13,6 +13,7 @@ mod logs;
 mod machine_fit;
 mod menu;
 mod options;
+mod own_models;
 mod remote;
 mod rm;
 mod setup;
@@ -87,7 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Server(args)) => launch(args),
         Some(CliCommand::Connect(args)) => connect::run(&app, args, &resolver, searches),
         Some(CliCommand::Config(args)) => config::run(&app, args).map(|()| 0),
-        Some(CliCommand::List(args)) => list::run(&app, args).map(|()| 0),
+        Some(CliCommand::List(args)) => list::run(&app, args, &resolver).map(|()| 0),
         Some(CliCommand::Rm(args)) => rm::run(&app, args),
         Some(CliCommand::Status(args)) => status::run(&app, args).map(|()| 0),
         Some(CliCommand::Stop(args)) => stop::run(&app, args).map(|()| 0),

@@ -56,6 +56,19 @@ pub enum Place {
     Folder(String),
 }
 
+impl Place {
+    /// As it is written.
+    pub fn words(&self) -> &str {
+        let (Self::Id(words) | Self::Folder(words)) = self;
+        words
+    }
+
+    /// Whether it is this model of the hub.
+    pub fn is(&self, id: &str) -> bool {
+        matches!(self, Self::Id(own) if own.eq_ignore_ascii_case(id))
+    }
+}
+
 /// A table `[models.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnModel {
@@ -68,10 +81,9 @@ pub struct OwnModel {
 impl OwnModel {
     /// The choice of this model. Errors: its folder is no model.
     pub fn choice(&self, environment: &Environment) -> Result<Choice> {
-        let (Place::Id(place) | Place::Folder(place)) = &self.place;
         Ok(Choice::Own(Own {
             name: self.name.clone(),
-            argument: parse_model_argument(environment, place)?,
+            argument: parse_model_argument(environment, self.place.words())?,
             form: self.form,
         }))
     }
@@ -125,8 +137,8 @@ impl Settings {
         if let Some(own) = self.model(typed) {
             return own.choice(environment);
         }
-        if catalog().by_flag(typed).is_some() {
-            return Ok(Choice::Flag(typed.to_owned()));
+        if let Some(entry) = catalog().by_flag(typed) {
+            return Ok(Choice::Flag(entry.flag.clone()));
         }
         let names = (self.models.iter().map(|model| model.name.as_str()))
             .chain(catalog().models.iter().map(|entry| entry.flag.as_str()));

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::fakes;
 use crate::support::Stage;
+use crate::support::terminal::Terminal;
 
 const FILE: &str = "cclocal/config/config.toml";
 
@@ -379,4 +380,69 @@ fn the_editor_gets_the_file_and_it_is_checked_afterwards() {
       cause: exit status: 3
       hint: set EDITOR to another one; the file is as the editor left it
     ");
+}
+
+/// A model of the hub in the cache that looks whole, of the same kind as the stage's folder.
+fn cached(stage: &Stage, id: &str, template: Option<&str>) {
+    let folder = format!(
+        "home/.cache/huggingface/hub/models--{}",
+        id.replace('/', "--")
+    );
+    stage.write(&format!("{folder}/refs/main"), "abc");
+    let write = |name: &str, text: &str| {
+        stage.write(&format!("{folder}/snapshots/abc/{name}"), text);
+    };
+    write("config.json", r#"{"model_type": "llama"}"#);
+    write("tokenizer.json", "{}");
+    write("model.safetensors", "weights");
+    if let Some(template) = template {
+        write("chat_template.jinja", template);
+    }
+}
+
+/// A Mac with models of its own, one of which is gone, and some on the disk, one of which cannot chat.
+fn with_models() -> Stage {
+    let mut stage = fakes::stage();
+    fakes::mac(&mut stage, 24);
+    let folder = stage.path("model").display().to_string();
+    stage.write(
+        FILE,
+        &format!("model = \"mine\"\n[models.work]\nid = \"org/work\"\nctx = \"32k\"\n[models.mine]\nfolder = \"{folder}\"\n[models.gone]\nfolder = \"~/gone\"\n"),
+    );
+    cached(&stage, "org/work", Some(fakes::TEMPLATE));
+    cached(
+        &stage,
+        "some-org/A-model-with-a-rather-long-name-4bit",
+        Some(fakes::TEMPLATE),
+    );
+    cached(&stage, "org/base", None);
+    stage
+}
+
+#[test]
+fn the_menu_has_every_model_that_can_be_started() {
+    let stage = with_models();
+    let mut terminal = Terminal::run(&stage, &["--menu"], 80, 36);
+    let screen = terminal.wait_for("List models in the cache");
+    insta::assert_snapshot!(screen.replace(&stage.path("").display().to_string(), "STAGE/"), @"");
+    // The default is chosen already; the one below it is gone.
+    terminal.keys("j\r");
+    assert_eq!(terminal.end(), 2);
+    let said = terminal.text();
+    assert!(said.contains("there is no model folder ~/gone"), "{said}");
+}
+
+#[test]
+fn the_list_has_ones_own_models() {
+    let stage = with_models();
+    let list = said(&stage, &["list"]).replace(&stage.path("").display().to_string(), "STAGE/");
+    insta::assert_snapshot!(list, @"");
+    let json: Value = serde_json::from_str(&said(&stage, &["list", "--json"])).expect("JSON");
+    assert_eq!(json["own"][0]["name"], "work");
+    assert_eq!(json["own"][0]["id"], "org/work");
+    assert_eq!(
+        json["own"][1]["folder"],
+        stage.path("model").display().to_string()
+    );
+    assert_eq!(json["own"][2]["state"], "missing");
 }
