@@ -101,7 +101,7 @@ impl Model {
     /// The same under the name, and with the form, of one's own.
     fn owned(mut self, own: &Own) -> Self {
         self.name.clone_from(&own.name);
-        self.typed = format!("--model {}", own.name);
+        self.typed.clone_from(&own.name);
         self.note = None;
         if own.form.is_some() {
             self.form = own.form;
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!((anew.form, anew.name.as_str()), (stated.form, "work"));
         let unstated = own(None).with_template(Some(shown));
         assert_eq!(unstated.form, Some(Form::Hermes));
-        assert_eq!(unstated.typed, "--model work");
+        assert_eq!(unstated.typed, "work");
         assert_eq!(unstated.served_name, "org/name", "as for everybody");
     }
 

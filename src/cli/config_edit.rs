@@ -18,7 +18,7 @@ const NEW: &str = "# Settings of cclocal. What counts: a flag, else a variable, 
 
 /// A model in a new file.
 const NEW_MODEL: &str =
-    "\n# A model of your own, for: cclocal --model work\n# [models.work]\n# id = \"org/name\"\n";
+    "\n# A model of your own, for: cclocal work\n# [models.work]\n# id = \"org/name\"\n";
 
 /// What a person named on the command line.
 struct Named<'a> {
@@ -150,7 +150,7 @@ fn write(path: &Path, shown: &str, text: &str) -> Result<()> {
         .context(Exit::Other, format!("{shown} cannot be written"))
         .map_err(|error| match error.hint {
             Some(_) => error,
-            None => error.hint("check that the folder is yours and that you can write there"),
+            None => error.hint("check that the disk has space and that you can write there"),
         })
 }
 

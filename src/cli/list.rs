@@ -56,7 +56,7 @@ fn own_text(app: &App, resolver: &Resolver, here: &MachineFit) -> String {
         return String::new();
     }
     let width = own.iter().map(|own| own.name.len()).max().unwrap_or(0);
-    let mut text = String::from("\nYour own, as cclocal --model NAME:\n");
+    let mut text = String::from("\nYour own, as cclocal NAME:\n");
     for own in own {
         let seen = own_models::look(app, resolver, own, here);
         let mut said = vec![own.place.words().to_owned()];

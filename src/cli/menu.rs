@@ -59,6 +59,7 @@ pub(super) fn choose(app: &App, resolver: &Resolver) -> Result<Option<Choice>> {
     if ui.paints_prompts() {
         heading.extend([KEYS, COLUMNS].map(|line| dim.apply_to(line).to_string()));
     }
+    // The row below the models that was chosen last.
     let mut at = None;
     loop {
         let offers = offers(app, resolver, &here)?;
@@ -71,7 +72,8 @@ pub(super) fn choose(app: &App, resolver: &Resolver) -> Result<Option<Choice>> {
         if ui.paints_prompts() {
             rows.extend(["Remove models from the cache", "List models in the cache"].map(Row::new));
         }
-        match ui.select(&heading, &rows, at.or(usual).unwrap_or(0)) {
+        let start = at.map_or(usual.unwrap_or(0), |at| offers.len() + at);
+        match ui.select(&heading, &rows, start) {
             None => return Ok(None),
             Some(row) if row < offers.len() => {
                 let choice = offers[row].choice.clone();
@@ -82,11 +84,9 @@ pub(super) fn choose(app: &App, resolver: &Resolver) -> Result<Option<Choice>> {
                 };
             }
             Some(row) => {
-                at = Some(row);
+                at = Some(row - offers.len());
                 if row == offers.len() {
                     cache_screen::manage(app)?;
-                    // There may be fewer models now.
-                    at = None;
                 } else {
                     ui.say(&list::text_of(app, resolver, &here)?);
                 }
@@ -119,7 +119,7 @@ fn offers(app: &App, resolver: &Resolver, here: &MachineFit) -> Result<Vec<Offer
             Ok(_) => on_disk,
             Err(_) => "folder is gone".into(),
         };
-        let note = format!("--model {} · {}", own.name, own.place.words());
+        let note = format!("cclocal {} · {}", own.name, own.place.words());
         Offer {
             row: row(&own.name, &size, &on_disk, seen.fit, note),
             choice: seen.choice.unwrap_or_else(|choice| choice),

@@ -36,6 +36,12 @@ use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Environment::real() {
+        Ok(environment) => options::with_model_word(&environment, arguments),
+        // It is said where a command needs it.
+        Err(_) => arguments,
+    };
     let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -164,6 +164,16 @@ impl Settings {
     }
 }
 
+/// Whether a word can be the name of a model.
+pub fn is_name(word: &str) -> bool {
+    let is_part = |letter: char| {
+        letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-_.".contains(letter)
+    };
+    word.starts_with(|letter: char| letter.is_ascii_lowercase())
+        && word.chars().all(is_part)
+        && word.len() <= LONGEST_NAME
+}
+
 /// The text of the file. None: there is none. Errors: it is there and cannot be read; `shown`: its path for people.
 pub fn read(path: &Path, shown: &str) -> Result<Option<String>> {
     match files::read_text(path, files::SETTINGS) {
@@ -331,11 +341,7 @@ impl Reader<'_> {
 
     /// Errors: why it is no name.
     fn check_name(&self, name: &str) -> Result<(), String> {
-        let starts_well = name.starts_with(|letter: char| letter.is_ascii_lowercase());
-        let is_part = |letter: char| {
-            letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-_.".contains(letter)
-        };
-        if !starts_well || !name.chars().all(is_part) || name.len() > LONGEST_NAME {
+        if !is_name(name) {
             return Err(format!(
                 "a name starts with a letter, has a to z, 0 to 9, `-`, `_` and `.`, and {LONGEST_NAME} characters at most"
             ));

@@ -140,8 +140,9 @@ fn a_session_goes_by_the_file_and_flags_go_first() {
     );
     assert_eq!(plan["memory"]["context_window"], 32_768);
     assert_eq!(plan["memory"]["output_tokens"], 2_048);
-    let same = dry_run(&stage, &["--model", "mine"]);
-    assert_eq!(same["model"], plan["model"]);
+    for words in [&["--model", "mine"][..], &["mine"]] {
+        assert_eq!(dry_run(&stage, words)["model"], plan["model"]);
+    }
     let flags = dry_run(&stage, &["--ctx", "40000", "--out-tokens", "1024"]);
     assert_eq!(flags["memory"]["context_window"], 40_000);
     assert_eq!(flags["memory"]["output_tokens"], 1_024);
@@ -149,7 +150,7 @@ fn a_session_goes_by_the_file_and_flags_go_first() {
     let other = dry_run(&stage, &["--coder", "--ctx", "24576"]);
     assert_eq!(other["model"]["name"], "Qwen3-Coder-30B-A3B");
     assert_eq!(other["memory"]["output_tokens"], 2_048);
-    let light = dry_run(&stage, &["--model", "light", "--ctx", "24576"]);
+    let light = dry_run(&stage, &["light", "--ctx", "24576"]);
     assert_eq!(light["model"]["name"], "Gemma-4-E4B");
     assert_eq!(light["model"]["thinking"], true);
     let not = dry_run(
@@ -186,6 +187,7 @@ fn a_damaged_file_stops_a_start_and_nothing_else() {
         &["server", "--coder"][..],
         &["connect"],
         &["--connect", "http://127.0.0.1:1"],
+        &["work"],
         &["config"],
         &["config", "get", "ctx"],
     ] {
@@ -362,7 +364,7 @@ fn the_editor_gets_the_file_and_it_is_checked_afterwards() {
     # mem-check = "auto"
     # forget-prefix = false
 
-    # A model of your own, for: cclocal --model work
+    # A model of your own, for: cclocal work
     # [models.work]
     # id = "org/name"
     "#);
@@ -404,10 +406,10 @@ fn cached(stage: &Stage, id: &str, template: Option<&str>) {
 fn with_models() -> Stage {
     let mut stage = fakes::stage();
     fakes::mac(&mut stage, 24);
-    let folder = stage.path("model").display().to_string();
+    std::fs::rename(stage.path("model"), stage.path("home/model")).expect("moved");
     stage.write(
         FILE,
-        &format!("model = \"mine\"\n[models.work]\nid = \"org/work\"\nctx = \"32k\"\n[models.mine]\nfolder = \"{folder}\"\n[models.gone]\nfolder = \"~/gone\"\n"),
+        "model = \"mine\"\n[models.work]\nid = \"org/work\"\nctx = \"32k\"\n[models.mine]\nfolder = \"~/model\"\n[models.gone]\nfolder = \"~/gone\"\n",
     );
     cached(&stage, "org/work", Some(fakes::TEMPLATE));
     cached(
@@ -420,11 +422,62 @@ fn with_models() -> Stage {
 }
 
 #[test]
+fn a_mistake_can_be_mended_at_once() {
+    let mut stage = fakes::stage();
+    let editor = stage.script(
+        "editor",
+        "#!/bin/sh\nif grep -q ctxx \"$1\"; then echo 'ctx = 30000' > \"$1\"; else echo 'ctxx = 3' > \"$1\"; fi\n",
+    );
+    stage.set("EDITOR", editor.display().to_string());
+    let mut terminal = Terminal::run(&stage, &["config", "edit"], 80, 24);
+    terminal.wait_for("Edit it again? [Y/n]");
+    terminal.keys("y\r");
+    terminal.wait_for("is fine");
+    assert_eq!(terminal.end(), 0);
+    assert_eq!(stage.read(FILE), "ctx = 30000\n");
+    let mut terminal = Terminal::run(&stage, &["config", "edit"], 80, 24);
+    terminal.wait_for("Edit it again? [Y/n]");
+    terminal.keys("n\r");
+    assert_eq!(terminal.end(), 2);
+    let screen = terminal
+        .text()
+        .replace(&stage.path("").display().to_string(), "STAGE/");
+    let error = screen.rfind("error: ").expect("an error");
+    insta::assert_snapshot!(&screen[error..], @"");
+}
+
+#[test]
 fn the_menu_has_every_model_that_can_be_started() {
     let stage = with_models();
     let mut terminal = Terminal::run(&stage, &["--menu"], 80, 36);
     let screen = terminal.wait_for("List models in the cache");
-    insta::assert_snapshot!(screen.replace(&stage.path("").display().to_string(), "STAGE/"), @"");
+    insta::assert_snapshot!(screen, @"
+    cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
+    Enter start · q quit · ↑↓ j k move
+      MODEL                   SIZE   ON DISK           CONTEXT
+      work                    0 kB   yes               unknown
+        cclocal work · org/work
+    > mine                    0 kB   yes               unknown
+        cclocal mine · ~/model
+      gone                           folder is gone    unknown
+        cclocal gone · ~/gone
+      Gemma-4-E4B           5.0 GB   not yet           ~95k tokens
+        --gemma-light · clean tool calls, the one to start with
+      Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
+        --gemma · mixture of experts, 3.8B active parameters
+      GLM-4.7-Flash        17.0 GB   not yet           ~24k, GPU limit raised
+        --review · stronger reasoning
+      Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.3 GB
+        --coder · the heavier code model
+      Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
+        --qwen3 · general reasoning; leaks plain-text thinking
+      Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
+        --coder7b · code analysis; tool calls unreliable
+      A-model-with-a-rath…    0 kB   yes               unknown
+        --model some-org/A-model-with-a-rather-long-name-4bit
+      Remove models from the cache
+      List models in the cache
+    ");
     // The default is chosen already; the one below it is gone.
     terminal.keys("j\r");
     assert_eq!(terminal.end(), 2);
@@ -435,14 +488,24 @@ fn the_menu_has_every_model_that_can_be_started() {
 #[test]
 fn the_list_has_ones_own_models() {
     let stage = with_models();
-    let list = said(&stage, &["list"]).replace(&stage.path("").display().to_string(), "STAGE/");
-    insta::assert_snapshot!(list, @"");
+    insta::assert_snapshot!(said(&stage, &["list"]), @"
+    org/work                                           0 kB
+    some-org/A-model-with-a-rather-long-name-4bit      0 kB
+    org/base                                           0 kB
+
+    3 models, 0 kB, in ~/.cache/huggingface/hub
+
+    Your own, as cclocal NAME:
+    work  org/work, 0 kB
+    mine  ~/model, 0 kB
+    gone  ~/gone, no model is there
+    ");
     let json: Value = serde_json::from_str(&said(&stage, &["list", "--json"])).expect("JSON");
     assert_eq!(json["own"][0]["name"], "work");
     assert_eq!(json["own"][0]["id"], "org/work");
     assert_eq!(
         json["own"][1]["folder"],
-        stage.path("model").display().to_string()
+        stage.path("home/model").display().to_string()
     );
     assert_eq!(json["own"][2]["state"], "missing");
 }
