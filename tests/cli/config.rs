@@ -429,13 +429,13 @@ fn a_mistake_can_be_mended_at_once() {
         "#!/bin/sh\nif grep -q ctxx \"$1\"; then echo 'ctx = 30000' > \"$1\"; else echo 'ctxx = 3' > \"$1\"; fi\n",
     );
     stage.set("EDITOR", editor.display().to_string());
-    let mut terminal = Terminal::run(&stage, &["config", "edit"], 80, 24);
+    let mut terminal = Terminal::run(&stage, &["config", "edit"], 200, 24);
     terminal.wait_for("Edit it again? [Y/n]");
     terminal.keys("y\r");
     terminal.wait_for("is fine");
     assert_eq!(terminal.end(), 0);
     assert_eq!(stage.read(FILE), "ctx = 30000\n");
-    let mut terminal = Terminal::run(&stage, &["config", "edit"], 80, 24);
+    let mut terminal = Terminal::run(&stage, &["config", "edit"], 200, 24);
     terminal.wait_for("Edit it again? [Y/n]");
     terminal.keys("n\r");
     assert_eq!(terminal.end(), 2);
@@ -443,7 +443,11 @@ fn a_mistake_can_be_mended_at_once() {
         .text()
         .replace(&stage.path("").display().to_string(), "STAGE/");
     let error = screen.rfind("error: ").expect("an error");
-    insta::assert_snapshot!(&screen[error..], @"");
+    insta::assert_snapshot!(&screen[error..], @"
+    error: STAGE/cclocal/config/config.toml was left with a mistake in it
+      cause: no session starts with it
+      hint: to open the file: cclocal config edit
+    ");
 }
 
 #[test]
