@@ -294,7 +294,7 @@ pub struct LaunchArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Other engines")]
 pub struct RemoteArgs {
-    /// Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on another machine; prompts go there
+    /// Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on another machine, or of this name in the settings file; prompts go there
     #[arg(long, value_name = "URL", conflicts_with_all = of_this_machine())]
     pub connect: Option<String>,
     /// With --connect: name of the variable that holds the engine's token
@@ -353,6 +353,11 @@ impl ModelFlags {
             Some(model) => settings.choice(host, model).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Takes this as the value of `--model` where none was typed.
+    pub fn or(&mut self, model: Option<String>) {
+        self.model = self.model.take().or(model);
     }
 
     /// The value of `--model`, as it was typed.

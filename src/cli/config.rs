@@ -7,8 +7,8 @@ use super::{config_edit, options};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::escape::visible;
-use crate::settings::file::{self, Place};
-use crate::settings::key::{self, KEYS, Key};
+use crate::settings::file::{self, Place, Remote};
+use crate::settings::key::{self, Group, KEYS, Key};
 use crate::settings::{Flags, Origin, OwnModel, Resolved, Resolver, Settings};
 
 pub(super) fn run(app: &App, args: &ConfigArgs) -> Result<()> {
@@ -42,6 +42,7 @@ fn show(app: &App, as_json: bool) -> Result<()> {
             "file_exists": path.exists(),
             "settings": json_of(&resolver, KEYS.iter())?,
             "models": models_json(&resolver)?,
+            "remotes": remotes_json(&settings),
         }));
         return Ok(());
     }
@@ -69,6 +70,17 @@ fn show(app: &App, as_json: bool) -> Result<()> {
     } else {
         " (not there yet)"
     };
+    for remote in &settings.remotes {
+        text += &format!("\n[remotes.{}]\n", remote.name);
+        text += &row("url", &remote.url, "file");
+        for (name, set) in &remote.values {
+            text += &row(
+                name,
+                &set.value.words(),
+                &format!("file, line {}", set.line),
+            );
+        }
+    }
     text += &format!("\nfile: {}{there}\n", app.environment.tilde(&path));
     app.ui.data(&text);
     Ok(())
@@ -141,11 +153,22 @@ fn models_json(resolver: &Resolver) -> Result<Json> {
     Ok(all.into())
 }
 
+fn remotes_json(settings: &Settings) -> Json {
+    let of = |remote: &Remote| {
+        let mut entry = json!({ "url": remote.url });
+        for (name, set) in &remote.values {
+            entry[*name] = set.value.json();
+        }
+        (remote.name.clone(), entry)
+    };
+    Json::Object(settings.remotes.iter().map(of).collect())
+}
+
 /// Prints the value of one key that counts. One that depends on the machine is printed as its default in words.
 fn get(app: &App, typed: &str) -> Result<()> {
     let settings = options::load(&app.environment, &app.paths)?;
-    let value = match typed.strip_prefix("models.") {
-        Some(rest) => of_model(app, &settings, typed, rest)?,
+    let value = match Group::of_path(typed) {
+        Some((group, rest)) => of_table(app, &settings, group, typed, rest)?,
         None => {
             let key = key::at_top(typed).ok_or_else(|| unknown(typed))?;
             resolved(app, &settings, None, key)?
@@ -166,17 +189,36 @@ fn resolved(app: &App, settings: &Settings, model: Option<&OwnModel>, key: &Key)
     Ok(words(key, &resolver.resolve(key)?))
 }
 
-fn of_model(app: &App, settings: &Settings, typed: &str, rest: &str) -> Result<String> {
+fn of_table(
+    app: &App,
+    settings: &Settings,
+    group: Group,
+    typed: &str,
+    rest: &str,
+) -> Result<String> {
     let (name, word) = rest.rsplit_once('.').ok_or_else(|| unknown(typed))?;
-    let key = key::of_model(word).ok_or_else(|| unknown(typed))?;
-    let own = settings.model(name).ok_or_else(|| {
-        Error::usage(format!("there is no model `{name}` in the settings file"))
+    let key = group.key(word).ok_or_else(|| unknown(typed))?;
+    let missing = || {
+        let one = group.one();
+        Error::usage(format!("there is no {one} `{name}` in the settings file"))
             .hint("to see what is there: cclocal config")
-    })?;
-    match place(own).into_iter().find(|(word, _)| *word == key.name) {
-        Some((_, value)) => Ok(value),
-        None if key::at_top(word).is_none() => Ok(key.default.into()),
-        None => resolved(app, settings, Some(own), key),
+    };
+    match group {
+        Group::Models => {
+            let own = settings.model(name).ok_or_else(missing)?;
+            match place(own).into_iter().find(|(word, _)| *word == key.name) {
+                Some((_, value)) => Ok(value),
+                None if key::at_top(word).is_none() => Ok(key.default.into()),
+                None => resolved(app, settings, Some(own), key),
+            }
+        }
+        Group::Remotes => {
+            let remote = settings.remote(name).ok_or_else(missing)?;
+            let url = (word == "url").then(|| remote.url.clone());
+            Ok(url
+                .or_else(|| remote.word(word))
+                .unwrap_or_else(|| key.default.into()))
+        }
     }
 }
 
@@ -201,15 +243,17 @@ pub(super) fn unknown(typed: &str) -> Error {
     let (prefix, word) = typed
         .rsplit_once('.')
         .map_or(("", typed), |(prefix, word)| (prefix, word));
-    let near = match prefix {
-        "" => key::nearest(word, KEYS.iter().map(|key| key.name)),
-        _ => key::nearest(word, key::keys_of_model().map(|key| key.name)),
+    let near = match Group::of_path(typed) {
+        None => key::nearest(word, KEYS.iter().map(|key| key.name)),
+        Some((group, _)) => key::nearest(word, group.keys().into_iter().map(|key| key.name)),
     };
     match (near, prefix) {
         (Some(near), "") => error.hint(format!("perhaps `{near}`; all of them: cclocal config")),
         (Some(near), prefix) => error.hint(format!(
             "perhaps `{prefix}.{near}`; all of them: cclocal config"
         )),
-        (None, _) => error.hint("all of them: cclocal config; those of a model: models.NAME.KEY"),
+        (None, _) => {
+            error.hint("all of them: cclocal config; in a table: models.NAME.KEY, remotes.NAME.KEY")
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::settings::edit::{self, Spot};
 use crate::settings::file::{self, Settings};
-use crate::settings::key::{self, KEYS, Key};
+use crate::settings::key::{self, Group, KEYS, Key, Kind};
 use crate::sys::files;
 use crate::sys::process;
 use crate::sys::process::signals::Signals;
@@ -16,9 +16,8 @@ use crate::sys::process::signals::Signals;
 /// The head of a new file. What follows it are the keys, each in a comment.
 const NEW: &str = "# Settings of cclocal. What counts: a flag, else a variable, else this file.\n# To see what counts now: cclocal config\n\n";
 
-/// A model in a new file.
-const NEW_MODEL: &str =
-    "\n# A model of your own, for: cclocal work\n# [models.work]\n# id = \"org/name\"\n";
+/// Tables in a new file.
+const NEW_TABLES: &str = "\n# A model of your own, for: cclocal work\n# [models.work]\n# id = \"org/name\"\n\n# An engine that others run, for: cclocal --connect team\n# [remotes.team]\n# url = \"https://llm.example\"\n# token-env = \"TEAM_KEY\"\n";
 
 /// What a person named on the command line.
 struct Named<'a> {
@@ -27,29 +26,42 @@ struct Named<'a> {
 }
 
 fn named(typed: &str) -> Result<Named<'_>> {
-    let (model, word) = match typed.strip_prefix("models.") {
-        None => (None, typed),
-        Some(rest) => match rest.rsplit_once('.') {
-            Some((name, word)) => (Some(name), word),
-            None => return Err(config::unknown(typed)),
-        },
-    };
-    let key = match model {
-        None => key::at_top(word),
-        Some(_) => key::of_model(word),
+    let spot = spot(typed);
+    let key = match spot.table {
+        None => key::at_top(spot.key),
+        Some((group, _)) => group.key(spot.key),
     };
     Ok(Named {
-        spot: Spot { model, key: word },
+        spot,
         key: key.ok_or_else(|| config::unknown(typed))?,
     })
+}
+
+/// The place that a path such as `models.NAME.KEY` or `KEY` names.
+fn spot(typed: &str) -> Spot<'_> {
+    let named =
+        Group::of_path(typed).and_then(|(group, rest)| Some((group, rest.rsplit_once('.')?)));
+    match named {
+        Some((group, (name, key))) => Spot {
+            table: Some((group, name)),
+            key,
+        },
+        None => Spot {
+            table: None,
+            key: typed,
+        },
+    }
 }
 
 pub(super) fn set(app: &App, typed: &str, value: &str) -> Result<()> {
     let Named { spot, key } = named(typed)?;
     let (_, written) = key.kind.typed(value).map_err(|cause| {
-        // A password may be in it.
-        let shown = if value.contains('@') { "that" } else { value };
-        Error::usage(format!("`{typed}` cannot be `{shown}`"))
+        // A secret may be in it.
+        let shown = match key.kind {
+            Kind::Service | Kind::Url | Kind::Variable => "that".to_owned(),
+            _ => format!("`{value}`"),
+        };
+        Error::usage(format!("`{typed}` cannot be {shown}"))
             .cause(cause)
             .hint("to see what is set: cclocal config")
     })?;
@@ -65,7 +77,7 @@ fn say_what_goes_first(app: &App, spot: Spot<'_>, key: &Key) {
     if let Some((variable, _)) = key.variables.iter().find(set) {
         app.ui
             .notice(&format!("{variable} is set, and goes before the file"));
-    } else if spot.model.is_none() && key.per_model {
+    } else if spot.table.is_none() && key.per_model {
         let settings = options::load(&app.environment, &app.paths).unwrap_or_default();
         let own = (settings.models.iter()).find(|own| own.values.contains_key(key.name));
         if let Some(own) = own {
@@ -76,33 +88,20 @@ fn say_what_goes_first(app: &App, spot: Spot<'_>, key: &Key) {
 }
 
 pub(super) fn unset(app: &App, typed: &str) -> Result<()> {
-    let is_there = match typed.strip_prefix("models.") {
-        Some(name) if !is_key_of_model(name) => {
-            change(app, typed, |text| edit::unset_model(text, name))?
+    let is_there = match Group::of_path(typed) {
+        // A name may have a point in it.
+        Some((group, name)) if spot(typed).table.is_none() || named(typed).is_err() => {
+            change(app, typed, |text| edit::unset_table(text, group, name))?
+                // A key that is not known goes away, too.
+                || change(app, typed, |text| edit::unset(text, spot(typed)))?
         }
-        // Also a key that is not known: that is how it goes away.
-        _ => {
-            let (model, key) = match typed
-                .strip_prefix("models.")
-                .and_then(|rest| rest.rsplit_once('.'))
-            {
-                Some((name, key)) => (Some(name), key),
-                None => (None, typed),
-            };
-            change(app, typed, |text| edit::unset(text, Spot { model, key }))?
-        }
+        _ => change(app, typed, |text| edit::unset(text, spot(typed)))?,
     };
     match is_there {
         true => app.ui.done(&format!("{typed} is not set any more")),
         false => app.ui.notice(&format!("{typed} was not set in the file")),
     }
     Ok(())
-}
-
-/// Whether what stands behind `models.` ends in a key, so that it is not a name with a point in it.
-fn is_key_of_model(rest: &str) -> bool {
-    rest.rsplit_once('.')
-        .is_some_and(|(_, key)| key::of_model(key).is_some())
 }
 
 /// Changes the file, unless the result would not load. False: there was nothing to change.
@@ -230,5 +229,5 @@ fn template() -> String {
     for key in KEYS {
         text += &format!("# {}\n", config::example(key));
     }
-    text + NEW_MODEL
+    text + NEW_TABLES
 }

@@ -64,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let flags = options::flags(&cli);
     let prepared = options::settings(&host, &cli).and_then(|settings| {
+        options::fill_remote(&settings, &mut cli)?;
         let searches = web_search::asked(&mut host, &settings, &flags)?;
         Ok((settings, searches))
     });

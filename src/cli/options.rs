@@ -6,7 +6,8 @@ use clap::CommandFactory;
 
 use super::args::{Cli, CliCommand, LaunchArgs, Window};
 use crate::catalog::{Choice, catalog};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::settings::key;
 use crate::settings::{self, Flags, Options, Resolver, Settings, Value};
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
@@ -125,4 +126,30 @@ pub(super) fn choice(resolver: &Resolver<'_>, args: &LaunchArgs) -> Result<Optio
 pub(super) fn of_choice(resolver: &Resolver<'_>, choice: Option<&Choice>) -> Result<Options> {
     let own = choice.and_then(|choice| resolver.settings.of_choice(choice));
     resolver.for_model(own).options()
+}
+
+/// Takes the values of `[remotes.NAME]` where `--connect` names one, and the command line says nothing else. Errors: there is none of that name, but one
+/// of nearly the same.
+pub(super) fn fill_remote(settings: &Settings, cli: &mut Cli) -> Result<()> {
+    let Cli { remote, launch, .. } = cli;
+    let Some(named) = &remote.connect else {
+        return Ok(());
+    };
+    let Some(own) = settings.remote(named) else {
+        let names = settings.remotes.iter().map(|remote| remote.name.as_str());
+        return match key::nearest(named, names) {
+            Some(near) if !named.contains("://") => Err(Error::usage(format!(
+                "there is no remote `{named}` in the settings file"
+            ))
+            .hint(format!("perhaps: cclocal --connect {near}"))),
+            _ => Ok(()),
+        };
+    };
+    remote.connect = Some(own.url.clone());
+    remote.token_env = remote.token_env.take().or(own.word("token-env"));
+    remote.insecure |= own.is_on("insecure");
+    launch.model.or(own.word("model"));
+    launch.ctx = launch.ctx.or(own.number("ctx").map(Window::Tokens));
+    launch.out_tokens = launch.out_tokens.or(own.number("out-tokens"));
+    Ok(())
 }

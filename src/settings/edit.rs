@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use super::key::Group;
 use toml_edit::{Document, DocumentMut, InlineTable, Item, Table, TableLike, TomlError};
 
-/// Place of a value in the file: a key at the top, or one in a model's table.
+/// Place of a value in the file: a key at the top, or one in a table with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spot<'a> {
-    pub model: Option<&'a str>,
+    pub table: Option<(Group, &'a str)>,
     pub key: &'a str,
 }
 
@@ -23,7 +24,7 @@ pub fn set(text: &str, spot: Spot<'_>, value: toml_edit::Value) -> Result<String
     }
     let mut document = document.into_mut();
     let is_empty = document.is_empty();
-    match spot.model {
+    match spot.table {
         // Behind the comments of a file that has nothing else.
         None if is_empty && !text.trim().is_empty() => {
             let before = if text.ends_with('\n') { "" } else { "\n" };
@@ -32,8 +33,8 @@ pub fn set(text: &str, spot: Spot<'_>, value: toml_edit::Value) -> Result<String
         None => {
             document.insert(spot.key, Item::Value(value));
         }
-        Some(name) => {
-            if let Some(table) = table_of(&mut document, name, is_empty) {
+        Some(table) => {
+            if let Some(table) = table_of(&mut document, table, is_empty) {
                 table.insert(spot.key, Item::Value(value));
             }
         }
@@ -41,13 +42,13 @@ pub fn set(text: &str, spot: Spot<'_>, value: toml_edit::Value) -> Result<String
     Ok(document.to_string())
 }
 
-/// The table of a model, made if it is not there. None: there is something else in its place.
+/// A table with a name, made if it is not there. None: there is something else in its place.
 fn table_of<'d>(
     document: &'d mut DocumentMut,
-    name: &str,
+    (group, name): (Group, &str),
     is_first: bool,
 ) -> Option<&'d mut dyn TableLike> {
-    let models = document.entry("models").or_insert_with(|| {
+    let models = document.entry(group.table()).or_insert_with(|| {
         let mut models = Table::new();
         models.set_implicit(true);
         Item::Table(models)
@@ -85,9 +86,9 @@ pub fn unset(text: &str, spot: Spot<'_>) -> Result<Option<String>, TomlError> {
         }
     }
     let mut document = document.into_mut();
-    let table = match spot.model {
+    let table = match spot.table {
         None => Some(document.as_table_mut() as &mut dyn TableLike),
-        Some(name) => table_of(&mut document, name, false),
+        Some(table) => table_of(&mut document, table, false),
     };
     if let Some(table) = table {
         table.remove(spot.key);
@@ -95,10 +96,12 @@ pub fn unset(text: &str, spot: Spot<'_>) -> Result<Option<String>, TomlError> {
     Ok(Some(document.to_string()))
 }
 
-/// Takes a model out, with its whole table. None: it is not there. Errors: the text is not TOML.
-pub fn unset_model(text: &str, name: &str) -> Result<Option<String>, TomlError> {
+/// Takes a whole table with a name out. None: it is not there. Errors: the text is not TOML.
+pub fn unset_table(text: &str, group: Group, name: &str) -> Result<Option<String>, TomlError> {
     let document = Document::parse(text)?;
-    let table = document.get("models").and_then(|models| models.get(name));
+    let table = document
+        .get(group.table())
+        .and_then(|tables| tables.get(name));
     let Some(table) = table else {
         return Ok(None);
     };
@@ -112,8 +115,8 @@ pub fn unset_model(text: &str, name: &str) -> Result<Option<String>, TomlError> 
         return Ok(Some(without(text, lines(text, header.start..end))));
     }
     let mut document = document.into_mut();
-    if let Some(models) = document.get_mut("models").and_then(Item::as_table_like_mut) {
-        models.remove(name);
+    if let Some(tables) = (document.get_mut(group.table())).and_then(Item::as_table_like_mut) {
+        tables.remove(name);
     }
     Ok(Some(document.to_string()))
 }
@@ -123,11 +126,11 @@ fn find<'d>(
     spot: Spot<'_>,
 ) -> Option<(&'d toml_edit::Key, &'d Item)> {
     let top = document.as_table();
-    match spot.model {
+    match spot.table {
         None => top.get_key_value(spot.key),
-        Some(name) => {
-            let models = top.get("models")?.as_table_like()?;
-            let table = models.get(name)?.as_table_like()?;
+        Some((group, name)) => {
+            let tables = top.get(group.table())?.as_table_like()?;
+            let table = tables.get(name)?.as_table_like()?;
             table.get_key_value(spot.key)
         }
     }
@@ -154,11 +157,11 @@ mod tests {
     use crate::settings::Settings;
     use crate::settings::key::{self, KEYS, Kind};
 
-    const TOP: fn(&str) -> Spot<'_> = |key| Spot { model: None, key };
+    const TOP: fn(&str) -> Spot<'_> = |key| Spot { table: None, key };
 
     fn of_work(key: &str) -> Spot<'_> {
         Spot {
-            model: Some("work"),
+            table: Some((Group::Models, "work")),
             key,
         }
     }
@@ -206,7 +209,7 @@ mod tests {
         # The end.
         "#);
         let home = Spot {
-            model: Some("home"),
+            table: Some((Group::Models, "home")),
             key: "folder",
         };
         insta::assert_snapshot!(set(FILE, home, "~/one".into()).expect("TOML"), @r#"
@@ -278,12 +281,20 @@ mod tests {
             Some("models = { work = { id = 'a/b'} }\n".into())
         );
         assert_eq!(
-            unset_model(FILE, "work").expect("TOML"),
+            unset_table(FILE, Group::Models, "work").expect("TOML"),
             Some(FILE.replace("[models.work]\nid = 'org/name' # good\nvision=true\n", ""))
         );
-        assert_eq!(unset_model(FILE, "home").expect("TOML"), None);
         assert_eq!(
-            unset_model("models = { work = { id = 'a/b' } }\n", "work").expect("TOML"),
+            unset_table(FILE, Group::Models, "home").expect("TOML"),
+            None
+        );
+        assert_eq!(
+            unset_table(
+                "models = { work = { id = 'a/b' } }\n",
+                Group::Models,
+                "work"
+            )
+            .expect("TOML"),
             Some("models = {}\n".into())
         );
         set("x", TOP("port"), 1.into()).expect_err("no TOML");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::key::{self, Kind, Raw, Value};
+use super::key::{self, Group, Kind, Raw, Value};
 use crate::catalog::{Choice, Form, Own, catalog, parse_model_argument};
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::environment::Environment;
@@ -89,12 +89,42 @@ impl OwnModel {
     }
 }
 
+/// A table `[remotes.NAME]`: an engine that others run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    pub name: String,
+    pub url: String,
+    pub values: Values,
+}
+
+impl Remote {
+    /// A value in words, if it is set.
+    pub fn word(&self, key: &str) -> Option<String> {
+        self.values.get(key).map(|set| set.value.words())
+    }
+
+    /// A count, if it is set.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        match self.values.get(key)?.value {
+            Value::Number(number) => Some(number),
+            Value::Switch(_) | Value::Word(_) => None,
+        }
+    }
+
+    /// Whether a switch is on.
+    pub fn is_on(&self, key: &str) -> bool {
+        matches!(self.values.get(key), Some(set) if set.value == Value::Switch(true))
+    }
+}
+
 /// What the file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     pub values: Values,
     /// In the order of the file.
     pub models: Vec<OwnModel>,
+    /// The same.
+    pub remotes: Vec<Remote>,
 }
 
 /// The path of the file.
@@ -158,6 +188,11 @@ impl Settings {
         }
     }
 
+    /// The engine of others that has this name.
+    pub fn remote(&self, name: &str) -> Option<&Remote> {
+        self.remotes.iter().find(|remote| remote.name == name)
+    }
+
     /// The model of this name.
     pub fn model(&self, name: &str) -> Option<&OwnModel> {
         self.models.iter().find(|model| model.name == name)
@@ -201,8 +236,8 @@ pub enum What {
     Syntax,
     UnknownKey(String),
     WrongValue(String),
-    WrongName(String),
-    Model(String),
+    WrongName(Group, String),
+    Incomplete(Group, String),
 }
 
 impl Fault {
@@ -224,12 +259,14 @@ impl Fault {
             What::Syntax => Error::usage(format!("{shown} is not valid TOML")),
             What::UnknownKey(key) => Error::usage(format!("{shown} has an unknown key `{key}`")),
             What::WrongValue(key) => Error::usage(format!("{shown} has a wrong value of `{key}`")),
-            What::WrongName(name) => Error::usage(format!(
-                "{shown} has a model that cannot be called `{name}`"
+            What::WrongName(group, name) => Error::usage(format!(
+                "{shown} has a {} that cannot be called `{name}`",
+                group.one()
             )),
-            What::Model(name) => {
-                Error::usage(format!("{shown} has a model `{name}` that is not complete"))
-            }
+            What::Incomplete(group, name) => Error::usage(format!(
+                "{shown} has a {} `{name}` that is not complete",
+                group.one()
+            )),
         };
         let error = error.cause(format!("line {}: {}", self.line, self.cause));
         match self.hint {
@@ -247,22 +284,22 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn settings(&self, table: &DeTable<'_>) -> Result<Settings, Fault> {
         let mut settings = Settings::default();
-        let mut models = Vec::new();
         for (name, value) in in_order(table) {
-            if name.get_ref() == "models" {
-                let table = self.table("models", value)?;
-                for (name, value) in in_order(table) {
-                    models.push(self.model(name, value)?);
+            let group = Group::ALL
+                .into_iter()
+                .find(|group| group.table() == name.get_ref());
+            if let Some(group) = group {
+                for (name, value) in in_order(self.table(group, group.table(), value)?) {
+                    self.named(group, name, value, &mut settings)?;
                 }
                 continue;
             }
-            let known = key::KEYS.iter().map(|key| key.name).chain(["models"]);
+            let known = (key::KEYS.iter().map(|key| key.name)).chain(Group::ALL.map(Group::table));
             let key = key::at_top(name.get_ref());
-            let key = key.ok_or_else(|| self.unknown("", name, known))?;
+            let key = key.ok_or_else(|| self.unknown(None, name, known))?;
             let set = self.set(key, key.name, value)?;
             settings.values.insert(key.name, set);
         }
-        settings.models = models;
         self.check_default(&settings)?;
         Ok(settings)
     }
@@ -288,63 +325,87 @@ impl Reader<'_> {
         })
     }
 
-    fn model(
+    /// Reads a table with a name.
+    fn named(
         &self,
+        group: Group,
         name: &Spanned<toml::de::DeString<'_>>,
         value: &Spanned<DeValue<'_>>,
-    ) -> Result<OwnModel, Fault> {
+        settings: &mut Settings,
+    ) -> Result<(), Fault> {
         let line = self.line(name.span());
         let name_text = name.get_ref().to_string();
-        if let Err(cause) = self.check_name(&name_text) {
+        if let Err(cause) = self.check_name(group, &name_text) {
             return Err(Fault {
-                what: What::WrongName(name_text),
+                what: What::WrongName(group, name_text),
                 line,
                 cause,
                 hint: None,
             });
         }
-        let table = self.table(&format!("models.{name_text}"), value)?;
+        let path = format!("{}.{name_text}", group.table());
         let mut values = Values::new();
-        for (name, value) in in_order(table) {
-            let known = key::keys_of_model().map(|key| key.name);
-            let prefix = format!("models.{name_text}.");
-            let key = key::of_model(name.get_ref());
-            let key = key.ok_or_else(|| self.unknown(&prefix, name, known))?;
-            let set = self.set(key, &format!("{prefix}{}", key.name), value)?;
+        for (name, value) in in_order(self.table(group, &path, value)?) {
+            let known = group.keys().into_iter().map(|key| key.name);
+            let key = group.key(name.get_ref());
+            let key = key.ok_or_else(|| self.unknown(Some((group, &path)), name, known))?;
+            let set = self.set(key, &format!("{path}.{}", key.name), value)?;
             values.insert(key.name, set);
         }
-        let mut taken = |name: &str| values.remove(name).map(|set| set.value.words());
-        let place = match (taken("id"), taken("folder")) {
-            (Some(id), None) => Ok(Place::Id(id)),
-            (None, Some(folder)) => Ok(Place::Folder(folder)),
-            (None, None) => Err("it has neither an id nor a folder"),
-            (Some(_), Some(_)) => Err("it has an id and a folder, and it is one of them"),
+        let incomplete = |cause: &str, such: &str| Fault {
+            what: What::Incomplete(group, name_text.clone()),
+            line,
+            cause: cause.into(),
+            hint: Some(format!("such as [{path}] with {such}")),
         };
-        let form = taken("parser").and_then(|word| key::form(&word));
-        match place {
-            Ok(place) => Ok(OwnModel {
-                name: name_text,
-                place,
-                form,
-                values,
-            }),
-            Err(cause) => Err(Fault {
-                hint: Some(format!(
-                    "such as [models.{name_text}] with id = \"org/name\""
-                )),
-                what: What::Model(name_text),
-                line,
-                cause: cause.into(),
-            }),
+        let mut taken = |name: &str| values.remove(name).map(|set| set.value.words());
+        match group {
+            Group::Models => {
+                let such = "id = \"org/name\"";
+                let place = match (taken("id"), taken("folder")) {
+                    (Some(id), None) => Place::Id(id),
+                    (None, Some(folder)) => Place::Folder(folder),
+                    (None, None) => {
+                        return Err(incomplete("it has neither an id nor a folder", such));
+                    }
+                    (Some(_), Some(_)) => {
+                        let cause = "it has an id and a folder, and it is one of them";
+                        return Err(incomplete(cause, such));
+                    }
+                };
+                let form = taken("parser").and_then(|word| key::form(&word));
+                settings.models.push(OwnModel {
+                    name: name_text,
+                    place,
+                    form,
+                    values,
+                });
+            }
+            Group::Remotes => {
+                let Some(url) = taken("url") else {
+                    let such = "url = \"https://llm.example\"";
+                    return Err(incomplete("it has no url", such));
+                };
+                settings.remotes.push(Remote {
+                    name: name_text,
+                    url,
+                    values,
+                });
+            }
         }
+        Ok(())
     }
 
     /// Errors: why it is no name.
-    fn check_name(&self, name: &str) -> Result<(), String> {
+    fn check_name(&self, group: Group, name: &str) -> Result<(), String> {
         if !is_name(name) {
             return Err(format!(
                 "a name starts with a letter, has a to z, 0 to 9, `-`, `_` and `.`, and {LONGEST_NAME} characters at most"
             ));
+        }
+        // Those of remotes stand behind --connect.
+        if group == Group::Remotes {
+            return Ok(());
         }
         if catalog().by_flag(name).is_some() {
             return Err(format!("--{name} is a model of the catalogue"));
@@ -371,25 +432,30 @@ impl Reader<'_> {
 
     fn table<'t, 'i>(
         &self,
-        name: &str,
+        group: Group,
+        path: &str,
         value: &'t Spanned<DeValue<'i>>,
     ) -> Result<&'t DeTable<'i>, Fault> {
         value.get_ref().as_table().ok_or_else(|| Fault {
-            what: What::WrongValue(name.to_owned()),
+            what: What::WrongValue(path.to_owned()),
             line: self.line(value.span()),
-            cause: "it is a table: [models.NAME], and below it id = \"org/name\"".into(),
+            cause: format!(
+                "it is a table: [{}.NAME], and its keys below",
+                group.table()
+            ),
             hint: None,
         })
     }
 
+    /// `table`: the table it stands in, with its path.
     fn unknown<'k>(
         &self,
-        prefix: &str,
+        table: Option<(Group, &str)>,
         name: &Spanned<toml::de::DeString<'_>>,
         known: impl Iterator<Item = &'k str> + Clone,
     ) -> Fault {
         let typed: &str = name.get_ref();
-        let hint = match key::nearest(typed, known.clone()) {
+        let hint = match key::nearest(typed, known) {
             Some(near) => format!("perhaps `{near}`"),
             None if key::at_top(typed).is_some() => {
                 format!("`{typed}` stands at the top of the file, for all models")
@@ -397,11 +463,14 @@ impl Reader<'_> {
             None => "`cclocal config` lists the keys".into(),
         };
         Fault {
-            what: What::UnknownKey(format!("{prefix}{typed}")),
+            what: What::UnknownKey(match table {
+                None => typed.to_owned(),
+                Some((_, path)) => format!("{path}.{typed}"),
+            }),
             line: self.line(name.span()),
-            cause: match prefix {
-                "" => "there is no such setting".into(),
-                _ => "a model has no such setting".into(),
+            cause: match table {
+                None => "there is no such setting".into(),
+                Some((group, _)) => format!("a {} has no such setting", group.one()),
             },
             hint: Some(hint),
         }
@@ -463,6 +532,13 @@ mod tests {
         assert_eq!(work.form, Some(Form::Mistral));
         assert_eq!(work.values["ctx"].value, Value::Number(32_768));
         assert_eq!(home.place, Place::Folder("~/models/one".into()));
+        let text =
+            "[remotes.status]\nurl = 'https://llm.example'\ntoken-env = 'TEAM_KEY'\nctx = '64k'\n";
+        let settings = Settings::parse(text, &["status".into()]).expect("good");
+        let remote = settings.remote("status").expect("its own kind of name");
+        assert_eq!(remote.url, "https://llm.example");
+        assert_eq!(remote.word("token-env").as_deref(), Some("TEAM_KEY"));
+        assert_eq!(remote.number("ctx"), Some(65_536));
         let nothing = Settings::parse("# nothing\n", &[]);
         assert_eq!(nothing, Ok(Settings::default()));
     }
@@ -507,11 +583,11 @@ mod tests {
           cause: line 1: it is a flag such as "gemma", a name of [models], a hub id or a folder
           hint: perhaps "work"; to open the file: cclocal config edit
         "#);
-        insta::assert_snapshot!(refused("models = 3"), @r#"
+        insta::assert_snapshot!(refused("models = 3"), @"
         error: ~/config.toml has a wrong value of `models`
-          cause: line 1: it is a table: [models.NAME], and below it id = "org/name"
+          cause: line 1: it is a table: [models.NAME], and its keys below
           hint: to open the file: cclocal config edit
-        "#);
+        ");
         insta::assert_snapshot!(refused("[models.one]\nid = 'org/name'\nweb-search = 'brave'"), @"
         error: ~/config.toml has an unknown key `models.one.web-search`
           cause: line 3: a model has no such setting
@@ -532,6 +608,16 @@ mod tests {
           cause: line 1: it has an id and a folder, and it is one of them
           hint: such as [models.one] with id = "org/name"; to open the file: cclocal config edit
         "#);
+        insta::assert_snapshot!(refused("[remotes.team]\nmodel = 'one'"), @r#"
+        error: ~/config.toml has a remote `team` that is not complete
+          cause: line 1: it has no url
+          hint: such as [remotes.team] with url = "https://llm.example"; to open the file: cclocal config edit
+        "#);
+        insta::assert_snapshot!(refused("[remotes.team]\nurl = 'https://llm.example'\ntoken = 'sk-1'"), @"
+        error: ~/config.toml has an unknown key `remotes.team.token`
+          cause: line 3: a remote has no such setting
+          hint: perhaps `token-env`; to open the file: cclocal config edit
+        ");
         insta::assert_snapshot!(refused("[models.gemma]\nid = 'org/name'"), @"
         error: ~/config.toml has a model that cannot be called `gemma`
           cause: line 1: --gemma is a model of the catalogue

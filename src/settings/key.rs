@@ -44,6 +44,12 @@ pub enum Kind {
     Folder,
     /// The form of tool calls.
     Parser,
+    /// The URL of an engine that others run.
+    Url,
+    /// The name of an environment variable.
+    Variable,
+    /// A model's id, as an engine that others run has it.
+    Name,
 }
 
 /// Key of the settings file.
@@ -100,6 +106,17 @@ pub const MODEL_KEYS: &[Key] = &[
     Key { name: "parser", kind: Kind::Parser, per_model: true, variables: &[], default: "as the chat template shows" },
 ];
 
+/// Keys of an engine that others run, `[remotes.NAME]`.
+#[rustfmt::skip]
+pub const REMOTE_KEYS: &[Key] = &[
+    Key { name: "url", kind: Kind::Url, per_model: false, variables: &[], default: "" },
+    Key { name: "token-env", kind: Kind::Variable, per_model: false, variables: &[], default: "none" },
+    Key { name: "model", kind: Kind::Name, per_model: false, variables: &[], default: "the only one that it serves" },
+    Key { name: "ctx", kind: Kind::Tokens { least: SMALLEST_WINDOW, most: LARGEST_WINDOW, or_auto: false }, per_model: false, variables: &[], default: "as the engine says" },
+    Key { name: "out-tokens", kind: REPLY, per_model: false, variables: &[], default: "8192" },
+    Key { name: "insecure", kind: Kind::Switch, per_model: false, variables: &[], default: "false" },
+];
+
 /// Words that people may write for a key.
 const OTHER_WORDS: &[(&str, &str)] = &[
     ("window", "ctx"),
@@ -119,6 +136,10 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("path", "folder"),
     ("form", "parser"),
     ("tool-call-parser", "parser"),
+    ("address", "url"),
+    ("token", "token-env"),
+    ("key", "token-env"),
+    ("api-key", "token-env"),
 ];
 
 /// The key of this name at the top of the file.
@@ -126,13 +147,55 @@ pub fn at_top(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The key of this name in a model's table.
-pub fn of_model(name: &str) -> Option<&'static Key> {
-    keys_of_model().find(|key| key.name == name)
+/// A kind of tables with names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    Models,
+    Remotes,
+}
+
+impl Group {
+    pub const ALL: [Self; 2] = [Self::Models, Self::Remotes];
+
+    /// The name of the table that holds them.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::Models => "models",
+            Self::Remotes => "remotes",
+        }
+    }
+
+    /// One of them, in words.
+    pub fn one(self) -> &'static str {
+        match self {
+            Self::Models => "model",
+            Self::Remotes => "remote",
+        }
+    }
+
+    /// A table and what follows its name, of a path such as `models.NAME.KEY`.
+    pub fn of_path(path: &str) -> Option<(Self, &str)> {
+        let (table, rest) = path.split_once('.')?;
+        let group = Self::ALL.into_iter().find(|group| group.table() == table)?;
+        Some((group, rest))
+    }
+
+    /// All keys of such a table.
+    pub fn keys(self) -> Vec<&'static Key> {
+        match self {
+            Self::Models => keys_of_model().collect(),
+            Self::Remotes => REMOTE_KEYS.iter().collect(),
+        }
+    }
+
+    /// The key of this name.
+    pub fn key(self, name: &str) -> Option<&'static Key> {
+        self.keys().into_iter().find(|key| key.name == name)
+    }
 }
 
 /// All keys of a model's table.
-pub fn keys_of_model() -> impl Iterator<Item = &'static Key> + Clone {
+fn keys_of_model() -> impl Iterator<Item = &'static Key> + Clone {
     let options = KEYS.iter().filter(|key| key.per_model);
     MODEL_KEYS.iter().chain(options)
 }
@@ -217,6 +280,12 @@ impl Kind {
                 (is_word || is_plain_url(text)).then(|| word(text))
             }
             (Self::Model, Raw::Text(text)) => (!text.is_empty()).then(|| word(text)),
+            (Self::Url, Raw::Text(text)) => is_plain_url(text).then(|| word(text)),
+            (Self::Variable, Raw::Text(text)) => is_variable(text).then(|| word(text)),
+            (Self::Name, Raw::Text(text)) => {
+                let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
+                is_plain.then(|| word(text))
+            }
             (Self::Id, Raw::Text(text)) => crate::catalog::is_hub_id(text).then(|| word(text)),
             (Self::Folder, Raw::Text(text)) => {
                 let is_whole = text.starts_with('/') || text.starts_with("~/");
@@ -243,12 +312,17 @@ impl Kind {
             Self::Port => "it is a port from 1 to 65535".into(),
             Self::OneOf(words) => format!("it is {}", one_of(words.iter().copied())),
             Self::Parser => format!("it is {}", one_of(FORMS.iter().map(|form| form.word()))),
-            Self::Service => match raw {
-                Raw::Text(text) if text.contains('@') => {
-                    "a URL in this file has no user name and no password: others may read it".into()
-                }
-                _ => "it is \"brave\", \"tavily\", \"off\" or the URL of a SearXNG instance".into(),
-            },
+            Self::Service | Self::Url if matches!(raw, Raw::Text(text) if text.contains('@')) => {
+                "a URL in this file has no user name and no password: others may read it".into()
+            }
+            Self::Url => "it is a URL that starts with http:// or https://".into(),
+            Self::Variable => {
+                "it is the name of a variable, such as \"TEAM_KEY\"; the token itself stays out of this file".into()
+            }
+            Self::Name => "it is the model's id there, in quotes".into(),
+            Self::Service => {
+                "it is \"brave\", \"tavily\", \"off\" or the URL of a SearXNG instance".into()
+            }
             Self::Model => {
                 "it is a flag such as \"gemma\", a name of [models], a hub id or a folder".into()
             }
@@ -280,6 +354,12 @@ fn one_of<'a>(words: impl Iterator<Item = &'a str>) -> String {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => quoted.join(""),
     }
+}
+
+/// Whether it can be the name of a variable. In small letters or with other signs in it, it is more likely to be a token.
+fn is_variable(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !text.is_empty() && text.bytes().all(is_part) && !text.as_bytes()[0].is_ascii_digit()
 }
 
 /// Whether it is the URL of a server, without a password in it.
@@ -336,7 +416,8 @@ mod tests {
     #[test]
     fn values_are_checked_by_their_kind() {
         let check = |name: &str, raw: Raw<'_>| {
-            let key = at_top(name).or_else(|| of_model(name)).expect("a key");
+            let groups = Group::ALL.into_iter().find_map(|group| group.key(name));
+            let key = at_top(name).or(groups).expect("a key");
             key.kind.check(raw)
         };
         assert_eq!(check("ctx", Raw::Text("64k")), Ok(Value::Number(65_536)));
@@ -369,6 +450,9 @@ mod tests {
                 ("id", Raw::Text("gemma")),
                 ("folder", Raw::Text("models/one")),
                 ("parser", Raw::Text("xml")),
+                ("url", Raw::Text("llm.example")),
+                ("url", Raw::Text("https://me:word@llm.example")),
+                ("token-env", Raw::Text("sk-12345678")),
             ]
             .map(|(name, raw)| format!("{name}: {}", check(name, raw).expect_err("wrong")))
             .join("\n"),
@@ -385,6 +469,9 @@ mod tests {
         id: it is a hub id: org/name, in quotes
         folder: it is a folder in quotes, from / or ~/
         parser: it is "gemma4", "hermes", "qwen3_coder", "glm47", "llama3", "mistral" or "harmony"
+        url: it is a URL that starts with http:// or https://
+        url: a URL in this file has no user name and no password: others may read it
+        token-env: it is the name of a variable, such as "TEAM_KEY"; the token itself stays out of this file
         "#
         );
     }

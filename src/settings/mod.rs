@@ -10,6 +10,6 @@ pub mod file;
 pub mod key;
 pub mod resolve;
 
-pub use file::{OwnModel, Place, Settings};
+pub use file::{OwnModel, Place, Remote, Settings};
 pub use key::Value;
 pub use resolve::{Flags, Options, Origin, Resolved, Resolver};

@@ -274,7 +274,7 @@ fn help_and_version_go_to_standard_output() {
 
     Other engines:
           --connect <URL>     Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on
-                              another machine; prompts go there
+                              another machine, or of this name in the settings file; prompts go there
           --token-env <NAME>  With --connect: name of the variable that holds the engine's token
           --insecure          With --connect: allow plain http to another machine
 

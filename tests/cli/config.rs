@@ -112,7 +112,7 @@ fn every_value_is_shown_with_its_origin_in_80_columns() {
     ");
     insta::assert_snapshot!(refused(&stage, &["config", "get", "models.work.colour"]), @"
     error: there is no setting `models.work.colour`
-      hint: all of them: cclocal config; those of a model: models.NAME.KEY
+      hint: all of them: cclocal config; in a table: models.NAME.KEY, remotes.NAME.KEY
     ");
     insta::assert_snapshot!(refused(&stage, &["config", "get", "models.work.context"]), @"
     error: there is no setting `models.work.context`
@@ -310,7 +310,7 @@ fn a_change_that_would_not_load_is_refused() {
       hint: to see what is there: cclocal config
     "#);
     insta::assert_snapshot!(no(&["set", "web-search", "http://me:word@searx.example"]), @"
-    error: `web-search` cannot be `that`
+    error: `web-search` cannot be that
       cause: a URL in this file has no user name and no password: others may read it
       hint: to see what is set: cclocal config
     ");
@@ -367,6 +367,11 @@ fn the_editor_gets_the_file_and_it_is_checked_afterwards() {
     # A model of your own, for: cclocal work
     # [models.work]
     # id = "org/name"
+
+    # An engine that others run, for: cclocal --connect team
+    # [remotes.team]
+    # url = "https://llm.example"
+    # token-env = "TEAM_KEY"
     "#);
     stage.set("TYPED", "ctx = '64k'\n");
     insta::assert_snapshot!(edit(&stage, 0), @"✓ STAGE/cclocal/config/config.toml is fine");
@@ -512,4 +517,57 @@ fn the_list_has_ones_own_models() {
         stage.path("home/model").display().to_string()
     );
     assert_eq!(json["own"][2]["state"], "missing");
+}
+
+#[test]
+fn an_engine_of_others_has_a_name() {
+    let mut stage = fakes::stage();
+    stage.set("TEAM_KEY", "the-token-of-the-team");
+    for (key, value) in [
+        ("remotes.team.url", "https://llm.example"),
+        ("remotes.team.token-env", "TEAM_KEY"),
+        ("remotes.team.model", "team/model"),
+        ("remotes.team.ctx", "64k"),
+        // For engines of this machine.
+        ("ctx", "32k"),
+    ] {
+        set(&stage, key, value);
+    }
+    let plan = dry_run(&stage, &["--connect", "team"]);
+    assert_eq!(plan["engine"]["url"], "https://llm.example");
+    assert_eq!(plan["engine"]["model"], "team/model");
+    assert_eq!(plan["engine"]["key"], "from the variable of --token-env");
+    assert_eq!(plan["context_window"], 65_536);
+    let flags = ["--connect", "team", "--model", "other", "--ctx", "40000"];
+    let plan = dry_run(&stage, &flags);
+    assert_eq!(plan["engine"]["model"], "other");
+    assert_eq!(plan["context_window"], 40_000);
+    assert_eq!(
+        said(&stage, &["config", "get", "remotes.team.token-env"]),
+        "TEAM_KEY\n"
+    );
+    let shown = said(&stage, &["config"]);
+    insta::assert_snapshot!(&shown[shown.find("[remotes").expect("it")..shown.find("file: ").expect("it")], @"
+    [remotes.team]
+    url            https://llm.example               file
+    ctx            65536                             file, line 6
+    model          team/model                        file, line 5
+    token-env      TEAM_KEY                          file, line 4
+    ");
+    let json: Value = serde_json::from_str(&said(&stage, &["config", "--json"])).expect("JSON");
+    assert_eq!(json["remotes"]["team"]["ctx"], 65_536);
+    insta::assert_snapshot!(refused(&stage, &["--connect", "taem"]), @"
+    error: there is no remote `taem` in the settings file
+      hint: perhaps: cclocal --connect team
+    ");
+    let token = ["config", "set", "remotes.team.token-env", "sk-12345678"];
+    insta::assert_snapshot!(refused(&stage, &token), @r#"
+    error: `remotes.team.token-env` cannot be that
+      cause: it is the name of a variable, such as "TEAM_KEY"; the token itself stays out of this file
+      hint: to see what is set: cclocal config
+    "#);
+    insta::assert_snapshot!(refused(&stage, &["config", "get", "remotes.other.url"]), @"
+    error: there is no remote `other` in the settings file
+      hint: to see what is there: cclocal config
+    ");
 }
