@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::server::Gateway;
 use super::web_search;
-use crate::gateway::anthropic::{self, ApiError};
+use crate::gateway::anthropic::{self, ApiError, Overflow};
 use crate::gateway::auth::Caller;
 use crate::gateway::limits::{Received, Taken};
 use crate::gateway::metrics::{Ended, Running};
@@ -245,6 +245,25 @@ impl Turn {
     async fn attempt(&mut self, target: &Target, client: &mut Client) -> Result<(), Failure> {
         self.guard(target).await?;
         self.running.start();
+        loop {
+            let done = self.send(target, client).await;
+            let overflow = match &done {
+                Err(Failure::Refused(error)) if !client.begun() => error.overflow,
+                _ => None,
+            };
+            let Some(overflow) = overflow else {
+                return done;
+            };
+            let Some(reply) = self.shorter_reply(&overflow) else {
+                return Err(self.too_long(&overflow));
+            };
+            tracing::debug!(reply, "the engine's window leaves less");
+            client.forget();
+            self.limit_reply(reply);
+        }
+    }
+
+    async fn send(&mut self, target: &Target, client: &mut Client) -> Result<(), Failure> {
         match client {
             Client::Stream(sender) => self.forward(target, sender).await,
             Client::Plain(reply) => {
@@ -254,13 +273,45 @@ impl Turn {
         }
     }
 
+    /// A shorter reply, in tokens, with which the engine may take a request that was too long for it. None: none would be long enough, or it was tried.
+    fn shorter_reply(&self, overflow: &Overflow) -> Option<u64> {
+        let window = overflow.window?;
+        let prompt = overflow.prompt.unwrap_or(0);
+        let least = self.least();
+        let left = window.saturating_sub(prompt);
+        let reply = match overflow.at_least || overflow.prompt.is_none() {
+            true => least,
+            false => left,
+        };
+        (left >= least && reply < self.request.max_tokens).then_some(reply)
+    }
+
+    /// The error for a prompt that is too long, whatever is known of its length.
+    fn too_long(&mut self, overflow: &Overflow) -> Failure {
+        self.running.end(Ended::Refused);
+        let window = overflow.window.unwrap_or(*self.gateway.window.borrow());
+        let longest = window.saturating_sub(self.least());
+        let tokens = overflow.prompt.max(self.counted).unwrap_or(0);
+        let error = ApiError::prompt_too_long(tokens.max(longest + 1), longest);
+        Failure::Refused(error)
+    }
+
+    /// What a prompt has to leave for its reply, in tokens.
+    fn least(&self) -> u64 {
+        self.asked.min(LEAST_LEFT)
+    }
+
+    fn limit_reply(&mut self, reply: u64) {
+        self.request.limit_reply(reply);
+        self.body = self.request.body.clone();
+    }
+
     /// Sees to it that prompt and reply fit into the window: a reply gets what the prompt leaves of it, and a prompt that leaves too little is refused.
     async fn guard(&mut self, target: &Target) -> Result<(), Failure> {
         let reply = self.longest_reply(target).await?;
         if reply != self.request.max_tokens {
             tracing::debug!(reply, asked = self.asked, "the window leaves less");
-            self.request.limit_reply(reply);
-            self.body = self.request.body.clone();
+            self.limit_reply(reply);
         }
         Ok(())
     }
@@ -268,12 +319,8 @@ impl Turn {
     /// In tokens. Only what could be too long is counted: a token of text has at least one byte.
     async fn longest_reply(&mut self, target: &Target) -> Result<u64, Failure> {
         let window = *self.gateway.window.borrow();
-        let beside = match self.gateway.window_holds_reply {
-            true => self.asked,
-            false => 0,
-        };
-        if !self.request.has_pictures && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window
-        {
+        let needed = self.body.len() as u64 + TEMPLATE_TOKENS + self.asked;
+        if !self.request.has_pictures && needed <= window {
             return Ok(self.asked);
         }
         let tokens = match self.counted {
@@ -284,6 +331,11 @@ impl Turn {
                 match upstream.count(target, self.body.clone(), deadline).await {
                     Ok(tokens) => *self.counted.insert(tokens),
                     Err(Failure::Lost(why)) => return Err(Failure::Lost(why)),
+                    // Some refuse to count what is longer than their window.
+                    Err(Failure::Refused(ApiError {
+                        overflow: Some(overflow),
+                        ..
+                    })) => return Err(self.too_long(&overflow)),
                     // An engine that cannot count must do without.
                     Err(Failure::Stalled | Failure::Refused(_)) => {
                         tracing::debug!("the engine does not count tokens");
@@ -292,15 +344,12 @@ impl Turn {
                 }
             }
         };
-        let longest = window.saturating_sub(beside.min(LEAST_LEFT));
+        let longest = window.saturating_sub(self.least());
         if tokens > longest {
             self.running.end(Ended::Refused);
             return Err(Failure::Refused(ApiError::prompt_too_long(tokens, longest)));
         }
-        Ok(match self.gateway.window_holds_reply {
-            true => self.asked.min(window - tokens),
-            false => self.asked,
-        })
+        Ok(self.asked.min(window - tokens))
     }
 
     async fn whole(&mut self, target: &Target) -> Result<Vec<u8>, Failure> {

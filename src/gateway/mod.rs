@@ -64,10 +64,9 @@ pub struct Settings {
     pub engine: watch::Receiver<Engine>,
     /// The Unix socket on which each engine serves, whatever host its URL names. None: they are where their URLs say.
     pub socket: Option<PathBuf>,
-    /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
+    /// The context window in tokens, for prompt and reply: a prompt that leaves too little of it is refused before it reaches the engine. It can become
+    /// narrower while the engine runs.
     pub window: watch::Receiver<u64>,
-    /// Whether the window holds the reply, too: it gets what the prompt leaves. False where the window is the longest prompt.
-    pub window_holds_reply: bool,
     /// Who may ask. Keep a clone to grant and revoke.
     pub access: Access,
     /// Counters of requests and tokens. Keep a clone to read them.
@@ -98,7 +97,6 @@ impl Settings {
             engine,
             socket: None,
             window,
-            window_holds_reply: true,
             access,
             metrics: Metrics::new(),
             limits: Limits::default(),

@@ -146,7 +146,11 @@ async fn count(
         .await;
     match counted {
         Ok(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
-        Err(Failure::Refused(error)) => Err(error),
+        // Some refuse to count what is longer than their window, and say how long it is at least.
+        Err(Failure::Refused(error)) => match error.overflow.and_then(|said| said.prompt) {
+            Some(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
+            None => Err(error),
+        },
         Err(Failure::Lost(_)) => Err(busy("the engine was lost")),
         Err(Failure::Stalled) => Err(busy("the engine does not count now")),
     }
@@ -161,6 +165,8 @@ async fn models(State(gateway): State<Gateway>) -> Json<Value> {
         "display_name": name,
         // "May be set to an epoch value if the release date is unknown", says the API's reference.
         "created_at": "1970-01-01T00:00:00Z",
+        // vLLM's name for it: another cclocal reads it.
+        "max_model_len": *gateway.window.borrow(),
     });
     Json(json!({"data": [model], "has_more": false, "first_id": name, "last_id": name}))
 }

@@ -122,6 +122,23 @@ extern "C" fn give_back(which: i32) {
     }
 }
 
+extern "C" fn end(which: i32) {
+    // SAFETY: a handler may call this (POSIX, "Signal Concepts").
+    unsafe { libc::_exit(128 + which) }
+}
+
+/// Signals that end the program at once, until dropped, whoever listens to them otherwise: while a line is read.
+pub struct EndingOnSignals {
+    _handlers: Handlers,
+}
+
+/// Lets a signal end the program with 128 and its number.
+pub fn ending_on_signals() -> EndingOnSignals {
+    EndingOnSignals {
+        _handlers: Handlers::install(end),
+    }
+}
+
 /// The terminal while a prompt has it, which hides its cursor and takes keys one by one. Dropping it, also in a panic, gives it back as it was; so does a
 /// signal, which ends the program with 128 and its number.
 pub struct Prompting {

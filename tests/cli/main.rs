@@ -4,6 +4,7 @@ mod arguments;
 mod cache;
 mod cache_links;
 mod connect_url;
+mod connect_window;
 mod docs;
 mod dry_run;
 mod errors;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::overflow::Overflow;
+
 /// How much of an engine's own words is passed on, in characters.
 const LONGEST_MESSAGE: usize = 2_000;
 
@@ -13,6 +15,8 @@ pub struct ApiError {
     /// Such as `invalid_request_error`.
     pub kind: &'static str,
     pub message: String,
+    /// The engine refused the request for its length.
+    pub overflow: Option<Overflow>,
 }
 
 impl ApiError {
@@ -21,6 +25,7 @@ impl ApiError {
             status,
             kind,
             message: message.into(),
+            overflow: None,
         }
     }
 
@@ -52,7 +57,15 @@ impl ApiError {
             status @ 500..=599 => (status, "api_error"),
             _ => (502, "api_error"),
         };
-        Self::new(status, kind, said)
+        // litellm and Ray pass the status of the server behind them on, mostly.
+        let overflow = matches!(status, 400 | 413).then(|| {
+            let json = serde_json::from_slice(body).unwrap_or_default();
+            Overflow::of(&said, &json)
+        });
+        Self {
+            overflow: overflow.flatten(),
+            ..Self::new(status, kind, said)
+        }
     }
 
     /// The words in an error's body: Anthropic's and OpenAI's shape, FastAPI's, or text.
@@ -103,11 +116,11 @@ impl ApiError {
         let message = error["message"]
             .as_str()
             .filter(|message| !message.is_empty());
-        Self::new(
-            status,
-            kind,
-            short(message.unwrap_or("the engine reported an error")),
-        )
+        let message = short(message.unwrap_or("the engine reported an error"));
+        Self {
+            overflow: Overflow::of(&message, event),
+            ..Self::new(status, kind, message)
+        }
     }
 }
 

@@ -61,7 +61,15 @@ pub async fn run(
             signal = signals.next() => return Ok(signals::status(signal)),
         }
     };
-    let window = window::fit(model.window, remote.asked)?;
+    let mut asked = remote.asked;
+    let mut typed = remote.typed.clone();
+    if let (None, None) = (model.window, asked.window)
+        && let Some(tokens) = window::ask(ui, host)
+    {
+        asked.window = Some(tokens);
+        typed += &format!(" --ctx {tokens}");
+    }
+    let window = window::fit(model.window, asked)?;
     ui.done(&format!(
         "{} at {host} · window {} tokens",
         model.id,
@@ -85,7 +93,7 @@ pub async fn run(
     if let Some(line) = figures {
         ui.say(&line);
     }
-    run::finish(session, outcome?, &remote.typed)
+    run::finish(session, outcome?, &typed)
 }
 
 /// Our gateway to it.
@@ -97,7 +105,7 @@ struct Gateway {
     stop: DropGuard,
     // The gateway takes its engine for gone when these are.
     _engine: watch::Sender<Engine>,
-    _longest_prompt: watch::Sender<u64>,
+    _window: watch::Sender<u64>,
 }
 
 impl Gateway {
@@ -119,7 +127,7 @@ impl Gateway {
             base_url: remote.address.base_url().to_owned(),
             key: remote.token.cloned(),
         });
-        let (tell_window, longest_prompt) = watch::channel(window.longest_prompt);
+        let (tell_window, tokens) = watch::channel(window.window.tokens);
         let served = anthropic::Served {
             name: model.to_owned(),
             window: window.window,
@@ -132,10 +140,8 @@ impl Gateway {
         let settings = Settings {
             // Others may use it, too: what it works at is not ours to cancel.
             exclusive: false,
-            // Room for the longest reply is left already.
-            window_holds_reply: false,
             pdf_reader: std::env::current_exe().ok(),
-            ..Settings::new(served, engine, longest_prompt, access)
+            ..Settings::new(served, engine, tokens, access)
         };
         let figures = settings.metrics.clone();
         let stop = CancellationToken::new();
@@ -151,7 +157,7 @@ impl Gateway {
             serving,
             stop: stop.drop_guard(),
             _engine: tell_engine,
-            _longest_prompt: tell_window,
+            _window: tell_window,
         })
     }
 

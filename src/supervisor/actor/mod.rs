@@ -164,7 +164,6 @@ impl<'a> Actor<'a> {
             engine,
             socket: Some(reservation.engine_socket()),
             window: memory.follow_window(),
-            window_holds_reply: true,
             access: access.clone(),
             metrics: figures.clone(),
             limits: gateway::Limits::default(),
