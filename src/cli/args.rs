@@ -251,6 +251,9 @@ pub struct RemoteArgs {
     /// With --connect: name of the variable that holds the engine's token
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with_all = of_this_machine())]
     pub token_env: Option<String>,
+    /// With --connect: requests at a time, for agents and background questions [default: what the engine says, else 4]
+    #[arg(long, value_name = "N", requires = "connect", conflicts_with_all = of_this_machine(), value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: Option<u16>,
     /// With --connect: allow plain http to another machine
     #[arg(long, requires = "connect", conflicts_with_all = of_this_machine())]
     pub insecure: bool,

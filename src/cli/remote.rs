@@ -45,6 +45,7 @@ pub(super) fn run(
         token: token.as_ref(),
         model: launch.model.named(),
         asked: launch::asked(launch),
+        parallel: args.parallel,
         web_search: searches,
         typed: typed(url, args, launch, searches),
     };
@@ -109,6 +110,7 @@ fn typed(url: &str, args: &RemoteArgs, launch: &LaunchArgs, searches: Option<&Ba
         "--out-tokens",
         launch.out_tokens.map(|tokens| tokens.to_string()),
     );
+    add("--parallel", args.parallel.map(|most| most.to_string()));
     add(
         "--web-search",
         searches.and_then(Backend::word).map(str::to_owned),
@@ -155,6 +157,7 @@ fn show(app: &App, args: &RemoteArgs, launch: &LaunchArgs, remote: &RemoteEngine
         "claude": dry_run::claude(&plan, &program),
         "context_window": remote.asked.window,
         "output_tokens": remote.asked.output,
+        "parallel": remote.parallel,
         "web_search": web_search::report(remote.web_search),
         "notices": notices,
     });

@@ -1,9 +1,10 @@
 //! One request for a message, from the queue to the end of its reply.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
@@ -12,9 +13,10 @@ use super::server::Gateway;
 use super::web_search;
 use crate::gateway::anthropic::{self, ApiError, Overflow};
 use crate::gateway::auth::Caller;
-use crate::gateway::limits::{Received, Taken};
+use crate::gateway::limits::{Limits, Received, Taken};
 use crate::gateway::metrics::{Ended, Running};
-use crate::gateway::queue::{self, Place};
+use crate::gateway::prompt_prefixes::CLIENT;
+use crate::gateway::queue::{self, Conversation, Place, Standing};
 use crate::gateway::sse_writer::{self, Beginning, EventSender};
 use crate::gateway::upstream::{self, Failure, Target};
 use crate::gateway::{canned, request_reader};
@@ -28,15 +30,15 @@ const TEMPLATE_TOKENS: u64 = 4096;
 const LEAST_LEFT: u64 = OUTPUTS[1];
 
 /// How long the end of the connection is waited for after the last event.
-const REST: std::time::Duration = std::time::Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(1);
 
 /// Answers the body of `POST /v1/messages`.
 ///
-/// `client`: how it names itself.
+/// `headers`: they tell how the client names itself, and which of its agents asks.
 pub(super) async fn answer(
     gateway: &Gateway,
     caller: Caller,
-    client: Option<&str>,
+    headers: &HeaderMap,
     body: Received,
 ) -> Result<Response, ApiError> {
     let Received { bytes, taken } = body;
@@ -58,6 +60,7 @@ pub(super) async fn answer(
         return Err(ApiError::new(529, "overloaded_error", message));
     }
     let stream = request.stream;
+    let standing = standing(caller, headers, &request);
     let turn = Turn {
         gateway: gateway.clone(),
         body: request.body.clone(),
@@ -68,12 +71,34 @@ pub(super) async fn answer(
         counted: None,
         abandoned: false,
     };
-    gateway.prefix_warmer.on_request(caller, client, prefix);
-    let place = gateway.queue.enter();
+    gateway
+        .prefix_warmer
+        .on_request(caller, client_name(headers), prefix);
+    let place = gateway.queue.enter(standing);
     match (stream, gateway.exclusive) {
         (true, _) => turn.streamed(place).await,
         (false, true) => turn.gathered(place).await,
         (false, false) => turn.plain(place).await,
+    }
+}
+
+/// How the client names itself.
+pub(super) fn client_name(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::USER_AGENT)?.to_str().ok()
+}
+
+/// Claude Code sends tools with each step of a conversation, its session's or an agent's. Without tools it asks in the background, for a title or about a
+/// page that was fetched.
+fn standing(caller: Caller, headers: &HeaderMap, request: &anthropic::Request) -> Standing {
+    let is_claude_code = client_name(headers).is_some_and(|name| name.starts_with(CLIENT));
+    if !request.tools.is_empty() {
+        let agent = headers.get("x-claude-code-agent-id");
+        let agent = agent.map(header::HeaderValue::as_bytes);
+        return Standing::Step(Conversation::of(caller, agent));
+    }
+    match is_claude_code {
+        true => Standing::Background,
+        false => Standing::Alone,
     }
 }
 
@@ -129,7 +154,7 @@ impl Turn {
     /// A plain reply of what the engine streams.
     async fn gathered(self, place: Place) -> Result<Response, ApiError> {
         // Nobody reads it before its end.
-        const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+        const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let (sender, reply) = sse_writer::channel(NEVER, upstream::REPLY_BODY);
         let _task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, sender)));
         let broken = || api_error(Failure::Lost("the reply broke off".into()));
@@ -192,7 +217,7 @@ impl Turn {
             },
             Err(Failure::Lost(_)) => Ended::EngineLost,
             Err(Failure::Stalled) => Ended::Stalled,
-            Err(Failure::Refused(_)) => Ended::EngineError,
+            Err(Failure::Busy(..) | Failure::Refused(_)) => Ended::EngineError,
         });
         done
     }
@@ -219,16 +244,32 @@ impl Turn {
         let mut in_flight = InFlight::new(&self.gateway, held);
 
         let mut replays = 0;
+        let mut backoff = Backoff::new(&self.gateway.limits);
         loop {
             let target = upstream::ready(&mut engine)
                 .await
                 .map_err(Failure::Refused)?;
             in_flight.engine_has_it(target.clone());
             let done = self.attempt(&target, client).await;
-            if matches!(done, Ok(()) | Err(Failure::Refused(_))) && !self.abandoned {
+            if matches!(done, Ok(()) | Err(Failure::Busy(..) | Failure::Refused(_)))
+                && !self.abandoned
+            {
                 in_flight.engine_is_free();
             }
             match done {
+                Ok(()) => {
+                    self.gateway.queue.speed_up();
+                    return Ok(());
+                }
+                Err(Failure::Busy(error, wanted)) if !client.begun() => {
+                    let Some(wait) = backoff.next(wanted) else {
+                        return Err(Failure::Refused(error));
+                    };
+                    tracing::debug!(?wait, "the engine has too many requests");
+                    self.gateway.queue.slow_down();
+                    client.forget();
+                    tokio::time::sleep(wait).await;
+                }
                 Err(Failure::Lost(why))
                     if !client.begun() && replays < self.gateway.limits.replays =>
                 {
@@ -337,7 +378,7 @@ impl Turn {
                         ..
                     })) => return Err(self.too_long(&overflow)),
                     // An engine that cannot count must do without.
-                    Err(Failure::Stalled | Failure::Refused(_)) => {
+                    Err(Failure::Stalled | Failure::Busy(..) | Failure::Refused(_)) => {
                         tracing::debug!("the engine does not count tokens");
                         return Ok(self.asked);
                     }
@@ -502,6 +543,34 @@ fn api_error(failure: Failure) -> ApiError {
             "timeout_error",
             "the engine has sent nothing for too long",
         ),
-        Failure::Refused(error) => error,
+        Failure::Busy(error, _) | Failure::Refused(error) => error,
+    }
+}
+
+/// Pauses between attempts at an engine that has too many requests: as long as it wants, else longer each time.
+struct Backoff {
+    left: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// The longest pause that an engine does not ask for.
+    const LONGEST: Duration = Duration::from_secs(16);
+
+    fn new(limits: &Limits) -> Self {
+        Self {
+            left: limits.backoff,
+            next: limits.first_pause,
+        }
+    }
+
+    /// The next pause. None: it has taken long enough, or the engine wants more than that, and the client is told.
+    fn next(&mut self, wanted: Option<Duration>) -> Option<Duration> {
+        let pause = wanted.unwrap_or(self.next);
+        self.left = self.left.checked_sub(pause)?;
+        self.next = (self.next * 2).min(Self::LONGEST);
+        // Not all at the same moment.
+        let jitter = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+        Some(pause.mul_f64(1.0 + jitter / 4.0))
     }
 }

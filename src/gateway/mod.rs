@@ -75,6 +75,8 @@ pub struct Settings {
     /// Whether nobody else uses the engine. What it works at when a client goes away is then cancelled by name, which is quicker and surer than
     /// that it notices. False for an engine that others use, too.
     pub exclusive: bool,
+    /// How many requests the engine gets at a time.
+    pub parallel: usize,
     /// Where system prompts and tools are remembered, so that an engine computes them before it is asked. None: nowhere.
     pub prompt_prefixes: Option<PathBuf>,
     /// This program, which reads PDFs in a process of its own ([`read_pdf`]). None: they are not read.
@@ -101,6 +103,7 @@ impl Settings {
             metrics: Metrics::new(),
             limits: Limits::default(),
             exclusive: true,
+            parallel: 1,
             prompt_prefixes: None,
             pdf_reader: None,
             log: None,

@@ -14,9 +14,10 @@ use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::anthropic::ApiError;
+use super::exchange::{self, client_name};
 use super::server::Gateway;
 use super::upstream::{self, Failure};
-use super::{Engine, exchange, limits, prefix_warmer, request_reader};
+use super::{Engine, limits, prefix_warmer, request_reader};
 use crate::gateway::auth::{Caller, refuse_browsers};
 
 /// How long a count of tokens waits for an engine that starts.
@@ -90,7 +91,7 @@ async fn rehearse(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
-    Err(prefix_warmer::rehearse(&gateway, caller, name(&headers), body.bytes).await)
+    Err(prefix_warmer::rehearse(&gateway, caller, client_name(&headers), body.bytes).await)
 }
 
 /// Answered when that request has come.
@@ -104,11 +105,6 @@ async fn rehearsed(
     }
 }
 
-/// How the client names itself.
-fn name(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::USER_AGENT)?.to_str().ok()
-}
-
 async fn create(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
@@ -116,7 +112,7 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
-    let answer = || exchange::answer(&gateway, caller, name(&headers), body.clone());
+    let answer = || exchange::answer(&gateway, caller, &headers, body.clone());
     match answer().await {
         // One that it fails at again, it always fails at: the client is not to try for minutes.
         Err(error) if error.status == 500 && gateway.exclusive => answer()
@@ -147,6 +143,7 @@ async fn count(
     match counted {
         Ok(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
         // Some refuse to count what is longer than their window, and say how long it is at least.
+        Err(Failure::Busy(error, _)) => Err(error),
         Err(Failure::Refused(error)) => match error.overflow.and_then(|said| said.prompt) {
             Some(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
             None => Err(error),

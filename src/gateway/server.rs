@@ -106,7 +106,7 @@ pub async fn serve(
         limits: settings.limits,
         exclusive: settings.exclusive,
         log: settings.log,
-        queue: Queue::new(),
+        queue: Queue::new(settings.parallel),
         reading: Reading::new(settings.pdf_reader),
         upstream,
         prefix_warmer: PrefixWarmer::new(settings.prompt_prefixes),

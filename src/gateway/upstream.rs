@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     Lost(String),
     /// It sends nothing.
     Stalled,
+    /// It has too many requests at the moment, and may say how long that lasts.
+    Busy(ApiError, Option<Duration>),
     /// It said no.
     Refused(ApiError),
 }
@@ -124,8 +126,13 @@ impl Upstream {
             return Ok(response);
         }
         let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
         let body = read(response, ERROR_BODY, stall).await?;
-        Err(Failure::Refused(ApiError::from_engine(status, &body)))
+        let error = ApiError::from_engine(status, &body);
+        Err(match status {
+            429 | 529 => Failure::Busy(error, retry_after),
+            _ => Failure::Refused(error),
+        })
     }
 
     /// Posts a body and returns the whole answer.
@@ -199,6 +206,13 @@ impl Upstream {
             .and_then(|answer| answer.get("input_tokens")?.as_u64())
             .ok_or_else(|| Failure::Refused(invalid_answer()))
     }
+}
+
+/// How long an engine wants to be left alone. In seconds: dates are not read.
+fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Reads a stream for as long as something comes that counts.

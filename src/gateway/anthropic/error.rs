@@ -113,8 +113,8 @@ impl ApiError {
             .copied()
             .find(|(_, known)| *known == kind)
             .unwrap_or((500, "api_error"));
-        let message = error["message"]
-            .as_str()
+        let message = (error["message"].as_str())
+            .or_else(|| event["message"].as_str())
             .filter(|message| !message.is_empty());
         let message = short(message.unwrap_or("the engine reported an error"));
         Self {
@@ -190,6 +190,24 @@ mod tests {
             ApiError::invalid(r#"{"loc":["body"]}"#)
         );
         assert_eq!(read(500, &"é".repeat(5000)).message.chars().count(), 2000);
+    }
+
+    #[test]
+    fn an_error_event_is_read_in_every_servers_form() {
+        let read = |event: Value| {
+            let error = ApiError::from_event(&event);
+            (error.status, error.message)
+        };
+        // llama.cpp's server has no error in its error.
+        let said = "The model produced output that does not match the expected peg-native format";
+        let event = json!({"code": 500, "message": said, "type": "server_error"});
+        assert_eq!(read(event), (500, said.into()));
+        let vllm =
+            json!({"type": "error", "error": {"type": "internal_error", "message": "it failed"}});
+        assert_eq!(read(vllm), (500, "it failed".into()));
+        let nothing = "the engine reported an error".to_owned();
+        assert_eq!(read(json!({"type": "error"})), (500, nothing.clone()));
+        assert_eq!(read(json!("error")), (500, nothing));
     }
 
     #[test]

@@ -27,7 +27,11 @@ use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
 use crate::ui;
 use address::Address;
+use ask::Model;
 use window::Window;
+
+/// How many requests an engine gets at a time that does not say how many it works at together.
+const PARALLEL: u64 = 4;
 
 /// The number of the one lease that this gateway knows.
 const OURS: u64 = 1;
@@ -39,6 +43,8 @@ pub struct RemoteEngine<'a> {
     /// The model's id there, if one was asked for.
     pub model: Option<&'a str>,
     pub asked: Asked,
+    /// How many requests it gets at a time, if that was asked for.
+    pub parallel: Option<u16>,
     /// The service that searches the web, if one was named.
     pub web_search: Option<&'a Backend>,
     /// Command line after `cclocal`, without the arguments for Claude Code.
@@ -78,7 +84,7 @@ pub async fn run(
     for notice in &window.notices {
         ui.notice(notice);
     }
-    let mut gateway = Gateway::open(remote, &model.id, &window).await?;
+    let mut gateway = Gateway::open(remote, &model, &window).await?;
     let endpoint = Endpoint {
         port: gateway.port,
         token: gateway.token.clone(),
@@ -96,6 +102,13 @@ pub async fn run(
     run::finish(session, outcome?, &typed)
 }
 
+/// How many requests the engine gets at a time.
+fn parallel(remote: &RemoteEngine<'_>, model: &Model) -> usize {
+    let told = model.parallel.unwrap_or(PARALLEL);
+    let most = remote.parallel.map_or(told, u64::from);
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
 /// Our gateway to it.
 struct Gateway {
     port: u16,
@@ -109,7 +122,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    async fn open(remote: &RemoteEngine<'_>, model: &str, window: &Window) -> Result<Self> {
+    async fn open(remote: &RemoteEngine<'_>, model: &Model, window: &Window) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context(Exit::Other, "the gateway's port cannot be used")?;
@@ -129,7 +142,7 @@ impl Gateway {
         });
         let (tell_window, tokens) = watch::channel(window.window.tokens);
         let served = anthropic::Served {
-            name: model.to_owned(),
+            name: model.id.clone(),
             window: window.window,
             form: None,
             shows_thoughts: true,
@@ -140,6 +153,7 @@ impl Gateway {
         let settings = Settings {
             // Others may use it, too: what it works at is not ours to cancel.
             exclusive: false,
+            parallel: parallel(remote, model),
             pdf_reader: std::env::current_exe().ok(),
             ..Settings::new(served, engine, tokens, access)
         };
