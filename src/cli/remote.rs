@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -46,6 +47,9 @@ pub(super) fn run(
         model: launch.model.named(),
         asked: launch::asked(launch),
         parallel: args.parallel,
+        patience: args
+            .wait
+            .map(|minutes| Duration::from_secs(60 * u64::from(minutes))),
         web_search: searches,
         typed: typed(url, args, launch, searches),
     };
@@ -111,6 +115,7 @@ fn typed(url: &str, args: &RemoteArgs, launch: &LaunchArgs, searches: Option<&Ba
         launch.out_tokens.map(|tokens| tokens.to_string()),
     );
     add("--parallel", args.parallel.map(|most| most.to_string()));
+    add("--wait", args.wait.map(|minutes| minutes.to_string()));
     add(
         "--web-search",
         searches.and_then(Backend::word).map(str::to_owned),

@@ -217,7 +217,7 @@ impl Turn {
             },
             Err(Failure::Lost(_)) => Ended::EngineLost,
             Err(Failure::Stalled) => Ended::Stalled,
-            Err(Failure::Busy(..) | Failure::Refused(_)) => Ended::EngineError,
+            Err(Failure::Away(_) | Failure::Busy(..) | Failure::Refused(_)) => Ended::EngineError,
         });
         done
     }
@@ -251,14 +251,19 @@ impl Turn {
                 .map_err(Failure::Refused)?;
             in_flight.engine_has_it(target.clone());
             let done = self.attempt(&target, client).await;
-            if matches!(done, Ok(()) | Err(Failure::Busy(..) | Failure::Refused(_)))
-                && !self.abandoned
+            if matches!(
+                done,
+                Ok(()) | Err(Failure::Away(_) | Failure::Busy(..) | Failure::Refused(_))
+            ) && !self.abandoned
             {
                 in_flight.engine_is_free();
             }
             match done {
                 Ok(()) => {
                     self.gateway.queue.speed_up();
+                    if let Some(outages) = &self.gateway.outages {
+                        outages.is_back();
+                    }
                     return Ok(());
                 }
                 Err(Failure::Busy(error, wanted)) if !client.begun() => {
@@ -270,16 +275,39 @@ impl Turn {
                     client.forget();
                     tokio::time::sleep(wait).await;
                 }
-                Err(Failure::Lost(why))
-                    if !client.begun() && replays < self.gateway.limits.replays =>
-                {
+                Err(failure) if !client.begun() && replays < self.gateway.limits.replays => {
+                    let why = self.outage(&target, failure).await?;
                     tracing::debug!(why, "the engine was lost before it answered");
                     replays += 1;
                     client.forget();
-                    upstream::wait_for_change(&mut engine, &self.gateway.limits).await;
+                    match &self.gateway.outages {
+                        None => upstream::wait_for_change(&mut engine, &self.gateway.limits).await,
+                        Some(outages) => {
+                            let upstream = &self.gateway.upstream;
+                            let waited = outages.wait(upstream, &target, &why).await;
+                            waited.map_err(Failure::Refused)?;
+                            // It may be about to go.
+                            tokio::time::sleep(self.gateway.limits.notice / 5 * replays).await;
+                        }
+                    }
                 }
                 done => return done,
             }
+        }
+    }
+
+    /// Why the engine did not answer, if it is not there. Errors: it is, and has answered with this.
+    async fn outage(&self, target: &Target, failure: Failure) -> Result<String, Failure> {
+        match (failure, &self.gateway.outages) {
+            (Failure::Lost(why), _) => Ok(why),
+            (Failure::Away(error), Some(_)) => Ok(error.message),
+            // vLLM answers so while it dies.
+            (Failure::Refused(error), Some(_))
+                if error.status == 500 && !self.gateway.upstream.is_up(target).await =>
+            {
+                Ok(error.message)
+            }
+            (failure, _) => Err(failure),
         }
     }
 
@@ -378,7 +406,12 @@ impl Turn {
                         ..
                     })) => return Err(self.too_long(&overflow)),
                     // An engine that cannot count must do without.
-                    Err(Failure::Stalled | Failure::Busy(..) | Failure::Refused(_)) => {
+                    Err(
+                        Failure::Stalled
+                        | Failure::Away(_)
+                        | Failure::Busy(..)
+                        | Failure::Refused(_),
+                    ) => {
                         tracing::debug!("the engine does not count tokens");
                         return Ok(self.asked);
                     }
@@ -428,7 +461,11 @@ impl Turn {
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             };
-            sender.send(repair.push(&piece))?;
+            let events = repair.push(&piece);
+            if let Some(why) = events.iter().find_map(dying_words) {
+                return Err(Failure::Lost(why));
+            }
+            sender.send(events)?;
             if sender.begun() {
                 self.running.token();
             }
@@ -512,6 +549,14 @@ impl Drop for InFlight {
     }
 }
 
+/// The error that vLLM puts into its streams when its engine core is dead: it takes it for a piece of a reply, which it is not.
+fn dying_words(event: &anthropic::Event) -> Option<String> {
+    let error = event.error()?;
+    let marks = ["ChatCompletionStreamResponse", "EngineCore", "EngineDead"];
+    let is_dying = marks.iter().any(|mark| error.message.contains(mark));
+    is_dying.then(|| "its engine core is dead".to_owned())
+}
+
 fn is_event_stream(response: &reqwest::Response) -> bool {
     response
         .headers()
@@ -543,7 +588,7 @@ fn api_error(failure: Failure) -> ApiError {
             "timeout_error",
             "the engine has sent nothing for too long",
         ),
-        Failure::Busy(error, _) | Failure::Refused(error) => error,
+        Failure::Away(error) | Failure::Busy(error, _) | Failure::Refused(error) => error,
     }
 }
 

@@ -8,6 +8,7 @@ mod canned;
 mod exchange;
 mod limits;
 pub mod metrics;
+mod outage;
 mod pdf;
 mod prefix_warmer;
 mod prompt_prefixes;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub use auth::{Access, Caller};
 pub use limits::Limits;
 pub use metrics::{Metrics, Summary};
+pub use outage::{Away, Outages};
 pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
 pub use prompt_prefixes::FILE as PROMPT_PREFIXES_FILE;
 pub use server::serve;
@@ -75,6 +77,8 @@ pub struct Settings {
     /// Whether nobody else uses the engine. What it works at when a client goes away is then cancelled by name, which is quicker and surer than
     /// that it notices. False for an engine that others use, too.
     pub exclusive: bool,
+    /// The waiting for an engine that is somebody else's and goes away. None: its owner starts it again, and says so through `engine`.
+    pub outages: Option<Outages>,
     /// How many requests the engine gets at a time.
     pub parallel: usize,
     /// Where system prompts and tools are remembered, so that an engine computes them before it is asked. None: nowhere.
@@ -103,6 +107,7 @@ impl Settings {
             metrics: Metrics::new(),
             limits: Limits::default(),
             exclusive: true,
+            outages: None,
             parallel: 1,
             prompt_prefixes: None,
             pdf_reader: None,

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::anthropic::ApiError;
 use super::exchange::{self, client_name};
+use super::outage::Outages;
 use super::server::Gateway;
 use super::upstream::{self, Failure};
 use super::{Engine, limits, prefix_warmer, request_reader};
@@ -143,7 +144,7 @@ async fn count(
     match counted {
         Ok(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
         // Some refuse to count what is longer than their window, and say how long it is at least.
-        Err(Failure::Busy(error, _)) => Err(error),
+        Err(Failure::Away(error) | Failure::Busy(error, _)) => Err(error),
         Err(Failure::Refused(error)) => match error.overflow.and_then(|said| said.prompt) {
             Some(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
             None => Err(error),
@@ -178,7 +179,13 @@ async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<Value>) {
         Engine::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
         Engine::Gone(_) => (StatusCode::SERVICE_UNAVAILABLE, "gone"),
     };
-    (status, Json(json!({"status": state})))
+    match gateway.outages.as_ref().and_then(Outages::now) {
+        Some(away) => {
+            let state = json!({"status": "away", "message": away.words});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(state))
+        }
+        None => (status, Json(json!({"status": state}))),
+    }
 }
 
 impl IntoResponse for ApiError {

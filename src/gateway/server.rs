@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::auth::Access;
 use super::limits::{BodyBudget, Limits};
 use super::metrics::Metrics;
+use super::outage::Outages;
 use super::queue::Queue;
 use super::request_reader::Reading;
 use super::routes::{self, Authenticated};
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub metrics: Metrics,
     pub limits: Limits,
     pub exclusive: bool,
+    pub outages: Option<Outages>,
     pub log: Option<PathBuf>,
     pub queue: Queue,
     pub room: BodyBudget,
@@ -105,6 +107,7 @@ pub async fn serve(
         room: BodyBudget::new(&settings.limits),
         limits: settings.limits,
         exclusive: settings.exclusive,
+        outages: settings.outages,
         log: settings.log,
         queue: Queue::new(settings.parallel),
         reading: Reading::new(settings.pdf_reader),

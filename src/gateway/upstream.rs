@@ -20,6 +20,8 @@ use crate::sys::secret::Secret;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than the 5 seconds after which the engine's server (uvicorn) closes an idle connection.
 const KEPT_IDLE: Duration = Duration::from_secs(3);
+/// How long an engine may take to say that it is there.
+const UP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often an engine that is to work at nothing is asked whether it does.
 const CLEARING_INTERVAL: Duration = Duration::from_millis(50);
 /// The most that is read of an error's body.
@@ -49,6 +51,8 @@ pub(crate) enum Failure {
     Stalled,
     /// It has too many requests at the moment, and may say how long that lasts.
     Busy(ApiError, Option<Duration>),
+    /// A proxy before it says that it is not there, or it says so itself.
+    Away(ApiError),
     /// It said no.
     Refused(ApiError),
 }
@@ -127,10 +131,14 @@ impl Upstream {
         }
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
+        let is_final = (response.headers().get("x-should-retry")).is_some_and(|may| may == "false");
         let body = read(response, ERROR_BODY, stall).await?;
         let error = ApiError::from_engine(status, &body);
         Err(match status {
+            // Another cclocal says so of what fails each time.
+            _ if is_final => Failure::Refused(gone(&error.message)),
             429 | 529 => Failure::Busy(error, retry_after),
+            502..=504 => Failure::Away(error),
             _ => Failure::Refused(error),
         })
     }
@@ -188,6 +196,24 @@ impl Upstream {
         let response = response.error_for_status().ok()?;
         let body = read(response, REPLY_BODY, CONNECT_DEADLINE).await.ok()?;
         serde_json::from_slice(&body).ok()
+    }
+
+    /// Whether the engine answers at all: its `/health`, or where it has none its list of models.
+    pub(crate) async fn is_up(&self, target: &Target) -> bool {
+        for path in ["/health", "/v1/models"] {
+            let mut request = self.0.get(target.url(path)).timeout(UP_DEADLINE);
+            if let Some(key) = &target.key {
+                request = request.bearer_auth(key.expose());
+            }
+            match request.send().await {
+                Err(_) => return false,
+                Ok(answer) if answer.status().is_server_error() => return false,
+                Ok(answer) if answer.status().is_success() => return true,
+                Ok(_) => {}
+            }
+        }
+        // It has neither, but it answers.
+        true
     }
 
     /// How many tokens a prompt has, as the engine counts them.
@@ -291,7 +317,8 @@ pub(super) async fn wait_for_change(engine: &mut watch::Receiver<Engine>, limits
     let _ = tokio::time::timeout(limits.notice, engine.changed()).await;
 }
 
-fn gone(sentence: &str) -> ApiError {
+/// The error of an engine that is not there. The client shows it at once.
+pub(super) fn gone(sentence: &str) -> ApiError {
     ApiError::new(GONE, "api_error", sentence)
 }
 

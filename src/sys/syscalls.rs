@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
@@ -173,6 +174,17 @@ impl Drop for Prompting {
             let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, modes);
         }
     }
+}
+
+/// Hour and minute of a time, where this machine is.
+pub fn local_time(time: SystemTime) -> (i32, i32) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or_default();
+    // SAFETY: all of it is numbers and a pointer that is not followed; zero is valid for each.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both are ours, and valid for the call.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    (parts.tm_hour, parts.tm_min)
 }
 
 /// Lets the command lead a session whose terminal is its standard input. When the other end of that terminal is closed, the kernel hangs up on all of

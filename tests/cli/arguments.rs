@@ -276,6 +276,8 @@ fn help_and_version_go_to_standard_output() {
           --token-env <NAME>  With --connect: name of the variable that holds the engine's token
           --parallel <N>      With --connect: requests at a time, for agents and background questions
                               [default: what the engine says, else 4]
+          --wait <MINUTES>    With --connect: how long requests wait for an engine that is away
+                              [default: 15]
           --insecure          With --connect: allow plain http to another machine
 
     Without a model flag, cclocal shows a menu.

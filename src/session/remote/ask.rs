@@ -1,6 +1,6 @@
 //! Asks an engine that cclocal does not run for its models and its window, before Claude Code is started on it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
@@ -11,9 +11,12 @@ use crate::gateway::{self, anthropic::ApiError};
 use crate::session::remote::address::Address;
 use crate::sys::network;
 use crate::sys::secret::Secret;
+use crate::ui::Progress;
 
 /// How long an answer may take. Nothing is computed for it, but the engine may be busy with another prompt.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How often an engine that loads its model is asked.
+const LOADING_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 4 << 20;
 
@@ -39,13 +42,22 @@ pub struct Engine<'a> {
     address: &'a Address,
     token: Option<&'a Secret>,
     client: Client,
+    began: Instant,
+    /// How long it may take to load its model.
+    patience: Duration,
 }
 
 impl<'a> Engine<'a> {
-    pub fn new(address: &'a Address, token: Option<&'a Secret>) -> Result<Self> {
+    pub fn new(
+        address: &'a Address,
+        token: Option<&'a Secret>,
+        patience: Duration,
+    ) -> Result<Self> {
         Ok(Self {
             address,
             token,
+            began: Instant::now(),
+            patience,
             client: gateway::client().context(
                 Exit::Other,
                 "the gateway cannot make connections to the engine",
@@ -55,9 +67,12 @@ impl<'a> Engine<'a> {
 
     /// The model of this name; without one, the only one that there is. Errors: it cannot be reached, lets nobody in, has no Messages API, does not
     /// serve that model, or serves several.
-    pub async fn model(&self, asked: Option<&str>) -> Result<Model> {
+    ///
+    /// `progress`: shows what is waited for.
+    pub async fn model(&self, asked: Option<&str>, progress: &mut Progress) -> Result<Model> {
         let host = self.address.host();
-        let listed = self.models().await?;
+        progress.step(&format!("asking {host} for its models"));
+        let listed = self.models(progress).await?;
         self.check_messages().await?;
         let mut model = match listed {
             Some(listed) => choose(host, &listed, asked)?,
@@ -103,8 +118,17 @@ impl<'a> Engine<'a> {
     }
 
     /// The models that it serves. None: it has no such list.
-    async fn models(&self) -> Result<Option<Vec<Model>>> {
-        let answer = self.send(Method::GET, "/v1/models").await?;
+    async fn models(&self, progress: &mut Progress) -> Result<Option<Vec<Model>>> {
+        let mut answer = self.send(Method::GET, "/v1/models").await?;
+        // llama.cpp's server, and proxies whose server is not there yet.
+        while answer.status == 503 && self.began.elapsed() < self.patience {
+            let said = ApiError::words(&answer.body).filter(|said| said.len() < 80);
+            let said = said.map_or_else(String::new, |said| format!(": {said}"));
+            let host = self.address.host();
+            progress.step(&format!("{host} is not ready yet (status 503{said})"));
+            tokio::time::sleep(LOADING_INTERVAL).await;
+            answer = self.send(Method::GET, "/v1/models").await?;
+        }
         if answer.status == 404 {
             return Ok(None);
         }

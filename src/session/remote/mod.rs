@@ -11,27 +11,33 @@ pub mod ask;
 pub mod token;
 pub mod window;
 
+use std::time::Duration;
+
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::release;
 use crate::claude::launch::Endpoint;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::gateway::{self, Access, Caller, Engine, Metrics, Settings, anthropic};
+use crate::gateway::{self, Access, Caller, Engine, Metrics, Outages, Settings, anthropic};
 use crate::memory::Asked;
 use crate::session::run::{self, GatewayHost, Prepared, Session};
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
-use crate::ui;
+use crate::ui::{self, Ui};
 use address::Address;
 use ask::Model;
 use window::Window;
 
 /// How many requests an engine gets at a time that does not say how many it works at together.
 const PARALLEL: u64 = 4;
+
+/// How long requests wait for an engine that is away, unless asked for otherwise: a restart with a large model takes minutes.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The number of the one lease that this gateway knows.
 const OURS: u64 = 1;
@@ -45,10 +51,18 @@ pub struct RemoteEngine<'a> {
     pub asked: Asked,
     /// How many requests it gets at a time, if that was asked for.
     pub parallel: Option<u16>,
+    /// How long requests wait for it while it is away, if that was asked for.
+    pub patience: Option<Duration>,
     /// The service that searches the web, if one was named.
     pub web_search: Option<&'a Backend>,
     /// Command line after `cclocal`, without the arguments for Claude Code.
     pub typed: String,
+}
+
+impl RemoteEngine<'_> {
+    fn patience(&self) -> Duration {
+        self.patience.unwrap_or(PATIENCE)
+    }
 }
 
 /// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal.
@@ -60,10 +74,10 @@ pub async fn run(
     let ui = &session.app.ui;
     let host = remote.address.host();
     let model = {
-        let _progress = ui.progress(&format!("asking {host} for its models"));
-        let engine = ask::Engine::new(remote.address, remote.token)?;
+        let mut progress = ui.progress(&format!("asking {host} for its models"));
+        let engine = ask::Engine::new(remote.address, remote.token, remote.patience())?;
         tokio::select! {
-            model = engine.model(remote.model) => model?,
+            model = engine.model(remote.model, &mut progress) => model?,
             signal = signals.next() => return Ok(signals::status(signal)),
         }
     };
@@ -92,7 +106,11 @@ pub async fn run(
         window: window.window,
     };
     let outcome = match Prepared::new(session, endpoint).await {
-        Ok(prepared) => prepared.run(&mut gateway, signals).await,
+        Ok(prepared) => {
+            // A line of ours would stand in the middle of Claude Code's screen.
+            let _telling = (!prepared.is_interactive()).then(|| gateway.tell_outages(ui));
+            prepared.run(&mut gateway, signals).await
+        }
         Err(error) => Err(error),
     };
     let figures = gateway.close().await;
@@ -114,6 +132,7 @@ struct Gateway {
     port: u16,
     token: Secret,
     figures: Metrics,
+    outages: Outages,
     serving: JoinHandle<Result<()>>,
     stop: DropGuard,
     // The gateway takes its engine for gone when these are.
@@ -141,6 +160,7 @@ impl Gateway {
             key: remote.token.cloned(),
         });
         let (tell_window, tokens) = watch::channel(window.window.tokens);
+        let outages = Outages::new(remote.address.host(), remote.patience());
         let served = anthropic::Served {
             name: model.id.clone(),
             window: window.window,
@@ -154,6 +174,7 @@ impl Gateway {
             // Others may use it, too: what it works at is not ours to cancel.
             exclusive: false,
             parallel: parallel(remote, model),
+            outages: Some(outages.clone()),
             pdf_reader: std::env::current_exe().ok(),
             ..Settings::new(served, engine, tokens, access)
         };
@@ -168,11 +189,25 @@ impl Gateway {
             port,
             token,
             figures,
+            outages,
             serving,
             stop: stop.drop_guard(),
             _engine: tell_engine,
             _window: tell_window,
         })
+    }
+
+    /// Says when the engine goes away, and when it is back.
+    fn tell_outages(&self, ui: &Ui) -> AbortOnDropHandle<()> {
+        let (mut away, ui) = (self.outages.watch(), ui.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while away.changed().await.is_ok() {
+                match &*away.borrow_and_update() {
+                    Some(away) => ui.notice(&away.words),
+                    None => ui.done("the engine is back"),
+                }
+            }
+        }))
     }
 
     /// Closes it, and says what the session came to.

@@ -168,6 +168,7 @@ impl<'a> Actor<'a> {
             metrics: figures.clone(),
             limits: gateway::Limits::default(),
             exclusive: true,
+            outages: None,
             parallel: 1,
             prompt_prefixes: (spec.serve.prefix_folder())
                 .map(|folder| folder.join(gateway::PROMPT_PREFIXES_FILE)),
