@@ -15,6 +15,9 @@ use crate::sys::environment::Environment;
 /// The longest time for which an engine is kept without a session, in seconds: a day.
 pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
 
+/// The longest time that requests wait for an engine that is away, in minutes: a day.
+const LONGEST_WAIT: i64 = 24 * 60;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "cclocal",
@@ -312,6 +315,12 @@ pub struct RemoteArgs {
     /// With --connect: name of the variable that holds the engine's token
     #[arg(long, value_name = "NAME", requires = "connect", conflicts_with_all = of_this_machine())]
     pub token_env: Option<String>,
+    /// With --connect: requests at a time, for agents and background questions [default: what the engine says, else 4]
+    #[arg(long, value_name = "N", requires = "connect", conflicts_with_all = of_this_machine(), value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: Option<u16>,
+    /// With --connect: how long requests wait for an engine that is away [default: 15]
+    #[arg(long, value_name = "MINUTES", requires = "connect", conflicts_with_all = of_this_machine(), value_parser = clap::value_parser!(u16).range(..=LONGEST_WAIT))]
+    pub wait: Option<u16>,
     /// With --connect: allow plain http to another machine
     #[arg(long, requires = "connect", conflicts_with_all = of_this_machine())]
     pub insecure: bool,

@@ -147,6 +147,11 @@ impl<'a> Prepared<'a> {
         Ok(())
     }
 
+    /// Whether Claude Code will have the terminal.
+    pub(super) fn is_interactive(&self) -> bool {
+        launch::is_interactive(&self.plan)
+    }
+
     /// Runs Claude Code until it ends, nobody answers it any more, or a signal comes.
     pub(super) async fn run(
         mut self,

@@ -277,6 +277,10 @@ fn help_and_version_go_to_standard_output() {
           --connect <URL>     Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on
                               another machine, or of this name in the settings file; prompts go there
           --token-env <NAME>  With --connect: name of the variable that holds the engine's token
+          --parallel <N>      With --connect: requests at a time, for agents and background questions
+                              [default: what the engine says, else 4]
+          --wait <MINUTES>    With --connect: how long requests wait for an engine that is away
+                              [default: 15]
           --insecure          With --connect: allow plain http to another machine
 
     Without a model flag, cclocal shows a menu.
