@@ -27,6 +27,7 @@ pub(super) fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> 
         user: UserArgs {
             args: &args.claude_args,
             pass_unknown: args.pass_unknown,
+            asking: args.asking.asking(false),
         },
     };
     if let Some(backend) = searches {
