@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cclocal::claude::command as plan;
+use cclocal::claude::permissions;
 use serde_json::{Value, json};
 
 use crate::real;
