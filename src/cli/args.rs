@@ -1,10 +1,12 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::catalog::{Choice, catalog};
+use crate::claude::permissions::{self, Asking};
 use crate::engine::argv::MAX_OUTPUT_TOKENS;
 use crate::error::{Error, Result};
 use crate::gateway;
@@ -68,6 +70,9 @@ pub enum CliCommand {
     /// Read a PDF from standard input; run by cclocal itself
     #[command(hide = true, name = gateway::READ_PDF)]
     ReadPdf,
+    /// Allow a tool call from standard input, as a hook of Claude Code; run by cclocal itself
+    #[command(hide = true, name = permissions::HOOK)]
+    AllowTool { note: PathBuf },
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +158,8 @@ pub struct ConnectArgs {
     /// Web search, whose queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY), or off [default: off]
     #[arg(long, value_name = "SERVICE")]
     pub web_search: Option<String>,
+    #[command(flatten)]
+    pub asking: AskingArgs,
     /// Accepted only for an error that points to `--connect`.
     #[arg(hide = true)]
     pub url: Option<String>,
@@ -204,6 +211,27 @@ pub struct DemoArgs {
     pub keep: bool,
 }
 
+/// Whether tools ask.
+#[derive(Debug, Args)]
+pub struct AskingArgs {
+    /// Ask before Claude Code's tools change or run anything; reading files is allowed [default: ask only with --connect]
+    #[arg(long, overrides_with = "no_ask")]
+    pub ask: bool,
+    /// Run Claude Code's tools without asking, Bash included
+    #[arg(long, overrides_with = "ask")]
+    pub no_ask: bool,
+}
+
+impl AskingArgs {
+    /// Whether tools ask: as was chosen, else by default as is `usual` for the engine.
+    pub fn asking(&self, usual: bool) -> Asking {
+        Asking {
+            asks: self.ask || (usual && !self.no_ask),
+            chosen: self.ask || self.no_ask,
+        }
+    }
+}
+
 /// `--ctx`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
@@ -243,6 +271,8 @@ pub struct LaunchArgs {
     /// Choose from the menu, even if the settings file names a model
     #[arg(long, conflicts_with_all = ModelFlags::all())]
     pub menu: bool,
+    #[command(flatten)]
+    pub asking: AskingArgs,
     /// Load the model without Claude Code, and print how to connect to it
     #[arg(long)]
     pub server: bool,

@@ -202,6 +202,7 @@ pub(super) fn user(args: &LaunchArgs) -> UserArgs<'_> {
     UserArgs {
         args: &args.claude_args,
         pass_unknown: args.pass_unknown,
+        asking: args.asking.asking(false),
     }
 }
 

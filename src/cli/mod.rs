@@ -29,6 +29,7 @@ use std::ffi::OsString;
 use clap::Parser;
 
 use crate::app::App;
+use crate::claude::permissions;
 use crate::error::Error;
 use crate::escape::visible_lines;
 use crate::settings::Resolver;
@@ -64,6 +65,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
     if let Some(CliCommand::ReadPdf) = &cli.command {
         return crate::gateway::read_pdf();
+    }
+    if let Some(CliCommand::AllowTool { note }) = &cli.command {
+        return permissions::run_hook(note);
     }
     network::choose_tls();
     let mut host = match Environment::real() {
@@ -112,10 +116,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Supervisor) => {
             return crate::supervisor::process::run(&app);
         }
-        Some(CliCommand::ReadPdf) | None => match &cli.remote.connect {
-            Some(url) => remote::run(&app, url, &cli.remote, &cli.launch, searches),
-            None => launch(&cli.launch),
-        },
+        Some(CliCommand::ReadPdf | CliCommand::AllowTool { .. }) | None => {
+            match &cli.remote.connect {
+                Some(url) => remote::run(&app, url, &cli.remote, &cli.launch, searches),
+                None => launch(&cli.launch),
+            }
+        }
     };
     result.unwrap_or_else(|error| {
         app.ui.error(&error);
