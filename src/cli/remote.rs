@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -10,7 +11,7 @@ use super::{dry_run, launch, setup, web_search};
 use crate::app::App;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
-use crate::claude::launch::{Endpoint, assumed_features};
+use crate::claude::launch::{Endpoint, UserArgs, assumed_features};
 use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
@@ -45,6 +46,10 @@ pub(super) fn run(
         token: token.as_ref(),
         model: launch.model.named(),
         asked: launch::asked(launch),
+        parallel: args.parallel,
+        patience: args
+            .wait
+            .map(|minutes| Duration::from_secs(60 * u64::from(minutes))),
         web_search: searches,
         typed: typed(url, args, launch, searches),
     };
@@ -56,7 +61,7 @@ pub(super) fn run(
         app,
         claude: &claude,
         asked: &ask_features(app, &claude),
-        user: launch::user(launch),
+        user: user(launch),
     };
     // What Claude Code may not be given is refused before anything is sent.
     let window = remote.asked.or(NARROW_WINDOW);
@@ -69,6 +74,14 @@ pub(super) fn run(
         let mut signals = Signals::listen()?;
         remote::run(&session, &remote, &mut signals).await
     })
+}
+
+/// The arguments for Claude Code. Tools ask, unless that is chosen otherwise: somebody else runs the engine.
+fn user(launch: &LaunchArgs) -> UserArgs<'_> {
+    UserArgs {
+        asking: launch.asking.asking(true),
+        ..launch::user(launch)
+    }
 }
 
 /// Plans Claude Code's run, as far as it is known before the engine was asked. `claude`: its program, if it is installed.
@@ -90,7 +103,7 @@ fn plan(
     };
     let features = assumed_features(&app.paths, claude);
     let settings = SessionDir::planned_settings(&app.paths);
-    claude::launch::plan(app, &endpoint, launch::user(launch), &settings, &features)
+    claude::launch::plan(app, &endpoint, user(launch), &settings, &features)
 }
 
 /// The command line without the arguments for Claude Code and the program's name.
@@ -109,6 +122,8 @@ fn typed(url: &str, args: &RemoteArgs, launch: &LaunchArgs, searches: Option<&Ba
         "--out-tokens",
         launch.out_tokens.map(|tokens| tokens.to_string()),
     );
+    add("--parallel", args.parallel.map(|most| most.to_string()));
+    add("--wait", args.wait.map(|minutes| minutes.to_string()));
     add(
         "--web-search",
         searches.and_then(Backend::word).map(str::to_owned),
@@ -155,6 +170,7 @@ fn show(app: &App, args: &RemoteArgs, launch: &LaunchArgs, remote: &RemoteEngine
         "claude": dry_run::claude(&plan, &program),
         "context_window": remote.asked.window,
         "output_tokens": remote.asked.output,
+        "parallel": remote.parallel,
         "web_search": web_search::report(remote.web_search),
         "notices": notices,
     });

@@ -3,7 +3,10 @@
 mod arguments;
 mod cache;
 mod cache_links;
+mod config;
+mod connect_outage;
 mod connect_url;
+mod connect_window;
 mod docs;
 mod doctor;
 mod dry_run;

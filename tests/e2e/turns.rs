@@ -206,8 +206,37 @@ fn only_what_is_new(name: &str, count: usize) {
 }
 
 #[test]
-fn turns_of_qwen2_compute_only_what_is_new() {
-    only_what_is_new("qwen2", 20);
+fn turns_of_two_terminals_compute_only_what_is_new() {
+    let stage = stage(&["qwen2"]);
+    let (first, other, _) = two_terminals(&stage, "qwen2", 10);
+    for ran in [&first, &other] {
+        assert!(ran.ratio() <= 1.05, "{}: {}", ran.ratio(), table(ran));
+    }
+    // It begins like the first.
+    let beginning = &other.turns[0];
+    assert!(
+        beginning.prefilled * 10 < beginning.prompt,
+        "{}",
+        table(&other)
+    );
+}
+
+/// Two conversations on one engine, turn by turn.
+fn two_terminals(stage: &Stage, name: &str, turns: usize) -> (ToolLoop, ToolLoop, String) {
+    let gateway = Gateway::start(stage, &format!("../models/{name}"), &[]);
+    let mut first = gateway.tool_loop(name).of_length(SHORT);
+    let mut other = gateway.tool_loop(name).of_length(SHORT);
+    other.change(|request| {
+        let said = &mut request["messages"][0]["content"][0]["text"];
+        *said = format!("Something else. {}", said.as_str().expect("a text")).into();
+    });
+    for _ in 0..turns {
+        first.run(1, &[]);
+        other.run(1, &[]);
+    }
+    let log = gateway.log(stage);
+    gateway.end();
+    (first, other, log)
 }
 
 #[test]
@@ -236,6 +265,17 @@ fn turns_of_gemma4_e_take_the_text_route() {
 #[test]
 fn turns_of_gemma4_moe_take_the_text_route() {
     text_route("gemma4_moe", &[3, 8]);
+}
+
+/// No snapshot lies where two conversations part, so the other one begins anew; from then on each computes what is new to it.
+#[test]
+fn turns_of_two_terminals_take_the_text_route() {
+    let stage = stage(&["gemma4_e"]);
+    let (first, other, log) = two_terminals(&stage, "gemma4_e", 6);
+    assert!(log.contains("Model route: LLM"), "{log:.3000}");
+    for ran in [&first, &other] {
+        assert!(ran.most_beyond_new() <= STEP, "{}", table(ran));
+    }
 }
 
 #[test]

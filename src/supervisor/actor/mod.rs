@@ -166,11 +166,12 @@ impl<'a> Actor<'a> {
             engine,
             socket: Some(reservation.engine_socket()),
             window: memory.follow_window(),
-            window_holds_reply: true,
             access: access.clone(),
             metrics: figures.clone(),
             limits: gateway::Limits::default(),
             exclusive: true,
+            outages: None,
+            parallel: 1,
             prompt_prefixes: (spec.serve.prefix_folder())
                 .map(|folder| folder.join(gateway::PROMPT_PREFIXES_FILE)),
             pdf_reader: std::env::current_exe().ok(),
