@@ -17,7 +17,8 @@ const ORDER: &[&[&str]] = &[
     &["gateway"],
     &["supervisor"],
     &["session"],
-    &["demo"],
+    &["settings"],
+    &["demo", "doctor"],
     &["cli"],
 ];
 

@@ -2,18 +2,24 @@
 
 pub mod args;
 mod cache_screen;
+mod config;
+mod config_edit;
 mod connect;
 mod demo;
+mod doctor;
 mod dry_run;
 mod launch;
 mod list;
 mod logs;
 mod machine_fit;
 mod menu;
+mod options;
+mod own_models;
 mod remote;
 mod rm;
 mod setup;
 mod status;
+mod status_line;
 mod stop;
 mod web_search;
 
@@ -26,12 +32,25 @@ use crate::app::App;
 use crate::claude::permissions;
 use crate::error::Error;
 use crate::escape::visible_lines;
+use crate::settings::Resolver;
 use crate::sys::environment::Environment;
 use crate::sys::network;
 use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Run each second: before anything else is made.
+    if let Some((name, rest)) = arguments.get(1..).and_then(<[_]>::split_first)
+        && name == status_line::NAME
+    {
+        return status_line::run(rest);
+    }
+    let arguments = match Environment::real() {
+        Ok(environment) => options::with_model_word(&environment, arguments),
+        // It is said where a command needs it.
+        Err(_) => arguments,
+    };
     let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -55,28 +74,41 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(host) => host,
         Err(error) => return report(&error),
     };
-    let searches = web_search::asked(&mut host, &cli);
+    let flags = options::flags(&cli);
+    let prepared = options::settings(&host, &cli).and_then(|settings| {
+        options::fill_remote(&settings, &mut cli)?;
+        let searches = web_search::asked(&mut host, &settings, &flags)?;
+        Ok((settings, searches))
+    });
     let app = App::new(host);
-    let searches = match &searches {
-        Ok(backend) => backend.as_ref(),
+    let (settings, searches) = match &prepared {
+        Ok((settings, searches)) => (settings, searches.as_ref()),
         Err(error) => {
             app.ui.error(error);
             return error.exit.code();
         }
     };
+    let resolver = Resolver {
+        environment: &app.environment,
+        settings,
+        flags: &flags,
+        model: None,
+    };
     let launch = |args: &LaunchArgs| {
         if args.dry_run {
-            dry_run::run(&app, args, searches).map(|()| 0)
+            dry_run::run(&app, args, &resolver, searches).map(|()| 0)
         } else {
-            launch::run(&app, args, searches)
+            launch::run(&app, args, &resolver, searches)
         }
     };
     let result = match &cli.command {
         Some(CliCommand::Setup(args)) => setup::run(&app, args).map(|()| 0),
         Some(CliCommand::Demo(args)) => demo::run(&app, args),
+        Some(CliCommand::Doctor(args)) => Ok(doctor::run(&app, args)),
         Some(CliCommand::Server(args)) => launch(args),
-        Some(CliCommand::Connect(args)) => connect::run(&app, args, searches),
-        Some(CliCommand::List(args)) => list::run(&app, args).map(|()| 0),
+        Some(CliCommand::Connect(args)) => connect::run(&app, args, &resolver, searches),
+        Some(CliCommand::Config(args)) => config::run(&app, args).map(|()| 0),
+        Some(CliCommand::List(args)) => list::run(&app, args, &resolver).map(|()| 0),
         Some(CliCommand::Rm(args)) => rm::run(&app, args),
         Some(CliCommand::Status(args)) => status::run(&app, args).map(|()| 0),
         Some(CliCommand::Stop(args)) => stop::run(&app, args).map(|()| 0),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -45,6 +46,10 @@ pub(super) fn run(
         token: token.as_ref(),
         model: launch.model.named(),
         asked: launch::asked(launch),
+        parallel: args.parallel,
+        patience: args
+            .wait
+            .map(|minutes| Duration::from_secs(60 * u64::from(minutes))),
         web_search: searches,
         typed: typed(url, args, launch, searches),
     };
@@ -117,6 +122,8 @@ fn typed(url: &str, args: &RemoteArgs, launch: &LaunchArgs, searches: Option<&Ba
         "--out-tokens",
         launch.out_tokens.map(|tokens| tokens.to_string()),
     );
+    add("--parallel", args.parallel.map(|most| most.to_string()));
+    add("--wait", args.wait.map(|minutes| minutes.to_string()));
     add(
         "--web-search",
         searches.and_then(Backend::word).map(str::to_owned),
@@ -163,6 +170,7 @@ fn show(app: &App, args: &RemoteArgs, launch: &LaunchArgs, remote: &RemoteEngine
         "claude": dry_run::claude(&plan, &program),
         "context_window": remote.asked.window,
         "output_tokens": remote.asked.output,
+        "parallel": remote.parallel,
         "web_search": web_search::report(remote.web_search),
         "notices": notices,
     });

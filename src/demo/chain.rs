@@ -248,6 +248,7 @@ fn demo_model(folder: &Path) -> Model {
         served_name: "cclocal-demo".into(),
         typed: "demo".into(),
         form: None,
+        form_is_stated: false,
         template: None,
         may_think: false,
         thinking: false,

@@ -1,20 +1,22 @@
 //! One request for a message, from the queue to the end of its reply.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::server::Gateway;
 use super::web_search;
-use crate::gateway::anthropic::{self, ApiError};
+use crate::gateway::anthropic::{self, ApiError, Overflow};
 use crate::gateway::auth::Caller;
-use crate::gateway::limits::{Received, Taken};
+use crate::gateway::limits::{Limits, Received, Taken};
 use crate::gateway::metrics::{Ended, Running};
-use crate::gateway::queue::{self, Place};
+use crate::gateway::prompt_prefixes::CLIENT;
+use crate::gateway::queue::{self, Conversation, Place, Standing};
 use crate::gateway::sse_writer::{self, Beginning, EventSender};
 use crate::gateway::upstream::{self, Failure, Target};
 use crate::gateway::{canned, request_reader};
@@ -28,15 +30,15 @@ const TEMPLATE_TOKENS: u64 = 4096;
 const LEAST_LEFT: u64 = OUTPUTS[1];
 
 /// How long the end of the connection is waited for after the last event.
-const REST: std::time::Duration = std::time::Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(1);
 
 /// Answers the body of `POST /v1/messages`.
 ///
-/// `client`: how it names itself.
+/// `headers`: they tell how the client names itself, and which of its agents asks.
 pub(super) async fn answer(
     gateway: &Gateway,
     caller: Caller,
-    client: Option<&str>,
+    headers: &HeaderMap,
     body: Received,
 ) -> Result<Response, ApiError> {
     let Received { bytes, taken } = body;
@@ -58,6 +60,7 @@ pub(super) async fn answer(
         return Err(ApiError::new(529, "overloaded_error", message));
     }
     let stream = request.stream;
+    let standing = standing(caller, headers, &request);
     let turn = Turn {
         gateway: gateway.clone(),
         body: request.body.clone(),
@@ -68,12 +71,34 @@ pub(super) async fn answer(
         counted: None,
         abandoned: false,
     };
-    gateway.prefix_warmer.on_request(caller, client, prefix);
-    let place = gateway.queue.enter();
+    gateway
+        .prefix_warmer
+        .on_request(caller, client_name(headers), prefix);
+    let place = gateway.queue.enter(standing);
     match (stream, gateway.exclusive) {
         (true, _) => turn.streamed(place).await,
         (false, true) => turn.gathered(place).await,
         (false, false) => turn.plain(place).await,
+    }
+}
+
+/// How the client names itself.
+pub(super) fn client_name(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::USER_AGENT)?.to_str().ok()
+}
+
+/// Claude Code sends tools with each step of a conversation, its session's or an agent's. Without tools it asks in the background, for a title or about a
+/// page that was fetched.
+fn standing(caller: Caller, headers: &HeaderMap, request: &anthropic::Request) -> Standing {
+    let is_claude_code = client_name(headers).is_some_and(|name| name.starts_with(CLIENT));
+    if !request.tools.is_empty() {
+        let agent = headers.get("x-claude-code-agent-id");
+        let agent = agent.map(header::HeaderValue::as_bytes);
+        return Standing::Step(Conversation::of(caller, agent));
+    }
+    match is_claude_code {
+        true => Standing::Background,
+        false => Standing::Alone,
     }
 }
 
@@ -129,7 +154,7 @@ impl Turn {
     /// A plain reply of what the engine streams.
     async fn gathered(self, place: Place) -> Result<Response, ApiError> {
         // Nobody reads it before its end.
-        const NEVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+        const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let (sender, reply) = sse_writer::channel(NEVER, upstream::REPLY_BODY);
         let _task = AbortOnDropHandle::new(tokio::spawn(self.fill(place, sender)));
         let broken = || api_error(Failure::Lost("the reply broke off".into()));
@@ -192,7 +217,7 @@ impl Turn {
             },
             Err(Failure::Lost(_)) => Ended::EngineLost,
             Err(Failure::Stalled) => Ended::Stalled,
-            Err(Failure::Refused(_)) => Ended::EngineError,
+            Err(Failure::Away(_) | Failure::Busy(..) | Failure::Refused(_)) => Ended::EngineError,
         });
         done
     }
@@ -219,32 +244,95 @@ impl Turn {
         let mut in_flight = InFlight::new(&self.gateway, held);
 
         let mut replays = 0;
+        let mut backoff = Backoff::new(&self.gateway.limits);
         loop {
             let target = upstream::ready(&mut engine)
                 .await
                 .map_err(Failure::Refused)?;
             in_flight.engine_has_it(target.clone());
             let done = self.attempt(&target, client).await;
-            if matches!(done, Ok(()) | Err(Failure::Refused(_))) && !self.abandoned {
+            if matches!(
+                done,
+                Ok(()) | Err(Failure::Away(_) | Failure::Busy(..) | Failure::Refused(_))
+            ) && !self.abandoned
+            {
                 in_flight.engine_is_free();
             }
             match done {
-                Err(Failure::Lost(why))
-                    if !client.begun() && replays < self.gateway.limits.replays =>
-                {
+                Ok(()) => {
+                    self.gateway.queue.speed_up();
+                    if let Some(outages) = &self.gateway.outages {
+                        outages.is_back();
+                    }
+                    return Ok(());
+                }
+                Err(Failure::Busy(error, wanted)) if !client.begun() => {
+                    let Some(wait) = backoff.next(wanted) else {
+                        return Err(Failure::Refused(error));
+                    };
+                    tracing::debug!(?wait, "the engine has too many requests");
+                    self.gateway.queue.slow_down();
+                    client.forget();
+                    tokio::time::sleep(wait).await;
+                }
+                Err(failure) if !client.begun() && replays < self.gateway.limits.replays => {
+                    let why = self.outage(&target, failure).await?;
                     tracing::debug!(why, "the engine was lost before it answered");
                     replays += 1;
                     client.forget();
-                    upstream::wait_for_change(&mut engine, &self.gateway.limits).await;
+                    match &self.gateway.outages {
+                        None => upstream::wait_for_change(&mut engine, &self.gateway.limits).await,
+                        Some(outages) => {
+                            let upstream = &self.gateway.upstream;
+                            let waited = outages.wait(upstream, &target, &why).await;
+                            waited.map_err(Failure::Refused)?;
+                            // It may be about to go.
+                            tokio::time::sleep(self.gateway.limits.notice / 5 * replays).await;
+                        }
+                    }
                 }
                 done => return done,
             }
         }
     }
 
+    /// Why the engine did not answer, if it is not there. Errors: it is, and has answered with this.
+    async fn outage(&self, target: &Target, failure: Failure) -> Result<String, Failure> {
+        match (failure, &self.gateway.outages) {
+            (Failure::Lost(why), _) => Ok(why),
+            (Failure::Away(error), Some(_)) => Ok(error.message),
+            // vLLM answers so while it dies.
+            (Failure::Refused(error), Some(_))
+                if error.status == 500 && !self.gateway.upstream.is_up(target).await =>
+            {
+                Ok(error.message)
+            }
+            (failure, _) => Err(failure),
+        }
+    }
+
     async fn attempt(&mut self, target: &Target, client: &mut Client) -> Result<(), Failure> {
         self.guard(target).await?;
         self.running.start();
+        loop {
+            let done = self.send(target, client).await;
+            let overflow = match &done {
+                Err(Failure::Refused(error)) if !client.begun() => error.overflow,
+                _ => None,
+            };
+            let Some(overflow) = overflow else {
+                return done;
+            };
+            let Some(reply) = self.shorter_reply(&overflow) else {
+                return Err(self.too_long(&overflow));
+            };
+            tracing::debug!(reply, "the engine's window leaves less");
+            client.forget();
+            self.limit_reply(reply);
+        }
+    }
+
+    async fn send(&mut self, target: &Target, client: &mut Client) -> Result<(), Failure> {
         match client {
             Client::Stream(sender) => self.forward(target, sender).await,
             Client::Plain(reply) => {
@@ -254,13 +342,45 @@ impl Turn {
         }
     }
 
+    /// A shorter reply, in tokens, with which the engine may take a request that was too long for it. None: none would be long enough, or it was tried.
+    fn shorter_reply(&self, overflow: &Overflow) -> Option<u64> {
+        let window = overflow.window?;
+        let prompt = overflow.prompt.unwrap_or(0);
+        let least = self.least();
+        let left = window.saturating_sub(prompt);
+        let reply = match overflow.at_least || overflow.prompt.is_none() {
+            true => least,
+            false => left,
+        };
+        (left >= least && reply < self.request.max_tokens).then_some(reply)
+    }
+
+    /// The error for a prompt that is too long, whatever is known of its length.
+    fn too_long(&mut self, overflow: &Overflow) -> Failure {
+        self.running.end(Ended::Refused);
+        let window = overflow.window.unwrap_or(*self.gateway.window.borrow());
+        let longest = window.saturating_sub(self.least());
+        let tokens = overflow.prompt.max(self.counted).unwrap_or(0);
+        let error = ApiError::prompt_too_long(tokens.max(longest + 1), longest);
+        Failure::Refused(error)
+    }
+
+    /// What a prompt has to leave for its reply, in tokens.
+    fn least(&self) -> u64 {
+        self.asked.min(LEAST_LEFT)
+    }
+
+    fn limit_reply(&mut self, reply: u64) {
+        self.request.limit_reply(reply);
+        self.body = self.request.body.clone();
+    }
+
     /// Sees to it that prompt and reply fit into the window: a reply gets what the prompt leaves of it, and a prompt that leaves too little is refused.
     async fn guard(&mut self, target: &Target) -> Result<(), Failure> {
         let reply = self.longest_reply(target).await?;
         if reply != self.request.max_tokens {
             tracing::debug!(reply, asked = self.asked, "the window leaves less");
-            self.request.limit_reply(reply);
-            self.body = self.request.body.clone();
+            self.limit_reply(reply);
         }
         Ok(())
     }
@@ -268,12 +388,8 @@ impl Turn {
     /// In tokens. Only what could be too long is counted: a token of text has at least one byte.
     async fn longest_reply(&mut self, target: &Target) -> Result<u64, Failure> {
         let window = *self.gateway.window.borrow();
-        let beside = match self.gateway.window_holds_reply {
-            true => self.asked,
-            false => 0,
-        };
-        if !self.request.has_pictures && self.body.len() as u64 + TEMPLATE_TOKENS + beside <= window
-        {
+        let needed = self.body.len() as u64 + TEMPLATE_TOKENS + self.asked;
+        if !self.request.has_pictures && needed <= window {
             return Ok(self.asked);
         }
         let tokens = match self.counted {
@@ -284,23 +400,30 @@ impl Turn {
                 match upstream.count(target, self.body.clone(), deadline).await {
                     Ok(tokens) => *self.counted.insert(tokens),
                     Err(Failure::Lost(why)) => return Err(Failure::Lost(why)),
+                    // Some refuse to count what is longer than their window.
+                    Err(Failure::Refused(ApiError {
+                        overflow: Some(overflow),
+                        ..
+                    })) => return Err(self.too_long(&overflow)),
                     // An engine that cannot count must do without.
-                    Err(Failure::Stalled | Failure::Refused(_)) => {
+                    Err(
+                        Failure::Stalled
+                        | Failure::Away(_)
+                        | Failure::Busy(..)
+                        | Failure::Refused(_),
+                    ) => {
                         tracing::debug!("the engine does not count tokens");
                         return Ok(self.asked);
                     }
                 }
             }
         };
-        let longest = window.saturating_sub(beside.min(LEAST_LEFT));
+        let longest = window.saturating_sub(self.least());
         if tokens > longest {
             self.running.end(Ended::Refused);
             return Err(Failure::Refused(ApiError::prompt_too_long(tokens, longest)));
         }
-        Ok(match self.gateway.window_holds_reply {
-            true => self.asked.min(window - tokens),
-            false => self.asked,
-        })
+        Ok(self.asked.min(window - tokens))
     }
 
     async fn whole(&mut self, target: &Target) -> Result<Vec<u8>, Failure> {
@@ -338,7 +461,11 @@ impl Turn {
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             };
-            sender.send(repair.push(&piece))?;
+            let events = repair.push(&piece);
+            if let Some(why) = events.iter().find_map(dying_words) {
+                return Err(Failure::Lost(why));
+            }
+            sender.send(events)?;
             if sender.begun() {
                 self.running.token();
             }
@@ -422,6 +549,14 @@ impl Drop for InFlight {
     }
 }
 
+/// The error that vLLM puts into its streams when its engine core is dead: it takes it for a piece of a reply, which it is not.
+fn dying_words(event: &anthropic::Event) -> Option<String> {
+    let error = event.error()?;
+    let marks = ["ChatCompletionStreamResponse", "EngineCore", "EngineDead"];
+    let is_dying = marks.iter().any(|mark| error.message.contains(mark));
+    is_dying.then(|| "its engine core is dead".to_owned())
+}
+
 fn is_event_stream(response: &reqwest::Response) -> bool {
     response
         .headers()
@@ -453,6 +588,34 @@ fn api_error(failure: Failure) -> ApiError {
             "timeout_error",
             "the engine has sent nothing for too long",
         ),
-        Failure::Refused(error) => error,
+        Failure::Away(error) | Failure::Busy(error, _) | Failure::Refused(error) => error,
+    }
+}
+
+/// Pauses between attempts at an engine that has too many requests: as long as it wants, else longer each time.
+struct Backoff {
+    left: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// The longest pause that an engine does not ask for.
+    const LONGEST: Duration = Duration::from_secs(16);
+
+    fn new(limits: &Limits) -> Self {
+        Self {
+            left: limits.backoff,
+            next: limits.first_pause,
+        }
+    }
+
+    /// The next pause. None: it has taken long enough, or the engine wants more than that, and the client is told.
+    fn next(&mut self, wanted: Option<Duration>) -> Option<Duration> {
+        let pause = wanted.unwrap_or(self.next);
+        self.left = self.left.checked_sub(pause)?;
+        self.next = (self.next * 2).min(Self::LONGEST);
+        // Not all at the same moment.
+        let jitter = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+        Some(pause.mul_f64(1.0 + jitter / 4.0))
     }
 }

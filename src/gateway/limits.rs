@@ -46,6 +46,10 @@ pub struct Limits {
     pub count: Duration,
     /// How long the next request waits for the engine to let go of one whose client went away.
     pub clear: Duration,
+    /// How long a request is held in all while the engine has too many.
+    pub backoff: Duration,
+    /// The first pause of that, where the engine does not say how long; the next are longer.
+    pub first_pause: Duration,
     /// How often a request is sent again to an engine that was lost before it said anything.
     pub replays: u32,
     /// How long a web search may take.
@@ -75,6 +79,8 @@ impl Default for Limits {
             notice: Duration::from_secs(5),
             count: Duration::from_secs(30),
             clear: Duration::from_secs(15),
+            backoff: Duration::from_secs(120),
+            first_pause: Duration::from_secs(1),
             replays: 2,
             search: Duration::from_secs(10),
             unread: 64 << 20,

@@ -8,6 +8,7 @@ mod canned;
 mod exchange;
 mod limits;
 pub mod metrics;
+mod outage;
 mod pdf;
 mod prefix_warmer;
 mod prompt_prefixes;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub use auth::{Access, Caller};
 pub use limits::Limits;
 pub use metrics::{Metrics, Summary};
+pub use outage::{Away, Outages};
 pub use pdf::{COMMAND as READ_PDF, run as read_pdf};
 pub use prompt_prefixes::FILE as PROMPT_PREFIXES_FILE;
 pub use server::serve;
@@ -64,10 +66,9 @@ pub struct Settings {
     pub engine: watch::Receiver<Engine>,
     /// The Unix socket on which each engine serves, whatever host its URL names. None: they are where their URLs say.
     pub socket: Option<PathBuf>,
-    /// The context window in tokens; a longer prompt is refused before it reaches the engine. It can become narrower while the engine runs.
+    /// The context window in tokens, for prompt and reply: a prompt that leaves too little of it is refused before it reaches the engine. It can become
+    /// narrower while the engine runs.
     pub window: watch::Receiver<u64>,
-    /// Whether the window holds the reply, too: it gets what the prompt leaves. False where the window is the longest prompt.
-    pub window_holds_reply: bool,
     /// Who may ask. Keep a clone to grant and revoke.
     pub access: Access,
     /// Counters of requests and tokens. Keep a clone to read them.
@@ -76,6 +77,10 @@ pub struct Settings {
     /// Whether nobody else uses the engine. What it works at when a client goes away is then cancelled by name, which is quicker and surer than
     /// that it notices. False for an engine that others use, too.
     pub exclusive: bool,
+    /// The waiting for an engine that is somebody else's and goes away. None: its owner starts it again, and says so through `engine`.
+    pub outages: Option<Outages>,
+    /// How many requests the engine gets at a time.
+    pub parallel: usize,
     /// Where system prompts and tools are remembered, so that an engine computes them before it is asked. None: nowhere.
     pub prompt_prefixes: Option<PathBuf>,
     /// This program, which reads PDFs in a process of its own ([`read_pdf`]). None: they are not read.
@@ -98,11 +103,12 @@ impl Settings {
             engine,
             socket: None,
             window,
-            window_holds_reply: true,
             access,
             metrics: Metrics::new(),
             limits: Limits::default(),
             exclusive: true,
+            outages: None,
+            parallel: 1,
             prompt_prefixes: None,
             pdf_reader: None,
             log: None,

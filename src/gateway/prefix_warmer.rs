@@ -21,7 +21,7 @@ use crate::gateway::anthropic::{self, ApiError};
 use crate::gateway::auth::Caller;
 use crate::gateway::exchange::InFlight;
 use crate::gateway::prompt_prefixes::{CLIENT, PromptPrefix, PromptPrefixes};
-use crate::gateway::queue::{Place, Queue};
+use crate::gateway::queue::{Conversation, Place, Queue, Standing};
 use crate::gateway::upstream::{self, Failure, StallTimeout, Target};
 
 /// What is remembered, and what is computed of it now.
@@ -121,9 +121,11 @@ impl PrefixWarmer {
         if asked {
             return None;
         }
+        // Its own conversation: it came before whoever waits behind it.
+        let standing = Standing::Step(Conversation::of(Caller::Main, Some(b"the prompt prefix")));
         let cancel = CancellationToken::new();
         state.under_way = Some((prefix.clone(), cancel.clone()));
-        Some((queue.enter(), cancel))
+        Some((queue.enter(standing), cancel))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -14,9 +14,11 @@ use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::anthropic::ApiError;
+use super::exchange::{self, client_name};
+use super::outage::Outages;
 use super::server::Gateway;
 use super::upstream::{self, Failure};
-use super::{Engine, exchange, limits, prefix_warmer, request_reader};
+use super::{Engine, limits, prefix_warmer, request_reader};
 use crate::gateway::auth::{Caller, refuse_browsers};
 
 /// How long a count of tokens waits for an engine that starts.
@@ -90,7 +92,7 @@ async fn rehearse(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
-    Err(prefix_warmer::rehearse(&gateway, caller, name(&headers), body.bytes).await)
+    Err(prefix_warmer::rehearse(&gateway, caller, client_name(&headers), body.bytes).await)
 }
 
 /// Answered when that request has come.
@@ -104,11 +106,6 @@ async fn rehearsed(
     }
 }
 
-/// How the client names itself.
-fn name(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::USER_AGENT)?.to_str().ok()
-}
-
 async fn create(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
@@ -116,7 +113,7 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = limits::read(&headers, body, &gateway.limits, &gateway.room).await?;
-    let answer = || exchange::answer(&gateway, caller, name(&headers), body.clone());
+    let answer = || exchange::answer(&gateway, caller, &headers, body.clone());
     match answer().await {
         // One that it fails at again, it always fails at: the client is not to try for minutes.
         Err(error) if error.status == 500 && gateway.exclusive => answer()
@@ -146,7 +143,12 @@ async fn count(
         .await;
     match counted {
         Ok(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
-        Err(Failure::Refused(error)) => Err(error),
+        // Some refuse to count what is longer than their window, and say how long it is at least.
+        Err(Failure::Away(error) | Failure::Busy(error, _)) => Err(error),
+        Err(Failure::Refused(error)) => match error.overflow.and_then(|said| said.prompt) {
+            Some(tokens) => Ok(Json(json!({"input_tokens": tokens}))),
+            None => Err(error),
+        },
         Err(Failure::Lost(_)) => Err(busy("the engine was lost")),
         Err(Failure::Stalled) => Err(busy("the engine does not count now")),
     }
@@ -161,6 +163,8 @@ async fn models(State(gateway): State<Gateway>) -> Json<Value> {
         "display_name": name,
         // "May be set to an epoch value if the release date is unknown", says the API's reference.
         "created_at": "1970-01-01T00:00:00Z",
+        // vLLM's name for it: another cclocal reads it.
+        "max_model_len": *gateway.window.borrow(),
     });
     Json(json!({"data": [model], "has_more": false, "first_id": name, "last_id": name}))
 }
@@ -175,7 +179,13 @@ async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<Value>) {
         Engine::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
         Engine::Gone(_) => (StatusCode::SERVICE_UNAVAILABLE, "gone"),
     };
-    (status, Json(json!({"status": state})))
+    match gateway.outages.as_ref().and_then(Outages::now) {
+        Some(away) => {
+            let state = json!({"status": "away", "message": away.words});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(state))
+        }
+        None => (status, Json(json!({"status": state}))),
+    }
 }
 
 impl IntoResponse for ApiError {

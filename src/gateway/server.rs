@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::auth::Access;
 use super::limits::{BodyBudget, Limits};
 use super::metrics::Metrics;
+use super::outage::Outages;
 use super::queue::Queue;
 use super::request_reader::Reading;
 use super::routes::{self, Authenticated};
@@ -45,11 +46,11 @@ pub(crate) struct Shared {
     pub form: Arc<OnceLock<Form>>,
     pub engine: watch::Receiver<Engine>,
     pub window: watch::Receiver<u64>,
-    pub window_holds_reply: bool,
     pub access: Access,
     pub metrics: Metrics,
     pub limits: Limits,
     pub exclusive: bool,
+    pub outages: Option<Outages>,
     pub log: Option<PathBuf>,
     pub queue: Queue,
     pub room: BodyBudget,
@@ -101,14 +102,14 @@ pub async fn serve(
         form: settings.form,
         engine: settings.engine,
         window: settings.window,
-        window_holds_reply: settings.window_holds_reply,
         access: settings.access,
         metrics: settings.metrics,
         room: BodyBudget::new(&settings.limits),
         limits: settings.limits,
         exclusive: settings.exclusive,
+        outages: settings.outages,
         log: settings.log,
-        queue: Queue::new(),
+        queue: Queue::new(settings.parallel),
         reading: Reading::new(settings.pdf_reader),
         upstream,
         prefix_warmer: PrefixWarmer::new(settings.prompt_prefixes),

@@ -20,6 +20,8 @@ use crate::sys::secret::Secret;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than the 5 seconds after which the engine's server (uvicorn) closes an idle connection.
 const KEPT_IDLE: Duration = Duration::from_secs(3);
+/// How long an engine may take to say that it is there.
+const UP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often an engine that is to work at nothing is asked whether it does.
 const CLEARING_INTERVAL: Duration = Duration::from_millis(50);
 /// The most that is read of an error's body.
@@ -47,6 +49,10 @@ pub(crate) enum Failure {
     Lost(String),
     /// It sends nothing.
     Stalled,
+    /// It has too many requests at the moment, and may say how long that lasts.
+    Busy(ApiError, Option<Duration>),
+    /// A proxy before it says that it is not there, or it says so itself.
+    Away(ApiError),
     /// It said no.
     Refused(ApiError),
 }
@@ -124,8 +130,17 @@ impl Upstream {
             return Ok(response);
         }
         let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let is_final = (response.headers().get("x-should-retry")).is_some_and(|may| may == "false");
         let body = read(response, ERROR_BODY, stall).await?;
-        Err(Failure::Refused(ApiError::from_engine(status, &body)))
+        let error = ApiError::from_engine(status, &body);
+        Err(match status {
+            // Another cclocal says so of what fails each time.
+            _ if is_final => Failure::Refused(gone(&error.message)),
+            429 | 529 => Failure::Busy(error, retry_after),
+            502..=504 => Failure::Away(error),
+            _ => Failure::Refused(error),
+        })
     }
 
     /// Posts a body and returns the whole answer.
@@ -183,6 +198,24 @@ impl Upstream {
         serde_json::from_slice(&body).ok()
     }
 
+    /// Whether the engine answers at all: its `/health`, or where it has none its list of models.
+    pub(crate) async fn is_up(&self, target: &Target) -> bool {
+        for path in ["/health", "/v1/models"] {
+            let mut request = self.0.get(target.url(path)).timeout(UP_DEADLINE);
+            if let Some(key) = &target.key {
+                request = request.bearer_auth(key.expose());
+            }
+            match request.send().await {
+                Err(_) => return false,
+                Ok(answer) if answer.status().is_server_error() => return false,
+                Ok(answer) if answer.status().is_success() => return true,
+                Ok(_) => {}
+            }
+        }
+        // It has neither, but it answers.
+        true
+    }
+
     /// How many tokens a prompt has, as the engine counts them.
     pub(crate) async fn count(
         &self,
@@ -199,6 +232,13 @@ impl Upstream {
             .and_then(|answer| answer.get("input_tokens")?.as_u64())
             .ok_or_else(|| Failure::Refused(invalid_answer()))
     }
+}
+
+/// How long an engine wants to be left alone. In seconds: dates are not read.
+fn retry_after(headers: &header::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Reads a stream for as long as something comes that counts.
@@ -277,7 +317,8 @@ pub(super) async fn wait_for_change(engine: &mut watch::Receiver<Engine>, limits
     let _ = tokio::time::timeout(limits.notice, engine.changed()).await;
 }
 
-fn gone(sentence: &str) -> ApiError {
+/// The error of an engine that is not there. The client shows it at once.
+pub(super) fn gone(sentence: &str) -> ApiError {
     ApiError::new(GONE, "api_error", sentence)
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
@@ -122,6 +123,23 @@ extern "C" fn give_back(which: i32) {
     }
 }
 
+extern "C" fn end(which: i32) {
+    // SAFETY: a handler may call this (POSIX, "Signal Concepts").
+    unsafe { libc::_exit(128 + which) }
+}
+
+/// Signals that end the program at once, until dropped, whoever listens to them otherwise: while a line is read.
+pub struct EndingOnSignals {
+    _handlers: Handlers,
+}
+
+/// Lets a signal end the program with 128 and its number.
+pub fn ending_on_signals() -> EndingOnSignals {
+    EndingOnSignals {
+        _handlers: Handlers::install(end),
+    }
+}
+
 /// The terminal while a prompt has it, which hides its cursor and takes keys one by one. Dropping it, also in a panic, gives it back as it was; so does a
 /// signal, which ends the program with 128 and its number.
 pub struct Prompting {
@@ -156,6 +174,17 @@ impl Drop for Prompting {
             let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, modes);
         }
     }
+}
+
+/// Hour and minute of a time, where this machine is.
+pub fn local_time(time: SystemTime) -> (i32, i32) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or_default();
+    // SAFETY: all of it is numbers and a pointer that is not followed; zero is valid for each.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both are ours, and valid for the call.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    (parts.tm_hour, parts.tm_min)
 }
 
 /// Lets the command lead a session whose terminal is its standard input. When the other end of that terminal is closed, the kernel hangs up on all of

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::fmt::{self, Write};
+use std::ops::RangeInclusive;
 
 use console::{Style, Term, measure_text_width, truncate_str};
 use dialoguer::theme::Theme;
@@ -160,6 +161,27 @@ impl Ui {
         }
     }
 
+    /// Asks for a number of tokens in this range; Enter means the default. None: there is no terminal to ask on, or the input ended.
+    pub fn tokens(&self, question: &str, default: u64, range: RangeInclusive<u64>) -> Option<u64> {
+        if !self.interactive {
+            return None;
+        }
+        let _ending = syscalls::ending_on_signals();
+        let question = format!("{question} (Enter = {default})");
+        loop {
+            let typed = self.line(&question)?;
+            match tokens(&typed) {
+                _ if typed.is_empty() => return Some(default),
+                Some(tokens) if range.contains(&tokens) => return Some(tokens),
+                _ => self.say(&format!(
+                    "Please enter a number from {} to {}, such as 65536 or 64k.",
+                    range.start(),
+                    range.end()
+                )),
+            }
+        }
+    }
+
     /// The line that was typed in answer to a question, without the spaces around it. None at the end of the input, which agrees to nothing.
     fn line(&self, question: &str) -> Option<String> {
         let bold = self.style(Style::new().bold());
@@ -175,6 +197,15 @@ impl Ui {
     /// Whether prompts are painted, and keys move in them. Else they are lists with numbers.
     pub fn paints_prompts(&self) -> bool {
         self.animated && Term::stderr().size().0 >= FEWEST_LINES
+    }
+}
+
+/// Reads a number of tokens: `65536`, `65,536` or `64k`.
+fn tokens(typed: &str) -> Option<u64> {
+    let typed = typed.replace([',', '_', ' '], "").to_lowercase();
+    match typed.strip_suffix('k') {
+        Some(thousands) => thousands.parse::<u64>().ok()?.checked_mul(1_024),
+        None => typed.parse().ok(),
     }
 }
 
@@ -318,5 +349,28 @@ impl Theme for List<'_> {
         active: bool,
     ) -> fmt::Result {
         self.format_row(f, row, Some(checked), active)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tokens;
+
+    #[test]
+    fn tokens_are_read_as_people_write_them() {
+        for typed in ["65536", "65,536", "64k", "64 K", "65_536"] {
+            assert_eq!(tokens(typed), Some(65_536), "{typed}");
+        }
+        for typed in [
+            "",
+            "k",
+            "much",
+            "-1",
+            "64kk",
+            "6.5",
+            "99999999999999999999k",
+        ] {
+            assert_eq!(tokens(typed), None, "{typed}");
+        }
     }
 }

@@ -111,8 +111,8 @@ fn windows_are_tokens_or_auto() {
 
 #[test]
 fn things_that_are_no_model() {
-    insta::assert_snapshot!(usage_error(&["--model", "gemma"]), @"
-    error: `gemma` is not a model
+    insta::assert_snapshot!(usage_error(&["--model", "whisper"]), @"
+    error: `whisper` is not a model
       cause: it has no organisation
       hint: a hub id is org/name, such as mlx-community/gemma-4-e4b-it-4bit; a local folder starts with ./ or /
     ");
@@ -212,11 +212,13 @@ fn help_and_version_go_to_standard_output() {
       setup             Install the engine into a private folder
       demo              Check that everything works: Claude Code writes a file with a tiny built-in
                         model
+      doctor            Look for what is wrong, and say what to do about it; change nothing
       server            Load a model without Claude Code, and print how to connect to it
       connect           Run Claude Code on a model that is already loaded
       status            Show loaded models: memory, sessions, requests
       stop              Unload models, which frees their memory
       logs              Show the engine's log
+      config            Show, set and edit the settings of ~/.config/cclocal/config.toml
       list, -l, --list  List the models in the Hugging Face cache and their sizes
       rm, --rm          Remove models from the Hugging Face cache
 
@@ -227,6 +229,7 @@ fn help_and_version_go_to_standard_output() {
           --ask                   Ask before Claude Code's tools change or run anything; reading files
                                   is allowed [default: ask only with --connect]
           --no-ask                Run Claude Code's tools without asking, Bash included
+          --menu                  Choose from the menu, even if the settings file names a model
           --server                Load the model without Claude Code, and print how to connect to it
           --port <N>              Port on 127.0.0.1 [default: the first free one from 8000]
           --ctx <N|auto>          Context window in tokens; auto fits it to the memory [default: auto]
@@ -243,8 +246,8 @@ fn help_and_version_go_to_standard_output() {
                                   stored; engines that run already are not changed [env:
                                   CCLOCAL_FORGET_PREFIX]
           --web-search <SERVICE>  Web search, whose queries leave this machine: the URL of a SearXNG
-                                  instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY)
-                                  [default: none]
+                                  instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY),
+                                  or off [default: off]
           --safe                  Show the memory plan and ask before the start, even if the model fits
                                   easily [env: CCLOCAL_FORCE_MEMCHECK]
           --no-mem-check          Start the model even if it does not fit in memory; it may crash [env:
@@ -258,16 +261,16 @@ fn help_and_version_go_to_standard_output() {
       -V, --version               Print version
 
     Models:
-          --gemma-light     Gemma-4-E4B: 5 GB download, 16 GB RAM or more; clean tool calls, the one to
-                            start with
-          --gemma           Gemma-4-26B-A4B: 16 GB download, 24 GB RAM or more; mixture of experts, 3.8B
-                            active parameters
-          --review          GLM-4.7-Flash: 17 GB download, 24 GB RAM or more; stronger reasoning
-          --coder           Qwen3-Coder-30B-A3B: 18 GB download, 32 GB RAM or more; the heavier code
+          --gemma-light     Gemma-4-E4B: 5.1 GB download, 16 GB RAM or more; clean tool calls, the one
+                            to start with
+          --gemma           Gemma-4-26B-A4B: 15.3 GB download, 24 GB RAM or more; mixture of experts,
+                            3.8B active parameters
+          --review          GLM-4.7-Flash: 16.9 GB download, 24 GB RAM or more; stronger reasoning
+          --coder           Qwen3-Coder-30B-A3B: 17.2 GB download, 24 GB RAM or more; the heavier code
                             model
-          --qwen3           Qwen3.5-9B: 5 GB download, 16 GB RAM or more; general reasoning; leaks
+          --qwen3           Qwen3.5-9B: 6 GB download, 16 GB RAM or more; general reasoning; leaks
                             plain-text thinking
-          --coder7b         Qwen2.5-Coder-7B: 5 GB download, 16 GB RAM or more; code analysis; tool
+          --coder7b         Qwen2.5-Coder-7B: 4.3 GB download, 16 GB RAM or more; code analysis; tool
                             calls unreliable
           --light           Same as --gemma-light
           --model <ID|DIR>  Any MLX model: a Hugging Face id (org/name) or a local folder (./dir); with
@@ -275,8 +278,12 @@ fn help_and_version_go_to_standard_output() {
 
     Other engines:
           --connect <URL>     Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on
-                              another machine; prompts go there
+                              another machine, or of this name in the settings file; prompts go there
           --token-env <NAME>  With --connect: name of the variable that holds the engine's token
+          --parallel <N>      With --connect: requests at a time, for agents and background questions
+                              [default: what the engine says, else 4]
+          --wait <MINUTES>    With --connect: how long requests wait for an engine that is away
+                              [default: 15]
           --insecure          With --connect: allow plain http to another machine
 
     Without a model flag, cclocal shows a menu.

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::overflow::Overflow;
+
 /// How much of an engine's own words is passed on, in characters.
 const LONGEST_MESSAGE: usize = 2_000;
 
@@ -13,6 +15,8 @@ pub struct ApiError {
     /// Such as `invalid_request_error`.
     pub kind: &'static str,
     pub message: String,
+    /// The engine refused the request for its length.
+    pub overflow: Option<Overflow>,
 }
 
 impl ApiError {
@@ -21,6 +25,7 @@ impl ApiError {
             status,
             kind,
             message: message.into(),
+            overflow: None,
         }
     }
 
@@ -52,7 +57,15 @@ impl ApiError {
             status @ 500..=599 => (status, "api_error"),
             _ => (502, "api_error"),
         };
-        Self::new(status, kind, said)
+        // litellm and Ray pass the status of the server behind them on, mostly.
+        let overflow = matches!(status, 400 | 413).then(|| {
+            let json = serde_json::from_slice(body).unwrap_or_default();
+            Overflow::of(&said, &json)
+        });
+        Self {
+            overflow: overflow.flatten(),
+            ..Self::new(status, kind, said)
+        }
     }
 
     /// The words in an error's body: Anthropic's and OpenAI's shape, FastAPI's, or text.
@@ -100,14 +113,14 @@ impl ApiError {
             .copied()
             .find(|(_, known)| *known == kind)
             .unwrap_or((500, "api_error"));
-        let message = error["message"]
-            .as_str()
+        let message = (error["message"].as_str())
+            .or_else(|| event["message"].as_str())
             .filter(|message| !message.is_empty());
-        Self::new(
-            status,
-            kind,
-            short(message.unwrap_or("the engine reported an error")),
-        )
+        let message = short(message.unwrap_or("the engine reported an error"));
+        Self {
+            overflow: Overflow::of(&message, event),
+            ..Self::new(status, kind, message)
+        }
     }
 }
 
@@ -177,6 +190,24 @@ mod tests {
             ApiError::invalid(r#"{"loc":["body"]}"#)
         );
         assert_eq!(read(500, &"é".repeat(5000)).message.chars().count(), 2000);
+    }
+
+    #[test]
+    fn an_error_event_is_read_in_every_servers_form() {
+        let read = |event: Value| {
+            let error = ApiError::from_event(&event);
+            (error.status, error.message)
+        };
+        // llama.cpp's server has no error in its error.
+        let said = "The model produced output that does not match the expected peg-native format";
+        let event = json!({"code": 500, "message": said, "type": "server_error"});
+        assert_eq!(read(event), (500, said.into()));
+        let vllm =
+            json!({"type": "error", "error": {"type": "internal_error", "message": "it failed"}});
+        assert_eq!(read(vllm), (500, "it failed".into()));
+        let nothing = "the engine reported an error".to_owned();
+        assert_eq!(read(json!({"type": "error"})), (500, nothing.clone()));
+        assert_eq!(read(json!("error")), (500, nothing));
     }
 
     #[test]

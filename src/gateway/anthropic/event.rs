@@ -107,7 +107,12 @@ impl Event {
                 raw: raw(),
             });
         }
-        let data = Data::of(json::read(&event.data).ok()?);
+        let value = json::read(&event.data).ok()?;
+        let data = match event.name {
+            // llama.cpp's server names it alone, and its data says only what is wrong.
+            b"error" => Data::Error(ApiError::from_event(&value)),
+            _ => Data::of(value),
+        };
         // The engine's words are put into ours.
         let raw = match data {
             Data::Error(_) => Vec::new(),

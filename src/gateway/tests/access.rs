@@ -181,6 +181,7 @@ async fn the_model_is_listed_under_the_name_that_it_is_served_by() {
         .expect("JSON");
     assert_eq!(list["data"][0]["id"], "served");
     assert_eq!(list["data"][0]["type"], "model");
+    assert_eq!(list["data"][0]["max_model_len"], json!(65_536));
     assert_eq!(list["has_more"], json!(false));
 }
 

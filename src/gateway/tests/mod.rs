@@ -3,6 +3,7 @@
 mod access;
 mod engine;
 mod fake;
+mod outage;
 mod queue;
 mod reading;
 mod requests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::fake::{Fake, Step, answer, closing, head, json_reply, opening, text};
 use super::{Stage, error, limits, question, rest, until, within};
@@ -122,7 +123,7 @@ async fn whoever_goes_away_while_it_is_answered_is_cancelled_at_the_engine() {
         .await;
         let stage = Stage::new(fake.ready()).await;
         let sent = stage.post("/v1/messages", &question("hi", stream)).send();
-        let asking = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        let asking = AbortOnDropHandle::new(tokio::spawn(async move {
             rest(sent.await.expect("an answer")).await
         }));
         until(|| fake.said().len() == 1).await;
@@ -311,4 +312,112 @@ async fn stopping_ends_what_is_open_with_an_error_and_closes_the_port() {
             .iter()
             .all(|figure| figure.ended == Ended::Stopped)
     );
+}
+
+/// The next step of a conversation: an agent's, or the session's own.
+fn step(stage: &Stage, agent: Option<&str>, said: &str) -> AbortOnDropHandle<(String, bool)> {
+    let mut body = question(said, true);
+    body["tools"] = json!([{"name": "Read", "input_schema": {"type": "object"}}]);
+    let mut request = stage.post("/v1/messages", &body);
+    if let Some(agent) = agent {
+        request = request.header("x-claude-code-agent-id", agent);
+    }
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        rest(within(request.send()).await.expect("an answer")).await
+    }))
+}
+
+#[tokio::test]
+async fn an_engine_that_takes_several_gets_one_of_each_conversation() {
+    let (fake, signal) = patient().await;
+    let stage = Stage::changed(fake.ready(), |settings| settings.parallel = 3).await;
+    let mut asking = Vec::new();
+    for (agent, said) in [
+        (None, "own"),
+        (Some("a"), "a1"),
+        (Some("a"), "a2"),
+        (Some("b"), "b1"),
+        (Some("c"), "c1"),
+    ] {
+        asking.push(step(&stage, agent, said));
+        let arrived = asking.len();
+        until(|| stage.metrics.queued() + stage.metrics.active() == arrived).await;
+    }
+    until(|| fake.said().len() == 3).await;
+    assert_eq!(stage.metrics.active(), 3);
+    let mut said = fake.said();
+    said.sort();
+    assert_eq!(said, ["a1", "b1", "own"]);
+    signal.add_permits(5);
+    for one in asking {
+        let (answer, broke) = within(one).await.expect("no panic");
+        assert!(answer.contains("answer to") && !broke, "{answer}");
+    }
+    let all = fake.said();
+    let at = |said: &str| all.iter().position(|one| one == said).expect("answered");
+    assert!(at("a1") < at("a2"), "{all:?}");
+}
+
+#[tokio::test]
+async fn a_question_in_the_background_lets_the_next_step_pass() {
+    let (fake, signal) = patient().await;
+    let stage = Stage::new(fake.ready()).await;
+    let first = step(&stage, None, "first");
+    until(|| fake.said().len() == 1).await;
+    let sent = stage
+        .post("/v1/messages", &question("title", true))
+        .header("user-agent", "claude-cli/2.1.330 (external, cli)")
+        .send();
+    let title = tokio::spawn(async move { rest(within(sent).await.expect("an answer")).await });
+    until(|| stage.metrics.queued() == 1).await;
+    let agent = step(&stage, Some("a"), "agent");
+    until(|| stage.metrics.queued() == 2).await;
+    signal.add_permits(3);
+    for one in [first, agent] {
+        within(one).await.expect("no panic");
+    }
+    within(title).await.expect("no panic");
+    assert_eq!(fake.said(), ["first", "agent", "title"]);
+}
+
+/// An answer of an engine that has too many requests.
+fn too_many(status: u16, retry_after: &str) -> Vec<Step> {
+    let body = r#"{"error":{"message":"too many"}}"#;
+    vec![Step::Send(format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nretry-after: {retry_after}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    ))]
+}
+
+#[tokio::test]
+async fn an_engine_that_has_too_many_is_asked_again_when_it_wants_to_be() {
+    for status in [429, 529] {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let fake = Fake::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => too_many(status, "0"),
+            1 => too_many(status, "0.01"),
+            _ => answer("at last"),
+        })
+        .await;
+        let stage = Stage::changed(fake.ready(), |settings| settings.exclusive = false).await;
+        let (_, answer, broke) = stage.stream("hi").await;
+        assert!(answer.contains("at last") && !broke, "{answer}");
+        assert_eq!(fake.said().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_will_have_too_many_for_long_says_so_itself() {
+    for retry_after in ["3600", "1.8e19", "1e300", "-1", "tomorrow"] {
+        let fake = Fake::start(move |_| too_many(429, retry_after)).await;
+        let stage = Stage::changed(fake.ready(), |settings| {
+            settings.limits.backoff = Duration::from_millis(20);
+            settings.limits.first_pause = Duration::from_millis(1);
+        })
+        .await;
+        let response = stage.ask("hi", true).await;
+        assert_eq!(response.status(), 429, "{retry_after}");
+        let said = error(&response.text().await.expect("a text"));
+        assert_eq!(said, ("rate_limit_error".into(), "too many".into()));
+    }
 }

@@ -154,17 +154,6 @@ async fn an_engine_that_takes_over_is_asked_for_what_its_window_leaves() {
 }
 
 #[tokio::test]
-async fn a_window_that_is_the_longest_prompt_leaves_replies_alone() {
-    let fake = counting(65_536, None).await;
-    let stage = Stage::changed(fake.ready(), |settings| settings.window_holds_reply = false).await;
-    assert_eq!(asked_for(&stage, 8_192, true).await.status(), 200);
-    assert_eq!(limits_seen(&fake), [8_192]);
-    let fake = counting(65_537, None).await;
-    stage.engine.send_replace(fake.ready());
-    assert_eq!(asked_for(&stage, 8_192, true).await.status(), 400);
-}
-
-#[tokio::test]
 async fn a_prompt_beyond_the_window_does_not_wait_for_others() {
     let signal = Arc::new(Semaphore::new(0));
     let fake = counting(70_000, Some(signal)).await;
@@ -200,4 +189,113 @@ async fn an_engine_that_cannot_count_does_without() {
     let stage = Stage::new(fake.ready()).await;
     let (_, answer, _) = stage.stream(&"x".repeat(70_000)).await;
     assert!(answer.contains("hello"));
+}
+
+/// An engine of this window that cannot count and refuses what is too long with these words, which are given the length of the asked reply.
+async fn refusing(prompt: u64, window: u64, words: fn(u64) -> String) -> Fake {
+    Fake::start(move |seen: &Seen| {
+        if seen.path != "/v1/messages" {
+            return json_reply(404, &json!({"detail": "Not Found"}));
+        }
+        let asked = seen.body["max_tokens"].as_u64().expect("a number");
+        match prompt + asked > window {
+            true => {
+                let error = json!({"type": "BadRequestError", "message": words(asked)});
+                json_reply(400, &json!({"type": "error", "error": error}))
+            }
+            false => answer("hello"),
+        }
+    })
+    .await
+}
+
+/// vLLM's, which counts no further than it must.
+fn at_least(asked: u64) -> String {
+    let prompt = 32_769 - asked;
+    format!(
+        "This model's maximum context length is 32768 tokens. However, you requested {asked} output tokens and your prompt contains at least {prompt} input tokens, for a total of at least 32769 tokens. Please reduce the length of the input prompt or the number of requested output tokens."
+    )
+}
+
+#[tokio::test]
+async fn a_reply_that_the_engine_has_no_room_for_is_asked_for_shorter() {
+    let counted = |asked: u64| {
+        format!(
+            "'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context length is 32768 tokens and your request has 27000 input tokens"
+        )
+    };
+    for (words, replies) in [
+        (counted as fn(u64) -> String, [8_192, 5_768]),
+        (at_least, [8_192, 4_096]),
+    ] {
+        let fake = refusing(27_000, 32_768, words).await;
+        let stage = Stage::new(fake.ready()).await;
+        let (reply, broke) = rest(asked_for(&stage, 8_192, true).await).await;
+        assert!(reply.contains("hello") && !broke, "{reply}");
+        assert_eq!(limits_seen(&fake), replies);
+        let ended = stage.metrics.recent();
+        assert!(ended.iter().all(|figure| figure.ended == Ended::Answered));
+    }
+}
+
+#[tokio::test]
+async fn an_engines_refusal_becomes_the_sentence_on_which_clients_compact() {
+    let llama = |_: u64| {
+        "request (40000 tokens) exceeds the available context size (32768 tokens), try increasing it".to_owned()
+    };
+    let wordless = |_: u64| "input length exceeds maximum context length".to_owned();
+    for (words, attempts, sentence) in [
+        (
+            llama as fn(u64) -> String,
+            1,
+            "prompt is too long: 40000 tokens > 28672 maximum",
+        ),
+        (
+            at_least,
+            2,
+            "prompt is too long: 28673 tokens > 28672 maximum",
+        ),
+        // The window that the gateway was told.
+        (
+            wordless,
+            1,
+            "prompt is too long: 61441 tokens > 61440 maximum",
+        ),
+    ] {
+        for stream in [true, false] {
+            let fake = refusing(40_000, 32_768, words).await;
+            let stage = Stage::new(fake.ready()).await;
+            let response = asked_for(&stage, 8_192, stream).await;
+            assert_eq!(response.status(), 400);
+            let said = error(&response.text().await.expect("a text"));
+            assert_eq!(said, ("invalid_request_error".into(), sentence.into()));
+            assert_eq!(fake.said().len(), attempts);
+            assert_eq!(stage.metrics.recent()[0].ended, Ended::Refused);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_counts_no_further_than_its_window_has_said_enough() {
+    let fake = Fake::start(|seen| match seen.path.as_str() {
+        "/v1/messages" => answer("hello"),
+        _ => json_reply(
+            400,
+            &json!({"type": "error", "error": {"type": "BadRequestError", "message": at_least(0)}}),
+        ),
+    })
+    .await;
+    let stage = Stage::new(fake.ready()).await;
+    let response = asked_for(&stage, 8_192, true).await;
+    assert_eq!(response.status(), 400);
+    let said = error(&response.text().await.expect("a text")).1;
+    assert_eq!(said, "prompt is too long: 32769 tokens > 28672 maximum");
+    assert!(fake.said().is_empty());
+    // A client that only counts is told a number.
+    let body = question("how long?", false);
+    let sent = stage.post("/v1/messages/count_tokens", &body).send();
+    let response = within(sent).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let count = response.text().await.expect("a text");
+    assert_eq!(count, r#"{"input_tokens":32769}"#);
 }

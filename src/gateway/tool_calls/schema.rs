@@ -98,6 +98,10 @@ impl Tools {
         Self(tools.collect())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Tool> {
         self.0.get(name)
     }

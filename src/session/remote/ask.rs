@@ -1,18 +1,22 @@
 //! Asks an engine that cclocal does not run for its models and its window, before Claude Code is started on it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::{self, anthropic::ApiError};
 use crate::session::remote::address::Address;
 use crate::sys::network;
 use crate::sys::secret::Secret;
+use crate::ui::Progress;
 
 /// How long an answer may take. Nothing is computed for it, but the engine may be busy with another prompt.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How often an engine that loads its model is asked.
+const LOADING_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 4 << 20;
 
@@ -27,6 +31,10 @@ pub struct Model {
     pub id: String,
     /// Its window in tokens, if the engine tells.
     pub window: Option<u64>,
+    /// How many requests it works at together, if it tells.
+    pub parallel: Option<u64>,
+    /// Whether llama.cpp's server serves it, which tells more than its list holds.
+    is_llama_cpp: bool,
 }
 
 /// An engine elsewhere.
@@ -34,13 +42,22 @@ pub struct Engine<'a> {
     address: &'a Address,
     token: Option<&'a Secret>,
     client: Client,
+    began: Instant,
+    /// How long it may take to load its model.
+    patience: Duration,
 }
 
 impl<'a> Engine<'a> {
-    pub fn new(address: &'a Address, token: Option<&'a Secret>) -> Result<Self> {
+    pub fn new(
+        address: &'a Address,
+        token: Option<&'a Secret>,
+        patience: Duration,
+    ) -> Result<Self> {
         Ok(Self {
             address,
             token,
+            began: Instant::now(),
+            patience,
             client: gateway::client().context(
                 Exit::Other,
                 "the gateway cannot make connections to the engine",
@@ -50,31 +67,68 @@ impl<'a> Engine<'a> {
 
     /// The model of this name; without one, the only one that there is. Errors: it cannot be reached, lets nobody in, has no Messages API, does not
     /// serve that model, or serves several.
-    pub async fn model(&self, asked: Option<&str>) -> Result<Model> {
+    ///
+    /// `progress`: shows what is waited for.
+    pub async fn model(&self, asked: Option<&str>, progress: &mut Progress) -> Result<Model> {
         let host = self.address.host();
-        let listed = self.models().await?;
+        progress.step(&format!("asking {host} for its models"));
+        let listed = self.models(progress).await?;
         self.check_messages().await?;
-        let Some(listed) = listed else {
-            return asked
-                .map(|asked| Model {
-                    id: asked.to_owned(),
-                    window: None,
-                })
-                .ok_or_else(|| {
-                    Error::new(
-                        Exit::Engine,
-                        format!("{host} does not say which model it serves"),
-                    )
-                    .cause("it has no list of models (404 for /v1/models)")
-                    .hint("name the model: --model ID")
-                });
+        let mut model = match listed {
+            Some(listed) => choose(host, &listed, asked)?,
+            None => unlisted(host, asked)?,
         };
-        choose(host, &listed, asked)
+        if model.window.is_none() || model.is_llama_cpp {
+            self.ask_llama_cpp(&mut model).await;
+        }
+        if model.window.is_none() {
+            self.ask_litellm(&mut model).await;
+        }
+        Ok(model)
+    }
+
+    /// llama.cpp's server tells more at an address of its own: the window of one request, and how many it works at together.
+    async fn ask_llama_cpp(&self, model: &mut Model) {
+        let Some(props) = self.json("/props").await else {
+            return;
+        };
+        let window = props["default_generation_settings"]["n_ctx"].as_u64();
+        let told = |told: Option<u64>| told.filter(|told| *told > 0);
+        model.window = model.window.or(told(window));
+        model.parallel = model.parallel.or(told(props["total_slots"].as_u64()));
+    }
+
+    /// litellm's proxy has its models' windows in a list of its own.
+    async fn ask_litellm(&self, model: &mut Model) {
+        let Some(list) = self.json("/model/info").await else {
+            return;
+        };
+        let mut cards = list["data"].as_array().into_iter().flatten();
+        let card = cards.find(|card| card["model_name"] == model.id.as_str());
+        let window = card.and_then(|card| card["model_info"]["max_input_tokens"].as_u64());
+        model.window = window.filter(|tokens| *tokens > 0);
+    }
+
+    /// An answer that not every server has. None: this one has none.
+    async fn json(&self, path: &str) -> Option<Value> {
+        let answer = self.request(Method::GET, path).send().await.ok()?;
+        let mut answer = answer.error_for_status().ok()?;
+        let body = network::body(&mut answer, LONGEST).await.ok()?.bytes;
+        serde_json::from_slice(&body).ok()
     }
 
     /// The models that it serves. None: it has no such list.
-    async fn models(&self) -> Result<Option<Vec<Model>>> {
-        let answer = self.send(Method::GET, "/v1/models").await?;
+    async fn models(&self, progress: &mut Progress) -> Result<Option<Vec<Model>>> {
+        let mut answer = self.send(Method::GET, "/v1/models").await?;
+        // llama.cpp's server, and proxies whose server is not there yet.
+        while answer.status == 503 && self.began.elapsed() < self.patience {
+            let said = ApiError::words(&answer.body).filter(|said| said.len() < 80);
+            let said = said.map_or_else(String::new, |said| format!(": {said}"));
+            let host = self.address.host();
+            progress.step(&format!("{host} is not ready yet (status 503{said})"));
+            tokio::time::sleep(LOADING_INTERVAL).await;
+            answer = self.send(Method::GET, "/v1/models").await?;
+        }
         if answer.status == 404 {
             return Ok(None);
         }
@@ -101,7 +155,7 @@ impl<'a> Engine<'a> {
         .hint("vllm-mlx and newer versions of vLLM have it; if the engine is under a path, add the path to the URL"))
     }
 
-    async fn send(&self, method: Method, path: &str) -> Result<Answer> {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.address.base_url());
         let mut request = self.client.request(method.clone(), url).timeout(DEADLINE);
         if method == Method::POST {
@@ -112,6 +166,11 @@ impl<'a> Engine<'a> {
         if let Some(token) = self.token {
             request = request.bearer_auth(token.expose());
         }
+        request
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Answer> {
+        let request = self.request(method, path);
         let mut response = request.send().await.map_err(|error| self.lost(&error))?;
         let status = response.status().as_u16();
         let body = network::body(&mut response, LONGEST).await;
@@ -201,7 +260,7 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// OpenAI's list, with vLLM's additions.
+/// OpenAI's list, with what servers add to it.
 #[derive(Deserialize)]
 struct List {
     data: Vec<Card>,
@@ -210,9 +269,26 @@ struct List {
 #[derive(Deserialize)]
 struct Card {
     id: String,
-    max_model_len: Option<u64>,
     /// The model that this one is an adapter of.
     parent: Option<String>,
+    #[serde(flatten)]
+    rest: Value,
+}
+
+impl Card {
+    /// The window, in tokens, as vLLM and cclocal, llama.cpp, litellm and Ray Serve LLM tell it.
+    fn window(&self) -> Option<u64> {
+        let card = &self.rest;
+        let told = [
+            &card["max_model_len"],
+            &card["meta"]["n_ctx"],
+            &card["max_input_tokens"],
+            &card["metadata"]["max_request_context_length"],
+        ];
+        told.into_iter()
+            .filter_map(Value::as_u64)
+            .find(|tokens| *tokens > 0)
+    }
 }
 
 fn read_models(body: &[u8]) -> Option<Vec<Model>> {
@@ -220,9 +296,9 @@ fn read_models(body: &[u8]) -> Option<Vec<Model>> {
     let window = |card: &Card| {
         let parent = || {
             let name = card.parent.as_deref()?;
-            list.data.iter().find(|card| card.id == name)?.max_model_len
+            list.data.iter().find(|card| card.id == name)?.window()
         };
-        card.max_model_len.or_else(parent)
+        card.window().or_else(parent)
     };
     // What is no name is not shown, and not put into an environment: it comes from somebody else's machine.
     let is_name = |card: &&Card| {
@@ -230,9 +306,29 @@ fn read_models(body: &[u8]) -> Option<Vec<Model>> {
     };
     let models = list.data.iter().filter(is_name).map(|card| Model {
         id: card.id.clone(),
-        window: window(card).filter(|tokens| *tokens > 0),
+        window: window(card),
+        parallel: card.rest["max_num_seqs"].as_u64().filter(|most| *most > 0),
+        is_llama_cpp: card.rest["owned_by"] == "llamacpp",
     });
     Some(models.collect())
+}
+
+/// The model that was asked for, where the engine has no list.
+fn unlisted(host: &str, asked: Option<&str>) -> Result<Model> {
+    let Some(asked) = asked else {
+        return Err(Error::new(
+            Exit::Engine,
+            format!("{host} does not say which model it serves"),
+        )
+        .cause("it has no list of models (404 for /v1/models)")
+        .hint("name the model: --model ID"));
+    };
+    Ok(Model {
+        id: asked.to_owned(),
+        window: None,
+        parallel: None,
+        is_llama_cpp: false,
+    })
 }
 
 fn choose(host: &str, listed: &[Model], asked: Option<&str>) -> Result<Model> {
@@ -272,32 +368,40 @@ mod tests {
 
     #[test]
     fn windows_are_read_where_they_are_told() {
-        let vllm = br#"{"object":"list","data":[
+        let told = |list: &str| {
+            let models = read_models(list.as_bytes()).expect("a list");
+            let told = models.into_iter();
+            told.map(|model| (model.id, model.window))
+                .collect::<Vec<_>>()
+        };
+        let windows = |windows: &[(&str, Option<u64>)]| {
+            let windows = windows.iter();
+            windows
+                .map(|(id, window)| ((*id).to_owned(), *window))
+                .collect::<Vec<_>>()
+        };
+        let vllm = r#"{"object":"list","data":[
             {"id":"base","object":"model","owned_by":"vllm","root":"base","parent":null,"max_model_len":131072,"permission":[]},
             {"id":"adapter","object":"model","owned_by":"vllm","root":"/a","parent":"base","max_model_len":null},
             {"id":"other","parent":"nobody"}]}"#;
-        let models = read_models(vllm).expect("a list");
-        let windows: Vec<_> = models
-            .iter()
-            .map(|model| (model.id.as_str(), model.window))
-            .collect();
-        assert_eq!(
-            windows,
-            [
-                ("base", Some(131_072)),
-                ("adapter", Some(131_072)),
-                ("other", None)
-            ]
-        );
-        let odd = br#"{"data":[{"id":""},{"id":"a\u001b[2J"},{"id":"b\u0000"},{"id":"c","max_model_len":0}]}"#;
-        let models = read_models(odd).expect("a list");
-        assert_eq!(
-            models,
-            [Model {
-                id: "c".into(),
-                window: None
-            }]
-        );
+        let expected = [
+            ("base", Some(131_072)),
+            ("adapter", Some(131_072)),
+            ("other", None),
+        ];
+        assert_eq!(told(vllm), windows(&expected));
+        let llama_cpp = r#"{"models":[{"name":"m"}],"object":"list","data":[{"id":"m","aliases":["m"],"object":"model","owned_by":"llamacpp",
+            "meta":{"vocab_type":2,"n_vocab":512,"n_ctx":16384,"n_ctx_train":262144,"n_embd":512,"n_params":669184,"size":2676736}}]}"#;
+        assert_eq!(told(llama_cpp), windows(&[("m", Some(16_384))]));
+        let older = r#"{"data":[{"id":"m","meta":{"n_ctx_train":262144}}]}"#;
+        assert_eq!(told(older), windows(&[("m", None)]));
+        let ray = r#"{"data":[{"id":"m","object":"model","owned_by":"organization-owner","permission":[],
+            "metadata":{"model_id":"m","input_modality":"text","max_request_context_length":32768}}]}"#;
+        assert_eq!(told(ray), windows(&[("m", Some(32_768))]));
+        let litellm = r#"{"data":[{"id":"m","object":"model","owned_by":"openai","max_input_tokens":65536}]}"#;
+        assert_eq!(told(litellm), windows(&[("m", Some(65_536))]));
+        let odd = r#"{"data":[{"id":""},{"id":"a\u001b[2J"},{"id":"b\u0000"},{"id":"c","max_model_len":0,"meta":null,"metadata":[]}]}"#;
+        assert_eq!(told(odd), windows(&[("c", None)]));
         for no_list in ["", "[]", "{}", r#"{"data":[{"name":"x"}]}"#, "<html>"] {
             assert_eq!(read_models(no_list.as_bytes()), None, "{no_list}");
         }

@@ -11,23 +11,33 @@ pub mod ask;
 pub mod token;
 pub mod window;
 
+use std::time::Duration;
+
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::release;
 use crate::claude::launch::Endpoint;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
-use crate::gateway::{self, Access, Caller, Engine, Metrics, Settings, anthropic};
+use crate::gateway::{self, Access, Caller, Engine, Metrics, Outages, Settings, anthropic};
 use crate::memory::Asked;
 use crate::session::run::{self, GatewayHost, Prepared, Session};
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
-use crate::ui;
+use crate::ui::{self, Ui};
 use address::Address;
+use ask::Model;
 use window::Window;
+
+/// How many requests an engine gets at a time that does not say how many it works at together.
+const PARALLEL: u64 = 4;
+
+/// How long requests wait for an engine that is away, unless asked for otherwise: a restart with a large model takes minutes.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The number of the one lease that this gateway knows.
 const OURS: u64 = 1;
@@ -39,10 +49,20 @@ pub struct RemoteEngine<'a> {
     /// The model's id there, if one was asked for.
     pub model: Option<&'a str>,
     pub asked: Asked,
+    /// How many requests it gets at a time, if that was asked for.
+    pub parallel: Option<u16>,
+    /// How long requests wait for it while it is away, if that was asked for.
+    pub patience: Option<Duration>,
     /// The service that searches the web, if one was named.
     pub web_search: Option<&'a Backend>,
     /// Command line after `cclocal`, without the arguments for Claude Code.
     pub typed: String,
+}
+
+impl RemoteEngine<'_> {
+    fn patience(&self) -> Duration {
+        self.patience.unwrap_or(PATIENCE)
+    }
 }
 
 /// Runs the session and returns the status to exit with: Claude Code's own, or 128 + n for a signal.
@@ -54,14 +74,22 @@ pub async fn run(
     let ui = &session.app.ui;
     let host = remote.address.host();
     let model = {
-        let _progress = ui.progress(&format!("asking {host} for its models"));
-        let engine = ask::Engine::new(remote.address, remote.token)?;
+        let mut progress = ui.progress(&format!("asking {host} for its models"));
+        let engine = ask::Engine::new(remote.address, remote.token, remote.patience())?;
         tokio::select! {
-            model = engine.model(remote.model) => model?,
+            model = engine.model(remote.model, &mut progress) => model?,
             signal = signals.next() => return Ok(signals::status(signal)),
         }
     };
-    let window = window::fit(model.window, remote.asked)?;
+    let mut asked = remote.asked;
+    let mut typed = remote.typed.clone();
+    if let (None, None) = (model.window, asked.window)
+        && let Some(tokens) = window::ask(ui, host)
+    {
+        asked.window = Some(tokens);
+        typed += &format!(" --ctx {tokens}");
+    }
+    let window = window::fit(model.window, asked)?;
     ui.done(&format!(
         "{} at {host} · window {} tokens",
         model.id,
@@ -70,22 +98,33 @@ pub async fn run(
     for notice in &window.notices {
         ui.notice(notice);
     }
-    let mut gateway = Gateway::open(remote, &model.id, &window).await?;
+    let mut gateway = Gateway::open(remote, &model, &window).await?;
     let endpoint = Endpoint {
         port: gateway.port,
         token: gateway.token.clone(),
         model: model.id,
         window: window.window,
     };
-    let outcome = match Prepared::new(session, endpoint).await {
-        Ok(prepared) => prepared.run(&mut gateway, signals).await,
+    let outcome = match Prepared::new(session, endpoint, None).await {
+        Ok(prepared) => {
+            // A line of ours would stand in the middle of Claude Code's screen.
+            let _telling = (!prepared.is_interactive()).then(|| gateway.tell_outages(ui));
+            prepared.run(&mut gateway, signals).await
+        }
         Err(error) => Err(error),
     };
     let figures = gateway.close().await;
     if let Some(line) = figures {
         ui.say(&line);
     }
-    run::finish(session, outcome?, &remote.typed)
+    run::finish(session, outcome?, &typed)
+}
+
+/// How many requests the engine gets at a time.
+fn parallel(remote: &RemoteEngine<'_>, model: &Model) -> usize {
+    let told = model.parallel.unwrap_or(PARALLEL);
+    let most = remote.parallel.map_or(told, u64::from);
+    usize::try_from(most).unwrap_or(usize::MAX)
 }
 
 /// Our gateway to it.
@@ -93,15 +132,16 @@ struct Gateway {
     port: u16,
     token: Secret,
     figures: Metrics,
+    outages: Outages,
     serving: JoinHandle<Result<()>>,
     stop: DropGuard,
     // The gateway takes its engine for gone when these are.
     _engine: watch::Sender<Engine>,
-    _longest_prompt: watch::Sender<u64>,
+    _window: watch::Sender<u64>,
 }
 
 impl Gateway {
-    async fn open(remote: &RemoteEngine<'_>, model: &str, window: &Window) -> Result<Self> {
+    async fn open(remote: &RemoteEngine<'_>, model: &Model, window: &Window) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .context(Exit::Other, "the gateway's port cannot be used")?;
@@ -119,9 +159,10 @@ impl Gateway {
             base_url: remote.address.base_url().to_owned(),
             key: remote.token.cloned(),
         });
-        let (tell_window, longest_prompt) = watch::channel(window.longest_prompt);
+        let (tell_window, tokens) = watch::channel(window.window.tokens);
+        let outages = Outages::new(remote.address.host(), remote.patience());
         let served = anthropic::Served {
-            name: model.to_owned(),
+            name: model.id.clone(),
             window: window.window,
             form: None,
             shows_thoughts: true,
@@ -132,10 +173,10 @@ impl Gateway {
         let settings = Settings {
             // Others may use it, too: what it works at is not ours to cancel.
             exclusive: false,
-            // Room for the longest reply is left already.
-            window_holds_reply: false,
+            parallel: parallel(remote, model),
+            outages: Some(outages.clone()),
             pdf_reader: std::env::current_exe().ok(),
-            ..Settings::new(served, engine, longest_prompt, access)
+            ..Settings::new(served, engine, tokens, access)
         };
         let figures = settings.metrics.clone();
         let stop = CancellationToken::new();
@@ -148,11 +189,25 @@ impl Gateway {
             port,
             token,
             figures,
+            outages,
             serving,
             stop: stop.drop_guard(),
             _engine: tell_engine,
-            _longest_prompt: tell_window,
+            _window: tell_window,
         })
+    }
+
+    /// Says when the engine goes away, and when it is back.
+    fn tell_outages(&self, ui: &Ui) -> AbortOnDropHandle<()> {
+        let (mut away, ui) = (self.outages.watch(), ui.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while away.changed().await.is_ok() {
+                match &*away.borrow_and_update() {
+                    Some(away) => ui.notice(&away.words),
+                    None => ui.done("the engine is back"),
+                }
+            }
+        }))
     }
 
     /// Closes it, and says what the session came to.

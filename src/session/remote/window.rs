@@ -1,9 +1,9 @@
-//! How long the window and the replies are on an engine that somebody else runs: pure.
+//! How long the window and the replies are on an engine that somebody else runs.
 
 use crate::error::{Error, Exit, Result};
 use crate::memory::{self, Asked, ContextWindow, NARROW_WINDOW, OUTPUTS};
 use crate::session::window;
-use crate::ui;
+use crate::ui::{self, Ui};
 
 /// The largest window that Claude Code is told, in tokens: what it assumes of a model that it does not know.
 const LARGEST: u64 = 1_000_000;
@@ -16,10 +16,25 @@ const SHORTEST_REPLY: u64 = 2_048;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Window {
     pub window: ContextWindow,
-    /// The longest prompt that is sent.
-    pub longest_prompt: u64,
     /// Note for the person.
     pub notices: Vec<String>,
+}
+
+/// Asks the person for the window of an engine that does not tell it, in tokens. None: there is nobody to ask.
+pub fn ask(ui: &Ui, host: &str) -> Option<u64> {
+    if !ui.interactive {
+        return None;
+    }
+    ui.notice(&format!(
+        "{host} does not report its context window: look at how it was started, or ask whoever runs it"
+    ));
+    let tokens = ui.tokens(
+        "Context window in tokens?",
+        NARROW_WINDOW,
+        memory::smallest_window(SHORTEST_REPLY)..=LARGEST,
+    )?;
+    ui.say(&format!("Next time: --ctx {tokens}"));
+    Some(tokens)
 }
 
 /// The window: as the engine tells, else as asked with `--ctx`, else a guess. Errors: what was asked for is more than there is, or no session fits in.
@@ -68,13 +83,7 @@ pub fn fit(told: Option<u64>, asked: Asked) -> Result<Window> {
             ui::thousands(tokens)
         ));
     }
-    // vLLM refuses a prompt that leaves less room than the longest reply, in words that make no client compact.
-    let longest_prompt = told.map_or(tokens, |told| tokens.min(told.saturating_sub(output)));
-    Ok(Window {
-        window,
-        longest_prompt,
-        notices,
-    })
+    Ok(Window { window, notices })
 }
 
 #[cfg(test)]
@@ -85,34 +94,21 @@ mod tests {
         super::fit(told, Asked { window, output })
     }
 
-    fn figures(told: Option<u64>, asked: Option<u64>, output: Option<u64>) -> (u64, u64, u64) {
-        let window = fit(told, asked, output).expect("it fits");
-        (
-            window.window.tokens,
-            window.window.output,
-            window.longest_prompt,
-        )
+    fn figures(told: Option<u64>, asked: Option<u64>, output: Option<u64>) -> (u64, u64) {
+        let window = fit(told, asked, output).expect("it fits").window;
+        (window.tokens, window.output)
     }
 
     #[test]
     fn the_engine_is_believed_then_the_person_then_a_guess() {
-        assert_eq!(
-            figures(Some(131_072), None, None),
-            (131_072, 8_192, 122_880)
-        );
-        assert_eq!(
-            figures(Some(131_072), Some(65_536), None),
-            (65_536, 8_192, 65_536)
-        );
+        assert_eq!(figures(Some(131_072), None, None), (131_072, 8_192));
+        assert_eq!(figures(Some(131_072), Some(65_536), None), (65_536, 8_192));
         assert_eq!(
             figures(Some(131_072), Some(131_072), None),
-            (131_072, 8_192, 122_880)
+            (131_072, 8_192)
         );
-        assert_eq!(
-            figures(None, Some(65_536), Some(16_384)),
-            (65_536, 16_384, 65_536)
-        );
-        assert_eq!(figures(None, None, None), (32_768, 8_192, 32_768));
+        assert_eq!(figures(None, Some(65_536), Some(16_384)), (65_536, 16_384));
+        assert_eq!(figures(None, None, None), (32_768, 8_192));
         assert_eq!(figures(Some(10_000_000), None, None).0, 1_000_000);
         let guess = fit(None, None, None).expect("it fits");
         insta::assert_snapshot!(guess.notices.join("\n"), @"the engine does not report its window: cclocal assumes 32,768 tokens; to set it: --ctx N");
@@ -126,7 +122,7 @@ mod tests {
 
     #[test]
     fn replies_are_shortened_where_nobody_asked_for_their_length() {
-        assert_eq!(figures(Some(24_576), None, None), (24_576, 5_692, 18_884));
+        assert_eq!(figures(Some(24_576), None, None), (24_576, 5_692));
         let short = fit(Some(24_576), None, None).expect("it fits");
         insta::assert_snapshot!(short.notices.join("\n"), @"replies are cut at 5,692 tokens: longer ones do not fit in a window of 24,576");
     }
