@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
-use crate::claude::permissions::{self, Asking};
 use crate::catalog::{Choice, catalog};
+use crate::claude::permissions;
 use crate::engine::argv::MAX_OUTPUT_TOKENS;
 use crate::error::{Error, Result};
 use crate::gateway;
@@ -223,12 +223,9 @@ pub struct AskingArgs {
 }
 
 impl AskingArgs {
-    /// Whether tools ask: as was chosen, else by default as is `usual` for the engine.
-    pub fn asking(&self, usual: bool) -> Asking {
-        Asking {
-            asks: self.ask || (usual && !self.no_ask),
-            chosen: self.ask || self.no_ask,
-        }
+    /// Whether tools ask, if that was chosen.
+    pub fn chosen(&self) -> Option<bool> {
+        (self.ask || self.no_ask).then_some(self.ask)
     }
 }
 

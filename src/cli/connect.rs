@@ -33,7 +33,7 @@ pub(super) fn run(
         user: UserArgs {
             args: &args.claude_args,
             pass_unknown: args.pass_unknown,
-            asking: args.asking.asking(false),
+            asking: resolver.asking()?,
         },
     };
     if let Some(backend) = searches {

@@ -72,6 +72,7 @@ pub(super) fn flags(cli: &Cli) -> Flags {
         Some(CliCommand::Server(args)) => args,
         Some(CliCommand::Connect(args)) => {
             flags.add("linger", args.linger.map(Value::Number));
+            flags.add("ask", args.asking.chosen().map(Value::Switch));
             flags.add("web-search", args.web_search.clone().map(Value::Word));
             return flags;
         }
@@ -91,6 +92,7 @@ pub(super) fn flags(cli: &Cli) -> Flags {
     flags.add("port", launch.port.map(|port| Value::Number(port.into())));
     flags.add("web-search", launch.web_search.clone().map(Value::Word));
     flags.add("mem-check", mem_check.map(Value::Word));
+    flags.add("ask", launch.asking.chosen().map(Value::Switch));
     flags.add(
         "forget-prefix",
         switch(launch.forget_prefix, launch.no_forget_prefix),

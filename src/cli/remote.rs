@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
 use crate::claude::launch::{Endpoint, UserArgs, assumed_features};
+use crate::claude::permissions::Asking;
 use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
@@ -78,10 +79,12 @@ pub(super) fn run(
 
 /// The arguments for Claude Code. Tools ask, unless that is chosen otherwise: somebody else runs the engine.
 fn user(launch: &LaunchArgs) -> UserArgs<'_> {
-    UserArgs {
-        asking: launch.asking.asking(true),
-        ..launch::user(launch)
-    }
+    let chosen = launch.asking.chosen();
+    let asking = Asking {
+        asks: chosen.unwrap_or(true),
+        chosen: chosen.is_some(),
+    };
+    launch::user(launch, asking)
 }
 
 /// Plans Claude Code's run, as far as it is known before the engine was asked. `claude`: its program, if it is installed.

@@ -95,6 +95,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "port", kind: Kind::Port, per_model: true, variables: &[], default: "8000, or the next that is free" },
     Key { name: "web-search", kind: Kind::Service, per_model: false, variables: &[], default: "off" },
     Key { name: "mem-check", kind: Kind::OneOf(MEM_CHECK), per_model: true, variables: &[("CCLOCAL_FORCE_MEMCHECK", Some("always")), ("CCLOCAL_NO_MEMCHECK", Some("never"))], default: "auto" },
+    Key { name: "ask", kind: Kind::Switch, per_model: false, variables: &[], default: "false" },
     Key { name: "forget-prefix", kind: Kind::Switch, per_model: false, variables: &[("CCLOCAL_FORGET_PREFIX", None)], default: "false" },
 ];
 

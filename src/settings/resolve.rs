@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::file::{OwnModel, Settings};
 use super::key::{self, Key, Kind, Raw, Value};
+use crate::claude::permissions::Asking;
 use crate::error::{Error, Result};
 use crate::memory::Asked;
 use crate::memory::preflight::Checking;
@@ -126,6 +127,15 @@ impl<'a> Resolver<'a> {
         self.number("linger")
     }
 
+    /// Whether tools ask, in a session on an engine of this machine.
+    pub fn asking(&self) -> Result<Asking> {
+        let ask = self.value("ask")?;
+        Ok(Asking {
+            asks: ask == Some(Value::Switch(true)),
+            chosen: ask.is_some(),
+        })
+    }
+
     /// All options of a session.
     pub fn options(&self) -> Result<Options> {
         Ok(Options {
@@ -140,6 +150,7 @@ impl<'a> Resolver<'a> {
             vision: self.switch("vision")?,
             think: self.switch("think")?,
             forget_prefix: self.switch("forget-prefix")?,
+            asking: self.asking()?,
             checking: match self.word("mem-check")?.as_deref() {
                 Some("always") => Checking::Always,
                 Some("never") => Checking::Never,
@@ -159,6 +170,7 @@ pub struct Options {
     pub vision: bool,
     pub think: bool,
     pub forget_prefix: bool,
+    pub asking: Asking,
     pub checking: Checking,
 }
 
@@ -289,7 +301,7 @@ mod tests {
     #[test]
     fn options_are_what_counts() {
         let environment = Environment::for_tests(Path::new("/home"), &[]);
-        let text = "ctx = '64k'\nout-tokens = 4096\nport = 9000\nthink = true\nweb-search = 'brave'\nmem-check = 'never'\n[models.work]\nid = 'org/name'\nctx = 'auto'\nvision = true\nthink = false\n";
+        let text = "ctx = '64k'\nout-tokens = 4096\nport = 9000\nthink = true\nask = true\nweb-search = 'brave'\nmem-check = 'never'\n[models.work]\nid = 'org/name'\nctx = 'auto'\nvision = true\nthink = false\n";
         let settings = Settings::parse(text, &[]).expect("a file");
         let mut flags = Flags::default();
         flags.add("out-tokens", Some(Value::Number(2_048)));
@@ -310,6 +322,10 @@ mod tests {
             vision: false,
             think: true,
             forget_prefix: false,
+            asking: Asking {
+                asks: true,
+                chosen: true,
+            },
             checking: Checking::Never,
         };
         assert_eq!(resolver.options(), Ok(all.clone()));
