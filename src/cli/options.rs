@@ -2,8 +2,6 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
-
 use super::args::{Cli, CliCommand, LaunchArgs, Window};
 use crate::catalog::{Choice, catalog};
 use crate::claude::permissions::Asking;
@@ -17,24 +15,10 @@ use crate::sys::paths::Paths;
 pub(super) fn settings(environment: &Environment, cli: &Cli) -> Result<Settings> {
     match &cli.command {
         None | Some(CliCommand::Server(_) | CliCommand::Connect(_) | CliCommand::List(_)) => {
-            load(environment, &Paths::of(environment))
+            Settings::load(environment, &Paths::of(environment))
         }
         Some(_) => Ok(Settings::default()),
     }
-}
-
-/// The settings file. Errors: it cannot be read, or something in it is wrong.
-pub(super) fn load(environment: &Environment, paths: &Paths) -> Result<Settings> {
-    Settings::load(environment, paths, &commands())
-}
-
-/// The words that are commands.
-pub(super) fn commands() -> Vec<String> {
-    let command = Cli::command();
-    let commands = command.get_subcommands();
-    commands
-        .map(|command| command.get_name().to_owned())
-        .collect()
 }
 
 /// Lets a model's name stand as the first word: `cclocal gemma`, `cclocal work` are `cclocal --model …`. A word that is neither a command nor such a
@@ -45,7 +29,7 @@ pub(super) fn with_model_word(
 ) -> Vec<OsString> {
     let first = arguments.get(1).and_then(|word| word.to_str());
     let is_model = first.is_some_and(|word| {
-        let is_word = !word.starts_with('-') && !commands().iter().any(|command| command == word);
+        let is_word = !word.starts_with('-') && !settings::file::RESERVED.contains(&word);
         is_word && names_model(environment, word)
     });
     if is_model {
@@ -59,7 +43,7 @@ fn names_model(environment: &Environment, word: &str) -> bool {
     if catalog().by_flag(word).is_some() {
         return true;
     }
-    match load(environment, &Paths::of(environment)) {
+    match Settings::load(environment, &Paths::of(environment)) {
         Ok(settings) => settings.model(word).is_some(),
         Err(_) => settings::file::is_name(word),
     }

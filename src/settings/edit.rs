@@ -340,7 +340,7 @@ mod tests {
             let known = key::at_top(key).expect("a key");
             let (value, written) = known.kind.typed(&typed).expect("a value");
             let changed = set(FILE, spot, written).expect("TOML");
-            let settings = Settings::parse(&changed, &[]).expect("good");
+            let settings = Settings::parse(&changed).expect("good");
             let values = match own {
                 true => &settings.models[0].values,
                 false => &settings.values,
@@ -352,7 +352,7 @@ mod tests {
             let after: Vec<&str> = changed.lines().filter(is_other).collect();
             prop_assert_eq!(before, after);
             let again = unset(&changed, spot).expect("TOML").expect("there");
-            let settings = Settings::parse(&again, &[]).expect("good");
+            let settings = Settings::parse(&again).expect("good");
             let left = if own { &settings.models[0].values } else { &settings.values };
             prop_assert!(!left.contains_key(key));
         }
