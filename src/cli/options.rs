@@ -15,10 +15,15 @@ use crate::sys::paths::Paths;
 pub(super) fn settings(environment: &Environment, cli: &Cli) -> Result<Settings> {
     match &cli.command {
         None | Some(CliCommand::Server(_) | CliCommand::Connect(_) | CliCommand::List(_)) => {
-            Settings::load(environment, &Paths::of(environment))
+            load(environment, &Paths::of(environment))
         }
         Some(_) => Ok(Settings::default()),
     }
+}
+
+/// The settings file. Errors: it cannot be read, or something in it is wrong.
+fn load(environment: &Environment, paths: &Paths) -> Result<Settings> {
+    Settings::load(environment, paths)
 }
 
 /// Lets a model's name stand as the first word: `cclocal gemma`, `cclocal work` are `cclocal --model …`. A word that is neither a command nor such a
@@ -43,7 +48,7 @@ fn names_model(environment: &Environment, word: &str) -> bool {
     if catalog().by_flag(word).is_some() {
         return true;
     }
-    match Settings::load(environment, &Paths::of(environment)) {
+    match load(environment, &Paths::of(environment)) {
         Ok(settings) => settings.model(word).is_some(),
         Err(_) => settings::file::is_name(word),
     }
