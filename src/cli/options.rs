@@ -151,6 +151,9 @@ pub(super) fn fill_remote(settings: &Settings, cli: &mut Cli) -> Result<()> {
     remote.parallel = (remote.parallel).or(own
         .number("parallel")
         .and_then(|most| u16::try_from(most).ok()));
+    remote.wait = (remote.wait).or(own
+        .number("wait")
+        .and_then(|minutes| u16::try_from(minutes).ok()));
     launch.asking.or(own.switch("ask"));
     launch.model.or(own.word("model"));
     launch.ctx = launch.ctx.or(own.number("ctx").map(Window::Tokens));
