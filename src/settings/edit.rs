@@ -30,6 +30,10 @@ pub fn set(text: &str, spot: Spot<'_>, value: toml_edit::Value) -> Result<String
             let before = if text.ends_with('\n') { "" } else { "\n" };
             return Ok(format!("{text}{before}{} = {value}\n", spot.key));
         }
+        // With an empty line before the first table.
+        None if text.starts_with('[') => {
+            return Ok(format!("{} = {value}\n\n{text}", spot.key));
+        }
         None => {
             document.insert(spot.key, Item::Value(value));
         }
@@ -232,6 +236,10 @@ mod tests {
         assert_eq!(
             set("", home, "~/one".into()).expect("TOML"),
             "[models.home]\nfolder = \"~/one\"\n"
+        );
+        assert_eq!(
+            set("[models.home]\nid = 'a/b'\n", TOP("port"), 1.into()).expect("TOML"),
+            "port = 1\n\n[models.home]\nid = 'a/b'\n"
         );
         assert_eq!(
             set("# Mine.", TOP("port"), 1.into()).expect("TOML"),
