@@ -18,7 +18,7 @@ use crate::sys::environment::Environment;
 pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
 
 /// The longest time that requests wait for an engine that is away, in minutes: a day.
-const LONGEST_WAIT: i64 = 24 * 60;
+const LONGEST_WAIT: i64 = crate::settings::key::LONGEST_WAIT as i64;
 
 #[derive(Debug, Parser)]
 #[command(

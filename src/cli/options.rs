@@ -2,8 +2,6 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
-
 use super::args::{Cli, CliCommand, LaunchArgs, Window};
 use crate::catalog::{Choice, catalog};
 use crate::claude::permissions::Asking;
@@ -24,17 +22,8 @@ pub(super) fn settings(environment: &Environment, cli: &Cli) -> Result<Settings>
 }
 
 /// The settings file. Errors: it cannot be read, or something in it is wrong.
-pub(super) fn load(environment: &Environment, paths: &Paths) -> Result<Settings> {
-    Settings::load(environment, paths, &commands())
-}
-
-/// The words that are commands.
-pub(super) fn commands() -> Vec<String> {
-    let command = Cli::command();
-    let commands = command.get_subcommands();
-    commands
-        .map(|command| command.get_name().to_owned())
-        .collect()
+fn load(environment: &Environment, paths: &Paths) -> Result<Settings> {
+    Settings::load(environment, paths)
 }
 
 /// Lets a model's name stand as the first word: `cclocal gemma`, `cclocal work` are `cclocal --model …`. A word that is neither a command nor such a
@@ -45,7 +34,7 @@ pub(super) fn with_model_word(
 ) -> Vec<OsString> {
     let first = arguments.get(1).and_then(|word| word.to_str());
     let is_model = first.is_some_and(|word| {
-        let is_word = !word.starts_with('-') && !commands().iter().any(|command| command == word);
+        let is_word = !word.starts_with('-') && !settings::file::RESERVED.contains(&word);
         is_word && names_model(environment, word)
     });
     if is_model {
@@ -162,6 +151,9 @@ pub(super) fn fill_remote(settings: &Settings, cli: &mut Cli) -> Result<()> {
     remote.parallel = (remote.parallel).or(own
         .number("parallel")
         .and_then(|most| u16::try_from(most).ok()));
+    remote.wait = (remote.wait).or(own
+        .number("wait")
+        .and_then(|minutes| u16::try_from(minutes).ok()));
     launch.asking.or(own.switch("ask"));
     launch.model.or(own.word("model"));
     launch.ctx = launch.ctx.or(own.number("ctx").map(Window::Tokens));
