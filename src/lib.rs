@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod claude;
 pub mod cli;
 pub mod demo;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod escape;

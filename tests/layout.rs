@@ -17,7 +17,7 @@ const ORDER: &[&[&str]] = &[
     &["gateway"],
     &["supervisor"],
     &["session"],
-    &["demo"],
+    &["demo", "doctor"],
     &["cli"],
 ];
 

@@ -47,8 +47,9 @@ pub struct Entry {
     pub id: String,
     /// The name a person reads.
     pub name: String,
-    /// Download size, in GB (10⁹ bytes). Source: the scripts' README; approximate.
-    pub download_gb: u64,
+    /// Download size, in GB (10⁹ bytes). Source: what another project lists of the same files on its disk; of Qwen3-Coder's, those of
+    /// Qwen3-30B-A3B-Instruct-2507, which has the same layers; of GLM-4.7-Flash and Qwen2.5-Coder, their parameters at 4.5 bits each.
+    pub download_gb: f64,
     /// The RAM of the smallest Mac that holds a session with it, in GB as Apple counts it (2³⁰ bytes). Source: the plan (`memory/fit.rs`).
     pub ram_gb: u64,
     pub note: String,
@@ -82,7 +83,7 @@ pub struct Turns {
 impl Entry {
     /// Download size in bytes.
     pub fn download_bytes(&self) -> u64 {
-        self.download_gb * 1_000_000_000
+        (self.download_gb * 1e9).round() as u64
     }
 }
 

@@ -28,6 +28,9 @@ pub const MCP_CONFIG: &str = include_str!("../../mcp-local.json");
 pub const WRITE_IN_PARTS: &str = "Your output is limited. Never write a file of more than about 150 lines in one tool call: \
 create it with a first part of at most 150 lines using Write, then add the rest in further calls using Edit, at most 150 lines each.";
 
+/// The setting for a status line. `refreshInterval`, in seconds, is known to the oldest version that was tested.
+const STATUS_LINE: &str = "statusLine";
+
 /// Options and commands of the installed Claude Code, read from its `--help`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
@@ -101,6 +104,8 @@ pub struct ClaudePlan {
     pub settings: Value,
     /// The hooks that run, lists of groups by event: the content of the session's own plugin.
     pub hooks: Map<String, Value>,
+    /// Whether the user, the project or an administrator has a status line, or has switched it off.
+    pub has_status_line: bool,
     /// Lines for the user: names, never values.
     pub notices: Vec<String>,
     token: Secret,
@@ -134,6 +139,16 @@ impl ClaudePlan {
             self.settings["env"][env::BASE_URL] = address.clone().into();
         }
         self.settings[hooks::ALL_OFF] = true.into();
+        self
+    }
+
+    /// The plan with this command as the status line, run each second, unless there is one already.
+    #[must_use]
+    pub fn with_status_line(mut self, command: &str) -> Self {
+        if !self.has_status_line {
+            self.settings[STATUS_LINE] =
+                serde_json::json!({"type": "command", "command": command, "refreshInterval": 1});
+        }
         self
     }
 
@@ -195,6 +210,13 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     if off.is_some() {
         settings[hooks::ALL_OFF] = true.into();
     }
+    let of_files = files.iter().filter_map(SettingsFile::settings);
+    let mut all_settings = of_files.chain([inputs.own_settings]);
+    let has_status_line = off.is_some()
+        || all_settings.any(|settings| {
+            let is_off = settings.get(hooks::ALL_OFF) == Some(&Value::Bool(true));
+            is_off || settings.contains_key(STATUS_LINE)
+        });
     let mut notices = settings_overlay::notices(files);
     notices.extend(off);
     Ok(ClaudePlan {
@@ -202,6 +224,7 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
         unset: unset(inputs.environment, &set),
         settings,
         hooks,
+        has_status_line,
         notices,
         set,
         token: inputs.endpoint.token.clone(),

@@ -43,6 +43,27 @@ pub enum Class {
     Runtime,
 }
 
+impl Class {
+    /// The subject in words.
+    pub fn subject(self) -> &'static str {
+        match self {
+            Routing => "another server",
+            Provider => "another provider",
+            Credential => "a credential",
+            Header => "headers of requests",
+            Proxy => "a proxy",
+            Model => "another model",
+            Window => "the context window",
+            Telemetry => "telemetry",
+            Traffic => "other traffic",
+            Timeout => "a time limit",
+            Prompt => "the prompt",
+            Session => "another session",
+            Runtime => "the client's runtime",
+        }
+    }
+}
+
 use Class::{
     Credential, Header, Model, Prompt, Provider, Proxy, Routing, Runtime, Session, Telemetry,
     Timeout, Traffic, Window,

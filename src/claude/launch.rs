@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 
 use crate::app::App;
 use crate::claude::command::{self, ClaudePlan, Features};
-use crate::claude::{features, hooks_plugin, node_options, profile, settings_files};
+pub use crate::claude::settings_overlay::{Ignored, Review};
+use crate::claude::{
+    env, features, hooks_plugin, node_options, profile, settings_files, settings_overlay,
+};
 use crate::error::{Context, Exit, Result};
 use crate::memory::ContextWindow;
 use crate::sys::environment::Environment;
@@ -85,6 +88,24 @@ pub fn plan(
         plan.notices.push("Claude Code ends at once where NODE_OPTIONS attaches a debugger: in this session those options are left out of it".into());
     }
     Ok(plan)
+}
+
+/// Reviews the settings files of a session in the current folder. Errors: managed MCP servers, or an unknown platform.
+pub fn review_settings(app: &App) -> Result<Review> {
+    let environment = &app.environment;
+    let files = settings_files::read(environment, app.os()? == Os::Macos)?;
+    // What differs from session to session is not compared with settings.
+    let endpoint = Endpoint {
+        port: 0,
+        token: Secret::new(""),
+        model: String::new(),
+        window: ContextWindow {
+            tokens: 0,
+            output: 0,
+        },
+    };
+    let set = env::set(environment, &app.paths.claude_profile(), &endpoint);
+    Ok(settings_overlay::review(&set, &files))
 }
 
 /// Whether a person will talk with Claude Code, rather than a script.

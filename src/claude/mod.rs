@@ -20,3 +20,4 @@ pub mod settings_files;
 mod settings_overlay;
 mod terminal;
 mod user_args;
+pub mod version;

@@ -138,6 +138,58 @@ pub(super) fn notices(files: &[SettingsFile]) -> Vec<String> {
     said
 }
 
+/// Settings of one file that a local session does not take, each with why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignored {
+    /// The file, as people write it.
+    pub file: String,
+    /// Keys, never values.
+    pub keys: Vec<(String, &'static str)>,
+}
+
+/// Review of the settings files that a session in the current folder would have.
+#[derive(Debug)]
+pub struct Review {
+    pub ignored: Vec<Ignored>,
+    /// Files that cannot be read, in words.
+    pub unread: Vec<String>,
+    /// The error with which a session would be refused.
+    pub refused: Option<Error>,
+}
+
+/// Reviews these files. `set`: the environment that Claude Code gets.
+pub(super) fn review(set: &BTreeMap<String, String>, files: &[SettingsFile]) -> Review {
+    let shut_out = |settings: &Map<String, Value>| {
+        let http = opens_http_hooks(settings)
+            .then(|| ("allowedHttpHookUrls".to_owned(), Class::Routing.subject()));
+        let found = setting_keys::findings(settings).into_iter();
+        let found = found.map(|finding| (finding.key, finding.class.subject()));
+        found.chain(http).collect::<Vec<_>>()
+    };
+    let ignored = files
+        .iter()
+        .filter(|file| file.source != Source::Managed)
+        .filter_map(|file| {
+            let keys = shut_out(file.settings()?);
+            let file = file.label.clone();
+            (!keys.is_empty()).then_some(Ignored { file, keys })
+        });
+    let unread = files.iter().filter_map(|file| match &file.content {
+        Content::Settings(_) => None,
+        Content::Malformed(why) => Some(format!("{} is not valid JSON: {why}", file.label)),
+        Content::Closed(why) | Content::Unreadable(why) => {
+            Some(format!("{} cannot be read: {why}", file.label))
+        }
+    });
+    Review {
+        ignored: ignored.collect(),
+        unread: unread.collect(),
+        refused: check_managed(set, files)
+            .and_then(|()| check_shared(files))
+            .err(),
+    }
+}
+
 /// A socket in place of an address. Once it is set, clients up to 2.1.197 at least take no other value for it, from the overlay neither.
 const STICKS: &str = "ANTHROPIC_UNIX_SOCKET";
 

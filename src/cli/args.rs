@@ -45,6 +45,8 @@ pub enum CliCommand {
     Setup(SetupArgs),
     /// Check that everything works: Claude Code writes a file with a tiny built-in model
     Demo(DemoArgs),
+    /// Look for what is wrong, and say what to do about it; change nothing
+    Doctor(DoctorArgs),
     /// Load a model without Claude Code, and print how to connect to it
     Server(Box<LaunchArgs>),
     /// Run Claude Code on a model that is already loaded
@@ -72,6 +74,16 @@ pub enum CliCommand {
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Print JSON: sizes in bytes, times in seconds
+    #[arg(long)]
+    pub json: bool,
+    /// Show it anew each second until Ctrl-C; with --json a line each second
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

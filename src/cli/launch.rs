@@ -52,8 +52,13 @@ pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> R
         linger,
         searches,
     };
-    let status = launch.with_limit(&mut limit);
+    let mut status = launch.with_limit(&mut limit);
     if let Some(raised) = limit {
+        // Else the question after a password would come without a reason.
+        if let (Err(error), true) = (&status, ui.interactive) {
+            ui.error(error);
+            status = Ok(error.exit.code());
+        }
         // Whoever ended us with a signal does not wait for a password.
         let hurried = [Signal::SIGTERM, Signal::SIGHUP].iter().any(|signal| {
             status
@@ -130,12 +135,9 @@ impl Launch<'_> {
         let runtime = runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
         for _ in 0..TRIES {
-            let port = match acquire::acquire(&acquire)? {
-                Acquired::Port { port, raised } => {
-                    *limit = raised.or(limit.take());
-                    port
-                }
-                Acquired::Signalled(signal) => return Ok(signals::status(signal)),
+            let port = match acquire::acquire(&acquire, limit)? {
+                Acquired::Port(port) => port,
+                Acquired::Left(status) => return Ok(status),
             };
             let linger = acquire::linger(linger, limit.as_ref());
             let status = runtime.block_on(async {

@@ -4,6 +4,7 @@ pub mod args;
 mod cache_screen;
 mod connect;
 mod demo;
+mod doctor;
 mod dry_run;
 mod launch;
 mod list;
@@ -14,6 +15,7 @@ mod remote;
 mod rm;
 mod setup;
 mod status;
+mod status_line;
 mod stop;
 mod web_search;
 
@@ -31,6 +33,13 @@ use args::{Cli, CliCommand, LaunchArgs};
 
 /// Runs the program and returns its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Run each second: before anything else is made.
+    if let Some((name, rest)) = arguments.get(1..).and_then(<[_]>::split_first)
+        && name == status_line::NAME
+    {
+        return status_line::run(rest);
+    }
     let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -70,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let result = match &cli.command {
         Some(CliCommand::Setup(args)) => setup::run(&app, args).map(|()| 0),
         Some(CliCommand::Demo(args)) => demo::run(&app, args),
+        Some(CliCommand::Doctor(args)) => Ok(doctor::run(&app, args)),
         Some(CliCommand::Server(args)) => launch(args),
         Some(CliCommand::Connect(args)) => connect::run(&app, args, searches),
         Some(CliCommand::List(args)) => list::run(&app, args).map(|()| 0),

@@ -1,20 +1,30 @@
 //! `cclocal status`: the loaded models.
 
+use std::io::Write;
 use std::time::Duration;
 
-use serde_json::json;
+use console::Term;
+use serde_json::{Value, json};
 
 use super::args::StatusArgs;
 use crate::app::App;
 use crate::error::Result;
-use crate::escape::visible;
+use crate::escape::{visible, visible_json, visible_lines};
 use crate::session::release;
+use crate::supervisor::live_line;
 use crate::supervisor::protocol::Status;
 use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::ui;
 
+/// How often it is shown with `--watch`.
+const INTERVAL: Duration = Duration::from_secs(1);
+
 pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
+    if args.watch {
+        watch(app, args.json);
+        return Ok(());
+    }
     let App {
         environment: host,
         paths,
@@ -23,51 +33,95 @@ pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
     } = app;
     let running = registry::running(paths);
     if args.json {
-        let all: Vec<_> = running
-            .iter()
-            .map(|running| match running {
-                Running::Known(status) => json!(status),
-                Running::Foreign {
-                    port,
-                    version,
-                    used,
-                    ..
-                } => json!({"port": port, "version": version, "used": used}),
-                Running::Silent(holder) => json!({
-                    "port": holder.port,
-                    "pid": holder.pid,
-                    "phase": "silent",
-                    "source": holder.source(),
-                }),
-            })
-            .collect();
-        ui.json(&json!(all));
-        return Ok(());
-    }
-    if running.is_empty() {
-        ui.say("No engine is running.");
-    }
-    for running in &running {
-        ui.data(&match running {
-            Running::Known(status) => text(host, status),
-            Running::Foreign {
-                port,
-                version,
-                used,
-                ..
-            } => format!(
-                "an engine of another version of cclocal ({}) on port {port}, {}\n",
-                visible(version),
-                if *used { "in use" } else { "not in use" }
-            ),
-            Running::Silent(holder) => format!(
-                "{}  not answering\n  hint      {}\n",
-                holder.words(),
-                holder.hint()
-            ),
-        });
+        ui.json(&json(&running));
+    } else if running.is_empty() {
+        ui.say(NONE);
+    } else {
+        ui.data(&page(host, &running));
     }
     Ok(())
+}
+
+const NONE: &str = "No engine is running.";
+
+/// Until Ctrl-C, which ends it as the system does, or until nobody reads it any more.
+fn watch(app: &App, as_json: bool) {
+    let host = &app.environment;
+    let mut shown = String::new();
+    loop {
+        let running = registry::running(&app.paths);
+        let text = match as_json {
+            true => visible_json(&format!("{}\n", json(&running))),
+            false if running.is_empty() => format!("{NONE}\n"),
+            false => page(host, &running),
+        };
+        let text = match host.stdout_tty && !as_json {
+            true => painted_over(&std::mem::replace(&mut shown, text.clone()), &text),
+            false => text,
+        };
+        let mut stdout = std::io::stdout().lock();
+        if (stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()))
+        .is_err()
+        {
+            return;
+        }
+        drop(stdout);
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+/// The text in the place of the one that is shown: up by its rows, and over it.
+fn painted_over(shown: &str, text: &str) -> String {
+    let columns = usize::from(Term::stdout().size().1).max(1);
+    let rows = |line: &str| console::measure_text_width(line).div_ceil(columns).max(1);
+    let up: usize = shown.lines().map(rows).sum();
+    match up {
+        0 => text.to_owned(),
+        up => format!("\u{1b}[{up}A\u{1b}[J{text}"),
+    }
+}
+
+fn json(running: &[Running]) -> Value {
+    let all = running.iter().map(|running| match running {
+        Running::Known(status) => json!(status),
+        Running::Foreign {
+            port,
+            version,
+            used,
+            ..
+        } => json!({"port": port, "version": version, "used": used}),
+        Running::Silent(holder) => json!({
+            "port": holder.port,
+            "pid": holder.pid,
+            "phase": "silent",
+            "source": holder.source(),
+        }),
+    });
+    all.collect()
+}
+
+fn page(host: &Environment, running: &[Running]) -> String {
+    let all = running.iter().map(|running| match running {
+        Running::Known(status) => text(host, status),
+        Running::Foreign {
+            port,
+            version,
+            used,
+            ..
+        } => format!(
+            "an engine of another version of cclocal ({}) on port {port}, {}\n",
+            visible(version),
+            if *used { "in use" } else { "not in use" }
+        ),
+        Running::Silent(holder) => format!(
+            "{}  not answering\n  hint      {}\n",
+            holder.words(),
+            holder.hint()
+        ),
+    });
+    visible_lines(&all.collect::<String>()).into_owned()
 }
 
 fn text(host: &Environment, status: &Status) -> String {
@@ -112,7 +166,12 @@ fn text(host: &Environment, status: &Status) -> String {
     }
     lines.push(format!("  sessions  {sessions}"));
     if status.busy > 0 {
-        lines.push(format!("  requests  {} running or waiting", status.busy));
+        let now = status.now.as_ref().map(live_line::words);
+        let now = now.map_or_else(String::new, |words| format!("; {words}"));
+        lines.push(format!(
+            "  requests  {} running or waiting{now}",
+            status.busy
+        ));
     }
     if status.figures.turns > 0 {
         lines.push(format!("  served    {}", release::tokens(&status.figures)));

@@ -38,8 +38,6 @@ pub struct Serve {
     /// Tokens of a prompt that are computed at a time.
     pub step: u64,
     pub cache: CacheLimit,
-    /// Whether stored entries of the prefix cache are quantised.
-    pub quantise: bool,
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
     /// The flags that the engine has.
@@ -81,7 +79,6 @@ impl Serve {
             window,
             step: plan.map_or(USUAL_STEP, |plan| plan.prefill_step),
             cache: limit.map_or(CacheLimit::Share(USUAL_CACHE), CacheLimit::Planned),
-            quantise: plan.is_none_or(|plan| plan.quantise),
             complete: false,
             flags,
             text_models: PathBuf::new(),
@@ -146,7 +143,7 @@ impl Serve {
                     .push("this engine has no --continuous-batching: every turn computes the whole conversation again".into());
             }
             // Read by the engine in this mode only.
-            argv.prefix_cache(self.cache, self.quantise);
+            argv.prefix_cache(self.cache);
             argv.value("--stream-interval", "4");
         }
         argv.value("--prefill-step-size", &self.step.to_string());
@@ -240,17 +237,14 @@ impl Argv<'_> {
         }
     }
 
-    /// How much the prefix cache may hold, and how.
-    fn prefix_cache(&mut self, limit: CacheLimit, quantise: bool) {
+    /// How much the prefix cache may hold.
+    fn prefix_cache(&mut self, limit: CacheLimit) {
         match limit {
             CacheLimit::Planned(mib) => self.value("--cache-memory-mb", &mib.to_string()),
             CacheLimit::Share(share) => {
                 self.value("--cache-memory-percent", &format!("{share:.2}"))
             }
         };
-        if quantise {
-            self.switch("--kv-cache-quantization");
-        }
     }
 
     /// The engine's own parser, for an engine that does not hand over what the model wrote.
@@ -303,7 +297,7 @@ mod tests {
     #[test]
     fn a_trimmable_model_is_batched_one_at_a_time() {
         let plan = planned("coder", &Flags::of_pinned_engine(), true);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 2048 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --stream-interval 4 --prefill-step-size 2048 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser qwen3_coder --default-chat-template-kwargs {"enable_thinking":false} --download-retries 1"#);
         assert_eq!(
             plan.env.get("HF_HUB_OFFLINE").map(String::as_str),
             Some("1")
@@ -335,7 +329,7 @@ mod tests {
         assert_eq!(
             words,
             format!(
-                "--cache-memory-mb {} --kv-cache-quantization --stream-interval 4 --prefill-step-size {} --max-tokens {}",
+                "--cache-memory-mb {} --stream-interval 4 --prefill-step-size {} --max-tokens {}",
                 tight.cache_memory_mb.expect("a limit"),
                 tight.prefill_step,
                 tight.window.output
@@ -358,7 +352,7 @@ mod tests {
     #[test]
     fn the_default_model_is_served_by_its_text_part() {
         let plan = planned("gemma-light", &Flags::of_pinned_engine(), false);
-        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --kv-cache-quantization --stream-interval 4 --prefill-step-size 2048 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
+        insta::assert_snapshot!(plan.argv.join(" "), @r#"serve mlx-community/gemma-4-e4b-it-4bit --host 127.0.0.1 --port 0 --served-model-name mlx-community/gemma-4-e4b-it-4bit --continuous-batching --max-num-seqs 1 --cache-memory-percent 0.35 --stream-interval 4 --prefill-step-size 2048 --max-tokens 8192 --max-request-tokens 32768 --timeout 3600 --enable-auto-tool-choice --tool-call-parser gemma4 --default-chat-template-kwargs {"enable_thinking":false}"#);
         assert_eq!(
             plan.env.get("CCLOCAL_TEXT_ROUTE").map(String::as_str),
             Some("/data/text-models")

@@ -39,7 +39,7 @@ pub fn ask(host: &Environment, cache: &Path, engine: &Executable) -> Option<Devi
     {
         return Some(kept.device);
     }
-    let device = answer(host, engine)?;
+    let device = look(host, engine)?;
     if let (Some(machine), Some(_)) = (machine, device.recommended) {
         capabilities::remember(cache, TOPIC, &engine.python, &Kept { machine, device });
     }
@@ -53,11 +53,12 @@ fn machine() -> Option<String> {
     Some(text.join(" "))
 }
 
-fn answer(host: &Environment, engine: &Executable) -> Option<Device> {
+/// Asks, and writes nothing down.
+pub fn look(host: &Environment, engine: &Executable) -> Option<Device> {
     let mut command = Command::new(&engine.python);
-    // Isolated: nothing of the current folder is imported.
+    // Isolated: nothing of the current folder is imported. And nothing is written (`-B`).
     command
-        .args(["-I", "-c", QUESTION])
+        .args(["-I", "-B", "-c", QUESTION])
         .env_clear()
         .envs(env::inherited(host));
     match capabilities::ask(&mut command, DEADLINE) {

@@ -222,7 +222,7 @@ pub fn explain(end: End, tail: &[String], log: &Path) -> Error {
         (None, Ended::Code(code)) => (
             Exit::Engine,
             format!("it ended with status {code}"),
-            "read the last lines of its log above".into(),
+            "read the last lines of its log above; `cclocal doctor` checks the installation".into(),
         ),
     };
     let what = match exit {

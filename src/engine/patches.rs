@@ -1,8 +1,15 @@
-//! The start-up patches of an engine (`*.py`) that did not apply, as its log tells it. Pure but for reading that.
+//! The start-up patches of an engine (`*.py`): those that did not apply, as its log tells it, and a try of all of them without a model.
 
 use std::path::Path;
+use std::time::Duration;
 
+use super::executable::Executable;
+use super::{env, server};
+use crate::error::{Context, Error, Exit, Result};
+use crate::sys::environment::Environment;
 use crate::sys::log;
+use crate::sys::process;
+use crate::sys::secret::Secret;
 
 /// Start of a line that a patch logs. Source: `patches.py`.
 const BEGIN: &str = "[cclocal] patch ";
@@ -32,6 +39,73 @@ const NOTICED: &[(&str, &str)] = &[
         "this model's text part cannot be served alone: each turn computes the whole conversation again",
     ),
 ];
+
+/// How long a try may take: what the engine imports takes some seconds, and on a cold disk many times that.
+const TRY_DEADLINE: Duration = Duration::from_secs(45);
+
+/// A start-up patch that was tried on an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    pub name: String,
+    /// Why it did not apply. None: it did.
+    pub why_not: Option<String>,
+    /// What it is like without it, if people notice.
+    pub without: Option<&'static str>,
+}
+
+const NOT_TRIED: &str = "the engine cannot be started to try its patches";
+
+/// Tries the patches on an engine that loads no model, serves nothing and writes nothing. Some know only with the model whether they apply, and are not
+/// among the results. Errors: the engine cannot be started.
+pub fn try_all(host: &Environment, executable: &Executable) -> Result<Vec<Tried>> {
+    // As in a session that wants all of them. Nothing is made there before there is a model.
+    let nowhere = Path::new("/nonexistent");
+    let mut command = server::bootstrap(executable);
+    command
+        .arg("--help")
+        .current_dir("/")
+        .env_clear()
+        .envs(env::of_supervisor(host))
+        .envs(env::fixed())
+        .env(env::OFFLINE, "1")
+        .env(env::TEXT_ROUTE, nowhere)
+        .env(env::KEPT_PREFIX, nowhere)
+        .env(env::MEMORY_LIMIT, (1u64 << 40).to_string())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let line = server::first_line("", &nowhere.join("socket"), &Secret::random()?);
+    let finished = process::run_with_input(&mut command, line.as_bytes(), TRY_DEADLINE)
+        .context(Exit::Engine, NOT_TRIED)?;
+    of_output(&finished.stderr)
+}
+
+/// Errors: no patch was tried.
+fn of_output(log: &str) -> Result<Vec<Tried>> {
+    let tried = tried_in(log);
+    if tried.is_empty() {
+        let last = log.lines().rfind(|line| !line.is_empty());
+        return Err(Error::new(Exit::Engine, NOT_TRIED)
+            .cause(last.unwrap_or("it ended without a word").trim()));
+    }
+    Ok(tried)
+}
+
+/// The patches of which a log says whether they apply.
+fn tried_in(log: &str) -> Vec<Tried> {
+    log.lines()
+        .filter_map(|line| line.split_once(BEGIN)?.1.split_once(": "))
+        .filter(|(_, words)| *words != "not wanted")
+        .map(|(name, words)| Tried {
+            name: name.to_owned(),
+            why_not: (words != "applied").then(|| {
+                let reason = words.strip_prefix("not applied (");
+                let reason = reason.and_then(|reason| reason.strip_suffix(')'));
+                reason.unwrap_or(words).to_owned()
+            }),
+            without: (NOTICED.iter().find(|(noticed, _)| *noticed == name))
+                .map(|(_, words)| *words),
+        })
+        .collect()
+}
 
 /// Missing abilities of an engine that is ready, one sentence each. None for an engine that logs no patches.
 pub fn lacking(path: &Path) -> Vec<String> {
@@ -71,6 +145,33 @@ mod tests {
             ),
             [NOTICED[1].1, NOTICED[2].1]
         );
+    }
+
+    #[test]
+    fn what_was_tried_has_its_reason() {
+        let tried = tried_in(
+            "warning: x\n[cclocal] patch listen: applied\n\
+             [cclocal] patch masks: not applied (BatchKVCache([0]) has no _idx)\n\
+             [cclocal] patch text-route: not wanted\n",
+        );
+        let said: Vec<_> = tried
+            .iter()
+            .map(|tried| (tried.name.as_str(), tried.why_not.as_deref()))
+            .collect();
+        let why = "BatchKVCache([0]) has no _idx";
+        assert_eq!(said, [("listen", None), ("masks", Some(why))]);
+        assert_eq!(tried[1].without, Some(NOTICED[3].1));
+    }
+
+    #[test]
+    fn an_engine_that_tries_nothing_is_an_error() {
+        let error = of_output("Traceback\nImportError: no mlx\n\n").expect_err("nothing");
+        insta::assert_snapshot!(error, @"
+        error: the engine cannot be started to try its patches
+          cause: ImportError: no mlx
+        ");
+        let silent = of_output("").expect_err("nothing");
+        insta::assert_snapshot!(silent.cause.unwrap_or_default(), @"it ended without a word");
     }
 
     #[test]

@@ -46,6 +46,7 @@ const REST: &str = concat!(
     include_str!("patches/masks.py"),
     include_str!("patches/pauses.py"),
     include_str!("patches/memory.py"),
+    include_str!("patches/progress.py"),
     include_str!("patches/text_route.py"),
     include_str!("patches/kept.py"),
     include_str!("patches/snapshots.py"),
@@ -60,6 +61,24 @@ const FULL: u64 = 16 * 1024;
 
 /// Base URL of requests on an engine's socket. The host is a placeholder, as the connection goes through the socket.
 pub const BASE_URL: &str = "http://localhost";
+
+/// Command of an engine with the start-up patches, without its own arguments.
+pub(super) fn bootstrap(executable: &Executable) -> Command {
+    let mut command = Command::new(&executable.python);
+    command.arg("-c").arg(RUN_PARTS).args(BOOTSTRAP);
+    command.arg(&executable.script);
+    command
+}
+
+/// First line of an engine's input, for `bootstrap.py`.
+pub(super) fn first_line(key: &str, socket: &Path, proof_key: &Secret) -> String {
+    let told = serde_json::json!({
+        "key": key,
+        "socket": socket.to_string_lossy(),
+        "proof_key": proof_key.expose(),
+    });
+    format!("{told}\n")
+}
 
 /// All that starting an engine needs.
 pub struct Launch<'a> {
@@ -112,20 +131,13 @@ impl Server {
             _ => {}
         }
         let proof_key = Secret::random()?;
-        let told = serde_json::json!({
-            "key": launch.key.map_or("", Secret::expose),
-            "socket": launch.socket.to_string_lossy(),
-            "proof_key": proof_key.expose(),
-        });
+        let key = launch.key.map_or("", Secret::expose);
+        let told = first_line(key, &launch.socket, &proof_key);
         let errors = log
             .try_clone()
             .context(Exit::Engine, failed("its log cannot be written"))?;
-        let mut command = Command::new(&launch.executable.python);
+        let mut command = bootstrap(launch.executable);
         command
-            .arg("-c")
-            .arg(RUN_PARTS)
-            .args(BOOTSTRAP)
-            .arg(&launch.executable.script)
             .args(launch.argv)
             .current_dir(launch.folder)
             .env_clear()
@@ -150,7 +162,7 @@ impl Server {
         };
         if let Some(pipe) = &mut server.lifeline {
             // If it is gone already, its end says why; the pipe does not.
-            let _ = writeln!(pipe, "{told}");
+            let _ = pipe.write_all(told.as_bytes());
         }
         Ok(server)
     }

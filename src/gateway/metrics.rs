@@ -64,6 +64,34 @@ pub struct Summary {
     pub tokens_per_second: Option<f64>,
 }
 
+impl Summary {
+    /// Of a hundred prompt tokens, those that were there already. None: there were no prompts.
+    pub fn cached_percent(&self) -> Option<u8> {
+        let all = self.input_tokens + self.cached_tokens;
+        let percent = (self.cached_tokens * 100).checked_div(all)?;
+        u8::try_from(percent).ok()
+    }
+}
+
+/// A caller's requests at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// None is under way.
+    Idle,
+    /// The first of them waits.
+    Waiting {
+        /// Requests of others that came before it.
+        ahead: usize,
+        since: Instant,
+    },
+    /// The engine has one.
+    AtWork {
+        since: Instant,
+        /// When the first piece of the reply came.
+        answering: Option<Instant>,
+    },
+}
+
 /// Counters of all requests. Clones write into the same one.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Shared>);
@@ -85,6 +113,18 @@ struct Counters {
     recent: Vec<RequestMetrics>,
     everybody: Total,
     callers: BTreeMap<Caller, Total>,
+    /// Requests under way, by the order in which they came.
+    under_way: BTreeMap<u64, UnderWay>,
+    /// The number of the next one.
+    next: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    caller: Caller,
+    arrived: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +140,7 @@ struct Total {
 #[derive(Debug)]
 pub(crate) struct Running {
     counters: Metrics,
+    number: u64,
     caller: Caller,
     started: Option<Instant>,
     first_token: Option<Instant>,
@@ -117,6 +158,8 @@ impl Metrics {
             recent: Vec::new(),
             everybody: Total::default(),
             callers: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            next: 0,
         };
         Self(Arc::new(Shared {
             counters: Mutex::new(counters),
@@ -128,9 +171,20 @@ impl Metrics {
     pub(crate) fn arrive(&self, caller: Caller) -> Running {
         let mut counters = self.counters();
         counters.queued += 1;
-        counters.last_activity = Instant::now();
+        let arrived = Instant::now();
+        counters.last_activity = arrived;
+        let number = counters.next;
+        counters.next += 1;
+        let under_way = UnderWay {
+            caller,
+            arrived,
+            started: None,
+            first_token: None,
+        };
+        counters.under_way.insert(number, under_way);
         Running {
             counters: self.clone(),
+            number,
             caller,
             started: None,
             first_token: None,
@@ -147,6 +201,30 @@ impl Metrics {
     /// Requests that the engine has.
     pub(crate) fn active(&self) -> usize {
         self.counters().active
+    }
+
+    /// How the requests of this caller stand. None: those of all.
+    pub fn standing(&self, caller: Option<Caller>) -> Standing {
+        let counters = self.counters();
+        let under_way = counters.under_way.values();
+        let own = || {
+            let under_way = under_way.clone();
+            under_way.filter(move |one| caller.is_none_or(|caller| one.caller == caller))
+        };
+        let at_work = own().find_map(|one| Some((one.started?, one.first_token)));
+        if let Some((since, answering)) = at_work {
+            return Standing::AtWork { since, answering };
+        }
+        match own().next() {
+            None => Standing::Idle,
+            Some(first) => Standing::Waiting {
+                ahead: under_way
+                    .clone()
+                    .take_while(|one| one.arrived < first.arrived)
+                    .count(),
+                since: first.arrived,
+            },
+        }
     }
 
     /// Waits until the engine has a request.
@@ -211,10 +289,15 @@ impl Default for Metrics {
 impl Running {
     /// The engine gets it now. Called again when it is sent again.
     pub(crate) fn start(&mut self) {
-        if self.started.replace(Instant::now()).is_some() {
+        let now = Instant::now();
+        let again = self.started.replace(now).is_some();
+        let mut counters = self.counters.counters();
+        if let Some(under_way) = counters.under_way.get_mut(&self.number) {
+            under_way.started = Some(now);
+        }
+        if again {
             return;
         }
-        let mut counters = self.counters.counters();
         counters.queued -= 1;
         counters.active += 1;
         drop(counters);
@@ -223,7 +306,14 @@ impl Running {
 
     /// A piece of the answer has come. Only the first time counts.
     pub(crate) fn token(&mut self) {
-        self.first_token.get_or_insert_with(Instant::now);
+        if self.first_token.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.first_token = Some(now);
+        if let Some(under_way) = self.counters.counters().under_way.get_mut(&self.number) {
+            under_way.first_token = Some(now);
+        }
     }
 
     /// What is known of its tokens.
@@ -258,6 +348,7 @@ impl Drop for Running {
             Some(_) => counters.active -= 1,
             None => counters.queued -= 1,
         }
+        counters.under_way.remove(&self.number);
         counters.last_activity = now;
         counters.everybody.add(&figure, generated);
         counters
@@ -373,6 +464,47 @@ mod tests {
         waiting.await.expect("told");
         // And at once while it works.
         metrics.until_active().await;
+    }
+
+    #[test]
+    fn each_caller_sees_how_its_own_requests_stand() {
+        let metrics = Metrics::new();
+        let [one, two] = [Caller::Lease(1), Caller::Lease(2)];
+        assert_eq!(metrics.standing(None), Standing::Idle);
+        let mut first = metrics.arrive(one);
+        first.start();
+        let second = metrics.arrive(two);
+        let third = metrics.arrive(two);
+        let is_reading = |standing| {
+            matches!(
+                standing,
+                Standing::AtWork {
+                    answering: None,
+                    ..
+                }
+            )
+        };
+        assert!(is_reading(metrics.standing(Some(one))));
+        assert!(is_reading(metrics.standing(None)));
+        let ahead = |caller| match metrics.standing(Some(caller)) {
+            Standing::Waiting { ahead, .. } => Some(ahead),
+            _ => None,
+        };
+        assert_eq!(ahead(two), Some(1));
+        first.token();
+        let standing = metrics.standing(Some(one));
+        assert!(matches!(
+            standing,
+            Standing::AtWork {
+                answering: Some(_),
+                ..
+            }
+        ));
+        drop((first, second));
+        assert_eq!(metrics.standing(Some(one)), Standing::Idle);
+        assert_eq!(ahead(two), Some(0));
+        drop(third);
+        assert_eq!(metrics.standing(None), Standing::Idle);
     }
 
     #[test]

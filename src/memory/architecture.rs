@@ -297,7 +297,6 @@ fn all() -> &'static BTreeMap<String, Known> {
 mod tests {
     use super::*;
     use crate::catalog::catalog;
-    use crate::memory::cache::Stored;
     use serde_json::json;
 
     fn of(config: Value) -> Architecture {
@@ -420,7 +419,7 @@ mod tests {
                     entry.flag,
                     architecture.constant_bytes(),
                     architecture.bytes_per_token(),
-                    architecture.stored_bytes(65_536, Stored::Plain),
+                    architecture.stored_bytes(65_536),
                 )
             })
             .collect();

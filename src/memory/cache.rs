@@ -11,21 +11,8 @@ pub const ROWS: u64 = 256;
 /// Bytes of one number of a linear layer's state: it is kept in single precision. Source: mlx-lm 0.31.3, `gated_delta.py`.
 const SINGLE: u64 = 4;
 
-/// How the engine stores an entry of its prefix cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// As it was computed.
-    Plain,
-    /// In 8 bits, in groups of 64 (`--kv-cache-quantization`): the layers with full attention, in the stored entries alone. What a request
-    /// computes with is never quantised.
-    Quantised,
-}
-
-/// How often a layer is there beside the conversation and its entry while the one becomes the other.
-const COPIES: u64 = 3;
-
-/// Numbers that share a scale and an offset in [`Stored::Quantised`]. Source: vllm-mlx 0.6.0, `MemoryCacheConfig`.
-const GROUP: u64 = 64;
+/// How often a layer is there beside the conversation while it goes from a request into the prefix cache or back.
+const COPIES: u64 = 2;
 
 impl Architecture {
     /// Bytes that one more token adds to a long conversation.
@@ -59,11 +46,6 @@ impl Architecture {
         self.constant_bytes() + (tokens + ROWS) * self.bytes_per_token() + self.sliding_step(step)
     }
 
-    /// The most that an entry can take that is made on the way through a prompt, as snapshots are: see [`Architecture::most_live_bytes`].
-    pub fn snapshot_bytes(&self, tokens: u64, step: u64, stored: Stored) -> u64 {
-        self.stored_bytes(tokens, stored) + self.sliding_step(step)
-    }
-
     /// Bytes of a step's rows in the layers with a sliding window.
     fn sliding_step(&self, step: u64) -> u64 {
         let sliding = self.layers.iter().map(|layer| match layer.attention {
@@ -74,15 +56,9 @@ impl Architecture {
     }
 
     /// Bytes of a stored entry of the prefix cache. It holds the rows that are used, without those that are free.
-    pub fn stored_bytes(&self, tokens: u64, stored: Stored) -> u64 {
+    pub fn stored_bytes(&self, tokens: u64) -> u64 {
         let layers = self.layers.iter().map(|layer| match layer.attention {
-            Attention::Full(_) | Attention::Latent { .. } => {
-                tokens
-                    * match stored {
-                        Stored::Plain => self.row(layer.attention),
-                        Stored::Quantised => self.quantised_row(layer.attention),
-                    }
-            }
+            Attention::Full(_) | Attention::Latent { .. } => tokens * self.row(layer.attention),
             Attention::Sliding { window, .. } => tokens.min(window) * self.row(layer.attention),
             Attention::Linear { .. } => self.state(layer.attention),
             Attention::Shared { .. } => 0,
@@ -90,8 +66,8 @@ impl Architecture {
         layers.sum()
     }
 
-    /// The most that there is for a moment while a conversation becomes an entry or an entry becomes one again: a layer of it, as it was taken out,
-    /// as it is quantised or not, and as it is kept. That it is no more than a layer is our doing (`engine/entries.py`).
+    /// The most that there is for a moment while a conversation becomes an entry or an entry becomes one again: a layer of it, as it was taken out
+    /// and as it is kept. That it is no more than a layer is our doing (`engine/patches/take_over.py`).
     pub fn copied_bytes(&self, tokens: u64) -> u64 {
         let layers = self.layers.iter().map(|layer| match layer.attention {
             Attention::Full(_) | Attention::Latent { .. } => {
@@ -129,12 +105,6 @@ impl Architecture {
     pub fn row(&self, attention: Attention) -> u64 {
         let (keys, values) = widths(attention);
         (keys + values) * self.number
-    }
-
-    fn quantised_row(&self, attention: Attention) -> u64 {
-        let (keys, values) = widths(attention);
-        let bytes = |width: u64| width + width / GROUP * 2 * self.number;
-        bytes(keys) + bytes(values)
     }
 
     /// Bytes of a linear layer's state: the last tokens that the convolution looks at, and the memory of the delta rule.
@@ -235,14 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn stored_entries_are_quantised_where_attention_is_full() {
-        let model = tiny();
-        assert_eq!(
-            model.stored_bytes(1_000, Stored::Plain),
-            (1_000 + 512) * 256
-        );
-        let quantised = 1_000 * 2 * (64 + 4) + 512 * 256;
-        assert_eq!(model.stored_bytes(1_000, Stored::Quantised), quantised);
+    fn an_entry_holds_the_rows_that_are_used() {
+        assert_eq!(tiny().stored_bytes(1_000), (1_000 + 512) * 256);
     }
 
     proptest! {

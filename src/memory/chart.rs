@@ -41,9 +41,9 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
         true => (shares.copies, "copies at the end of a turn".into()),
         false => (shares.working, step),
     };
-    let stored = match plan.quantise {
-        true => "so that a turn computes only new tokens; in 8 bits",
-        false => "so that a turn computes only new tokens",
+    let kept = match plan.conversations {
+        1 => "what is kept beside the conversation",
+        _ => "one more conversation, kept whole",
     };
     let tokens = format!("{} tokens", ui::thousands(plan.window.tokens));
     let running = "loaded models, with their conversations";
@@ -51,7 +51,7 @@ fn lines(name: &str, machine: &Memory, others: u64, plan: &Plan) -> Vec<String> 
         Part::new('o', "others", others, running),
         Part::new('#', "weights", shares.weights, ""),
         Part::new('=', "conversation", shares.conversation, &tokens),
-        Part::new('+', "prefix cache", shares.prefix_cache, stored),
+        Part::new('+', "prefix cache", shares.prefix_cache, kept),
         Part::new('~', "working memory", moment, &remark),
         Part::new('e', "engine", shares.engine, "the process itself"),
         Part::new('.', "free", machine.budget.saturating_sub(taken), ""),

@@ -83,14 +83,14 @@ pub fn plan(
     Some(Planner::of(&model, None, weights, device, asked).on(budget))
 }
 
-/// The model to take instead of one that does not fit: the biggest that does, and its window in tokens.
+/// The model to take instead of one that does not fit: of those that do, one for the largest Macs, and its window in tokens.
 pub fn instead(budget: u64, device: Device, asked: Asked) -> Option<(&'static Entry, u64)> {
     let fitting = catalog().models.iter().filter_map(|entry| {
         let plan = plan(entry, None, budget, device, asked)?.ok()?;
         Some((entry, plan.window.tokens))
     });
-    // The first of those that are equally big.
-    fitting.rev().max_by_key(|(entry, _)| entry.download_gb)
+    // The first of several.
+    fitting.rev().max_by_key(|(entry, _)| entry.ram_gb)
 }
 
 #[cfg(test)]
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(on(2), None);
         assert_eq!(on(12).as_deref(), Some("gemma-light"));
         assert_eq!(on(20).as_deref(), Some("gemma"));
-        assert_eq!(on(96).as_deref(), Some("coder"));
+        assert_eq!(on(96).as_deref(), Some("gemma"));
     }
 
     /// The sizes that Macs are sold with, in GB. With the GPU limit raised to all but 3 GiB the model holds a session on that of the catalogue, and

@@ -63,6 +63,11 @@ pub struct Raised {
     lock: Option<Lock>,
 }
 
+/// The limit that cclocal raised, as it is on record; nothing is locked, made or put back. None: there is no record that can be read.
+pub fn on_record(paths: &Paths) -> Option<Record> {
+    read(&file(paths))
+}
+
 /// Looks for what other sessions did to the limit. Errors: the files in our own state folder cannot be used.
 pub fn find(host: &Environment, paths: &Paths) -> std::io::Result<Found> {
     let file = file(paths);
@@ -103,7 +108,7 @@ pub fn raise(host: &Environment, paths: &Paths, to: u64) -> std::io::Result<Opti
     let text = serde_json::to_string(&record)?;
     files::write_private(&file, text.as_bytes())?;
     let raised = Raised { record, file, lock };
-    if set(host, to, Asking::Allowed) {
+    if set(host, to, "raise", Asking::Allowed) {
         return Ok(Some(raised));
     }
     // One that cannot be read now is left on record: it may have been raised after all.
@@ -126,7 +131,7 @@ impl Raised {
         }
         // Somebody has set it to something else since. One that cannot be read may still be raised.
         let changed = wired_limit(host).is_some_and(|now| now != self.record.raised);
-        if !changed && !set(host, self.record.original, asking) {
+        if !changed && !set(host, self.record.original, "restore", asking) {
             return false;
         }
         forget(&self.file);
@@ -139,8 +144,8 @@ pub fn command(mib: u64) -> String {
     format!("sudo sysctl {WIRED_LIMIT}={mib}")
 }
 
-/// Sets the limit, and looks whether it is set.
-fn set(host: &Environment, mib: u64, asking: Asking) -> bool {
+/// Sets the limit, and looks whether it is set. `deed`: what that is, for the question after a password.
+fn set(host: &Environment, mib: u64, deed: &str, asking: Asking) -> bool {
     let Some(sudo) = host.which("sudo") else {
         return false;
     };
@@ -149,9 +154,10 @@ fn set(host: &Environment, mib: u64, asking: Asking) -> bool {
     without.args(["-n", "sysctl", &setting]);
     let mut set = process::run(&mut without, DEADLINE).is_ok_and(|finished| finished.success);
     if !set && asking == Asking::Allowed {
+        let prompt = format!("Password for sudo, to {deed} the GPU memory limit: ");
         // sudo ends its question by itself after some minutes, and with Ctrl-C.
         set = Command::new(&sudo)
-            .args(["-p", "Password for sudo: ", "sysctl", &setting])
+            .args(["-p", &prompt, "sysctl", &setting])
             .stdout(Stdio::null())
             .status()
             .is_ok_and(|status| status.success());

@@ -232,7 +232,7 @@ mod tests {
         estimate.shrink(40_000);
         assert_eq!(decided(&estimate), Some((40_000, 8_192)));
         assert_eq!(told(&estimate), Some((40_000, 8_192)));
-        estimate.with_others(20_000_000_000);
+        estimate.with_others(23_000_000_000);
         assert_eq!(decided(&estimate), None);
         assert!(matches!(
             estimate.planned(),

@@ -5,8 +5,7 @@ use serde_json::Value;
 
 use super::WeightsSource;
 use super::architecture::{Architecture, Knowledge};
-use super::cache::Stored;
-use super::window::{Asked, ContextWindow, OUTPUTS, WIDE_WINDOW, smallest_window};
+use super::window::{Asked, ContextWindow, LEAST_WORK, OUTPUTS, WIDE_WINDOW, smallest_window};
 use super::working::Device;
 use crate::catalog::{EngineProfile, Model, Source};
 
@@ -18,7 +17,16 @@ pub const WIDEST_WINDOW: u64 = 200_000;
 
 /// Tokens of a prompt that are read in one step, from the one that takes the least memory to the fastest. The last is the engine's own default
 /// (vllm-mlx 0.6.0, `--prefill-step-size`).
-pub const STEPS: [u64; 4] = [256, 512, 1_024, 2_048];
+pub const STEPS: [u64; 6] = [64, 128, 256, 512, 1_024, 2_048];
+
+/// The step below which a window wider than [`WORTHWHILE_WORK`] asks for is not worth it, in tokens.
+const USUAL_STEP: u64 = 256;
+
+/// The step below which a window wider than [`WIDE_WINDOW`] is not worth it, in tokens. Larger ones save little time.
+const GOOD_STEP: u64 = 512;
+
+/// Tokens of work that are worth smaller steps than [`USUAL_STEP`].
+const WORTHWHILE_WORK: u64 = 16_384;
 
 /// The step on the engine's multimodal route, which `--prefill-step-size` does not reach, in tokens. Source: vllm-mlx 0.6.0 hands it to its text
 /// routes alone; mlx-vlm 0.7.10, `DEFAULT_PREFILL_STEP_SIZE`.
@@ -37,6 +45,14 @@ const ENGINE_ITSELF: u64 = 270_000_000;
 /// computed anew. No more is needed: an entry is as exact as the formula (`tests/e2e/memory.rs`), and one that is longer than the window is of no
 /// use, as the gateway refuses the prompt that would extend it.
 const CACHE_MARGIN: u64 = 2;
+
+/// Tokens of what is kept beside the one conversation that is always kept: the client's own questions in the background. Where that is all there
+/// is room for, a second long conversation takes the place of the first, which is then computed anew.
+const BESIDE: u64 = 2_048;
+
+/// Snapshots that there are beside a conversation of the layers that cannot be cut back: at its last question and at the end of its prompt
+/// (`engine/patches/snapshots.py`).
+const SNAPSHOTS: u64 = 2;
 
 /// System prompts whose state the engine keeps where it serves one request at a time. Source: vllm-mlx 0.6.0, VLLM_MLX_SYSTEM_KV_SLOTS.
 const SYSTEM_PROMPTS: u64 = 4;
@@ -60,11 +76,12 @@ pub struct Planner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Shares {
     pub weights: u64,
-    /// What the running request keeps of a full window.
+    /// A full window's conversation. It is held once: by the request that runs, and between turns by the prefix cache, which lets the next turn
+    /// compute only what is new.
     pub conversation: u64,
-    /// What there is beside for a moment when a turn ends, while its entry of the prefix cache is made: the copies of a layer.
+    /// What there is beside for a moment while one becomes the other: the copies of a layer.
     pub copies: u64,
-    /// The prefix cache, which lets the next turn compute only what is new.
+    /// What else the prefix cache keeps: snapshots of layers that cannot be cut back, and other conversations.
     pub prefix_cache: u64,
     /// One step of reading a prompt.
     pub working: u64,
@@ -87,8 +104,8 @@ pub struct Plan {
     pub cache_bytes_per_token: u64,
     /// Bytes that conversation and prefix cache give back for each token that the window is narrower.
     pub kept_bytes_per_token: u64,
-    /// Whether stored entries are to be quantised (`--kv-cache-quantization`).
-    pub quantise: bool,
+    /// How many conversations of a full window are kept whole, where any is.
+    pub conversations: u64,
     /// Bytes that one more token of the conversation takes while it runs, its copies included.
     pub bytes_per_token: u64,
     pub shares: Shares,
@@ -178,8 +195,9 @@ impl Planner {
         }
     }
 
-    /// Shares a budget out, in bytes: the machine's less what others take. First comes a window of [`WIDE_WINDOW`], read in small steps, then faster steps, then a wider window: so more memory
-    /// never gives a smaller window, nor a slower step at the same window.
+    /// Shares a budget out, in bytes: the machine's less what others take. First comes a window that leaves [`WORTHWHILE_WORK`], read in steps as
+    /// small as they must be, then steps of [`USUAL_STEP`], a window of [`WIDE_WINDOW`], steps of [`GOOD_STEP`], the widest window, and last
+    /// faster steps and a second conversation: so more memory never gives a smaller window, nor a slower step at the same window.
     pub fn on(&self, budget: u64) -> Result<Plan, Refusal> {
         match self.asked.output {
             Some(output) => self.with_output(output, budget),
@@ -212,22 +230,18 @@ impl Planner {
             Some(window) => (window, Bound::Asked),
             None => (smallest_window(output), Bound::Memory),
         };
-        self.made(
-            ContextWindow { tokens, output },
-            budget,
-            Way::thriftiest(self),
-            bound,
-        )
+        let way = Way {
+            step: self.steps().next().unwrap_or(STEPS[0]),
+            conversations: 1,
+        };
+        self.made(ContextWindow { tokens, output }, budget, way, bound)
     }
 
     /// The same plan with a smaller window, in tokens, which leaves memory to other programs. `budget`: the plan's, in bytes.
     pub fn narrowed(&self, plan: &Plan, tokens: u64, budget: u64) -> Plan {
         let way = Way {
             step: plan.prefill_step,
-            stored: match plan.quantise {
-                true => Stored::Quantised,
-                false => Stored::Plain,
-            },
+            conversations: plan.conversations,
         };
         let window = ContextWindow {
             tokens,
@@ -242,8 +256,17 @@ impl Planner {
             asked,
             ..
         } = self;
-        let made =
-            |tokens, way, bound| self.made(ContextWindow { tokens, output }, budget, way, bound);
+        let made = |tokens, step, bound| {
+            let both = Way {
+                step,
+                conversations: 2,
+            };
+            let way = match both.total(self, tokens) <= usable(budget) {
+                true if self.profile.is_batched() => both,
+                _ => Way::of(step),
+            };
+            self.made(ContextWindow { tokens, output }, budget, way, bound)
+        };
         let smallest = smallest_window(output);
         let longest = architecture.longest_context.unwrap_or(u64::MAX);
         let needed = asked.window.unwrap_or(smallest);
@@ -256,7 +279,7 @@ impl Planner {
                 needed: smallest,
             });
         }
-        let thriftiest = Way::thriftiest(self);
+        let thriftiest = Way::of(self.steps().next().unwrap_or(STEPS[0]));
         let least = thriftiest.total(self, smallest);
         if least > usable(budget) {
             return Err(Refusal::Memory {
@@ -267,12 +290,14 @@ impl Planner {
             });
         }
         if let Some(window) = asked.window {
-            let way = Way::all(self).rfind(|way| way.total(self, window) <= usable(budget));
-            return match way {
-                Some(way) => Ok(made(window, way, Bound::Asked)),
+            let fits = |&step: &u64| Way::of(step).total(self, window) <= usable(budget);
+            return match self.steps().rfind(fits) {
+                Some(step) => Ok(made(window, step, Bound::Asked)),
                 None => Err(Refusal::Asked {
                     window,
-                    fits: widest(self, budget, smallest, window).0,
+                    fits: longest_that_fits(smallest, window, |window| {
+                        thriftiest.total(self, window) <= usable(budget)
+                    }),
                 }),
             };
         }
@@ -285,13 +310,20 @@ impl Planner {
         } else {
             (most, bound)
         };
-        let (window, way) = widest(self, budget, smallest, most);
+        let (window, step) = widest(self, budget, smallest, most);
         let bound = if window + WINDOW_UNIT > most {
             bound
         } else {
             Bound::Memory
         };
-        Ok(made(window, way, bound))
+        Ok(made(window, step, bound))
+    }
+
+    /// The steps in which prompts can be read, in tokens, from the one that takes the least memory.
+    fn steps(&self) -> impl DoubleEndedIterator<Item = u64> + use<> {
+        let only = self.step;
+        let steps = STEPS.into_iter().filter(move |_| only.is_none());
+        steps.chain(only)
     }
 
     fn made(&self, window: ContextWindow, budget: u64, way: Way, bound: Bound) -> Plan {
@@ -300,18 +332,20 @@ impl Planner {
         shares.free = budget.saturating_sub(taken);
         let less = way.shares(self, window.tokens - WINDOW_UNIT);
         let kept = |shares: &Shares| shares.conversation + shares.prefix_cache;
+        let limit = |tokens| way.cache_limit(self, tokens);
         Plan {
             window,
             prefill_step: way.step,
             cache_memory_mb: match self.profile {
                 EngineProfile::Batched | EngineProfile::Text => {
-                    Some((shares.prefix_cache >> 20) + CACHE_MARGIN)
+                    Some((limit(window.tokens) >> 20) + CACHE_MARGIN)
                 }
                 EngineProfile::Simple => None,
             },
-            cache_bytes_per_token: (shares.prefix_cache - less.prefix_cache) / WINDOW_UNIT,
+            cache_bytes_per_token: (limit(window.tokens) - limit(window.tokens - WINDOW_UNIT))
+                / WINDOW_UNIT,
             kept_bytes_per_token: (kept(&shares) - kept(&less)) / WINDOW_UNIT,
-            quantise: way.stored == Stored::Quantised,
+            conversations: way.conversations,
             bytes_per_token: (taken - less.taken()) / WINDOW_UNIT,
             shares,
             estimated: self.estimated || self.architecture.knowledge != Knowledge::Kind,
@@ -325,24 +359,29 @@ pub fn usable(budget: u64) -> u64 {
     budget / 100 * USABLE_PERCENT
 }
 
-/// The widest window from `smallest` to `most`, and the best way to serve it, where the thriftiest way can serve the smallest.
-fn widest(planner: &Planner, budget: u64, smallest: u64, most: u64) -> (u64, Way) {
-    let fits = |way: Way, window: u64| way.total(planner, window) <= usable(budget);
-    let best = |window: u64| Way::all(planner).rfind(|&way| fits(way, window));
-    let thriftiest = Way::thriftiest(planner);
-    let wide = rounded(WIDE_WINDOW.clamp(smallest, most), smallest);
+/// The widest window from `smallest` to `most`, and the largest step to read it in, where the smallest step can read the smallest.
+fn widest(planner: &Planner, budget: u64, smallest: u64, most: u64) -> (u64, u64) {
+    let fits = |step: u64, window: u64| Way::of(step).total(planner, window) <= usable(budget);
+    let best = |window: u64| planner.steps().rfind(|&step| fits(step, window));
+    let least = planner.steps().next().unwrap_or(STEPS[0]);
+    let (usual, good) = (least.max(USUAL_STEP), least.max(GOOD_STEP));
+    let up_to = |window: u64| rounded(window.clamp(smallest, most), smallest);
+    let (modest, wide) = (
+        up_to(smallest - LEAST_WORK + WORTHWHILE_WORK + WINDOW_UNIT),
+        up_to(WIDE_WINDOW),
+    );
     let window = match best(wide) {
-        None => longest(smallest, wide, |window| fits(thriftiest, window)),
-        Some(way) if Some(way) == Way::all(planner).next_back() => {
-            longest(wide, most, |window| fits(way, window))
-        }
-        Some(_) => wide,
+        Some(step) if step >= good => longest_that_fits(wide, most, |window| fits(good, window)),
+        Some(step) if step >= usual => wide,
+        _ if fits(usual, modest) => longest_that_fits(modest, wide, |window| fits(usual, window)),
+        _ if fits(least, modest) => modest,
+        _ => longest_that_fits(smallest, modest, |window| fits(least, window)),
     };
-    (window, best(window).unwrap_or(thriftiest))
+    (window, best(window).unwrap_or(least))
 }
 
 /// The largest window of a range that fits, where the smallest of the range does, as a multiple of [`WINDOW_UNIT`] if that is not below it.
-fn longest(smallest: u64, most: u64, fits: impl Fn(u64) -> bool) -> u64 {
+fn longest_that_fits(smallest: u64, most: u64, fits: impl Fn(u64) -> bool) -> u64 {
     let (mut low, mut high) = (smallest, most);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
@@ -363,27 +402,28 @@ fn rounded(window: u64, smallest: u64) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Way {
     step: u64,
-    stored: Stored,
+    /// How many of a full window are kept whole.
+    conversations: u64,
 }
 
 impl Way {
-    /// All ways, from the one that takes the least memory to the best: faster steps count more than entries that are not quantised.
-    fn all(planner: &Planner) -> impl DoubleEndedIterator<Item = Self> + use<> {
-        let batched = planner.profile.is_batched();
-        let only = planner.step;
-        let steps = STEPS.into_iter().filter(move |_| only.is_none());
-        steps.chain(only).flat_map(move |step| {
-            let quantised = batched.then_some(Stored::Quantised);
-            let stored = quantised.into_iter().chain([Stored::Plain]);
-            stored.map(move |stored| Way { step, stored })
-        })
+    /// With one conversation.
+    fn of(step: u64) -> Self {
+        Way {
+            step,
+            conversations: 1,
+        }
     }
 
-    fn thriftiest(planner: &Planner) -> Self {
-        Self::all(planner).next().unwrap_or(Way {
-            step: STEPS[0],
-            stored: Stored::Plain,
-        })
+    /// Bytes of entries of the prefix cache: those of the conversations that are kept whole, the running one included, and what is beside.
+    fn cache_limit(self, planner: &Planner, window: u64) -> u64 {
+        let architecture = &planner.architecture;
+        let beside = match self.conversations {
+            1 => architecture.stored_bytes(window.min(BESIDE)),
+            _ => 0,
+        };
+        let snapshots = SNAPSHOTS * architecture.constant_bytes();
+        self.conversations * (architecture.stored_bytes(window) + snapshots) + beside
     }
 
     fn shares(self, planner: &Planner, window: u64) -> Shares {
@@ -394,19 +434,18 @@ impl Way {
             weights,
             ..
         } = planner;
-        let entry = architecture.stored_bytes(window, self.stored);
-        let copies = architecture.copied_bytes(window);
         let (copies, prefix_cache) = match profile {
-            EngineProfile::Batched => (copies, entry),
-            // Beside the newest snapshot the one at the last question is kept (`engine/snapshots.py`).
-            EngineProfile::Text => (
-                copies,
-                2 * architecture.snapshot_bytes(window, self.step, self.stored),
-            ),
+            EngineProfile::Batched | EngineProfile::Text => {
+                let running = architecture.stored_bytes(window);
+                (
+                    architecture.copied_bytes(window),
+                    self.cache_limit(planner, window) - running,
+                )
+            }
             // The state of some system prompts alone is kept, and not even that where there are sliding windows.
             EngineProfile::Simple if architecture.slides() => (0, 0),
             EngineProfile::Simple => {
-                let prompt = architecture.stored_bytes(super::FIRST_REQUEST, Stored::Plain);
+                let prompt = architecture.stored_bytes(super::FIRST_REQUEST);
                 (0, SYSTEM_PROMPTS * prompt)
             }
         };

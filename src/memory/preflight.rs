@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_model_that_needs_the_limit_raised_is_raised_by_enter() {
-        let choices = choices("gemma", 24, None);
+        let choices = choices("coder", 24, None);
         assert!(matches!(choices.now, Err(Refusal::Memory { .. })));
         assert!(asked(&choices));
         assert_eq!(choices.recommended(), Answer::Raise);
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_small_window_that_would_grow_is_asked_about_and_enter_takes_what_fits() {
-        let choices = choices("coder", 32, None);
+        let choices = choices("gemma", 24, None);
         assert!(choices.now.is_ok() && asked(&choices));
         assert_eq!(choices.recommended(), Answer::Continue);
     }

@@ -13,7 +13,7 @@ pub const NARROW_WINDOW: u64 = 32_768;
 pub const FIRST_REQUEST: u64 = 8_192;
 
 /// The least that has to fit between the first request and the compaction, in tokens. With less, Claude Code is at compacting all the time.
-const LEAST_WORK: u64 = 8_192;
+pub const LEAST_WORK: u64 = 8_192;
 
 /// Room above the point of compaction for the request for a summary, in tokens: it is longer than the prompt before by its instructions. Source: 2,200
 /// measured with Claude Code 2.1.332 (`tests/e2e/compaction.rs`), and some to spare.

@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use crate::app::App;
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub::api;
 use crate::memory::MemoryEstimate;
-use crate::memory::gpu_limit::{Asking, Raised};
+use crate::memory::gpu_limit::Raised;
 use crate::memory::preflight::{self, Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
 use crate::session::preflight::{self as prompt, Outcome};
@@ -44,38 +42,13 @@ pub struct Acquire<'a> {
 /// Outcome of [`acquire`].
 pub enum Acquired {
     /// The gateway to the engine listens on this port; the engine may still be starting.
-    Port {
-        port: u16,
-        /// The raised GPU limit, if it was raised for it: the session puts it back.
-        raised: Option<Raised>,
-    },
-    Signalled(Signal),
-}
-
-/// Finds the engine or starts one. If that fails, the GPU limit is as it was.
-pub fn acquire(acquire: &Acquire) -> Result<Acquired> {
-    let mut raised = None;
-    let failed = match find_or_start(acquire, &mut raised) {
-        Ok(Found::Port(port)) => return Ok(Acquired::Port { port, raised }),
-        Ok(Found::Signalled(signal)) => Ok(Acquired::Signalled(signal)),
-        Err(error) => Err(error),
-    };
-    if let Some(raised) = raised {
-        let asking = match acquire.app.ui.interactive {
-            true => Asking::Allowed,
-            false => Asking::No,
-        };
-        prompt::put_back(acquire.app, raised, asking);
-    }
-    failed
-}
-
-enum Found {
     Port(u16),
-    Signalled(Signal),
+    /// It is not wanted any more: end with this exit status.
+    Left(u8),
 }
 
-fn find_or_start(acquire: &Acquire, raised: &mut Option<Raised>) -> Result<Found> {
+/// Finds the engine or starts one. `raised`: the raised GPU limit, also if that fails; whoever called puts it back.
+pub fn acquire(acquire: &Acquire, raised: &mut Option<Raised>) -> Result<Acquired> {
     let wanted = acquire.request.wanted(&acquire.engine.script);
     for _ in 0..TRIES {
         let running = current(acquire)?;
@@ -83,7 +56,7 @@ fn find_or_start(acquire: &Acquire, raised: &mut Option<Raised>) -> Result<Found
             for notice in acquire.request.notices() {
                 acquire.app.ui.notice(&notice);
             }
-            return Ok(Found::Port(status.port));
+            return Ok(Acquired::Port(status.port));
         }
         let plan = match check(acquire, &running)? {
             Checked::Go(plan, limit) => {
@@ -91,7 +64,7 @@ fn find_or_start(acquire: &Acquire, raised: &mut Option<Raised>) -> Result<Found
                 (*plan)?
             }
             Checked::Again => continue,
-            Checked::Signalled(signal) => return Ok(Found::Signalled(signal)),
+            Checked::Left(status) => return Ok(Acquired::Left(status)),
         };
         // Two that start at once: the second finds the first.
         let lock = lock(acquire)?;
@@ -114,7 +87,7 @@ fn find_or_start(acquire: &Acquire, raised: &mut Option<Raised>) -> Result<Found
             // It is not shrunk later either.
             spec.memory_limit = None;
         }
-        return spawn::start(&acquire.app.environment, &spec).map(Found::Port);
+        return spawn::start(&acquire.app.environment, &spec).map(Acquired::Port);
     }
     Err(
         Error::other("other engines keep starting and stopping at the same time")
@@ -172,7 +145,7 @@ enum Checked {
     Go(Box<Result<LaunchPlan>>, Option<Raised>),
     /// An engine was stopped to make room: check again.
     Again,
-    Signalled(Signal),
+    Left(u8),
 }
 
 /// Checks that the model fits in memory beside those that run, and makes the plan.
@@ -233,7 +206,7 @@ fn check(acquire: &Acquire, running: &[Status]) -> Result<Checked> {
     measured.check_disk(app)?;
     let raised = match prompt::check(app, name, checking, &mut measured.memory)? {
         Outcome::Go(raised) => raised,
-        Outcome::Signalled(signal) => return Ok(Checked::Signalled(signal)),
+        Outcome::Left(status) => return Ok(Checked::Left(status)),
     };
     let plan = measured.plan(app, Some(engine), Probing::Ask);
     Ok(Checked::Go(Box::new(plan), raised))

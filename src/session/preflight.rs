@@ -1,18 +1,17 @@
 //! The memory preflight's prompt: before an engine can run out of GPU memory, it is said what can be done, and done.
 
-use nix::sys::signal::Signal;
-
 use super::window::{self, Alternative};
 use crate::app::App;
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Exit, Result};
 use crate::memory::budget::{BudgetSource, Memory};
 use crate::memory::gpu_limit::{self, Asking, Found, Raised};
 use crate::memory::plan::Refusal;
 use crate::memory::preflight::{Answer, Checking, Choices, Limit};
 use crate::memory::{MemoryEstimate, chart};
 use crate::sys::platform::Os;
+use crate::sys::process::signals;
 use crate::sys::syscalls;
-use crate::ui::{self, Row, Ui};
+use crate::ui::{Row, Ui};
 
 /// Message for a record of the GPU limit that cannot be used.
 const NOT_WRITTEN: &str =
@@ -75,8 +74,8 @@ pub fn put_back(app: &App, raised: Raised, asking: Asking) {
 pub enum Outcome {
     /// Go on. The raised GPU limit, if it was raised for that: whoever called puts it back.
     Go(Option<Raised>),
-    /// A signal came meanwhile, such as Ctrl-C at sudo's question, and the limit is as it was.
-    Signalled(Signal),
+    /// End with this exit status, and the limit as it was: the person quit, or a signal came, such as Ctrl-C at sudo's question.
+    Left(u8),
 }
 
 /// Checks memory, asks where there is something to ask, and changes the figures as was answered. `name`: the model's, for people.
@@ -139,15 +138,8 @@ pub fn check(
                 }
             }
             Answer::Quit => {
-                return Err(match &choices.now {
-                    Err(refusal) => refused(estimate, refusal),
-                    Ok(plan) => Error::new(Exit::Machine, format!("{name} was not started"))
-                        .cause(format!(
-                            "its window would be {} tokens",
-                            ui::thousands(plan.window.tokens)
-                        ))
-                        .hint("take a smaller model: cclocal --gemma-light"),
-                });
+                ui.say("Nothing was started.");
+                return Ok(Outcome::Left(0));
             }
         }
     }
@@ -184,7 +176,7 @@ fn raise(app: &App, to: u64) -> Result<Outcome> {
         if let Some(raised) = raised {
             raised.put_back(environment, Asking::No);
         }
-        return Ok(Outcome::Signalled(signal));
+        return Ok(Outcome::Left(signals::status(signal)));
     }
     match &raised {
         Some(_) => ui.done(&format!(

@@ -18,8 +18,8 @@ use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
 use crate::error::{Context, Error, Exit, Result};
-use crate::supervisor::Lease;
 use crate::supervisor::protocol::{Granted, SessionMessage, SupervisorMessage};
+use crate::supervisor::{Lease, reservation, socket};
 use crate::sys::network;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
@@ -84,6 +84,8 @@ pub(super) enum Outcome {
 pub(super) struct Prepared<'a> {
     session: &'a Session<'a>,
     endpoint: Endpoint,
+    /// The command of the status line, if there is something to show.
+    status_line: Option<String>,
     features: Features,
     folder: SessionDir,
     plan: ClaudePlan,
@@ -92,14 +94,25 @@ pub(super) struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     /// Plans the command line and writes the settings, as soon as Claude Code's features are known.
-    pub(super) async fn new(session: &'a Session<'a>, endpoint: Endpoint) -> Result<Self> {
+    pub(super) async fn new(
+        session: &'a Session<'a>,
+        endpoint: Endpoint,
+        status_line: Option<String>,
+    ) -> Result<Self> {
         let features = session.asked.answer().await?;
         let folder = SessionDir::make(&session.app.paths)?;
-        let plan = plan(session, &endpoint, &folder, &features)?;
+        let plan = plan(
+            session,
+            &endpoint,
+            status_line.as_deref(),
+            &folder,
+            &features,
+        )?;
         let command = command(session, &folder, &plan)?;
         Ok(Self {
             session,
             endpoint,
+            status_line,
             features,
             folder,
             plan,
@@ -120,7 +133,13 @@ impl<'a> Prepared<'a> {
 
     /// Settings may have changed while the engine loaded, in a download's hours say: what they would do then is overlaid, too.
     fn refresh(&mut self) -> Result<()> {
-        let plan = plan(self.session, &self.endpoint, &self.folder, &self.features)?;
+        let plan = plan(
+            self.session,
+            &self.endpoint,
+            self.status_line.as_deref(),
+            &self.folder,
+            &self.features,
+        )?;
         if !plan.is_same(&self.plan) {
             self.command = command(self.session, &self.folder, &plan)?;
             self.plan = plan;
@@ -165,11 +184,25 @@ impl<'a> Prepared<'a> {
 fn plan(
     session: &Session,
     endpoint: &Endpoint,
+    status_line: Option<&str>,
     folder: &SessionDir,
     features: &Features,
 ) -> Result<ClaudePlan> {
     let settings = folder.settings();
-    launch::plan(session.app, endpoint, session.user, &settings, features)
+    let plan = launch::plan(session.app, endpoint, session.user, &settings, features)?;
+    Ok(match status_line {
+        Some(command) => plan.with_status_line(command),
+        None => plan,
+    })
+}
+
+/// The command that asks the supervisor on this port for the status line of this session. None: its words cannot be written for a shell.
+fn status_line(app: &App, port: u16) -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let socket = socket::path(&reservation::folder(&app.paths, port));
+    let pid = std::process::id().to_string();
+    let words = [program.to_str()?, "status-line", socket.to_str()?, &pid];
+    shlex::try_join(words).ok()
 }
 
 fn command(session: &Session, folder: &SessionDir, plan: &ClaudePlan) -> Result<Command> {
@@ -227,7 +260,7 @@ pub async fn run(
     }
     // The engine loads meanwhile.
     let prepared = tokio::select! {
-        prepared = Prepared::new(session, granted.endpoint()) => prepared,
+        prepared = Prepared::new(session, granted.endpoint(), status_line(app, granted.port)) => prepared,
         signal = signals.next() => {
             release::leave(app, &mut lease, signals, Duration::ZERO).await;
             return Ok(signals::status(signal));

@@ -199,23 +199,23 @@ mod tests {
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
         error: Qwen3-Coder-30B-A3B does not fit in memory
-          cause: it needs 20.4 GB even with a window of 22,980 tokens, and 17.1 GB are available: 16.8 GB for its weights, 2.1 GB for a conversation, 1.1 GB for the prefix cache, 150 MB for reading a prompt and for copies, 257 MB for the engine itself
-          hint: cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
+          cause: it needs 18.7 GB even with a window of 22,980 tokens, and 17.1 GB are available: 16.0 GB for its weights, 2.1 GB for a conversation, 192 MB for the prefix cache, 91 MB for reading a prompt and for copies, 257 MB for the engine itself
+          hint: cclocal --gemma fits, with a window of 40,960 tokens; --no-mem-check tries it anyway
         ");
         let asked = Asked {
-            window: Some(120_000),
+            window: Some(190_000),
             output: None,
         };
         let error = refused(
             "GLM",
-            &plan("review", 36, asked).expect_err("too wide"),
+            &plan("review", 30, asked).expect_err("too wide"),
             Alternative::default(),
         );
         assert_eq!(error.exit, Exit::Machine);
         insta::assert_snapshot!(error, @"
-        error: GLM does not fit in memory with a window of 120,000 tokens
-          cause: 65,536 tokens do
-          hint: take --ctx 65536; --no-mem-check tries it anyway
+        error: GLM does not fit in memory with a window of 190,000 tokens
+          cause: 130,048 tokens do
+          hint: take --ctx 130048; --no-mem-check tries it anyway
         ");
         let error = refused(
             "Qwen2.5",
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(error.exit, Exit::Usage);
         insta::assert_snapshot!(error, @"
         error: Qwen2.5 has a context window of 32,768 tokens at most
-          cause: this session needs 120,000
+          cause: this session needs 190,000
           hint: take --ctx 32768 or less, and --out-tokens 13884 or less
         ");
     }
@@ -236,7 +236,7 @@ mod tests {
         let error = refused("Gemma", &refusal, Alternative::default());
         insta::assert_snapshot!(error, @"
         error: Gemma does not fit in memory
-          cause: it needs 6.1 GB even with a window of 22,980 tokens, and 3.8 GB are available: 4.7 GB for its weights, 393 MB for a conversation, 442 MB for the prefix cache, 369 MB for reading a prompt and for copies, 257 MB for the engine itself
+          cause: it needs 5.6 GB even with a window of 22,980 tokens, and 3.8 GB are available: 4.7 GB for its weights, 386 MB for a conversation, 92 MB for the prefix cache, 182 MB for reading a prompt and for copies, 257 MB for the engine itself
           hint: free some memory; --no-mem-check tries it anyway
         ");
         let short = Refusal::Model {

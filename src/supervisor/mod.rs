@@ -13,11 +13,15 @@
 
 mod actor;
 mod connection;
+pub mod last_end;
 pub mod lease;
+pub mod live_line;
 pub mod memory_sampler;
 pub mod memory_watch;
 pub mod port_holder;
 pub mod process;
+pub mod progress;
+mod progress_sampler;
 pub mod protocol;
 pub mod registry;
 pub mod reservation;

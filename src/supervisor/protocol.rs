@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::memory_sampler::EngineMemory;
+use super::progress::Activity;
 use crate::claude::launch::Endpoint;
 use crate::error::Error;
 use crate::gateway::metrics::Summary;
@@ -39,6 +40,11 @@ pub enum SupervisorRequest {
     Port,
     /// State of the engine. Answered by one [`SupervisorMessage::Status`].
     Status,
+    /// What the engine does for a session at this moment. Answered by one [`SupervisorMessage::Live`]. Older supervisors do not answer.
+    Live {
+        /// The session's process.
+        pid: i32,
+    },
     /// Stop the engine. Answered by [`SupervisorMessage::Ending`] and the end of the connection, or by [`SupervisorMessage::Refused`].
     Stop {
         /// Also if sessions use it.
@@ -94,6 +100,7 @@ pub enum SupervisorMessage {
     Ending,
     Farewell(Farewell),
     Status(Box<Status>),
+    Live(Live),
     Refused {
         why: String,
     },
@@ -206,6 +213,23 @@ pub struct Farewell {
     pub narrowed: Option<u64>,
 }
 
+/// An engine at this moment, as a session sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// The model as people know it.
+    pub name: String,
+    pub phase: PhaseName,
+    /// How far its start is, while it starts.
+    pub progress: Option<Progress>,
+    /// In tokens.
+    pub window: u64,
+    /// The window before it was narrowed for memory's sake, in tokens.
+    pub narrowed_from: Option<u64>,
+    /// Of the session's prompt tokens, those that were there already.
+    pub cached_percent: Option<u8>,
+    pub activity: Activity,
+}
+
 /// Status of an engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -252,6 +276,9 @@ pub struct Status {
     pub ends_in: Option<u64>,
     /// Requests that the engine works on or that wait for it.
     pub busy: usize,
+    /// What it does at this moment.
+    #[serde(default)]
+    pub now: Option<Activity>,
     pub restarts: u64,
     /// Missing abilities of the engine, one sentence each.
     #[serde(default)]

@@ -79,9 +79,18 @@ fn peer(stream: &impl AsFd) -> nix::Result<u32> {
 
 /// Asks one thing and returns the first line of the answer. Errors: nobody listens there, or no answer comes in time.
 pub fn ask(socket: &Path, ask: &SupervisorRequest) -> std::io::Result<String> {
+    ask_within(socket, ask, ANSWER_DEADLINE)
+}
+
+/// The same with a deadline.
+pub fn ask_within(
+    socket: &Path,
+    ask: &SupervisorRequest,
+    deadline: Duration,
+) -> std::io::Result<String> {
     let mut stream = connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-    stream.set_write_timeout(Some(ANSWER_DEADLINE))?;
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_write_timeout(Some(deadline))?;
     let line = serde_json::to_string(ask)? + "\n";
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();

@@ -74,6 +74,6 @@ pub fn start(host: &Environment, spec: &Spec) -> Result<u16> {
         Ok(Started::Failed(failure)) => Err(failure.into()),
         Err(_) => Err(Error::other(failed)
             .cause("it did not say that it is ready")
-            .hint("run it again; CCLOCAL_LOG=debug says more")),
+            .hint("run it again; `cclocal doctor` looks for the reason")),
     }
 }

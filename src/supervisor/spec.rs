@@ -99,7 +99,6 @@ mod tests {
                 window: Asked::default().or(65_536),
                 step: 4_096,
                 cache: CacheLimit::Share(0.35),
-                quantise: true,
                 complete: true,
                 flags: Flags::of_pinned_engine(),
                 text_models: "/text-models".into(),
@@ -147,7 +146,7 @@ mod tests {
         assert_eq!(spec.serve.window.tokens, smallest_window(8_192));
         assert_eq!(
             told(&spec),
-            "--port 50123 --cache-memory-percent 0.05 --prefill-step-size 256"
+            "--port 50123 --cache-memory-percent 0.05 --prefill-step-size 64"
         );
     }
 

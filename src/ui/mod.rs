@@ -109,6 +109,11 @@ impl Ui {
         usize::from(Term::stderr().size().1).saturating_sub(2)
     }
 
+    /// Whether colours are wanted, and the terminal has them.
+    pub fn has_colour(&self) -> bool {
+        self.colour
+    }
+
     /// A style, plain where colours are off.
     pub fn style(&self, style: Style) -> Style {
         style.force_styling(self.colour).for_stderr()

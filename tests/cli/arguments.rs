@@ -212,6 +212,7 @@ fn help_and_version_go_to_standard_output() {
       setup             Install the engine into a private folder
       demo              Check that everything works: Claude Code writes a file with a tiny built-in
                         model
+      doctor            Look for what is wrong, and say what to do about it; change nothing
       server            Load a model without Claude Code, and print how to connect to it
       connect           Run Claude Code on a model that is already loaded
       status            Show loaded models: memory, sessions, requests
@@ -255,16 +256,16 @@ fn help_and_version_go_to_standard_output() {
       -V, --version               Print version
 
     Models:
-          --gemma-light     Gemma-4-E4B: 5 GB download, 16 GB RAM or more; clean tool calls, the one to
-                            start with
-          --gemma           Gemma-4-26B-A4B: 16 GB download, 24 GB RAM or more; mixture of experts, 3.8B
-                            active parameters
-          --review          GLM-4.7-Flash: 17 GB download, 24 GB RAM or more; stronger reasoning
-          --coder           Qwen3-Coder-30B-A3B: 18 GB download, 32 GB RAM or more; the heavier code
+          --gemma-light     Gemma-4-E4B: 5.1 GB download, 16 GB RAM or more; clean tool calls, the one
+                            to start with
+          --gemma           Gemma-4-26B-A4B: 15.3 GB download, 24 GB RAM or more; mixture of experts,
+                            3.8B active parameters
+          --review          GLM-4.7-Flash: 16.9 GB download, 24 GB RAM or more; stronger reasoning
+          --coder           Qwen3-Coder-30B-A3B: 17.2 GB download, 24 GB RAM or more; the heavier code
                             model
-          --qwen3           Qwen3.5-9B: 5 GB download, 16 GB RAM or more; general reasoning; leaks
+          --qwen3           Qwen3.5-9B: 6 GB download, 16 GB RAM or more; general reasoning; leaks
                             plain-text thinking
-          --coder7b         Qwen2.5-Coder-7B: 5 GB download, 16 GB RAM or more; code analysis; tool
+          --coder7b         Qwen2.5-Coder-7B: 4.3 GB download, 16 GB RAM or more; code analysis; tool
                             calls unreliable
           --light           Same as --gemma-light
           --model <ID|DIR>  Any MLX model: a Hugging Face id (org/name) or a local folder (./dir); with

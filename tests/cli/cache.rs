@@ -45,7 +45,7 @@ fn the_list() {
         let ran = stage.run(&args);
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         insta::allow_duplicates! { insta::assert_snapshot!(ran.stdout, @"
-        mlx-community/gemma-4-e4b-it-4bit    5.2 GB  --gemma-light, 94k tokens
+        mlx-community/gemma-4-e4b-it-4bit    5.2 GB  --gemma-light, 128k tokens
         org/partial                            2 MB  partial
         org/other                              1 MB
 
@@ -63,7 +63,7 @@ fn the_list() {
           "shared_bytes": 0,
           "state": "complete",
           "flag": "--gemma-light",
-          "context_window": 96256,
+          "context_window": 131072,
           "context_window_raised": null,
           "in_use": null,
           "path": "[STAGE]/home/.cache/huggingface/hub/models--mlx-community--gemma-4-e4b-it-4bit"

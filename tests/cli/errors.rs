@@ -50,7 +50,7 @@ const NOT_BROUGHT_ABOUT: &[&str] = &[
     "the gateway ended by itself",
     "the supervisor cannot be started",
     "it did not say that it is ready",
-    "run it again; CCLOCAL_LOG=debug says more",
+    "run it again; `cclocal doctor` looks for the reason",
     // The system gives it no socket, or a hundred ports are taken.
     "the folder {} cannot be used",
     "the socket {} cannot be used",

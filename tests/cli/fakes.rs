@@ -4,6 +4,7 @@
 //! ignored test [`engine_process`] then plays the engine. What the engine does is told by files in the stage's `engine` folder:
 //! `says` (what it writes into its log first), `die-before` (its text is the log's last line, and its status is 1), `slow` (it does not get ready while that is there), `stubborn` (it ignores SIGTERM),
 //! `memory` (what it says of its memory, and `memory-cleared` what it says once its prefix cache was cleared; `cleared` counts that),
+//! `reads` (it begins no reply while that is there), `progress` (how far it says it is),
 //! `liar` (it does not know the key by which it has to prove itself), `insists` (it serves on its port), `prompt-tokens` (how long it counts every prompt to be), `die-after` (it is killed, as by Metal, once the file `die-now` appears, and its successors at once if it is still there).
 
 use std::io::{BufRead, Read, Write};
@@ -51,11 +52,13 @@ fn engine(stage: &mut Stage) {
 case \"$*\" in *device_info*) cat '{device}' 2>/dev/null; exit;; esac
 if [ \"$1\" != -c ]; then cat <<'HELP'\n{HELP}\nHELP\nexit 0; fi
 shift 4
+if [ \"$2\" = --help ]; then cat '{says}' >&2 2>/dev/null; exit 0; fi
 STAGE_ENGINE='{}' ENGINE_ARGS=\"$*\" exec '{}' --exact fakes::engine_process --ignored --nocapture
 ",
             stage.path("engine").display(),
             exe.display(),
             device = stage.path("engine/device").display(),
+            says = stage.path("engine/says").display(),
         ),
     );
     std::fs::create_dir_all(stage.path("engine")).expect("made");
@@ -324,6 +327,8 @@ fn answer(mut stream: UnixStream, model: &str, proof_key: &str, folder: &Path) {
         format!(r#"{{"input_tokens":{tokens}}}"#)
     } else if let Some(rest) = request.strip_prefix("GET /cclocal/proof?") {
         proof::answer(proof_key, rest.split(' ').next().unwrap_or_default())
+    } else if request.starts_with("GET /cclocal/progress") {
+        told("progress").unwrap_or_else(|| "{}".into())
     } else if request.starts_with("GET /cclocal/memory") {
         told("memory").unwrap_or_default()
     } else {
@@ -352,6 +357,9 @@ fn stream_for_ever(mut stream: UnixStream, folder: &Path) -> std::io::Result<()>
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     )?;
+    while folder.join("reads").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let mut event = |data: &str| {
         let kind = data.split('"').nth(3).unwrap_or_default();
         write!(stream, "event: {kind}\ndata: {data}\n\n").and_then(|()| stream.flush())

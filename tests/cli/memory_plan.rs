@@ -32,9 +32,9 @@ fn model(stage: &Stage, folder: &str, id: &str, weights: u64) {
     file.expect("open").set_len(weights).expect("its size");
 }
 
-/// 24 GB and Gemma-4 of 26B: not within three quarters of it.
+/// 24 GB and a Gemma-4 that does not fit within three quarters of it.
 fn too_tight() -> Stage {
-    stage(24, GEMMA, 16_000_000_000)
+    stage(24, GEMMA, 17_800_000_000)
 }
 
 fn run(stage: &Stage, rest: &[&str]) -> Ran {
@@ -90,15 +90,15 @@ fn a_model_that_needs_the_limit_raised_says_what_it_would_get() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
-      [#############################################################===++++~~|...]
-      # weights         14.9 GB
-      = conversation     704 MB  22,980 tokens
-      + prefix cache     977 MB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   600 MB  reading a prompt, 256 tokens at a time
+      [###################################################################==|++~e]
+      # weights         16.6 GB
+      = conversation     666 MB  22,980 tokens
+      + prefix cache     640 MB  what is kept beside the conversation
+      ~ working memory   220 MB  reading a prompt, 64 tokens at a time
       e engine           257 MB  the process itself
-      | over by          287 MB
+      | over by          1.2 GB
     Enter choose · q quit · ↑↓ j k move
-    > Raise the GPU limit  none → 64k tokens (recommended)
+    > Raise the GPU limit  none → 53k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
       Start it anyway      (risky: the engine may crash)
       Quit
@@ -130,8 +130,8 @@ fn a_limit_that_cannot_be_raised_leaves_a_try_and_the_way_out() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
-    assert!(terminal.text().contains("does not fit in memory"));
+    assert_eq!(terminal.end(), 0);
+    assert!(terminal.text().ends_with("Nothing was started."));
 }
 
 #[test]
@@ -141,8 +141,8 @@ fn off_a_terminal_it_is_refused_with_the_arithmetic_and_what_helps() {
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
     error: model does not fit in memory
-      cause: it needs 17.4 GB even with a window of 22,980 tokens, and 17.1 GB are available: 14.9 GB for its weights, 704 MB for a conversation, 977 MB for the prefix cache, 600 MB for reading a prompt and for copies, 257 MB for the engine itself
-      hint: with the GPU limit raised it gets 65,536 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
+      cause: it needs 18.3 GB even with a window of 22,980 tokens, and 17.1 GB are available: 16.6 GB for its weights, 666 MB for a conversation, 640 MB for the prefix cache, 220 MB for reading a prompt and for copies, 257 MB for the engine itself
+      hint: with the GPU limit raised it gets 54,272 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma fits, with a window of 40,960 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
     assert_eq!(stage.read("sudo-log"), "", "nobody could be asked");
@@ -157,8 +157,8 @@ fn a_model_that_nothing_helps_is_refused_without_a_question() {
     let ran = run(&stage, &[]);
     insta::assert_snapshot!(error(&ran.stderr), @"
     error: model does not fit in memory
-      cause: it needs 19.7 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.0 GB for its weights, 2.1 GB for a conversation, 1.1 GB for the prefix cache, 150 MB for reading a prompt and for copies, 257 MB for the engine itself
-      hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it anyway
+      cause: it needs 18.7 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.0 GB for its weights, 2.1 GB for a conversation, 192 MB for the prefix cache, 91 MB for reading a prompt and for copies, 257 MB for the engine itself
+      hint: cclocal --gemma-light fits, with a window of 131,072 tokens; --no-mem-check tries it anyway
     ");
 }
 
@@ -167,13 +167,8 @@ fn without_the_check_it_is_tried_in_the_thriftiest_way() {
     let stage = too_tight();
     // Before the fake engine is asked, which has few flags.
     let report = report(&stage, &["--no-mem-check"]);
-    assert_eq!(flag(&report, "--prefill-step-size").as_deref(), Some("256"));
+    assert_eq!(flag(&report, "--prefill-step-size").as_deref(), Some("64"));
     assert_eq!(flag(&report, "--max-tokens").as_deref(), Some("4096"));
-    assert!(
-        report["engine"]["argv"]
-            .to_string()
-            .contains("--kv-cache-quantization")
-    );
     let ran = run(&stage, &["--no-mem-check"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let said =
@@ -193,22 +188,22 @@ fn a_window_that_was_asked_for_and_does_not_fit_is_refused_and_one_that_was_neve
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(error(&ran.stderr), @"
     error: model does not fit in memory with a window of 100,000 tokens
-      cause: 29,696 tokens do
-      hint: take --ctx 29696; --no-mem-check tries it anyway
+      cause: 43,008 tokens do
+      hint: take --ctx 43008; --no-mem-check tries it anyway
     ");
     // With the limit raised this one fits.
-    let ran = run(&stage, &["--ctx", "40000"]);
+    let ran = run(&stage, &["--ctx", "60000"]);
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(error(&ran.stderr), @"
-    error: model does not fit in memory with a window of 40,000 tokens
-      cause: 29,696 tokens do
-      hint: take --ctx 29696; with the GPU limit raised it fits: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=26624 until the next restart
+    error: model does not fit in memory with a window of 60,000 tokens
+      cause: 43,008 tokens do
+      hint: take --ctx 43008; with the GPU limit raised it fits: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=26624 until the next restart
     ");
-    let mut terminal = launch(&stage, &["--ctx", "40000"]);
-    terminal.wait_for("> Raise the GPU limit  none → 39k tokens (recommended)");
+    let mut terminal = launch(&stage, &["--ctx", "60000"]);
+    terminal.wait_for("> Raise the GPU limit  none → 58k tokens (recommended)");
     terminal.keys("\r");
     assert_eq!(terminal.end(), 0);
-    assert_eq!(told(&stage), ("40000".into(), "8192".into()));
+    assert_eq!(told(&stage), ("60000".into(), "8192".into()));
     for checked in [&[][..], &["--no-mem-check"]] {
         let ran = run(&stage, &[checked, &["--ctx", "300000"]].concat());
         assert_eq!(ran.status, 2);
@@ -235,17 +230,18 @@ fn a_small_window_is_gone_on_with_by_enter_and_the_other_choices_say_what_they_g
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 21.8 GB, 75 % of RAM, a rule of thumb
-      [#######################################################=========+++++e....]
+      [#######################################################=============+e....]
       # weights         16.0 GB
-      = conversation     2.7 GB  29,696 tokens
-      + prefix cache     1.4 GB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   176 MB  copies at the end of a turn
+      = conversation     4.0 GB  43,008 tokens
+      + prefix cache     192 MB  what is kept beside the conversation
+      ~ working memory   199 MB  reading a prompt, 256 tokens at a time
       e engine           257 MB  the process itself
       . free             1.1 GB
     Enter choose · q quit · ↑↓ j k move
-      Raise the GPU limit  29k → 56k tokens
+      Smaller window       42k → 32k tokens: leaves 985 MB more to other programs
+      Raise the GPU limit  42k → 83k tokens
                            0 → 26624 MiB, with sudo, until the session ends
-    > Go on                29k tokens (recommended)
+    > Go on                42k tokens (recommended)
       Quit
     ");
     terminal.keys("\r");
@@ -258,12 +254,8 @@ fn a_small_window_is_gone_on_with_by_enter_and_the_other_choices_say_what_they_g
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
-    insta::assert_snapshot!(error(&terminal.text()), @"
-    error: model was not started
-      cause: its window would be 29,696 tokens
-      hint: take a smaller model: cclocal --gemma-light
-    ");
+    assert_eq!(terminal.end(), 0);
+    assert!(!terminal.text().contains("error:"), "{}", terminal.text());
 }
 
 #[test]
@@ -280,18 +272,18 @@ fn with_room_nothing_is_asked_and_the_picture_is_there_for_who_wants_it() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 36.0 GB, 75 % of RAM, a rule of thumb
-      [#################################=================+++++++++++++++++~~e....]
+      [#################################===================================~~....]
       # weights         16.0 GB
-      = conversation     8.3 GB  90,112 tokens
-      + prefix cache     8.2 GB  so that a turn computes only new tokens
-      ~ working memory   1.2 GB  reading a prompt, 2048 tokens at a time
+      = conversation    17.0 GB  185,344 tokens
+      + prefix cache     192 MB  what is kept beside the conversation
+      ~ working memory   729 MB  reading a prompt, 512 tokens at a time
       e engine           257 MB  the process itself
-      . free             2.0 GB
+      . free             1.8 GB
     Enter choose · q quit · ↑↓ j k move
-      Smaller window       88k → 32k tokens: leaves 10.8 GB more to other programs
-      Raise the GPU limit  88k → 133k tokens
+      Smaller window       181k → 32k tokens: leaves 14.4 GB more to other programs
+      Raise the GPU limit  181k → 195k tokens
                            0 → 46080 MiB, with sudo, until the session ends
-    > Go on                88k tokens (recommended)
+    > Go on                181k tokens (recommended)
       Quit
     ");
     terminal.keys("kk\r");
@@ -310,13 +302,13 @@ fn a_dry_run_shows_the_picture_and_reports_the_choices() {
     let to = ran.stdout.find("\nengine\n").expect("the engine");
     insta::assert_snapshot!(&ran.stdout[from..to], @"
     Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
-      [#############################################################===++++~~|...]
-      # weights         14.9 GB
-      = conversation     704 MB  22,980 tokens
-      + prefix cache     977 MB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   600 MB  reading a prompt, 256 tokens at a time
+      [###################################################################==|++~e]
+      # weights         16.6 GB
+      = conversation     666 MB  22,980 tokens
+      + prefix cache     640 MB  what is kept beside the conversation
+      ~ working memory   220 MB  reading a prompt, 64 tokens at a time
       e engine           257 MB  the process itself
-      | over by          287 MB
+      | over by          1.2 GB
     ");
     let said =
         "note: on a terminal, a real run asks whether to raise the GPU limit, for a window of ";
@@ -324,7 +316,7 @@ fn a_dry_run_shows_the_picture_and_reports_the_choices() {
     assert!(ran.stdout.contains("; without a terminal it is refused"));
     let report = report(&stage, &[]);
     assert_eq!(report["memory_plan"]["refused"]["memory"]["window"], 22_980);
-    assert_eq!(report["memory_plan"]["instead"]["flag"], "--gemma-light");
+    assert_eq!(report["memory_plan"]["instead"]["flag"], "--gemma");
     assert_eq!(report["memory_raised"]["to_mib"], 21_504);
     assert!(report["memory_raised"]["plan"]["context_window"].as_u64() > Some(22_980));
     assert_eq!(report["memory_smaller"], Value::Null);
@@ -343,10 +335,6 @@ fn the_engine_is_told_what_is_planned() {
         ] {
             assert_eq!(flag(&report, name), Some(plan[key].to_string()), "{name}");
         }
-        let quantised = report["engine"]["argv"]
-            .to_string()
-            .contains("--kv-cache-quantization");
-        assert_eq!(plan["quantise"], quantised);
         let env = |name: &str| report["claude"]["env"][name].as_str().unwrap_or_default();
         assert_eq!(
             fakes::real_window(env("CLAUDE_CODE_MAX_CONTEXT_TOKENS")),
@@ -392,7 +380,7 @@ fn what_an_engine_claims_is_what_was_planned_for_it() {
         "{screen}"
     );
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
     stage.write("home/go-on", "yes");
     assert_eq!(finish(first).status, 0);
 }

@@ -60,21 +60,21 @@ fn a_model_whose_layers_are_not_known_is_planned_as_a_general_one() {
     let screen = terminal.wait_for("Quit");
     insta::assert_snapshot!(screen, @"
     Memory for model: 18.0 GB, 75 % of RAM, a rule of thumb
-      [##########################################################=========|++++~e]
+      [#############################################################=========|+e.]
       # weights         14.9 GB
       = conversation     2.3 GB  22,980 tokens
-      + prefix cache     1.2 GB  so that a turn computes only new tokens; in 8 bits
-      ~ working memory   250 MB  reading a prompt, 256 tokens at a time
+      + prefix cache     212 MB  what is kept beside the conversation
+      ~ working memory    99 MB  reading a prompt, 64 tokens at a time
       e engine           257 MB  the process itself
-      | over by          1.9 GB
+      | over by          722 MB
     Enter choose · q quit · ↑↓ j k move
-    > Raise the GPU limit  none → 28k tokens (recommended)
+    > Raise the GPU limit  none → 41k tokens (recommended)
                            0 → 21504 MiB, with sudo, until the session ends
       Start it anyway      (risky: the engine may crash)
       Quit
     ");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
     assert_eq!(stage.read("sudo-log"), "", "sudo was not asked for");
     assert_eq!(wired(&stage), "0");
 }
@@ -90,7 +90,7 @@ fn the_limit_is_raised_for_the_session_and_put_back() {
     assert!(terminal.text().contains(said), "{}", terminal.text());
     assert_eq!(stage.read("home/wired-in-session"), "21504\n");
     assert_eq!(wired(&stage), "0");
-    assert_eq!(window(&stage), "28672");
+    assert_eq!(window(&stage), "41984");
     assert!(!stage.path("cclocal/state/gpu-limit.json").exists());
 }
 
@@ -100,7 +100,7 @@ fn with_a_password_it_is_written_down_before() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("\r");
-    terminal.wait_for("Password for sudo:");
+    terminal.wait_for("Password for sudo, to raise the GPU memory limit:");
     // Written down before it is raised.
     assert_eq!(
         stage.read("cclocal/state/gpu-limit.json"),
@@ -110,7 +110,7 @@ fn with_a_password_it_is_written_down_before() {
     terminal.keys("secret\r");
     // The credentials have timed out by the end: sudo asks again.
     terminal.wait_until("the second question", |screen| {
-        screen.matches("Password for sudo:").count() == 2
+        screen.contains("Password for sudo, to restore the GPU memory limit:")
     });
     assert_eq!(stage.read("home/wired-in-session"), "21504\n");
     terminal.keys("secret\r");
@@ -124,10 +124,10 @@ fn what_cannot_be_put_back_is_said_and_offered_at_the_next_start() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("\r");
-    terminal.wait_for("Password for sudo:");
+    terminal.wait_for("Password for sudo, to raise the GPU memory limit:");
     terminal.keys("secret\r");
     terminal.wait_until("the second question", |screen| {
-        screen.matches("Password for sudo:").count() == 2
+        screen.contains("Password for sudo, to restore the GPU memory limit:")
     });
     terminal.keys("wrong\r");
     assert_eq!(terminal.end(), 0, "Claude Code's own status");
@@ -169,13 +169,9 @@ fn quitting_starts_nothing() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0, "it is what was asked for");
     let text = terminal.text();
-    insta::assert_snapshot!(text[text.find("error: ").expect("an error")..], @"
-    error: model does not fit in memory
-      cause: it needs 19.0 GB even with a window of 22,980 tokens, and 17.1 GB are available: 14.9 GB for its weights, 2.3 GB for a conversation, 1.2 GB for the prefix cache, 250 MB for reading a prompt and for copies, 257 MB for the engine itself
-      hint: with the GPU limit raised it gets 28,672 tokens: cclocal offers that on a terminal, or sudo sysctl iogpu.wired_limit_mb=21504 until the next restart; cclocal --gemma-light fits, with a window of 97,280 tokens; --no-mem-check tries it anyway
-    ");
+    assert!(text.ends_with("\nNothing was started."), "{text}");
     assert_eq!(stage.read("engine/pid"), "");
 }
 
@@ -185,7 +181,7 @@ fn ctrl_c_at_the_password_ends_it_with_nothing_changed() {
     let mut terminal = launch(&stage, &[]);
     terminal.wait_for("Quit");
     terminal.keys("\r");
-    terminal.wait_for("Password for sudo:");
+    terminal.wait_for("Password for sudo, to raise the GPU memory limit:");
     terminal.keys("\x03");
     assert_eq!(terminal.end(), 130);
     assert_eq!(wired(&stage), "0");
@@ -350,7 +346,7 @@ fn a_limit_that_is_high_enough_is_fine() {
     let mut terminal = launch(&stage, &[]);
     assert_eq!(terminal.end(), 0, "{}", terminal.text());
     assert!(!terminal.text().contains("Quit"), "{}", terminal.text());
-    assert_eq!(window(&stage), "28672");
+    assert_eq!(window(&stage), "41984");
     assert_eq!(stage.read("sudo-log"), "");
 }
 
@@ -368,7 +364,7 @@ fn metal_is_asked_where_no_limit_is_set() {
         "{screen}"
     );
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
 
     // It is asked once: it says the same until the system is another one.
     std::fs::remove_file(stage.path("engine/device")).expect("removed");
@@ -379,7 +375,7 @@ fn metal_is_asked_where_no_limit_is_set() {
         "{screen}"
     );
     terminal.keys("q");
-    assert_eq!(terminal.end(), 12);
+    assert_eq!(terminal.end(), 0);
 }
 
 #[test]
@@ -443,7 +439,7 @@ fn off_a_terminal_the_window_is_what_memory_allows() {
     };
     let ran = run(&[]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    assert_eq!(window(&stage), "28672");
+    assert_eq!(window(&stage), "41984");
     assert_eq!(stage.read("sudo-log"), "", "nobody could be asked");
     let ran = run(&["--ctx", "26000"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -458,8 +454,8 @@ fn off_a_terminal_a_model_that_does_not_fit_is_refused() {
     assert_eq!(ran.status, 12);
     insta::assert_snapshot!(ran.stderr, @"
     error: model does not fit in memory
-      cause: it needs 21.0 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.8 GB for its weights, 2.4 GB for a conversation, 1.3 GB for the prefix cache, 257 MB for reading a prompt and for copies, 257 MB for the engine itself
-      hint: cclocal --gemma-light fits, with a window of 65,536 tokens; --no-mem-check tries it anyway
+      cause: it needs 19.8 GB even with a window of 22,980 tokens, and 11.4 GB are available: 16.8 GB for its weights, 2.4 GB for a conversation, 220 MB for the prefix cache, 101 MB for reading a prompt and for copies, 257 MB for the engine itself
+      hint: cclocal --gemma-light fits, with a window of 131,072 tokens; --no-mem-check tries it anyway
     ");
     assert_eq!(stage.read("engine/pid"), "");
     let ran = stage.run(&["--model", "../model", "--port", &port, "--no-mem-check"]);

@@ -54,17 +54,17 @@ fn the_menu_says_what_is_there_and_what_fits() {
     cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
     Enter start · q quit · ↑↓ j k move
       MODEL                   SIZE   ON DISK           CONTEXT
-    > Gemma-4-E4B           5.2 GB   yes               94k tokens
+    > Gemma-4-E4B           5.2 GB   yes               128k tokens
         --gemma-light · clean tool calls, the one to start with
-      Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
+      Gemma-4-26B-A4B      15.3 GB   not yet           ~40k tokens
         --gemma · mixture of experts, 3.8B active parameters
-      GLM-4.7-Flash        17.0 GB   not yet           ~24k, GPU limit raised
+      GLM-4.7-Flash        16.9 GB   not yet           ~35k, GPU limit raised
         --review · stronger reasoning
-      Qwen3-Coder-30B-A3B  18.0 GB   partly, 3 MB      too big by 3.3 GB
+      Qwen3-Coder-30B-A3B  17.2 GB   partly, 3 MB      ~35k, GPU limit raised
         --coder · the heavier code model
-      Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
+      Qwen3.5-9B            6.0 GB   not yet           ~160k tokens
         --qwen3 · general reasoning; leaks plain-text thinking
-      Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
+      Qwen2.5-Coder-7B      4.3 GB   not yet           ~32k tokens
         --coder7b · code analysis; tool calls unreliable
       Remove models from the cache
       List models in the cache
@@ -96,13 +96,13 @@ fn a_small_terminal_shows_a_part_of_it() {
     cclocal 0.1.0 · 18.0 GB for a model (75 % of R…
     Enter start · q quit · ↑↓ j k move
       MODEL                   SIZE   ON DISK      … [Page 1/2]
-    > Gemma-4-E4B           5.0 GB   not yet           ~95k tok…
+    > Gemma-4-E4B           5.1 GB   not yet           ~128k to…
         --gemma-light · clean tool calls, the one to start with
-      Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GP…
-      GLM-4.7-Flash        17.0 GB   not yet           ~24k, GP…
-      Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big …
-      Qwen3.5-9B            5.0 GB   not yet           ~64k tok…
-      Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tok…
+      Gemma-4-26B-A4B      15.3 GB   not yet           ~40k tok…
+      GLM-4.7-Flash        16.9 GB   not yet           ~35k, GP…
+      Qwen3-Coder-30B-A3B  17.2 GB   not yet           ~35k, GP…
+      Qwen3.5-9B            6.0 GB   not yet           ~160k to…
+      Qwen2.5-Coder-7B      4.3 GB   not yet           ~32k tok…
     ");
     for size in [(100, 30), (20, 4)] {
         terminal.resize(size.0, size.1);
@@ -222,12 +222,12 @@ fn a_terminal_that_cannot_be_painted_on_gets_a_list_and_a_question() {
     let screen = terminal.wait_for("(Enter = 1)");
     insta::assert_snapshot!(screen, @"
     cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
-      1 Gemma-4-E4B           5.0 GB   not yet           ~95k tokens
-      2 Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
-      3 GLM-4.7-Flash        17.0 GB   not yet           ~24k, GPU limit raised
-      4 Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.3 GB
-      5 Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
-      6 Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
+      1 Gemma-4-E4B           5.1 GB   not yet           ~128k tokens
+      2 Gemma-4-26B-A4B      15.3 GB   not yet           ~40k tokens
+      3 GLM-4.7-Flash        16.9 GB   not yet           ~35k, GPU limit raised
+      4 Qwen3-Coder-30B-A3B  17.2 GB   not yet           ~35k, GPU limit raised
+      5 Qwen3.5-9B            6.0 GB   not yet           ~160k tokens
+      6 Qwen2.5-Coder-7B      4.3 GB   not yet           ~32k tokens
     Choose [1-6/q] (Enter = 1)
     ");
     terminal.keys("7\r");

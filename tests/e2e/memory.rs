@@ -6,7 +6,6 @@ use std::process::Command;
 
 use cclocal::catalog::EngineProfile;
 use cclocal::memory::architecture::{Architecture, Knowledge};
-use cclocal::memory::cache::Stored;
 use cclocal::memory::plan::Planner;
 use cclocal::memory::smallest_window;
 use cclocal::memory::working::Device;
@@ -32,13 +31,13 @@ struct Measured {
     alone: Vec<Vec<u64>>,
     batched: Vec<Vec<u64>>,
     stored: u64,
-    quantised: u64,
     /// Tokens of context, and bytes.
     working: Vec<(u64, u64)>,
-    kept: BTreeMap<String, Kept>,
+    /// With each of the limits.
+    kept: Vec<Kept>,
 }
 
-/// How many entries the prefix cache kept: of a full window, and of one that is a quarter longer.
+/// How many entries the prefix cache kept: of a full window, and of one that is half as long again.
 #[derive(Debug, Deserialize)]
 struct Kept {
     full: u64,
@@ -48,11 +47,10 @@ struct Kept {
 /// As we start the engine; of the model whose cache can be cut back, also as it is without ours.
 #[derive(Debug, Deserialize)]
 struct Turns {
-    plain: Vec<Turn>,
-    quantised: Vec<Turn>,
+    turns: Vec<Turn>,
     copied: Option<Vec<Turn>>,
     /// Tokens that the next turn finds again of a conversation that filled its window.
-    filled: Option<BTreeMap<String, u64>>,
+    filled: Option<Vec<u64>>,
     /// Bytes of a dropped entry that are not given back, as the engine is, and as we start it.
     left: Option<u64>,
     left_with_ours: Option<u64>,
@@ -227,54 +225,43 @@ fn the_engine_holds_what_the_arithmetic_says() {
 /// A window of the conversation that a whole scheduler runs, in tokens: a step of it takes time on a processor.
 const SHORT_WINDOW: u64 = 1_024;
 
-/// The limits of the prefix cache that are planned for full windows, with entries that are quantised and with others.
 /// Room for anything, in bytes.
 const BUDGET: u64 = 1 << 40;
 
+/// The limits of the prefix cache that are planned for full windows, where one conversation is kept whole and where two are.
 fn limits(configs: &BTreeMap<String, Value>) -> Value {
     let limits = configs.iter().map(|(name, config)| {
         let architecture = Architecture::of(config).expect("an architecture");
-        let entries = entries(name, &architecture);
         let window = match name == "turns" {
             true => SHORT_WINDOW,
             false => smallest_window(OUTPUTS[1]),
         };
+        let profile = match architecture.constant_bytes() {
+            0 => EngineProfile::Batched,
+            _ => EngineProfile::Text,
+        };
         let planner = Planner {
             architecture,
-            profile: match entries {
-                1 => EngineProfile::Batched,
-                _ => EngineProfile::Text,
-            },
+            profile,
             device: Device::Other,
             weights: 0,
             asked: Asked::default(),
             step: None,
             estimated: false,
         };
-        let widest = [
-            ("plain", planner.on(BUDGET).expect("a plan")),
-            ("quantised", planner.thriftiest_on(BUDGET)),
+        let plans = [
+            planner.thriftiest_on(BUDGET),
+            planner.on(BUDGET).expect("a plan"),
         ];
-        let limits: Value = widest
-            .map(|(stored, plan)| {
-                let plan = planner.narrowed(&plan, window, BUDGET);
-                assert_eq!(plan.quantise, stored == "quantised");
-                let mib = plan.cache_memory_mb.expect("a limit");
-                (stored, json!({ "mib": mib, "entries": entries }))
-            })
-            .into_iter()
-            .collect();
+        let limits = plans.map(|plan| {
+            let plan = planner.narrowed(&plan, window, BUDGET);
+            json!({ "mib": plan.cache_memory_mb.expect("a limit"), "conversations": plan.conversations })
+        });
+        assert_eq!(limits[0]["conversations"], 1);
+        assert_eq!(limits[1]["conversations"], 2);
         (name.clone(), json!({ "window": window, "limits": limits }))
     });
     limits.collect()
-}
-
-/// How many entries of a full window the prefix cache has to hold: two where a cache cannot be cut back.
-fn entries(name: &str, architecture: &Architecture) -> u64 {
-    match architecture.slides() || name == "qwen3_5" {
-        true => 2,
-        false => 1,
-    }
 }
 
 fn caches(model: &Architecture, measured: Measured) {
@@ -294,19 +281,12 @@ fn caches(model: &Architecture, measured: Measured) {
         .take(measured.alone[0].len())
         .sum();
     assert_eq!(last, model.live_bytes(tokens), "{name}");
-    assert_eq!(
-        measured.stored,
-        model.stored_bytes(tokens, Stored::Plain),
-        "{name}"
-    );
-    let quantised = model.stored_bytes(tokens, Stored::Quantised);
-    assert_eq!(measured.quantised, quantised, "{name}");
-    let entries = entries(name, model);
-    for (stored, kept) in &measured.kept {
-        assert_eq!(kept.full, entries, "{name}, {stored}");
-        assert!(kept.longer < entries, "{name}, {stored}");
-    }
+    assert_eq!(measured.stored, model.stored_bytes(tokens), "{name}");
     assert_eq!(measured.kept.len(), 2, "{name}");
+    for (conversations, kept) in (1..).zip(&measured.kept) {
+        assert_eq!(kept.full, conversations, "{name}");
+        assert!(kept.longer < conversations, "{name}");
+    }
     for (context, bytes) in measured.working {
         let planned = model.working_bytes(STEP, context, Device::Other);
         assert!(
@@ -325,74 +305,51 @@ fn turns(model: &Architecture, turns: Turns) {
     let snapshots = turns.copied.is_none();
     if let Some(copied) = turns.copied {
         assert!(
-            turns.left > Some(0) && excess(model, &copied) > 1.5 * excess(model, &turns.plain),
+            turns.left > Some(0) && excess(model, &copied) > 1.5 * excess(model, &turns.turns),
             "the engine copies no more than it has to by now: entries.py can go"
         );
         assert_eq!(turns.left_with_ours, Some(0));
     }
     if let Some(filled) = turns.filled {
         assert_eq!(filled.len(), 2);
-        for (stored, found) in &filled {
-            assert!(*found >= SHORT_WINDOW - 1, "{stored}: {found}");
+        for found in filled {
+            assert!(found >= SHORT_WINDOW - 1, "{found}");
         }
     }
-    for (stored, turns) in [
-        (Stored::Plain, turns.plain),
-        (Stored::Quantised, turns.quantised),
-    ] {
-        for (index, turn) in turns.iter().enumerate() {
-            let sum =
-                |bytes: &dyn Fn(u64) -> u64| turn.entries.iter().map(|&at| bytes(at)).sum::<u64>();
-            let least = sum(&|at| model.stored_bytes(at, stored));
-            // Of the layers that cannot be cut back: at the last question, at the end of the prompt, and at the end.
-            let taken = fixed_bytes(model, turn.tokens);
-            let entries = if snapshots { least + 2 * taken } else { least };
-            assert!(
-                (least..=entries).contains(&turn.stored),
-                "{stored:?}: {turn:?}"
-            );
-            assert_eq!(turn.reused > 0, index > 0, "{stored:?}: {turn:?}");
-            let running = model.most_live_bytes(turn.tokens, STEP_OF_TURNS);
-            let working = model.working_bytes(STEP_OF_TURNS, turn.tokens, Device::Other);
-            let beside = working.max(model.copied_bytes(turn.tokens));
-            // A conversation is its entry until it begins to run, and again when it is done. Beside it there are the snapshots.
-            let there = match (snapshots, index) {
-                (false, _) => 0,
-                (true, 0) => taken,
-                (true, _) => 2 * taken,
-            };
-            let most = running + there + beside;
-            assert!(turn.peak <= most, "{stored:?}: {turn:?}, planned {most}");
-            assert!(
-                turn.peak >= most * 3 / 4,
-                "{stored:?}: {turn:?}, planned {most}"
-            );
-        }
-        let last = turns.last().expect("turns");
-        let conversation = model.stored_bytes(last.tokens, Stored::Plain);
-        let taken = if snapshots {
-            2 * fixed_bytes(model, last.tokens)
-        } else {
-            0
+    for (index, turn) in turns.turns.iter().enumerate() {
+        let least: u64 = (turn.entries.iter())
+            .map(|&at| model.stored_bytes(at))
+            .sum();
+        // Of the layers that cannot be cut back: at the last question, at the end of the prompt, and at the end.
+        let taken = model.constant_bytes();
+        let entries = if snapshots { least + 2 * taken } else { least };
+        assert!((least..=entries).contains(&turn.stored), "{turn:?}");
+        assert_eq!(turn.reused > 0, index > 0, "{turn:?}");
+        let running = model.most_live_bytes(turn.tokens, STEP_OF_TURNS);
+        let working = model.working_bytes(STEP_OF_TURNS, turn.tokens, Device::Other);
+        let beside = working.max(model.copied_bytes(turn.tokens));
+        // A conversation is its entry until it begins to run, and again when it is done. Beside it there are the snapshots.
+        let there = match (snapshots, index) {
+            (false, _) => 0,
+            (true, 0) => taken,
+            (true, _) => 2 * taken,
         };
-        // A layer is copied, or it is there as it was and quantised, or it is a window that holds a step more.
-        let layers = if snapshots || stored == Stored::Quantised {
-            2
-        } else {
-            1
-        };
-        let most = conversation * 115 / 100 + layers * largest_layer(model, last.tokens) + taken;
-        assert!(
-            last.peak <= most,
-            "{stored:?}: {last:?}, the conversation takes {conversation}"
-        );
+        let most = running + there + beside;
+        assert!(turn.peak <= most, "{turn:?}, planned {most}");
+        assert!(turn.peak >= most * 3 / 4, "{turn:?}, planned {most}");
     }
-}
-
-/// Bytes of a conversation in the layers that take no more for more tokens.
-fn fixed_bytes(model: &Architecture, tokens: u64) -> u64 {
-    let of = |tokens| model.stored_bytes(tokens, Stored::Plain);
-    2 * of(tokens) - of(2 * tokens)
+    let last = turns.turns.last().expect("turns");
+    let conversation = model.stored_bytes(last.tokens);
+    // A layer is copied, or it is there as it was and as a window that holds a step more.
+    let (layers, taken) = match snapshots {
+        true => (2, 2 * model.constant_bytes()),
+        false => (1, 0),
+    };
+    let most = conversation * 115 / 100 + layers * largest_layer(model, last.tokens) + taken;
+    assert!(
+        last.peak <= most,
+        "{last:?}, the conversation takes {conversation}"
+    );
 }
 
 /// What of a conversation is in the one layer that takes most.
@@ -404,5 +361,5 @@ fn largest_layer(model: &Architecture, tokens: u64) -> u64 {
 /// How many times what it keeps a conversation took in its last turn.
 fn excess(model: &Architecture, turns: &[Turn]) -> f64 {
     let last = turns.last().expect("turns");
-    last.peak as f64 / model.stored_bytes(last.tokens, Stored::Plain) as f64
+    last.peak as f64 / model.stored_bytes(last.tokens) as f64
 }

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use cclocal::engine::executable::Executable;
 use cclocal::engine::server::{Launch, Server};
 use cclocal::memory::architecture::Architecture;
-use cclocal::memory::cache::Stored;
 use cclocal::supervisor::reservation;
 use cclocal::sys::environment::Environment;
 use cclocal::sys::paths::Paths;
@@ -207,8 +206,37 @@ fn only_what_is_new(name: &str, count: usize) {
 }
 
 #[test]
-fn turns_of_qwen2_compute_only_what_is_new() {
-    only_what_is_new("qwen2", 20);
+fn turns_of_two_terminals_compute_only_what_is_new() {
+    let stage = stage(&["qwen2"]);
+    let (first, other, _) = two_terminals(&stage, "qwen2", 10);
+    for ran in [&first, &other] {
+        assert!(ran.ratio() <= 1.05, "{}: {}", ran.ratio(), table(ran));
+    }
+    // It begins like the first.
+    let beginning = &other.turns[0];
+    assert!(
+        beginning.prefilled * 10 < beginning.prompt,
+        "{}",
+        table(&other)
+    );
+}
+
+/// Two conversations on one engine, turn by turn.
+fn two_terminals(stage: &Stage, name: &str, turns: usize) -> (ToolLoop, ToolLoop, String) {
+    let gateway = Gateway::start(stage, &format!("../models/{name}"), &[]);
+    let mut first = gateway.tool_loop(name).of_length(SHORT);
+    let mut other = gateway.tool_loop(name).of_length(SHORT);
+    other.change(|request| {
+        let said = &mut request["messages"][0]["content"][0]["text"];
+        *said = format!("Something else. {}", said.as_str().expect("a text")).into();
+    });
+    for _ in 0..turns {
+        first.run(1, &[]);
+        other.run(1, &[]);
+    }
+    let log = gateway.log(stage);
+    gateway.end();
+    (first, other, log)
 }
 
 #[test]
@@ -239,6 +267,17 @@ fn turns_of_gemma4_moe_take_the_text_route() {
     text_route("gemma4_moe", &[3, 8]);
 }
 
+/// No snapshot lies where two conversations part, so the other one begins anew; from then on each computes what is new to it.
+#[test]
+fn turns_of_two_terminals_take_the_text_route() {
+    let stage = stage(&["gemma4_e"]);
+    let (first, other, log) = two_terminals(&stage, "gemma4_e", 6);
+    assert!(log.contains("Model route: LLM"), "{log:.3000}");
+    for ran in [&first, &other] {
+        assert!(ran.most_beyond_new() <= STEP, "{}", table(ran));
+    }
+}
+
 #[test]
 fn turns_of_qwen3_5_take_the_text_route() {
     let stage = stage(&["qwen3_5"]);
@@ -264,7 +303,7 @@ fn turns_of_qwen3_5_keep_the_last_question_in_a_full_prefix_cache() {
     let mut architecture = Architecture::of(&config).expect("an architecture");
     // The tiny models are written in single precision.
     architecture.number = 4;
-    let entry = |turn: usize| architecture.stored_bytes(ran.turns[turn].prompt, Stored::Plain);
+    let entry = |turn: usize| architecture.stored_bytes(ran.turns[turn].prompt);
     let limit = FULL_CACHE_MIB << 20;
     assert!(2 * entry(8) <= limit && 3 * entry(5) > limit);
     assert_questions_are_kept(&ran, &questions);

@@ -31,6 +31,11 @@ pub(super) fn version_of(package: &str) -> Option<&'static str> {
         .map(|(_, version)| version)
 }
 
+/// The packages of the lock and their versions.
+pub(super) fn pins() -> impl Iterator<Item = (&'static str, &'static str)> {
+    LOCK.lines().filter_map(pin)
+}
+
 /// SHA-256 in hexadecimal.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)

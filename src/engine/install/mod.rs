@@ -5,6 +5,7 @@
 
 mod failure;
 mod lock;
+mod packages;
 mod platform;
 mod record;
 mod settings;
@@ -13,6 +14,7 @@ mod uv;
 
 use std::path::{Path, PathBuf};
 
+pub use packages::{Packages, packages};
 pub use platform::supported;
 pub use record::{Hold, hold};
 

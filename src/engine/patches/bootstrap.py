@@ -49,6 +49,7 @@ def main():
     handover = take_over_entries()
     attend_without_arrays()
     stay_within_memory()
+    tell_progress()
     take_text_route()
     # Before the snapshots: what they look at passes through here, and what is looked at here does not concern them.
     keep_prefixes()

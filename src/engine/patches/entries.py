@@ -2,20 +2,15 @@
 
 import contextlib
 
-# Marks a layer that was made for one request alone, so that its arrays may be let go.
-OWN_COPY = "cclocal_own_copy"
-
 
 def settle_entries():
-    """Makes and uses entries of the prefix cache layer by layer.
+    """Makes entries of the prefix cache layer by layer.
 
-    At the end of a turn vllm-mlx 0.6.0 takes the conversation out of its batch, quantises that, and copies the result: whole, each of them,
-    and all there at once beside the batch and the entry before. An entry that is quantised comes back in three copies. It also keeps the entry of
-    every turn, each with all of the conversation so far, until its limit is reached, and a list of a new entry's arrays in a function that
+    At the end of a turn vllm-mlx 0.6.0 takes the conversation out of its batch and copies it: whole, each of them,
+    and all there at once beside the batch and the entry before. It also keeps the entry of every turn, each with all of the conversation so far, until its limit is reached, and a list of a new entry's arrays in a function that
     refers to itself, which Python frees when it next looks for circles. Here each layer is let go when the next is made, what a new entry extends goes
     with it, and the list is ours. An engine whose insides are not as expected is left alone.
     """
-    import importlib
     import inspect
 
     try:
@@ -23,8 +18,6 @@ def settle_entries():
         from vllm_mlx import memory_cache
         from vllm_mlx.scheduler import Scheduler
 
-        # `import mlx_lm.generate as generate` is the function of that name.
-        generate = importlib.import_module("mlx_lm.generate")
     except ImportError as error:
         return not_applied("entries", error)
     left = []
@@ -35,7 +28,6 @@ def settle_entries():
         left.append("_detach_cache_for_storage")
     needed = (
         (memory_cache, "_trim_to_offset"),
-        (memory_cache, "_quantize_cache"),
         (memory_cache, "_is_cache_layer_trimmable"),
         (memory_cache, "estimate_kv_cache_memory"),
         (memory_cache, "_CacheEntry"),
@@ -47,10 +39,6 @@ def settle_entries():
         store_by_layers(memory_cache, cache, prepare, Scheduler)
     else:
         left.append("prepare_store")
-    if hasattr(memory_cache, "_dequantize_cache") and hasattr(generate, "_merge_caches"):
-        fetch_by_layers(mx, memory_cache, generate)
-    else:
-        left.append("_merge_caches")
     if left:
         not_applied("entries", f"another form of {', '.join(left)}")
     else:
@@ -67,8 +55,6 @@ def store_by_layers(memory_cache, cache, prepare, scheduler):
             return prepare(self, tokens, layers, auxiliary)
         trimmable = all(memory_cache._is_cache_layer_trimmable(layer) for layer in layers)
         rest = memory_cache._trim_to_offset(layers)
-        if config.kv_quantize and len(tokens) >= config.kv_min_quantize_tokens:
-            rest = memory_cache._quantize_cache(rest, config.kv_bits, config.kv_group_size)
         if memory_cache.estimate_kv_cache_memory(rest) > self._max_memory:
             del rest
             return prepare(self, tokens, layers, auxiliary)  # It says why not.
@@ -146,32 +132,6 @@ def in_common(one, other):
         else:
             high = middle
     return low
-
-
-def fetch_by_layers(mx, memory_cache, generate):
-    """Puts an entry into a batch so that of what was made for it only one layer is there at a time."""
-    dequantise, merge = memory_cache._dequantize_cache, generate._merge_caches
-
-    def dequantised(layers):
-        made = dequantise(layers)
-        for layer, stored in zip(made, layers):
-            if layer is not stored and hasattr(layer, "keys"):
-                setattr(layer, OWN_COPY, True)
-        return made
-
-    def merged(caches):
-        if len(caches) != 1 or not any(getattr(layer, OWN_COPY, False) for layer in caches[0]):
-            return merge(caches)
-        batch = []
-        for layer in caches[0]:
-            batch += merge([[layer]])
-            if getattr(layer, OWN_COPY, False):
-                mx.eval(batch[-1].state)
-                layer.keys = layer.values = None
-        return batch
-
-    memory_cache._dequantize_cache = dequantised
-    generate._merge_caches = merged
 
 
 def free_arrays_of_entries(mx, memory_cache, detach):

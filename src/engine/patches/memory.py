@@ -7,8 +7,11 @@ import os
 # `memory/plan.rs`), so a run that goes as planned is left alone.
 SOFT_PERCENT = 95
 
+# What a step takes is noted for conversations of each length, in so many tokens: a step late in one takes more than a step early in another.
+LENGTHS = 1024
+
 # The smallest step in which a prompt is read, in tokens: below it, reading becomes slow for little memory.
-SMALLEST_STEP = 128
+SMALLEST_STEP = 64
 
 
 def stay_within_memory():
@@ -60,6 +63,29 @@ def soft_limit(limit):
     return limit // 100 * SOFT_PERCENT
 
 
+class Rises:
+    """The most that whole steps took beyond what was held before them, in bytes, by how long the conversation was."""
+
+    def __init__(self):
+        self.most = {}
+
+    def note(self, tokens, rise, whole):
+        if whole or rise > self.of(tokens):
+            place = tokens // LENGTHS
+            self.most[place] = max(rise, self.most.get(place, 0))
+
+    def of(self, tokens):
+        """What a step may take: as much as in a conversation that was a little longer, or the most that was ever seen."""
+        longer = [place for place in self.most if place >= tokens // LENGTHS]
+        return self.most[min(longer)] if longer else self.all()
+
+    def all(self):
+        return max(self.most.values(), default=0)
+
+    def halve(self):
+        self.most = {place: rise // 2 for place, rise in self.most.items()}
+
+
 class EngineMemory:
     """All in bytes."""
 
@@ -69,8 +95,8 @@ class EngineMemory:
         self.scheduler = None
         # What was held before the first step.
         self.base = None
-        # The most that a step took beyond what was held before it: of those that write, and of those that read.
-        self.rises = [0, 0]
+        # Of the steps that write, and of those that read.
+        self.rises = [Rises(), Rises()]
         # The most that was held since it was last asked for.
         self.peak = 0
         self.dropped = 0
@@ -86,7 +112,7 @@ class EngineMemory:
             self.mx.reset_peak_memory()  # Else this is done before and after each step.
         said = {"held": held, "peak": max(peak, held), "base": self.base, "dropped": self.dropped}
         tokens, needed = self.refused
-        return {**said, "rise": max(self.rises), "refused_tokens": tokens, "refused_bytes": needed, **self.conversation()}
+        return {**said, "rise": max(rises.all() for rises in self.rises), "refused_tokens": tokens, "refused_bytes": needed, **self.conversation()}
 
     def conversation(self):
         """The longest conversation that is being computed, and what the prefix cache holds."""
@@ -116,30 +142,33 @@ class EngineMemory:
         step = scheduler.step
 
         def watched(scheduler, *arguments, **options):
-            reads = self.before(scheduler)
+            reads, tokens, held, wanted = self.before(scheduler)
             try:
                 return step(scheduler, *arguments, **options)
             finally:
                 self.look()
-                self.rises[reads] = max(self.rises[reads], self.most - self.held)
+                more = computed(scheduler) - tokens
+                self.rises[reads].note(tokens + max(more, 0), self.most - held, more >= wanted)
 
         scheduler.step = watched
 
     def before(self, scheduler):
         self.scheduler = scheduler
-        reads = True
+        reads, tokens, step = True, computed(scheduler), 1
         try:
             reads = bool(scheduler.waiting) or any(not request.num_output_tokens for request in scheduler.running.values())
             self.begin()
+            if reads:
+                step = getattr(scheduler.batch_generator, "prefill_step_size", None) or scheduler.config.prefill_step_size
             if self.is_watched():
-                self.make_room(scheduler.memory_aware_cache, self.rises[reads])
+                self.make_room(scheduler.memory_aware_cache, self.rises[reads].of(tokens + step))
                 if reads:
-                    self.read_less_at_once(scheduler.batch_generator)
+                    self.read_less_at_once(scheduler.batch_generator, tokens + step)
         except Exception as error:  # Whatever is not as expected here: the step is taken all the same.
             say(logging.DEBUG, "not looked at: %s", error)
         self.mx.reset_peak_memory()
-        self.held = self.most = self.mx.get_active_memory()
-        return reads
+        held = self.most = self.mx.get_active_memory()
+        return reads, tokens, held, step
 
     def look(self):
         """Notes the most that was held since it was last looked."""
@@ -172,15 +201,15 @@ class EngineMemory:
             held = self.mx.get_active_memory()
             say(logging.WARNING, "held=%d of limit=%d wanted=%d: dropped %d entries of the prefix cache, held=%d", before, self.limit, wanted, dropped, held)
 
-    def read_less_at_once(self, generator):
+    def read_less_at_once(self, generator, tokens):
         """Halves the step in which prompts are read while one would still be too much: the better part of what it takes goes with its length."""
         held, step = self.mx.get_active_memory(), getattr(generator, "prefill_step_size", None)
         if not isinstance(step, int):
             return
-        while step > SMALLEST_STEP and held + self.rises[True] > self.soft:
+        while step > SMALLEST_STEP and held + self.rises[True].of(tokens) > self.soft:
             step //= 2
             # What such a step takes is seen when it is taken.
-            self.rises[True] //= 2
+            self.rises[True].halve()
         if step != generator.prefill_step_size:
             say(logging.WARNING, "held=%d of limit=%d: prompts are read in steps of %d tokens, not %d", held, self.limit, step, generator.prefill_step_size)
             generator.prefill_step_size = step
@@ -192,6 +221,9 @@ class EngineMemory:
             try:
                 size = estimate(layers)
                 is_new = tuple(tokens) not in cache._entries and size <= cache._max_memory
+                if getattr(cache, "cclocal_moves", False):
+                    # It is used up: a layer is there twice (`take_over.py`).
+                    size = 2 * max(estimate([layer]) for layer in layers)
                 if self.is_watched() and is_new and not self.has_room(cache, len(tokens), size):
                     return None
                 self.look()
@@ -217,6 +249,21 @@ class EngineMemory:
             return False
         self.make_room(cache, wanted)
         return True
+
+
+def computed(scheduler):
+    """How many tokens of the conversation that is next have been computed. 0: that is not known."""
+    try:
+        generator, layers = scheduler.batch_generator, []
+        if scheduler.waiting and not scheduler.running:
+            return scheduler.waiting[0].cached_tokens or 0
+        for batch in (generator._generation_batch, generator._prompt_batch):
+            layers += batch.prompt_cache if len(batch.uids) else ()
+        for _, _, _, own, *_ in generator._unprocessed_sequences:
+            layers += own
+        return max((length for layer in layers if isinstance(length := getattr(layer, "_idx", getattr(layer, "offset", 0)), int)), default=0)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return 0
 
 
 def say(level, text, *figures):

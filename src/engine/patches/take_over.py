@@ -39,9 +39,6 @@ def take_over_entries():
     cache = getattr(memory_cache, "MemoryAwarePrefixCache", None)
     needed = (
         (memory_cache, "_CacheEntry"),
-        (memory_cache, "_QuantizedCacheWrapper"),
-        (memory_cache, "_quantize_cache"),
-        (memory_cache, "_dequantize_cache"),
         (memory_cache, "_detach_cache_for_storage"),
         (memory_cache, "estimate_kv_cache_memory"),
         (cache, "fetch"),
@@ -242,9 +239,7 @@ class Handover:
         )
 
     def can_be_cut(self, layers):
-        return bool(layers) and all(
-            type(layer) is self.layer or (isinstance(layer, self.memory_cache._QuantizedCacheWrapper) and layer.orig_type is self.layer) for layer in layers
-        )
+        return bool(layers) and all(type(layer) is self.layer for layer in layers)
 
     def is_mixed(self, layers):
         """Whether all layers are known, and some of them can be cut back and some cannot."""
@@ -301,8 +296,6 @@ class Handover:
 
     def cut(self, stored, shared):
         """A layer of a request, with the first tokens of a stored one."""
-        if type(stored) is not self.layer:
-            (stored,) = self.memory_cache._dequantize_cache([stored])
         layer = self.layer()
         whole = stored.keys.shape[2] == shared
         layer.keys = stored.keys if whole else stored.keys[..., :shared, :]
@@ -321,7 +314,7 @@ class Handover:
     def into_batch(self, layer):
         batch = self.batch_layer([0])
         batch.keys, batch.values = layer.keys[..., : layer.offset, :], layer.values[..., : layer.offset, :]
-        # What is dequantised is let go before the next layer is.
+        # What was cut is let go before the next layer is.
         layer.keys = layer.values = None
         self.mx.eval(batch.keys)
         self.mx.eval(batch.values)
@@ -339,16 +332,13 @@ class Handover:
 
     def entry_of(self, memory, tokens, layers):
         """An entry of layers that nobody else needs, which are used up, one after the other."""
-        config, length = memory._config, len(tokens)
+        length = len(tokens)
         try:
             # Checked before anything is changed: an entry that is not what its tokens say would be worse than none.
             if any(layer.offset != length for layer in layers if hasattr(layer, "offset")):
                 raise ValueError("the layers are not of this length")
             marks = self.marks_of(layers, length)
-            quantises = config.kv_quantize and length >= config.kv_min_quantize_tokens
             arrays = [self.layer_of(layer.keys[..., :length, :], layer.values[..., :length, :], length) for layer in layers if type(layer) is self.layer]
-            if quantises:
-                arrays = self.memory_cache._quantize_cache(arrays, config.kv_bits, config.kv_group_size)
             size = self.memory_cache.estimate_kv_cache_memory(arrays) + self.memory_cache.estimate_kv_cache_memory(marks.layers())
             del arrays
             if size > memory._max_memory:
@@ -359,7 +349,7 @@ class Handover:
             layers.reverse()
             while layers:
                 layer = layers.pop()
-                made.append(self.stored(layer, length, quantises, config) if type(layer) is self.layer else None)
+                made.append(self.stored(layer, length) if type(layer) is self.layer else None)
                 del layer
         except Exception as error:  # A turn without an entry is only slower.
             memory._stats.store_rejections += 1
@@ -416,16 +406,9 @@ class Handover:
         layer.keys, layer.values, layer.offset = keys, values, length
         return layer
 
-    def stored(self, layer, length, quantises, config):
+    def stored(self, layer, length):
         keys, values = layer.keys[..., :length, :], layer.values[..., :length, :]
         layer.keys = layer.values = None
-        if quantises:
-            made = self.layer_of(keys, values, length)
-            del keys, values
-            (made,) = self.memory_cache._quantize_cache([made], config.kv_bits, config.kv_group_size)
-            self.mx.eval(made.keys)
-            self.mx.eval(made.values)
-            return made
         made = self.layer()
         made.offset = length
         # One after the other: of what is copied there is only one array at a time.

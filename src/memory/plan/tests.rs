@@ -42,9 +42,11 @@ fn shares_add_up_and_stay_within_what_is_planned_with() {
     let shares = plan.shares;
     assert_eq!(shares.taken() + shares.free, budget);
     assert!(shares.free >= budget / 20);
-    assert!(shares.conversation >= plan.window.tokens * 98_304);
+    let conversation = plan.window.tokens * 98_304;
+    assert!(shares.conversation >= conversation);
+    // Between turns the conversation is there, too.
     let limit = plan.cache_memory_mb.expect("a limit") << 20;
-    let margin = limit - shares.prefix_cache;
+    let margin = limit - conversation - shares.prefix_cache;
     assert!((1 << 20..=2 << 20).contains(&margin), "{margin}");
     assert_eq!(plan.window.tokens % WINDOW_UNIT, 0);
     assert_eq!(plan.window.output, OUTPUTS[0]);
@@ -56,10 +58,27 @@ fn the_window_is_bounded_by_the_model_and_by_the_client() {
     let short = architecture(32_768);
     let plan = planner(&short).on(ample).expect("a plan");
     assert_eq!((plan.window.tokens, plan.bound), (32_768, Bound::Model));
-    assert_eq!(plan.prefill_step, STEPS[3]);
+    assert_eq!(plan.prefill_step, 2_048);
     let plan = planner(&architecture(262_144)).on(ample).expect("a plan");
     assert_eq!((plan.window.tokens, plan.bound), (199_680, Bound::Client));
-    assert!(!plan.quantise);
+}
+
+#[test]
+fn a_second_conversation_is_kept_where_the_window_can_be_no_wider() {
+    let planner = planner(&architecture(262_144));
+    let tight = planner.on(32_000_000_000).expect("a plan");
+    assert_eq!((tight.bound, tight.conversations), (Bound::Memory, 1));
+    let short_ones = tight.shares.prefix_cache;
+    assert_eq!(short_ones, 98_304 * BESIDE);
+    let ample = planner.on(1 << 40).expect("a plan");
+    assert_eq!(ample.conversations, 2);
+    assert_eq!(ample.shares.prefix_cache, ample.window.tokens * 98_304);
+    let narrowed = planner.narrowed(&ample, 65_536, 1 << 40);
+    assert_eq!(narrowed.conversations, 2);
+    let limit = |plan: &Plan| plan.cache_memory_mb.expect("a limit") << 20;
+    let given_up = limit(&ample) - limit(&narrowed);
+    let told = (ample.window.tokens - 65_536) * ample.cache_bytes_per_token;
+    assert!(given_up.abs_diff(told) < 2 << 20, "{given_up} {told}");
 }
 
 #[test]
@@ -73,15 +92,12 @@ fn what_is_asked_for_is_taken_to_the_token_or_refused() {
     assert_eq!((plan.window.tokens, plan.window.output), (50_001, 16_000));
     assert_eq!(plan.bound, Bound::Asked);
     let tight = 32_000_000_000;
-    let fits = ask(tight, None, Some(8_192)).expect("a plan").window.tokens;
-    let refused = ask(tight, Some(150_000), Some(8_192));
-    assert_eq!(
-        refused,
-        Err(Refusal::Asked {
-            window: 150_000,
-            fits
-        })
-    );
+    let Err(Refusal::Asked { window, fits }) = ask(tight, Some(150_000), Some(8_192)) else {
+        panic!("too wide");
+    };
+    assert_eq!(window, 150_000);
+    assert!(ask(tight, Some(fits), Some(8_192)).is_ok());
+    assert!(ask(tight, Some(fits + WINDOW_UNIT), Some(8_192)).is_err());
     assert_eq!(
         ask(1 << 40, Some(20_000), Some(8_192)),
         Err(Refusal::Reply {
@@ -111,7 +127,7 @@ fn where_nothing_fits_the_thriftiest_way_is_tried() {
             ..planner(&architecture)
         };
         let plan = planner.thriftiest_on(17_000_000_000);
-        assert!(plan.quantise && plan.prefill_step == STEPS[0]);
+        assert_eq!(plan.prefill_step, STEPS[0]);
         assert_eq!(plan.shares.free, 0);
         (plan.window.tokens, plan.window.output)
     };
@@ -128,7 +144,6 @@ fn a_smaller_window_is_served_the_same_way_and_takes_less() {
     let plan = planner.on(budget).expect("a plan");
     let narrowed = planner.narrowed(&plan, 32_768, budget);
     assert_eq!(narrowed.prefill_step, plan.prefill_step);
-    assert_eq!(narrowed.quantise, plan.quantise);
     assert!(narrowed.shares.taken() < plan.shares.taken());
     let kept = |plan: &Plan| plan.shares.conversation + plan.shares.prefix_cache;
     let tokens = plan.window.tokens - narrowed.window.tokens;
@@ -191,7 +206,7 @@ proptest! {
             prop_assert!(more.window.tokens >= less.window.tokens);
             if more.window.tokens == less.window.tokens && more.window.output == less.window.output {
                 prop_assert!(more.prefill_step >= less.prefill_step);
-                prop_assert!(less.quantise || !more.quantise || more.prefill_step > less.prefill_step);
+                prop_assert!(more.conversations >= less.conversations || more.prefill_step > less.prefill_step);
             }
             prop_assert!(less.shares.taken() <= (gib << 30));
         }

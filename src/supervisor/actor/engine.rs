@@ -128,6 +128,11 @@ impl Actor<'_> {
             });
         }
         tracing::info!(took = self.took, "ready");
+        if let Some(engine) = &self.engine {
+            let key = self.spec.serve.takes_key().then(|| self.engine_key.clone());
+            self.progress
+                .begin(engine.socket(), key, self.figures.clone());
+        }
         self.watch_memory();
         self.on(Event::Healthy);
     }
@@ -214,6 +219,7 @@ impl Actor<'_> {
             }
             self.failure = Some(error);
         }
+        self.progress.end();
         self.memory.end(self.spec.serve.window.tokens);
         self.on(Event::Gone {
             deaths: self.deaths.len(),

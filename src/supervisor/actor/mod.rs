@@ -37,6 +37,7 @@ use crate::supervisor::actor::sessions::{CLIENT_GRACE, Lease};
 use crate::supervisor::connection::{self, Message, MessageSender};
 use crate::supervisor::memory_sampler::MemoryEvent;
 use crate::supervisor::process::{Resources, engine_log};
+use crate::supervisor::progress_sampler::EngineProgress;
 use crate::supervisor::protocol::{Failure, SupervisorMessage};
 use crate::supervisor::reservation::Reservation;
 use crate::supervisor::state::{self, Action, Event, Phase, State};
@@ -84,6 +85,7 @@ pub(super) struct Actor<'a> {
     /// The form of the model's tool calls, if it was found after the start.
     form: Arc<OnceLock<Form>>,
     memory: Memory,
+    progress: EngineProgress,
     /// The gateway's listening socket, as sessions are handed it.
     handed: Arc<std::net::TcpListener>,
     gateway: JoinHandle<Result<()>>,
@@ -210,6 +212,7 @@ impl<'a> Actor<'a> {
             tell_gateway,
             form,
             memory,
+            progress: EngineProgress::default(),
             handed,
             gateway,
             gateway_stop,

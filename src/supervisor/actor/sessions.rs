@@ -38,6 +38,7 @@ impl Actor<'_> {
         match message {
             Message::Came { id, ask, tell } => match ask {
                 SupervisorRequest::Status => self.tell_status(tell),
+                SupervisorRequest::Live { pid } => self.tell_live(pid, &tell),
                 // It is answered where it is heard.
                 SupervisorRequest::Port => {}
                 SupervisorRequest::Stop { even_if_used } => self.asked_to_stop(even_if_used, tell),

@@ -1,6 +1,6 @@
 //! A short subprocess with a deadline, for asking other programs things.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,19 +30,42 @@ pub fn run(command: &mut Command, deadline: Duration) -> std::io::Result<Finishe
     run_unless(&AtomicBool::new(false), command, deadline)
 }
 
+/// The same with input, which stays open behind it until the program has ended.
+pub fn run_with_input(
+    command: &mut Command,
+    input: &[u8],
+    deadline: Duration,
+) -> std::io::Result<Finished> {
+    let never = AtomicBool::new(false);
+    run_fed(&never, command.stdin(Stdio::piped()), Some(input), deadline)
+}
+
 /// The same, and the deadline comes at once when it is stopped.
 pub fn run_unless(
     stopped: &AtomicBool,
     command: &mut Command,
     deadline: Duration,
 ) -> std::io::Result<Finished> {
+    run_fed(stopped, command.stdin(Stdio::null()), None, deadline)
+}
+
+fn run_fed(
+    stopped: &AtomicBool,
+    command: &mut Command,
+    input: Option<&[u8]>,
+    deadline: Duration,
+) -> std::io::Result<Finished> {
     let mut child = command
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
     let until = Instant::now() + deadline;
+    let mut stdin = child.stdin.take();
+    if let (Some(pipe), Some(input)) = (&mut stdin, input) {
+        // A line or two, which a pipe holds. If the program is gone already, its end says why.
+        let _ = pipe.write_all(input);
+    }
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
@@ -62,6 +85,7 @@ pub fn run_unless(
         }
         std::thread::sleep(Duration::from_millis(1));
     };
+    drop(stdin);
     let (stdout, stderr) = texts.ok_or_else(|| {
         std::io::Error::new(
             std::io::ErrorKind::TimedOut,
@@ -119,6 +143,17 @@ mod tests {
             ("out\n", "err\n")
         );
         assert!(!finished.success);
+    }
+
+    #[test]
+    fn input_is_given() {
+        let finished = run_with_input(
+            Command::new("/bin/sh").args(["-c", "read line; echo \"$line\""]),
+            b"hello\n",
+            Duration::from_secs(20),
+        )
+        .expect("finished");
+        assert_eq!(finished.stdout, "hello\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod deadline;
 pub mod signals;
 
 pub use child::{Change, Child, Ended};
-pub use deadline::{Finished, run, run_unless};
+pub use deadline::{Finished, run, run_unless, run_with_input};
 
 /// A runtime for what waits for other programs: one thread is enough.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -32,9 +32,9 @@ SMALLER = {"num_hidden_layers": 2, "head_dim": 64}
 class Runs:
     def __init__(self, model, snapshots, mib=1024):
         self.snapshots, self.numbers = snapshots, 0
-        self.bare = scheduler_of(model, False, 64, mib)
+        self.bare = scheduler_of(model, 64, mib)
         self.bare.memory_aware_cache = None
-        self.scheduler = scheduler_of(model, False, 64, mib)
+        self.scheduler = scheduler_of(model, 64, mib)
         gc.collect()
         mx.clear_cache()
         self.weights = mx.get_active_memory()

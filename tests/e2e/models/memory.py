@@ -4,10 +4,10 @@
     memory.py ARCHITECTURES.json STEP PARTS LIMITS.json      (run it with the engine's own Python)
 
 For each architecture it prints a line of JSON: the bytes of each layer's cache after each update, for a request alone (`alone`) and as the
-engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`, `quantised`), the most that one step of reading a prompt
+engine's batches hold it (`batched`), the bytes of an entry of the prefix cache (`stored`), the most that one step of reading a prompt
 took beside weights and caches (`working`), and what the prefix cache keeps of full windows with the limits of LIMITS.json (`kept`). For the models
 named `turns` and `snapshots` it prints what turns of a conversation took at the most, all in all, with the engine's scheduler as we start it
-(`plain`, and `quantised`); for `turns` also as it is without ours (`copied`), how much of a full window the next turn finds again (`filled`), and
+(`turns`); for the model `turns` also as it is without ours (`copied`), how much of a full window the next turn finds again (`filled`), and
 what a dropped entry leaves behind, without and with ours, which is in PARTS. The weights are random: only sizes are looked at.
 """
 
@@ -53,10 +53,8 @@ def follow(model, cache, updates):
     return held
 
 
-def stored(model, cache, tokens, quantise):
-    keeper = MemoryAwarePrefixCache(
-        model, MemoryCacheConfig(max_memory_mb=1024, kv_quantize=quantise)
-    )
+def stored(model, cache, tokens):
+    keeper = MemoryAwarePrefixCache(model, MemoryCacheConfig(max_memory_mb=1024))
     assert keeper.store(list(range(tokens)), cache), "the entry was refused"
     return keeper._current_memory
 
@@ -80,20 +78,15 @@ def conversation(model, tokens):
     return cache
 
 
-def kept(model, window, limits):
-    """How many entries of a full window are kept, and how many of those that are longer by a quarter, as the limit is to mean something."""
-    said = {}
-    for stored, limit in limits.items():
-        counts = []
-        for tokens in (window, window * 5 // 4):
-            keeper = MemoryAwarePrefixCache(
-                model, MemoryCacheConfig(max_memory_mb=limit["mib"], kv_quantize=stored == "quantised")
-            )
-            for number in range(limit["entries"]):
-                keeper.store([number] * tokens, conversation(model, tokens), evict_prefixes=False)
-            counts.append(len(keeper))
-        said[stored] = {"full": counts[0], "longer": counts[1]}
-    return said
+def kept(model, window, limit):
+    """How many entries of a full window are kept, and how many of those that are longer by a half, as the limit is to mean something."""
+    counts = []
+    for tokens in (window, window * 3 // 2):
+        keeper = MemoryAwarePrefixCache(model, MemoryCacheConfig(max_memory_mb=limit["mib"]))
+        for number in range(limit["conversations"] + 1):
+            keeper.store([number] * tokens, conversation(model, tokens), evict_prefixes=False)
+        counts.append(len(keeper))
+    return {"full": counts[0], "longer": counts[1]}
 
 
 def working(model, step, steps):
@@ -139,7 +132,7 @@ class Tokenizer:
         return "x" * len(tokens)
 
 
-def scheduler_of(model, quantise, step, mib):
+def scheduler_of(model, step, mib):
     """As `--continuous-batching --max-num-seqs 1` has it."""
     config = SchedulerConfig(
         max_num_seqs=1,
@@ -147,7 +140,6 @@ def scheduler_of(model, quantise, step, mib):
         enable_prefix_cache=True,
         use_memory_aware_cache=True,
         cache_memory_mb=mib,
-        kv_cache_quantization=quantise,
     )
     return Scheduler(model, Tokenizer(), config)
 
@@ -166,20 +158,20 @@ def turn(scheduler, name, said):
 
 
 def filled(model, limits):
-    """How many tokens of a conversation that filled its window the next turn finds again, with the limit that was planned for it."""
-    found = {}
-    for stored, limit in limits["limits"].items():
-        scheduler = scheduler_of(model, stored == "quantised", 256, limit["mib"])
+    """How many tokens of a conversation that filled its window the next turn finds again, with each limit that is planned for it."""
+    found = []
+    for limit in limits["limits"]:
+        scheduler = scheduler_of(model, 256, limit["mib"])
         said = [number % 300 for number in range(limits["window"] - 8)]
         _, reply = turn(scheduler, "0", said)
         request, _ = turn(scheduler, "1", said + reply + [7] * 20)
-        found[stored] = request.cached_tokens
+        found.append(request.cached_tokens)
     return found
 
 
-def turns(model, quantise, snapshots=None, first=1800):
+def turns(model, snapshots=None, first=1800):
     """Three turns; each goes on from the one before. `snapshots`: of our own, where there are. `first`: tokens of the first prompt."""
-    scheduler = scheduler_of(model, quantise, 64, 1024)
+    scheduler = scheduler_of(model, 64, 1024)
     gc.collect()
     weights = mx.get_active_memory()
     said = [number % 300 for number in range(first)]
@@ -241,9 +233,8 @@ def main():
                     "updates": updates,
                     "alone": held,
                     "batched": batched,
-                    "stored": stored(model, entry, total, False),
-                    "quantised": stored(model, batch.extract_cache(0), total, True),
-                    "kept": kept(model, limits[name]["window"], limits[name]["limits"]),
+                    "stored": stored(model, entry, total),
+                    "kept": [kept(model, limits[name]["window"], limit) for limit in limits[name]["limits"]],
                     "working": [[steps * step, working(model, step, steps)] for steps in (1, 4)],
                 }
             ),
@@ -252,14 +243,14 @@ def main():
         del model, alone, batch, entry
         mx.clear_cache()
     models = dict(later)
-    as_it_is = {"copied": turns(models["turns"], False), "left": left_behind(models["turns"])}
+    as_it_is = {"copied": turns(models["turns"]), "left": left_behind(models["turns"])}
     ours(sys.argv[3], "entries")["settle_entries"]()
     as_it_is["left_with_ours"] = left_behind(models["turns"])
     os.environ["CCLOCAL_TEXT_ROUTE"] = "yes"
     parts = ours(sys.argv[3], "entries", "take_over", "memory", "pauses", "snapshots")
     snapshots = parts["settle_snapshots"](parts["take_over_entries"]())
     for name, model, taken, more in (("turns", models["turns"], None, as_it_is), ("snapshots", models["snapshots"], snapshots, {})):
-        measured = {"name": name, "plain": turns(model, False, taken), "quantised": turns(model, True, taken)}
+        measured = {"name": name, "turns": turns(model, taken)}
         if not taken:
             measured["filled"] = filled(model, limits[name])
         print(json.dumps({**measured, **more}), flush=True)
