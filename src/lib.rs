@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod hub;
 pub mod memory;
 pub mod session;
+pub mod settings;
 pub mod supervisor;
 pub mod sys;
 pub mod ui;

@@ -17,6 +17,7 @@ const ORDER: &[&[&str]] = &[
     &["gateway"],
     &["supervisor"],
     &["session"],
+    &["settings"],
     &["demo", "doctor"],
     &["cli"],
 ];

@@ -17,6 +17,17 @@ pub enum Choice {
     Flag(String),
     /// `--model`.
     Argument(ModelArgument),
+    /// A model of the settings file.
+    Own(Own),
+}
+
+/// A model that a person named in their settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    pub name: String,
+    pub argument: ModelArgument,
+    /// The form of its tool calls, if it was stated.
+    pub form: Option<Form>,
 }
 
 /// The variable of chat templates that turns thoughts on. Source: the templates of Gemma 4, GLM-4.5 and Qwen3 and of what came after them.
@@ -42,6 +53,9 @@ pub struct Model {
     pub typed: String,
     /// How it writes tool calls. None: not known.
     pub form: Option<Form>,
+    /// Whether a person stated the form: then its chat template does not overrule it.
+    #[serde(default)]
+    pub form_is_stated: bool,
     /// Its chat template as far as it shows something. None: it was not read yet.
     pub template: Option<Traits>,
     /// Whether it may think, asked to or not.
@@ -77,8 +91,34 @@ impl Model {
 
     /// The same with what its chat template shows. A form that is stated elsewhere stays where the template shows none.
     pub fn with_template(mut self, template: Option<Traits>) -> Self {
-        self.form = template.and_then(|traits| traits.form).or(self.form);
+        if !self.form_is_stated {
+            self.form = template.and_then(|traits| traits.form).or(self.form);
+        }
         self.template = template;
+        self
+    }
+
+    /// The same under the name, and with the form, of one's own.
+    fn owned(mut self, own: &Own) -> Self {
+        self.name.clone_from(&own.name);
+        self.typed.clone_from(&own.name);
+        self.note = None;
+        if own.form.is_some() {
+            self.form = own.form;
+            self.form_is_stated = true;
+        }
+        self
+    }
+
+    /// The same under the name that another has, and with its form if that was stated.
+    pub fn called_as(mut self, other: &Self) -> Self {
+        self.name.clone_from(&other.name);
+        self.typed.clone_from(&other.typed);
+        self.note.clone_from(&other.note);
+        if other.form_is_stated {
+            self.form = other.form;
+            self.form_is_stated = true;
+        }
         self
     }
 
@@ -124,6 +164,7 @@ impl Model {
             served_name: entry.id.clone(),
             typed: format!("--{}", entry.flag),
             form: Some(entry.form),
+            form_is_stated: false,
             template: None,
             may_think: entry.thinks,
             thinking: false,
@@ -141,6 +182,10 @@ impl Model {
 pub fn resolve(choice: &Choice, config: Option<&Value>) -> Option<Model> {
     match choice {
         Choice::Flag(flag) => catalog().by_flag(flag).map(Model::from_entry),
+        Choice::Own(own) => {
+            let choice = Choice::Argument(own.argument.clone());
+            resolve(&choice, config).map(|model| model.owned(own))
+        }
         Choice::Argument(ModelArgument::Hub(id)) => match catalog().by_id(id) {
             Some(entry) => Some(Model::from_entry(entry)),
             None => Some(custom(Source::Hub(id.clone()), id.clone(), id, config)),
@@ -176,6 +221,7 @@ fn custom(source: Source, name: String, typed: &str, config: Option<&Value>) -> 
             shlex::try_quote(typed).unwrap_or(typed.into())
         ),
         form: None,
+        form_is_stated: false,
         template: None,
         may_think: true,
         thinking: false,
@@ -313,6 +359,33 @@ mod tests {
             assert_eq!(model.thinking, !entry.flag.starts_with("coder"));
             assert_eq!(model.prose_calls, entry.flag == "coder7b");
         }
+    }
+
+    #[test]
+    fn the_form_that_a_person_states_is_not_overruled_by_the_template() {
+        let own = |form| {
+            let own = Own {
+                name: "work".into(),
+                argument: ModelArgument::Hub("org/name".into()),
+                form,
+            };
+            resolve(&Choice::Own(own), None).expect("a model")
+        };
+        let shown = Traits {
+            form: Some(Form::Hermes),
+            tools: true,
+            thinking: false,
+        };
+        let stated = own(Some(Form::Mistral)).with_template(Some(shown));
+        assert_eq!(stated.form, Some(Form::Mistral));
+        let anew = hub("org/name", None)
+            .called_as(&stated)
+            .with_template(Some(shown));
+        assert_eq!((anew.form, anew.name.as_str()), (stated.form, "work"));
+        let unstated = own(None).with_template(Some(shown));
+        assert_eq!(unstated.form, Some(Form::Hermes));
+        assert_eq!(unstated.typed, "work");
+        assert_eq!(unstated.served_name, "org/name", "as for everybody");
     }
 
     #[test]

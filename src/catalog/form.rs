@@ -39,6 +39,14 @@ impl Form {
         }
     }
 
+    /// Its name in the settings file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Llama3 => "llama3",
+            _ => self.engine_parser(),
+        }
+    }
+
     /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {

@@ -67,6 +67,11 @@ fn folder(host: &Environment, argument: &str) -> Result<ModelArgument> {
     Ok(ModelArgument::Folder(path))
 }
 
+/// Whether it is a hub id that can name a model.
+pub fn is_hub_id(id: &str) -> bool {
+    check_id(id).is_ok()
+}
+
 /// huggingface_hub's own rules for a repository id, and the organisation that every model we could serve has.
 fn check_id(id: &str) -> Result<(), &'static str> {
     if id.is_empty() {

@@ -7,7 +7,7 @@ mod id;
 pub mod servable;
 pub mod template;
 
-pub use choice::{Choice, Model, Source, resolve};
+pub use choice::{Choice, Model, Own, Source, resolve};
 pub use entry::{Catalog, EngineProfile, Entry, catalog};
 pub use form::Form;
-pub use id::{ModelArgument, parse_model_argument};
+pub use id::{ModelArgument, is_hub_id, parse_model_argument};

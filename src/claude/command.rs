@@ -11,15 +11,13 @@ use crate::claude::env;
 use crate::claude::hooks;
 use crate::claude::hooks_plugin;
 use crate::claude::launch::Endpoint;
+use crate::claude::permissions::{self, Asking, Permissions};
 use crate::claude::settings_files::SettingsFile;
 use crate::claude::settings_overlay;
 use crate::claude::user_args;
 use crate::error::Result;
 use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
-
-/// The tools of a local session. More of them would fill the window of a local model.
-pub const TOOLS: &str = "Bash,Read,Edit,Write,Glob,Grep,WebSearch,WebFetch";
 
 /// The empty MCP configuration: no servers but those that the user names on the command line.
 pub const MCP_CONFIG: &str = include_str!("../../mcp-local.json");
@@ -85,6 +83,10 @@ pub struct Inputs<'a> {
     pub user_args: &'a [OsString],
     /// Whether options that are not known are passed on.
     pub unknown_options: bool,
+    /// Whether tools ask before they run.
+    pub asking: Asking,
+    /// Our own program, for the hook that allows tools, if it is known.
+    pub program: Option<&'a Path>,
     /// The profile's settings: the user's own, with what was changed in local sessions.
     pub own_settings: &'a Map<String, Value>,
     pub settings_files: &'a [SettingsFile],
@@ -106,6 +108,8 @@ pub struct ClaudePlan {
     pub hooks: Map<String, Value>,
     /// Whether the user, the project or an administrator has a status line, or has switched it off.
     pub has_status_line: bool,
+    /// Whether tools run without a question, Bash included.
+    pub unasked: bool,
     /// Lines for the user: names, never values.
     pub notices: Vec<String>,
     token: Secret,
@@ -196,7 +200,7 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
     settings_overlay::check_managed(&set, files)?;
     settings_overlay::check_shared(files)?;
     let off = hooks::off(files, inputs.user_args);
-    let hooks = match off {
+    let mut hooks = match off {
         Some(_) => Map::new(),
         None => hooks::kept(
             inputs.environment,
@@ -205,6 +209,19 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
             inputs.user_args,
         ),
     };
+    let note = inputs.settings_path.with_file_name("asked");
+    let permissions = Permissions::of(&permissions::Inputs {
+        asking: inputs.asking,
+        user_args: inputs.user_args,
+        terminal: inputs.environment.stdout_tty,
+        own_settings: inputs.own_settings,
+        files,
+        hooks: off.is_none() && !permissions::has_no_hooks(inputs.own_settings, files),
+        hook: inputs.program.map(|program| (program, note.as_path())),
+    });
+    if let Some(group) = &permissions.hook {
+        hooks::push(&mut hooks, "PreToolUse", group);
+    }
     let mut settings =
         settings_overlay::overlay(inputs.environment, &set, &inputs.endpoint.model, files);
     if off.is_some() {
@@ -219,8 +236,10 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
         });
     let mut notices = settings_overlay::notices(files);
     notices.extend(off);
+    notices.extend(permissions.notice.map(str::to_owned));
     Ok(ClaudePlan {
-        argv: arguments(inputs, &hooks),
+        argv: arguments(inputs, &hooks, permissions.argv),
+        unasked: permissions.unasked,
         unset: unset(inputs.environment, &set),
         settings,
         hooks,
@@ -232,7 +251,11 @@ pub fn plan(inputs: &Inputs) -> Result<ClaudePlan> {
 }
 
 /// Options that take several values are written with `=`, or they would swallow the user's prompt.
-fn arguments(inputs: &Inputs, hooks: &Map<String, Value>) -> Vec<OsString> {
+fn arguments(
+    inputs: &Inputs,
+    hooks: &Map<String, Value>,
+    permissions: Vec<OsString>,
+) -> Vec<OsString> {
     let mut argv: Vec<OsString> = vec![
         "--settings".into(),
         inputs.settings_path.into(),
@@ -240,9 +263,8 @@ fn arguments(inputs: &Inputs, hooks: &Map<String, Value>) -> Vec<OsString> {
         hooks::lock().to_string().into(),
         "--strict-mcp-config".into(),
         format!("--mcp-config={}", compact(MCP_CONFIG)).into(),
-        format!("--tools={TOOLS}").into(),
-        format!("--allowedTools={TOOLS}").into(),
     ];
+    argv.extend(permissions);
     if inputs
         .features
         .has("--exclude-dynamic-system-prompt-sections")

@@ -78,6 +78,14 @@ pub(super) fn kept(
     hooks
 }
 
+/// Adds a group of hooks to those of an event, before the others.
+pub(super) fn push(all: &mut Map<String, Value>, event: &str, group: &Value) {
+    let there = all.entry(event).or_insert_with(|| json!([]));
+    if let Some(list) = there.as_array_mut() {
+        list.insert(0, group.clone());
+    }
+}
+
 fn add(all: &mut Map<String, Value>, settings: &Map<String, Value>) {
     let events = settings.get("hooks").and_then(Value::as_object);
     for (event, groups) in events.into_iter().flatten() {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::app::App;
 use crate::claude::command::{self, ClaudePlan, Features};
+use crate::claude::permissions::Asking;
 pub use crate::claude::settings_overlay::{Ignored, Review};
 use crate::claude::{
     env, features, hooks_plugin, node_options, profile, settings_files, settings_overlay,
@@ -43,6 +44,8 @@ pub struct UserArgs<'a> {
     pub args: &'a [OsString],
     /// Whether options that are not known are passed on.
     pub pass_unknown: bool,
+    /// Whether tools ask before they run.
+    pub asking: Asking,
 }
 
 /// Destination of Claude Code's output.
@@ -80,6 +83,8 @@ pub fn plan(
         endpoint,
         user_args: user.args,
         unknown_options: user.pass_unknown,
+        asking: user.asking,
+        program: std::env::current_exe().ok().as_deref(),
         own_settings: &profile::own_settings(environment, &profile_dir),
         settings_files: &settings_files,
         features,

@@ -13,6 +13,7 @@ pub mod json;
 pub mod launch;
 mod merge;
 pub mod node_options;
+pub mod permissions;
 pub mod profile;
 pub(crate) mod pty;
 pub mod setting_keys;

@@ -50,6 +50,23 @@ struct Record {
     links: std::collections::BTreeMap<String, PathBuf>,
     /// The settings that we wrote; what differs from them was changed in a session.
     settings: Map<String, Value>,
+    /// Notes that were shown and are not shown again, by name.
+    shown: std::collections::BTreeSet<String>,
+}
+
+/// Whether a note is to be shown: true once for each profile and name. `dir` is a profile that was prepared.
+pub fn is_first(dir: &Path, note: &str) -> bool {
+    let first = || -> std::io::Result<bool> {
+        let _lock = lock(dir)?;
+        let mut record = read_record(dir);
+        let first = record.shown.insert(note.to_owned());
+        if first {
+            write_json(&record_path(dir), &json!(record))?;
+        }
+        Ok(first)
+    };
+    // Shown twice is better than not at all.
+    first().unwrap_or(true)
 }
 
 /// Makes or refreshes the profile. Safe when two launches do it at once.

@@ -72,6 +72,8 @@ pub(super) fn overlay(
         "autoCompactEnabled": true,
         "autoUploadSessions": false,
         "disableAgentView": true,
+        // Its check of each call runs on Anthropic's servers, or would ask the local model twice for each call.
+        "disableAutoMode": "disable",
         "disableClaudeAiConnectors": true,
         // The client would write a file for `claude-cli://` links into the user's home.
         "disableDeepLinkRegistration": "disable",

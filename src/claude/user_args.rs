@@ -49,6 +49,13 @@ pub(super) fn check(args: &[OsString], features: &Features, insists: bool) -> Re
             continue;
         }
         check_option(word, features, insists)?;
+        if name(word) == "--permission-mode"
+            && last_value(args, "--permission-mode").as_deref() == Some("auto")
+        {
+            return Err(Error::usage("auto mode does not work in a local session")
+                .cause("Claude Code's check of each call runs on Anthropic's servers")
+                .hint("leave it out; --ask before the `--` asks before tools run"));
+        }
         print |= has_letter(word, 'p') || word == "--print";
     }
     Ok(())
@@ -58,6 +65,12 @@ pub(super) fn check(args: &[OsString], features: &Features, insists: bool) -> Re
 pub(super) fn has(args: &[OsString], option: &str) -> bool {
     let mut words = Words::of(args);
     std::iter::from_fn(|| words.next()).any(|(word, _)| name(word) == option)
+}
+
+/// Whether Claude Code prints its answer and ends, rather than talks.
+pub(super) fn prints(args: &[OsString]) -> bool {
+    let mut words = Words::of(args);
+    std::iter::from_fn(|| words.next()).any(|(word, _)| has_letter(word, 'p') || word == "--print")
 }
 
 /// The value of an option that takes one, of its last place as the client takes it. Empty if it has none.

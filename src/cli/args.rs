@@ -1,13 +1,17 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
-use crate::catalog::{Choice, catalog, parse_model_argument};
+use crate::catalog::{Choice, catalog};
+use crate::claude::permissions::{self, Asking};
 use crate::engine::argv::MAX_OUTPUT_TOKENS;
 use crate::error::{Error, Result};
 use crate::gateway;
+use crate::settings::Settings;
+use crate::settings::key::{LARGEST_WINDOW, MEM_CHECK, SMALLEST_WINDOW};
 use crate::sys::environment::Environment;
 
 /// The longest time for which an engine is kept without a session, in seconds: a day.
@@ -15,11 +19,6 @@ pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs
 
 /// The longest time that requests wait for an engine that is away, in minutes: a day.
 const LONGEST_WAIT: i64 = 24 * 60;
-
-/// The smallest window that can be asked for, in tokens: less holds no session (see `memory::smallest_window`).
-const SMALLEST_WINDOW: u64 = 20_480;
-/// The largest, in tokens: what the client assumes of a model it does not know.
-const LARGEST_WINDOW: u64 = 1_000_000;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -57,6 +56,8 @@ pub enum CliCommand {
     Stop(StopArgs),
     /// Show the engine's log
     Logs(LogsArgs),
+    /// Show, set and edit the settings of ~/.config/cclocal/config.toml
+    Config(ConfigArgs),
     /// List the models in the Hugging Face cache and their sizes
     #[command(long_flag = "list", short_flag = 'l')]
     List(ListArgs),
@@ -69,6 +70,44 @@ pub enum CliCommand {
     /// Read a PDF from standard input; run by cclocal itself
     #[command(hide = true, name = gateway::READ_PDF)]
     ReadPdf,
+    /// Allow a tool call from standard input, as a hook of Claude Code; run by cclocal itself
+    #[command(hide = true, name = permissions::HOOK)]
+    AllowTool { note: PathBuf },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: Option<ConfigCommand>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print one value, as it counts now
+    Get {
+        /// Such as ctx, or models.NAME.ctx
+        key: String,
+    },
+    /// Set a value in the settings file
+    Set {
+        /// Such as ctx, or models.NAME.id
+        key: String,
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Take a value out of the settings file, or a whole model: models.NAME
+    Unset {
+        /// Such as ctx, models.NAME.ctx or models.NAME
+        key: String,
+    },
+    /// Open the settings file in $VISUAL or $EDITOR, and check it afterwards
+    Edit,
+    /// Print the path of the settings file
+    Path,
 }
 
 #[derive(Debug, Args)]
@@ -116,9 +155,11 @@ pub struct ConnectArgs {
     /// Keep-alive: how long the model stays loaded after its last session; 0 unloads it at once [default: 300] [env: CCLOCAL_LINGER]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
-    /// Web search, whose queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: none]
+    /// Web search, whose queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY), or off [default: off]
     #[arg(long, value_name = "SERVICE")]
     pub web_search: Option<String>,
+    #[command(flatten)]
+    pub asking: AskingArgs,
     /// Accepted only for an error that points to `--connect`.
     #[arg(hide = true)]
     pub url: Option<String>,
@@ -170,6 +211,27 @@ pub struct DemoArgs {
     pub keep: bool,
 }
 
+/// Whether tools ask.
+#[derive(Debug, Args)]
+pub struct AskingArgs {
+    /// Ask before Claude Code's tools change or run anything; reading files is allowed [default: ask only with --connect]
+    #[arg(long, overrides_with = "no_ask")]
+    pub ask: bool,
+    /// Run Claude Code's tools without asking, Bash included
+    #[arg(long, overrides_with = "ask")]
+    pub no_ask: bool,
+}
+
+impl AskingArgs {
+    /// Whether tools ask: as was chosen, else by default as is `usual` for the engine.
+    pub fn asking(&self, usual: bool) -> Asking {
+        Asking {
+            asks: self.ask || (usual && !self.no_ask),
+            chosen: self.ask || self.no_ask,
+        }
+    }
+}
+
 /// `--ctx`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
@@ -206,6 +268,11 @@ fn window(text: &str) -> std::result::Result<Window, String> {
 pub struct LaunchArgs {
     #[command(flatten)]
     pub model: ModelFlags,
+    /// Choose from the menu, even if the settings file names a model
+    #[arg(long, conflicts_with_all = ModelFlags::all())]
+    pub menu: bool,
+    #[command(flatten)]
+    pub asking: AskingArgs,
     /// Load the model without Claude Code, and print how to connect to it
     #[arg(long)]
     pub server: bool,
@@ -221,16 +288,25 @@ pub struct LaunchArgs {
     /// Let the model see pictures; slower, as each turn computes the whole conversation [default: text only]
     #[arg(long)]
     pub vision: bool,
+    /// Turn off what the settings file turns on
+    #[arg(long, hide = true, overrides_with = "vision")]
+    pub no_vision: bool,
     /// Let the model think before it answers, if it can, and show its thinking, which counts towards --out-tokens [default: off]
     #[arg(long)]
     pub think: bool,
+    /// Turn off what the settings file turns on
+    #[arg(long, hide = true, overrides_with = "think")]
+    pub no_think: bool,
     /// Keep-alive: how long the model stays loaded after its last session; 0 unloads it at once [default: 300] [env: CCLOCAL_LINGER]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=LONGEST_LINGER))]
     pub linger: Option<u64>,
     /// Do not store the computed system prompt on disk, and delete what is stored; engines that run already are not changed [env: CCLOCAL_FORGET_PREFIX]
     #[arg(long)]
     pub forget_prefix: bool,
-    /// Web search, whose queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY) [default: none]
+    /// Turn off what the settings file turns on
+    #[arg(long, hide = true, overrides_with = "forget_prefix")]
+    pub no_forget_prefix: bool,
+    /// Web search, whose queries leave this machine: the URL of a SearXNG instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY), or off [default: off]
     #[arg(long, value_name = "SERVICE")]
     pub web_search: Option<String>,
     /// Show the memory plan and ask before the start, even if the model fits easily [env: CCLOCAL_FORCE_MEMCHECK]
@@ -239,6 +315,9 @@ pub struct LaunchArgs {
     /// Start the model even if it does not fit in memory; it may crash [env: CCLOCAL_NO_MEMCHECK]
     #[arg(long)]
     pub no_mem_check: bool,
+    /// As the settings file has it: always is --safe, never is --no-mem-check
+    #[arg(long, hide = true, value_parser = MEM_CHECK.to_vec(), conflicts_with_all = ["safe", "no_mem_check"])]
+    pub mem_check: Option<String>,
     /// Do not ask: install the engine if it is missing
     #[arg(long, short)]
     pub yes: bool,
@@ -260,7 +339,7 @@ pub struct LaunchArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Other engines")]
 pub struct RemoteArgs {
-    /// Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on another machine; prompts go there
+    /// Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on another machine, or of this name in the settings file; prompts go there
     #[arg(long, value_name = "URL", conflicts_with_all = of_this_machine())]
     pub connect: Option<String>,
     /// With --connect: name of the variable that holds the engine's token
@@ -288,7 +367,9 @@ fn of_this_machine() -> Vec<String> {
         "forget_prefix",
         "safe",
         "no_mem_check",
+        "mem_check",
         "yes",
+        "menu",
     ];
     let models = ModelFlags::names().map(|(flag, _)| flag);
     models.chain(options.map(str::to_owned)).collect()
@@ -304,7 +385,7 @@ pub struct ModelFlags {
 
 impl ModelFlags {
     /// The one model that was asked for. More than one is a usage error.
-    pub fn choice(&self, host: &Environment) -> Result<Option<Choice>> {
+    pub fn choice(&self, host: &Environment, settings: &Settings) -> Result<Option<Choice>> {
         let mut given: Vec<String> = self.flags.iter().map(|flag| format!("--{flag}")).collect();
         if let Some(model) = &self.model {
             given.push(format!("--model {model}"));
@@ -320,16 +401,25 @@ impl ModelFlags {
             return Ok(Some(Choice::Flag(flag.clone())));
         }
         match &self.model {
-            Some(model) => {
-                parse_model_argument(host, model).map(|argument| Some(Choice::Argument(argument)))
-            }
+            Some(model) => settings.choice(host, model).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Takes this as the value of `--model` where none was typed.
+    pub fn or(&mut self, model: Option<String>) {
+        self.model = self.model.take().or(model);
     }
 
     /// The value of `--model`, as it was typed.
     pub fn named(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// The ids of all of them.
+    fn all() -> Vec<String> {
+        let flags = Self::names().map(|(flag, _)| flag);
+        flags.chain(["model".to_owned()]).collect()
     }
 
     fn names() -> impl Iterator<Item = (String, String)> {

@@ -7,10 +7,16 @@ use crate::claude::launch::UserArgs;
 use crate::error::{Error, Exit, Result};
 use crate::gateway::web_search::Backend;
 use crate::session::{self, Session, acquire, ask_features, release};
+use crate::settings::Resolver;
 use crate::supervisor::Lease;
 use crate::sys::process::signals::Signals;
 
-pub(super) fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> Result<u8> {
+pub(super) fn run(
+    app: &App,
+    args: &ConnectArgs,
+    resolver: &Resolver,
+    searches: Option<&Backend>,
+) -> Result<u8> {
     if args.url.is_some() {
         return Err(Error::usage("`cclocal connect` takes no URL")
             .cause("it connects to an engine that cclocal runs on this machine")
@@ -18,7 +24,7 @@ pub(super) fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> 
     }
     let found = acquire::find_running(&app.paths, args.port)?;
     let claude = setup::client(app, false)?;
-    let linger = launch::linger(&app.environment, args.linger)?;
+    let linger = resolver.linger()?;
     let linger = linger.map_or(release::LINGER, std::time::Duration::from_secs);
     let session = Session {
         app,
@@ -27,6 +33,7 @@ pub(super) fn run(app: &App, args: &ConnectArgs, searches: Option<&Backend>) -> 
         user: UserArgs {
             args: &args.claude_args,
             pass_unknown: args.pass_unknown,
+            asking: args.asking.asking(false),
         },
     };
     if let Some(backend) = searches {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::LaunchArgs;
 use super::launch::user;
-use super::web_search;
+use super::{options, web_search};
 use crate::app::App;
 use crate::catalog::Source;
 use crate::claude;
@@ -25,21 +25,28 @@ use crate::memory::preflight::{Checking, Choices, Limit};
 use crate::session::launch_plan::{LaunchPlan, Measured, Probing};
 use crate::session::session_dir::SessionDir;
 use crate::session::window::{self, Alternative};
+use crate::settings::Resolver;
 use crate::supervisor::registry::{self, Running};
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::environment::Environment;
 use crate::sys::secret::Secret;
 use crate::ui;
 
-pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<()> {
+pub(super) fn run(
+    app: &App,
+    args: &LaunchArgs,
+    resolver: &Resolver,
+    searches: Option<&Backend>,
+) -> Result<()> {
     let App {
         environment: host,
         paths,
         ui,
         ..
     } = app;
-    let choice = args.model.choice(host)?;
-    let request = super::launch::request(app, args, choice.as_ref())?;
+    let choice = options::choice(resolver, args)?;
+    let options = options::of_choice(resolver, choice.as_ref())?;
+    let request = super::launch::request(app, &options, choice.as_ref())?;
     let os = app.os()?;
     let mut missing = Vec::new();
     let engine = match executable::find(host, paths)? {
@@ -57,7 +64,7 @@ pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> R
     let measured = Measured::of(app, request.clone(), None, |_| None)?;
     let option = Limit::find(host, os, measured.memory.machine);
     let choices = Choices::of(&measured.memory, option);
-    let checking = super::launch::checking(host, args);
+    let checking = options.checking;
     let asked = (choices.as_ref()).and_then(|choices| would_ask(choices, checking));
     let refusal = choices
         .as_ref()
@@ -71,7 +78,7 @@ pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> R
     });
     let mut launch = measured.plan(app, engine.as_ref(), Probing::Assume)?;
     let endpoint = Endpoint {
-        port: args.port.unwrap_or(USUAL_PORT),
+        port: options.port.unwrap_or(USUAL_PORT),
         token: Secret::random()?,
         model: launch.serve.model.served_name.clone(),
         window: launch.serve.window,

@@ -2,24 +2,23 @@
 
 use nix::sys::signal::Signal;
 
-use super::args::{LONGEST_LINGER, LaunchArgs, Window};
-use super::{menu, setup, web_search};
+use super::args::{LaunchArgs, Window};
+use super::{menu, options, setup, web_search};
 use crate::app::App;
 use crate::claude::launch::{self as claude_launch, Endpoint, UserArgs, assumed_features};
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
 use crate::memory::gpu_limit::{Asking, Raised};
-use crate::memory::preflight::Checking;
 use crate::memory::{Asked, WIDE_WINDOW};
 use crate::session::acquire::{self, Acquire, Acquired};
 use crate::session::request::{self, Request};
 use crate::session::session_dir::SessionDir;
-use crate::session::{self, Session, ask_features, preflight, release};
+use crate::session::{self, Session, ask_features, preflight};
+use crate::settings::{Options, Resolver};
 use crate::supervisor::Lease;
 use crate::supervisor::registry;
 use crate::supervisor::reservation::USUAL_PORT;
-use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::sys::process;
 use crate::sys::process::signals::{self, Signals};
@@ -29,27 +28,30 @@ use crate::ui::{self, Ui};
 /// How often it is tried to get hold of an engine that is shutting down.
 const TRIES: usize = 3;
 
-pub(super) fn run(app: &App, args: &LaunchArgs, searches: Option<&Backend>) -> Result<u8> {
-    let App {
-        environment: host,
-        ui,
-        ..
-    } = app;
-    let linger = linger(host, args.linger)?;
-    let choice = match args.model.choice(host)? {
+pub(super) fn run(
+    app: &App,
+    args: &LaunchArgs,
+    resolver: &Resolver,
+    searches: Option<&Backend>,
+) -> Result<u8> {
+    let ui = &app.ui;
+    // A variable that is wrong is said before anybody is asked.
+    resolver.options()?;
+    let choice = match options::choice(resolver, args)? {
         Some(choice) => choice,
-        None => match menu::choose(app)? {
+        None => match menu::choose(app, resolver)? {
             Some(choice) => choice,
             None => return Ok(0),
         },
     };
-    let request = request(app, args, Some(&choice))?;
+    let options = options::of_choice(resolver, Some(&choice))?;
+    let request = request(app, &options, Some(&choice))?;
     let mut limit = preflight::take_over_limit(app)?;
     let launch = Launch {
         app,
         args,
         request: &request,
-        linger,
+        options: &options,
         searches,
     };
     let mut status = launch.with_limit(&mut limit);
@@ -79,7 +81,7 @@ struct Launch<'a> {
     app: &'a App,
     args: &'a LaunchArgs,
     request: &'a Request,
-    linger: Option<u64>,
+    options: &'a Options,
     /// The service that searches the web, if one was named.
     searches: Option<&'a Backend>,
 }
@@ -91,15 +93,10 @@ impl Launch<'_> {
             app,
             args,
             request,
-            linger,
+            options,
             searches,
         } = self;
-        let App {
-            environment: host,
-            paths,
-            ui,
-            ..
-        } = app;
+        let App { paths, ui, .. } = app;
         let engine = engine(app, args.yes)?;
         if request.forget_prefix {
             forget_prefixes(paths)?;
@@ -130,7 +127,7 @@ impl Launch<'_> {
             app,
             request,
             engine: &engine,
-            checking: checking(host, args),
+            checking: options.checking,
         };
         let runtime = runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
@@ -139,7 +136,7 @@ impl Launch<'_> {
                 Acquired::Port(port) => port,
                 Acquired::Left(status) => return Ok(status),
             };
-            let linger = acquire::linger(linger, limit.as_ref());
+            let linger = acquire::linger(options.linger, limit.as_ref());
             let status = runtime.block_on(async {
                 let mut signals = Signals::listen()?;
                 let signals = &mut signals;
@@ -174,44 +171,25 @@ impl Launch<'_> {
     }
 }
 
-/// Keep-alive in seconds, if set: by the flag, else by the variable.
-pub(super) fn linger(host: &Environment, asked: Option<u64>) -> Result<Option<u64>> {
-    if asked.is_some() {
-        return Ok(asked);
-    }
-    let Some(set) = host.var("CCLOCAL_LINGER") else {
-        return Ok(None);
-    };
-    match set.parse::<u64>() {
-        Ok(seconds) if seconds <= LONGEST_LINGER => Ok(Some(seconds)),
-        _ => Err(
-            Error::usage(format!("CCLOCAL_LINGER={set} is not a number of seconds")).hint(format!(
-                "set it to a whole number from 0 to {LONGEST_LINGER}, or unset it for {}",
-                release::LINGER.as_secs()
-            )),
-        ),
-    }
-}
-
-/// The request of the command line. Without a choice: the default model.
+/// The request of a session with these options. Without a choice: the default model.
 pub(super) fn request(
     app: &App,
-    args: &LaunchArgs,
+    options: &Options,
     choice: Option<&crate::catalog::Choice>,
 ) -> Result<Request> {
     let model = request::model(&app.paths, choice)?;
     let request = Request {
         model: model.clone(),
-        port: args.port,
-        asked: asked(args),
-        forget_prefix: args.forget_prefix || app.environment.switch("CCLOCAL_FORGET_PREFIX"),
-        vision: args.vision,
-        think: args.think,
+        port: options.port,
+        asked: options.asked,
+        forget_prefix: options.forget_prefix,
+        vision: options.vision,
+        think: options.think,
     };
     Ok(request.with_model(model))
 }
 
-/// The window and the replies that were asked for.
+/// The window and the replies that the command line asks for, of an engine that others run.
 pub(super) fn asked(args: &LaunchArgs) -> Asked {
     Asked {
         window: args.ctx.and_then(Window::tokens),
@@ -224,6 +202,7 @@ pub(super) fn user(args: &LaunchArgs) -> UserArgs<'_> {
     UserArgs {
         args: &args.claude_args,
         pass_unknown: args.pass_unknown,
+        asking: args.asking.asking(false),
     }
 }
 
@@ -253,17 +232,6 @@ fn say_who_keeps(paths: &Paths, ui: &Ui) {
                 status.port
             ));
         }
-    }
-}
-
-/// Whether memory is checked: by the flags, else by the variables that say the same.
-pub(super) fn checking(host: &Environment, args: &LaunchArgs) -> Checking {
-    match (args.safe, args.no_mem_check) {
-        (true, _) => Checking::Always,
-        (_, true) => Checking::Never,
-        _ if host.switch("CCLOCAL_FORCE_MEMCHECK") => Checking::Always,
-        _ if host.switch("CCLOCAL_NO_MEMCHECK") => Checking::Never,
-        _ => Checking::WhenTight,
     }
 }
 

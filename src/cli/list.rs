@@ -4,33 +4,96 @@ use serde_json::{Value, json};
 
 use super::args::ListArgs;
 use super::machine_fit::MachineFit;
+use super::own_models;
 use crate::app::App;
 use crate::catalog::catalog;
 use crate::error::{Context, Exit, Result};
 use crate::escape::visible;
+use crate::hub::Cached;
 use crate::hub::scan::{self, Model};
 use crate::memory::fit::Fit;
+use crate::settings::{Place, Resolver};
 use crate::supervisor::registry::{self, Running};
 use crate::sys::environment::Environment;
 use crate::sys::paths::Paths;
 use crate::ui;
 
-pub(super) fn run(app: &App, args: &ListArgs) -> Result<()> {
+pub(super) fn run(app: &App, args: &ListArgs, resolver: &Resolver) -> Result<()> {
     let App {
         environment: host,
         paths,
         ui,
         ..
     } = app;
-    let models = models(host, paths)?;
-    let running = registry::running(paths);
     let here = MachineFit::find(host, paths);
     if args.json {
-        ui.json(&json(paths, &models, &running, &here));
+        let models = models(host, paths)?;
+        let running = registry::running(paths);
+        let mut report = json(paths, &models, &running, &here);
+        report["own"] = own_json(app, resolver, &here);
+        ui.json(&report);
     } else {
-        ui.data(&text(host, paths, &models, &running, &here));
+        ui.data(&text_of(app, resolver, &here)?);
     }
     Ok(())
+}
+
+/// The list for people, with one's own models below.
+pub(super) fn text_of(app: &App, resolver: &Resolver, here: &MachineFit) -> Result<String> {
+    let App {
+        environment, paths, ..
+    } = app;
+    let models = models(environment, paths)?;
+    let running = registry::running(paths);
+    let text = text(environment, paths, &models, &running, here);
+    Ok(text + &own_text(app, resolver, here))
+}
+
+/// The models of the settings file, for people. Empty: it has none.
+fn own_text(app: &App, resolver: &Resolver, here: &MachineFit) -> String {
+    let own = &resolver.settings.models;
+    if own.is_empty() {
+        return String::new();
+    }
+    let width = own.iter().map(|own| own.name.len()).max().unwrap_or(0);
+    let mut text = String::from("\nYour own, as cclocal NAME:\n");
+    for own in own {
+        let seen = own_models::look(app, resolver, own, here);
+        let mut said = vec![own.place.words().to_owned()];
+        match (&seen.choice, &seen.cached) {
+            (Err(_), _) => said.push("no model is there".into()),
+            (_, Cached::Missing) => said.push("not on this disk".into()),
+            (_, Cached::Partial { .. }) => said.push("partial".into()),
+            (_, Cached::Complete { bytes, .. }) => said.push(ui::bytes(*bytes)),
+        }
+        said.extend(context(seen.fit));
+        text += &format!("{:<width$}  {}\n", own.name, visible(&said.join(", ")));
+    }
+    text
+}
+
+fn own_json(app: &App, resolver: &Resolver, here: &MachineFit) -> Value {
+    let own = resolver.settings.models.iter();
+    own.map(|own| {
+        let seen = own_models::look(app, resolver, own, here);
+        let (id, folder) = match &own.place {
+            Place::Id(id) => (Some(id), None),
+            Place::Folder(folder) => (None, Some(app.environment.resolve(folder))),
+        };
+        json!({
+            "name": own.name,
+            "id": id,
+            "folder": folder,
+            "state": match seen.cached {
+                Cached::Missing => "missing",
+                Cached::Partial { .. } => "partial",
+                Cached::Complete { .. } => "complete",
+            },
+            "context_window": seen.fit.window(),
+            "context_window_raised": seen.fit.raised(),
+        })
+    })
+    .collect()
 }
 
 /// The models in the cache.
@@ -53,7 +116,7 @@ pub(super) fn user<'a>(model: &Model, running: &'a [Running]) -> Option<&'a Runn
 }
 
 /// The list for people.
-pub(super) fn text(
+fn text(
     host: &Environment,
     paths: &Paths,
     models: &[Model],

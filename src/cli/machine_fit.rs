@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::catalog::{Choice, ModelArgument, catalog, resolve};
+use crate::catalog::{Choice, ModelArgument, Source, catalog, resolve};
 use crate::engine::device;
 use crate::engine::executable::{self, Found};
 use crate::hub;
@@ -47,18 +47,33 @@ impl<'a> MachineFit<'a> {
     }
 
     fn plan(&self, id: &str, on_disk: Option<u64>) -> Option<Fit> {
-        let config: Option<Value> = hub::config(&self.paths.hub, id);
         let choice = Choice::Argument(ModelArgument::Hub(id.into()));
-        let model = resolve(&choice, config.as_ref())?;
-        let weights = match on_disk {
-            Some(bytes) => (bytes, WeightsSource::Disk),
-            None => (
+        self.plan_of(&choice, on_disk, Asked::default())
+    }
+
+    /// The same for any model, with what was asked for it.
+    pub(super) fn of_choice(&self, choice: &Choice, weights: Option<u64>, asked: Asked) -> Fit {
+        self.plan_of(choice, weights, asked).unwrap_or(Fit::Unknown)
+    }
+
+    fn plan_of(&self, choice: &Choice, on_disk: Option<u64>, asked: Asked) -> Option<Fit> {
+        let hub = &self.paths.hub;
+        let model = resolve(choice, None)?;
+        let config: Option<Value> = match &model.source {
+            Source::Hub(id) => hub::config(hub, id),
+            Source::Folder(folder) => hub::folder_config(folder),
+        };
+        let model = resolve(choice, config.as_ref())?;
+        let weights = match (on_disk, &model.source) {
+            (Some(bytes), _) => (bytes, WeightsSource::Disk),
+            (None, Source::Hub(id)) => (
                 catalog().by_id(id)?.download_bytes(),
                 WeightsSource::Catalog,
             ),
+            (None, Source::Folder(_)) => return None,
         };
         let device = Device::of(self.os);
-        let planner = Planner::of(&model, config.as_ref(), weights, device, Asked::default());
+        let planner = Planner::of(&model, config.as_ref(), weights, device, asked);
         if planner.architecture.knowledge == Knowledge::Guessed {
             return None;
         }

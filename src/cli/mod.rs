@@ -2,6 +2,8 @@
 
 pub mod args;
 mod cache_screen;
+mod config;
+mod config_edit;
 mod connect;
 mod demo;
 mod doctor;
@@ -11,6 +13,8 @@ mod list;
 mod logs;
 mod machine_fit;
 mod menu;
+mod options;
+mod own_models;
 mod remote;
 mod rm;
 mod setup;
@@ -25,8 +29,10 @@ use std::ffi::OsString;
 use clap::Parser;
 
 use crate::app::App;
+use crate::claude::permissions;
 use crate::error::Error;
 use crate::escape::visible_lines;
+use crate::settings::Resolver;
 use crate::sys::environment::Environment;
 use crate::sys::network;
 use args::{Cli, CliCommand, LaunchArgs};
@@ -40,6 +46,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     {
         return status_line::run(rest);
     }
+    let arguments = match Environment::real() {
+        Ok(environment) => options::with_model_word(&environment, arguments),
+        // It is said where a command needs it.
+        Err(_) => arguments,
+    };
     let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -55,25 +66,39 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     if let Some(CliCommand::ReadPdf) = &cli.command {
         return crate::gateway::read_pdf();
     }
+    if let Some(CliCommand::AllowTool { note }) = &cli.command {
+        return permissions::run_hook(note);
+    }
     network::choose_tls();
     let mut host = match Environment::real() {
         Ok(host) => host,
         Err(error) => return report(&error),
     };
-    let searches = web_search::asked(&mut host, &cli);
+    let flags = options::flags(&cli);
+    let prepared = options::settings(&host, &cli).and_then(|settings| {
+        options::fill_remote(&settings, &mut cli)?;
+        let searches = web_search::asked(&mut host, &settings, &flags)?;
+        Ok((settings, searches))
+    });
     let app = App::new(host);
-    let searches = match &searches {
-        Ok(backend) => backend.as_ref(),
+    let (settings, searches) = match &prepared {
+        Ok((settings, searches)) => (settings, searches.as_ref()),
         Err(error) => {
             app.ui.error(error);
             return error.exit.code();
         }
     };
+    let resolver = Resolver {
+        environment: &app.environment,
+        settings,
+        flags: &flags,
+        model: None,
+    };
     let launch = |args: &LaunchArgs| {
         if args.dry_run {
-            dry_run::run(&app, args, searches).map(|()| 0)
+            dry_run::run(&app, args, &resolver, searches).map(|()| 0)
         } else {
-            launch::run(&app, args, searches)
+            launch::run(&app, args, &resolver, searches)
         }
     };
     let result = match &cli.command {
@@ -81,8 +106,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Demo(args)) => demo::run(&app, args),
         Some(CliCommand::Doctor(args)) => Ok(doctor::run(&app, args)),
         Some(CliCommand::Server(args)) => launch(args),
-        Some(CliCommand::Connect(args)) => connect::run(&app, args, searches),
-        Some(CliCommand::List(args)) => list::run(&app, args).map(|()| 0),
+        Some(CliCommand::Connect(args)) => connect::run(&app, args, &resolver, searches),
+        Some(CliCommand::Config(args)) => config::run(&app, args).map(|()| 0),
+        Some(CliCommand::List(args)) => list::run(&app, args, &resolver).map(|()| 0),
         Some(CliCommand::Rm(args)) => rm::run(&app, args),
         Some(CliCommand::Status(args)) => status::run(&app, args).map(|()| 0),
         Some(CliCommand::Stop(args)) => stop::run(&app, args).map(|()| 0),
@@ -90,10 +116,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Supervisor) => {
             return crate::supervisor::process::run(&app);
         }
-        Some(CliCommand::ReadPdf) | None => match &cli.remote.connect {
-            Some(url) => remote::run(&app, url, &cli.remote, &cli.launch, searches),
-            None => launch(&cli.launch),
-        },
+        Some(CliCommand::ReadPdf | CliCommand::AllowTool { .. }) | None => {
+            match &cli.remote.connect {
+                Some(url) => remote::run(&app, url, &cli.remote, &cli.launch, searches),
+                None => launch(&cli.launch),
+            }
+        }
     };
     result.unwrap_or_else(|error| {
         app.ui.error(&error);

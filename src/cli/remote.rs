@@ -11,7 +11,7 @@ use super::{dry_run, launch, setup, web_search};
 use crate::app::App;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
-use crate::claude::launch::{Endpoint, assumed_features};
+use crate::claude::launch::{Endpoint, UserArgs, assumed_features};
 use crate::error::Result;
 use crate::escape::visible;
 use crate::gateway::web_search::Backend;
@@ -61,7 +61,7 @@ pub(super) fn run(
         app,
         claude: &claude,
         asked: &ask_features(app, &claude),
-        user: launch::user(launch),
+        user: user(launch),
     };
     // What Claude Code may not be given is refused before anything is sent.
     let window = remote.asked.or(NARROW_WINDOW);
@@ -74,6 +74,14 @@ pub(super) fn run(
         let mut signals = Signals::listen()?;
         remote::run(&session, &remote, &mut signals).await
     })
+}
+
+/// The arguments for Claude Code. Tools ask, unless that is chosen otherwise: somebody else runs the engine.
+fn user(launch: &LaunchArgs) -> UserArgs<'_> {
+    UserArgs {
+        asking: launch.asking.asking(true),
+        ..launch::user(launch)
+    }
 }
 
 /// Plans Claude Code's run, as far as it is known before the engine was asked. `claude`: its program, if it is installed.
@@ -95,7 +103,7 @@ fn plan(
     };
     let features = assumed_features(&app.paths, claude);
     let settings = SessionDir::planned_settings(&app.paths);
-    claude::launch::plan(app, &endpoint, launch::user(launch), &settings, &features)
+    claude::launch::plan(app, &endpoint, user(launch), &settings, &features)
 }
 
 /// The command line without the arguments for Claude Code and the program's name.

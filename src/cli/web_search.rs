@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::args::{Cli, CliCommand};
 use crate::error::{Error, Result};
 use crate::gateway::web_search::Backend;
 use crate::session::remote::token;
+use crate::settings::{Flags, Resolver, Settings};
 use crate::supervisor::Lease;
 use crate::supervisor::protocol::WebSearch;
 use crate::sys::environment::Environment;
@@ -14,14 +14,18 @@ use crate::ui::Ui;
 /// The search service that was named, if any. Its key is removed from the environment, so that no child process gets it.
 ///
 /// Errors: it is none, or there is no key.
-pub(super) fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>> {
-    let named = match &cli.command {
-        None => &cli.launch.web_search,
-        Some(CliCommand::Server(args)) => &args.web_search,
-        Some(CliCommand::Connect(args)) => &args.web_search,
-        Some(_) => &None,
+pub(super) fn asked(
+    host: &mut Environment,
+    settings: &Settings,
+    flags: &Flags,
+) -> Result<Option<Backend>> {
+    let resolver = Resolver {
+        environment: host,
+        settings,
+        flags,
+        model: None,
     };
-    let Some(named) = named else {
+    let Some(named) = resolver.web_search()? else {
         return Ok(None);
     };
     let key = |variable: &str| {
@@ -34,7 +38,7 @@ pub(super) fn asked(host: &mut Environment, cli: &Cli) -> Result<Option<Backend>
                 ))
         })
     };
-    Backend::named(named, key).map(Some)
+    Backend::named(&named, key).map(Some)
 }
 
 /// The same for a lease request. `for_programs`: also for those that use the server's key.

@@ -13,6 +13,7 @@ use crate::catalog::{EngineProfile, Model, Source};
 use crate::claude::features;
 use crate::claude::foreground::{self, Foreground};
 use crate::claude::launch::{self, Output, Places, UserArgs};
+use crate::claude::permissions::Asking;
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
 use crate::hub;
@@ -141,6 +142,7 @@ impl Demo<'_> {
         let user = UserArgs {
             args: &args,
             pass_unknown: false,
+            asking: Asking::default(),
         };
         let endpoint = lease.granted.endpoint();
         let plan = launch::plan(self.app, &endpoint, user, &settings, &features)?;
@@ -246,6 +248,7 @@ fn demo_model(folder: &Path) -> Model {
         served_name: "cclocal-demo".into(),
         typed: "demo".into(),
         form: None,
+        form_is_stated: false,
         template: None,
         may_think: false,
         thinking: false,

@@ -105,6 +105,7 @@ fn command(
     let user = UserArgs {
         args: &args,
         pass_unknown: false,
+        asking: session.user.asking,
     };
     let plan = launch::plan(session.app, endpoint, user, &settings, features)?;
     let places = Places {

@@ -80,10 +80,15 @@ impl Request {
 pub fn model(paths: &Paths, choice: Option<&Choice>) -> Result<Model> {
     let default = Choice::Flag(catalog().default.clone());
     let choice = choice.unwrap_or(&default);
-    let config: Option<Value> = match choice {
+    let argument = match choice {
         Choice::Flag(_) => None,
-        Choice::Argument(ModelArgument::Hub(id)) => hub::config(&paths.hub, id),
-        Choice::Argument(ModelArgument::Folder(folder)) => hub::folder_config(folder),
+        Choice::Argument(argument) => Some(argument),
+        Choice::Own(own) => Some(&own.argument),
+    };
+    let config: Option<Value> = match argument {
+        None => None,
+        Some(ModelArgument::Hub(id)) => hub::config(&paths.hub, id),
+        Some(ModelArgument::Folder(folder)) => hub::folder_config(folder),
     };
     let model = resolve(choice, config.as_ref()).ok_or_else(|| {
         Error::usage("there is no such model").hint("cclocal --help lists the models")
@@ -148,6 +153,7 @@ pub fn learn(
     let config = config.or(told.config);
     let choice = Choice::Argument(ModelArgument::Hub(id.clone()));
     if let Some(model) = resolve(&choice, config.as_ref()) {
+        let model = model.called_as(&request.model);
         let model = model.with_template(request.model.template.or(told.template));
         if told.template_asked {
             servable::check_template(&model, config.as_ref())?;

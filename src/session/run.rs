@@ -17,6 +17,8 @@ use crate::claude::command::{ClaudePlan, Features};
 use crate::claude::features::Asked;
 use crate::claude::foreground::{self, Foreground};
 use crate::claude::launch::{self, Endpoint, Output, Places, UserArgs};
+use crate::claude::permissions::Asking;
+use crate::claude::profile;
 use crate::error::{Context, Error, Exit, Result};
 use crate::supervisor::protocol::{Granted, SessionMessage, SupervisorMessage};
 use crate::supervisor::{Lease, reservation, socket};
@@ -33,6 +35,21 @@ pub struct Session<'a> {
     /// The question what it can do, which was asked before.
     pub asked: &'a Asked,
     pub user: UserArgs<'a>,
+}
+
+/// Said at the first session.
+const UNASKED: &str = "Claude Code's tools run without asking, Bash included; to be asked: --ask, or shift+tab to manual mode";
+
+impl Session<'_> {
+    /// The command line with the choice of asking, for a hint. `typed`: the rest of it.
+    fn typed(&self, typed: &str) -> String {
+        let Asking { asks, chosen } = self.user.asking;
+        match (chosen, asks) {
+            (false, _) => typed.to_owned(),
+            (true, true) => format!("{typed} --ask"),
+            (true, false) => format!("{typed} --no-ask"),
+        }
+    }
 }
 
 /// Begins to ask Claude Code what it can do. It answers while the engine is looked at and loads.
@@ -164,6 +181,10 @@ impl<'a> Prepared<'a> {
         } = self.session.app;
         for notice in &self.plan.notices {
             ui.notice(notice);
+        }
+        let profile = self.session.app.paths.claude_profile();
+        if self.plan.unasked && profile::is_first(&profile, "unasked") {
+            ui.notice(UNASKED);
         }
         let foreground = Foreground::start(&mut self.command).context(
             Exit::ClaudeMissing,
@@ -318,7 +339,7 @@ async fn go_on(
     let outcome = prepared.run(&mut lease, signals).await;
     if let Ok((Outcome::Engine(error), _)) = outcome {
         release::wait_until_gone(app, &mut lease, signals).await;
-        return Err(closed(error, &granted.typed));
+        return Err(closed(error, &session.typed(&granted.typed)));
     }
     release::leave(app, &mut lease, signals, linger).await;
     finish(session, outcome?, &granted.typed)
@@ -330,6 +351,7 @@ pub(super) fn finish(
     (outcome, plan): (Outcome, ClaudePlan),
     typed: &str,
 ) -> Result<u8> {
+    let typed = &session.typed(typed);
     match outcome {
         Outcome::Client(ended) => {
             say_how_to_go_on(session, ended, &plan, typed);

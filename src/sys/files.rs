@@ -224,6 +224,27 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Replaces a person's own file in one step. A link stays one, and a mode stays as it is; a new file is for this user alone.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let target = match std::fs::canonicalize(path) {
+        Ok(target) => target,
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => path.to_owned(),
+        Err(error) => return Err(named(path, error.kind(), &error)),
+    };
+    let folder = target.parent().unwrap_or(Path::new("."));
+    private_folder(folder)?;
+    let mode = std::fs::metadata(&target).map_or(0o600, |data| data.mode() & 0o777);
+    let mut file = tempfile::Builder::new()
+        .prefix(".new-")
+        .permissions(std::fs::Permissions::from_mode(mode))
+        .tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.persist(&target).map_err(|error| error.error)?;
+    Ok(())
+}
+
 /// The names of the files in a folder, links followed. None of one that cannot be read.
 pub fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs_err::read_dir(folder) else {
@@ -271,6 +292,25 @@ mod tests {
             own_folder(&folder).expect_err("somebody else's");
             check_own_folder(&folder).expect_err("somebody else's");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_link_and_its_mode() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs_err::write(&file, "one").expect("written");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
+        symlink("file", &link).expect("linked");
+        replace(&link, b"two").expect("replaced");
+        assert!(link.is_symlink());
+        assert_eq!(fs_err::read(&file).expect("read"), b"two");
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").mode() & 0o777;
+        assert_eq!(mode(&file), 0o640);
+        let new = folder.path().join("more/new");
+        replace(&new, b"three").expect("made");
+        assert_eq!(mode(&new), 0o600);
+        symlink("nowhere", folder.path().join("broken")).expect("linked");
+        replace(&folder.path().join("broken"), b"").expect_err("it leads nowhere");
     }
 
     fn kind_of(read: Result<Vec<u8>>) -> ErrorKind {

@@ -14,4 +14,5 @@ pub mod port;
 pub mod process;
 pub mod secret;
 pub mod syscalls;
+pub mod tokens;
 pub mod variables;

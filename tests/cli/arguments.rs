@@ -111,8 +111,8 @@ fn windows_are_tokens_or_auto() {
 
 #[test]
 fn things_that_are_no_model() {
-    insta::assert_snapshot!(usage_error(&["--model", "gemma"]), @"
-    error: `gemma` is not a model
+    insta::assert_snapshot!(usage_error(&["--model", "whisper"]), @"
+    error: `whisper` is not a model
       cause: it has no organisation
       hint: a hub id is org/name, such as mlx-community/gemma-4-e4b-it-4bit; a local folder starts with ./ or /
     ");
@@ -218,6 +218,7 @@ fn help_and_version_go_to_standard_output() {
       status            Show loaded models: memory, sessions, requests
       stop              Unload models, which frees their memory
       logs              Show the engine's log
+      config            Show, set and edit the settings of ~/.config/cclocal/config.toml
       list, -l, --list  List the models in the Hugging Face cache and their sizes
       rm, --rm          Remove models from the Hugging Face cache
 
@@ -225,6 +226,7 @@ fn help_and_version_go_to_standard_output() {
       [CLAUDE ARGS]...  Arguments for Claude Code
 
     Options:
+          --menu                  Choose from the menu, even if the settings file names a model
           --server                Load the model without Claude Code, and print how to connect to it
           --port <N>              Port on 127.0.0.1 [default: the first free one from 8000]
           --ctx <N|auto>          Context window in tokens; auto fits it to the memory [default: auto]
@@ -241,8 +243,8 @@ fn help_and_version_go_to_standard_output() {
                                   stored; engines that run already are not changed [env:
                                   CCLOCAL_FORGET_PREFIX]
           --web-search <SERVICE>  Web search, whose queries leave this machine: the URL of a SearXNG
-                                  instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY)
-                                  [default: none]
+                                  instance, brave (with BRAVE_API_KEY) or tavily (with TAVILY_API_KEY),
+                                  or off [default: off]
           --safe                  Show the memory plan and ask before the start, even if the model fits
                                   easily [env: CCLOCAL_FORCE_MEMCHECK]
           --no-mem-check          Start the model even if it does not fit in memory; it may crash [env:
@@ -273,7 +275,7 @@ fn help_and_version_go_to_standard_output() {
 
     Other engines:
           --connect <URL>     Run Claude Code on the engine at this URL (vllm-mlx or vLLM), also on
-                              another machine; prompts go there
+                              another machine, or of this name in the settings file; prompts go there
           --token-env <NAME>  With --connect: name of the variable that holds the engine's token
           --parallel <N>      With --connect: requests at a time, for agents and background questions
                               [default: what the engine says, else 4]

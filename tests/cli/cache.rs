@@ -91,7 +91,8 @@ fn the_list() {
           "path": "[STAGE]/home/.cache/huggingface/hub/models--org--other"
         }
       ],
-      "total_bytes": 5183000016
+      "total_bytes": 5183000016,
+      "own": []
     }
     "#);
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cclocal::cli::args::Cli;
+use cclocal::settings::key::{KEYS, MODEL_KEYS, REMOTE_KEYS};
 use cclocal::sys::variables::OWN;
 use clap::CommandFactory;
 
@@ -17,6 +18,8 @@ fn every_option_command_and_variable_is_documented() {
         let options = command.get_arguments().filter_map(clap::Arg::get_long);
         wanted.extend(options.map(|option| format!("--{option}")));
     }
+    let keys = KEYS.iter().chain(MODEL_KEYS).chain(REMOTE_KEYS);
+    wanted.extend(keys.map(|key| format!("`{}`", key.name)));
     let names = OWN.iter().flat_map(|(names, _)| names.split_whitespace());
     wanted.extend(names.map(str::to_owned));
     for word in wanted {

@@ -3,6 +3,7 @@
 mod arguments;
 mod cache;
 mod cache_links;
+mod config;
 mod connect_outage;
 mod connect_url;
 mod connect_window;

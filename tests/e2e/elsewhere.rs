@@ -85,7 +85,7 @@ fn a_real_tool_call_writes_a_real_file() {
         let mut stage = real::stage(&client);
         let engine = ByHand::start(&mut stage);
         let url = format!("http://127.0.0.1:{}", engine.port);
-        let connect = ["--connect", &url, "--token-env", "TEAM_KEY"];
+        let connect = ["--connect", &url, "--token-env", "TEAM_KEY", "--no-ask"];
         let rest = ["--", "-p", "Create hello.txt", "--output-format", "json"];
         let ran = stage.run(&[&connect[..], &rest].concat());
         assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
@@ -172,6 +172,7 @@ fn an_engine_that_is_away_for_a_while_costs_no_task() {
     // More than the gateway tries by itself: the client has to ask again.
     let (url, broken) = breaking(&engine.port, 4);
     let ran = stage.run(&[
+        "--no-ask",
         "--connect",
         &url,
         "--token-env",
@@ -310,6 +311,7 @@ fn a_server_that_speaks_as_vllm_does_is_understood() {
         let file = stage.path("work/hello.txt").display().to_string();
         let (url, bodies) = like_vllm(file);
         let ran = stage.run(&[
+            "--no-ask",
             "--connect",
             &url,
             "--token-env",

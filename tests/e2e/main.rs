@@ -3,6 +3,7 @@
 //! - `CCLOCAL_E2E_HOME`: a `CCLOCAL_HOME` in which `cclocal setup` has been run;
 //! - `CCLOCAL_E2E_CLAUDE`, `CCLOCAL_E2E_CLAUDE_OLD`: the newest client, and an old one.
 
+mod asking;
 mod attacks;
 mod chain;
 mod compaction;

@@ -102,7 +102,7 @@ impl<'a> Screen<'a> {
     }
 
     /// Waits until the screen is as wanted.
-    pub fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+    pub fn wait_until(&self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
         let since = Instant::now();
         loop {
             let screen = self.text();

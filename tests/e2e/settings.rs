@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cclocal::claude::command as plan;
+use cclocal::claude::permissions;
 use serde_json::{Value, json};
 
 use crate::real;
@@ -399,7 +399,7 @@ fn the_request_is_what_a_local_server_wants() {
             .filter_map(|tool| tool["name"].as_str())
             .collect();
         tools.sort_unstable();
-        let mut wanted: Vec<&str> = plan::TOOLS.split(',').collect();
+        let mut wanted: Vec<&str> = permissions::TOOLS.split(',').collect();
         wanted.sort_unstable();
         assert_eq!(tools, wanted, "{version}");
         assert_eq!(body["max_tokens"], 8192, "{version}");

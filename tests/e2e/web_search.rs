@@ -66,7 +66,7 @@ fn model() -> ScriptedServer {
 
 fn ask(stage: &Stage, model: &ScriptedServer, options: &[&str]) -> Ran {
     let url = model.url();
-    let connect = ["--connect", &url, "--model", "team/model"];
+    let connect = ["--connect", &url, "--model", "team/model", "--no-ask"];
     let client = ["--", "-p", "Search the web", "--output-format", "json"];
     stage.run(&[&connect[..], options, &client].concat())
 }

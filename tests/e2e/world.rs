@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use cclocal::claude::command::{self as plan, Features, Inputs};
 use cclocal::claude::launch::Endpoint;
+use cclocal::claude::permissions::Asking;
 use cclocal::claude::settings_files::{Content, SettingsFile, Source};
 use cclocal::claude::{hooks_plugin, profile, settings_files};
 use cclocal::memory::ContextWindow;
@@ -164,6 +165,8 @@ impl World {
             },
             user_args: &user_args,
             unknown_options: false,
+            asking: Asking::default(),
+            program: None,
             own_settings: &profile::own_settings(&host, &profile_dir),
             settings_files: &files,
             features: &Features::default(),

@@ -46,6 +46,8 @@ fn plan_with(
         },
         user_args: &user_args,
         unknown_options: false,
+        asking: Asking::default(),
+        program: Some(Path::new("/bin/cclocal")),
         own_settings: &own,
         settings_files: files,
         features,
@@ -72,6 +74,7 @@ fn the_arguments_end_with_the_users_own() {
     --mcp-config={"mcpServers":{}}
     --tools=Bash,Read,Edit,Write,Glob,Grep,WebSearch,WebFetch
     --allowedTools=Bash,Read,Edit,Write,Glob,Grep,WebSearch,WebFetch
+    --permission-mode=default
     --append-system-prompt=Your output is limited. Never write a file of more than about 150 lines in one tool call: create it with a first part of at most 150 lines using Write, then add the rest in further calls using Edit, at most 150 lines each.
     -p
     hi

@@ -1,0 +1,637 @@
+//! The settings file, `config.toml`: read, and checked to the last key. A key that is not known is an error, so that a typing error is not a setting
+//! that has no effect.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::key::{self, Group, Kind, Raw, Value};
+use crate::catalog::{Choice, Form, Own, catalog, parse_model_argument};
+use crate::error::{Context, Error, Exit, Result};
+use crate::sys::environment::Environment;
+use crate::sys::files;
+use crate::sys::paths::Paths;
+
+/// The longest name of a model, in characters: names stand in tables of 80 columns.
+const LONGEST_NAME: usize = 24;
+
+/// Words that are no names of models: they are commands, or may become some.
+const RESERVED: &[&str] = &[
+    "help",
+    "version",
+    "menu",
+    "run",
+    "start",
+    "verify",
+    "doctor",
+    "pull",
+    "update",
+    "uninstall",
+    "completions",
+    "man",
+    "config",
+];
+
+/// A value in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    pub value: Value,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+/// Values by the names of their keys.
+pub type Values = BTreeMap<&'static str, Set>;
+
+/// Where a model of one's own is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A hub id.
+    Id(String),
+    /// As it is written, such as `~/models/one`.
+    Folder(String),
+}
+
+impl Place {
+    /// As it is written.
+    pub fn words(&self) -> &str {
+        let (Self::Id(words) | Self::Folder(words)) = self;
+        words
+    }
+
+    /// Whether it is this model of the hub.
+    pub fn is(&self, id: &str) -> bool {
+        matches!(self, Self::Id(own) if own.eq_ignore_ascii_case(id))
+    }
+}
+
+/// A table `[models.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnModel {
+    pub name: String,
+    pub place: Place,
+    pub form: Option<Form>,
+    pub values: Values,
+}
+
+impl OwnModel {
+    /// The choice of this model. Errors: its folder is no model.
+    pub fn choice(&self, environment: &Environment) -> Result<Choice> {
+        Ok(Choice::Own(Own {
+            name: self.name.clone(),
+            argument: parse_model_argument(environment, self.place.words())?,
+            form: self.form,
+        }))
+    }
+}
+
+/// A table `[remotes.NAME]`: an engine that others run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    pub name: String,
+    pub url: String,
+    pub values: Values,
+}
+
+impl Remote {
+    /// A value in words, if it is set.
+    pub fn word(&self, key: &str) -> Option<String> {
+        self.values.get(key).map(|set| set.value.words())
+    }
+
+    /// A count, if it is set.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        match self.values.get(key)?.value {
+            Value::Number(number) => Some(number),
+            Value::Switch(_) | Value::Word(_) => None,
+        }
+    }
+
+    /// Whether a switch is on.
+    pub fn is_on(&self, key: &str) -> bool {
+        matches!(self.values.get(key), Some(set) if set.value == Value::Switch(true))
+    }
+}
+
+/// What the file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub values: Values,
+    /// In the order of the file.
+    pub models: Vec<OwnModel>,
+    /// The same.
+    pub remotes: Vec<Remote>,
+}
+
+/// The path of the file.
+pub fn path(paths: &Paths) -> PathBuf {
+    paths.config.join("config.toml")
+}
+
+impl Settings {
+    /// Reads the file. One that does not exist says nothing. `commands`: words that name no model.
+    ///
+    /// Errors: it cannot be read, or something in it is wrong.
+    pub fn load(environment: &Environment, paths: &Paths, commands: &[String]) -> Result<Self> {
+        let path = path(paths);
+        let shown = environment.tilde(&path);
+        match read(&path, &shown)? {
+            None => Ok(Self::default()),
+            Some(text) => Self::parse(&text, commands).map_err(|fault| fault.error(&shown)),
+        }
+    }
+
+    /// Checks a text as the file's. Errors: what is wrong, and where.
+    pub fn parse(text: &str, commands: &[String]) -> Result<Self, Fault> {
+        let document = DeTable::parse(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let cause = error.message().lines().collect::<Vec<_>>().join(", ");
+            Fault {
+                what: What::Syntax,
+                line: line(text, at),
+                hint: (cause.contains("quoted"))
+                    .then(|| "words stand in quotes, and 64k does, too".into()),
+                cause,
+            }
+        })?;
+        let reader = Reader { text, commands };
+        reader.settings(document.get_ref())
+    }
+
+    /// The model that a person means: one of their own, a flag of the catalogue, a hub id or a folder. Errors: there is none.
+    pub fn choice(&self, environment: &Environment, typed: &str) -> Result<Choice> {
+        if let Some(own) = self.model(typed) {
+            return own.choice(environment);
+        }
+        if let Some(entry) = catalog().by_flag(typed) {
+            return Ok(Choice::Flag(entry.flag.clone()));
+        }
+        let names = (self.models.iter().map(|model| model.name.as_str()))
+            .chain(catalog().models.iter().map(|entry| entry.flag.as_str()));
+        parse_model_argument(environment, typed)
+            .map(Choice::Argument)
+            .map_err(|error| match key::nearest(typed, names) {
+                Some(near) => error.hint(format!("perhaps: cclocal --model {near}")),
+                None => error,
+            })
+    }
+
+    /// The table of a choice, if it is a model of one's own.
+    pub fn of_choice(&self, choice: &Choice) -> Option<&OwnModel> {
+        match choice {
+            Choice::Own(own) => self.model(&own.name),
+            Choice::Flag(_) | Choice::Argument(_) => None,
+        }
+    }
+
+    /// The engine of others that has this name.
+    pub fn remote(&self, name: &str) -> Option<&Remote> {
+        self.remotes.iter().find(|remote| remote.name == name)
+    }
+
+    /// The model of this name.
+    pub fn model(&self, name: &str) -> Option<&OwnModel> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+/// Whether a word can be the name of a model.
+pub fn is_name(word: &str) -> bool {
+    let is_part = |letter: char| {
+        letter.is_ascii_lowercase() || letter.is_ascii_digit() || "-_.".contains(letter)
+    };
+    word.starts_with(|letter: char| letter.is_ascii_lowercase())
+        && word.chars().all(is_part)
+        && word.len() <= LONGEST_NAME
+}
+
+/// The text of the file. None: there is none. Errors: it is there and cannot be read; `shown`: its path for people.
+pub fn read(path: &Path, shown: &str) -> Result<Option<String>> {
+    match files::read_text(path, files::SETTINGS) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => Ok(None),
+        Err(error) => Err(error)
+            .context(Exit::Other, format!("the settings file {shown} cannot be read"))
+            .map_err(|error| error.hint("make it readable, or move it away: without it, all settings have their defaults")),
+    }
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub what: What,
+    pub line: usize,
+    pub cause: String,
+    /// What was probably meant.
+    pub hint: Option<String>,
+}
+
+/// Kind of a fault, with the key or the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    Syntax,
+    UnknownKey(String),
+    WrongValue(String),
+    WrongName(Group, String),
+    Incomplete(Group, String),
+}
+
+impl Fault {
+    /// The error for a change after which the file would have this fault. `typed`: what was to be changed.
+    pub fn of_change(self, typed: &str) -> Error {
+        let error = Error::usage(format!(
+            "`{typed}` was not changed: the file would be wrong"
+        ))
+        .cause(self.cause);
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error.hint("to see what is there: cclocal config"),
+        }
+    }
+
+    /// The error for a person. `shown`: the path of the file.
+    pub fn error(self, shown: &str) -> Error {
+        let error = match self.what {
+            What::Syntax => Error::usage(format!("{shown} is not valid TOML")),
+            What::UnknownKey(key) => Error::usage(format!("{shown} has an unknown key `{key}`")),
+            What::WrongValue(key) => Error::usage(format!("{shown} has a wrong value of `{key}`")),
+            What::WrongName(group, name) => Error::usage(format!(
+                "{shown} has a {} that cannot be called `{name}`",
+                group.one()
+            )),
+            What::Incomplete(group, name) => Error::usage(format!(
+                "{shown} has a {} `{name}` that is not complete",
+                group.one()
+            )),
+        };
+        let error = error.cause(format!("line {}: {}", self.line, self.cause));
+        match self.hint {
+            Some(hint) => error.hint(format!("{hint}; to open the file: cclocal config edit")),
+            None => error.hint("to open the file: cclocal config edit"),
+        }
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    commands: &'a [String],
+}
+
+impl Reader<'_> {
+    fn settings(&self, table: &DeTable<'_>) -> Result<Settings, Fault> {
+        let mut settings = Settings::default();
+        for (name, value) in in_order(table) {
+            let group = Group::ALL
+                .into_iter()
+                .find(|group| group.table() == name.get_ref());
+            if let Some(group) = group {
+                for (name, value) in in_order(self.table(group, group.table(), value)?) {
+                    self.named(group, name, value, &mut settings)?;
+                }
+                continue;
+            }
+            let known = (key::KEYS.iter().map(|key| key.name)).chain(Group::ALL.map(Group::table));
+            let key = key::at_top(name.get_ref());
+            let key = key.ok_or_else(|| self.unknown(None, name, known))?;
+            let set = self.set(key, key.name, value)?;
+            settings.values.insert(key.name, set);
+        }
+        self.check_default(&settings)?;
+        Ok(settings)
+    }
+
+    /// Whether the default is a model.
+    fn check_default(&self, settings: &Settings) -> Result<(), Fault> {
+        let Some(set) = settings.values.get("model") else {
+            return Ok(());
+        };
+        let name = set.value.words();
+        let is_path = ["/", "~/"].iter().any(|start| name.starts_with(start));
+        let is_known = settings.model(&name).is_some() || catalog().by_flag(&name).is_some();
+        if is_path || is_known || crate::catalog::is_hub_id(&name) {
+            return Ok(());
+        }
+        let names = (settings.models.iter().map(|model| model.name.as_str()))
+            .chain(catalog().models.iter().map(|entry| entry.flag.as_str()));
+        Err(Fault {
+            what: What::WrongValue("model".into()),
+            line: set.line,
+            cause: Kind::Model.check(Raw::Other).err().unwrap_or_default(),
+            hint: key::nearest(&name, names).map(|near| format!("perhaps \"{near}\"")),
+        })
+    }
+
+    /// Reads a table with a name.
+    fn named(
+        &self,
+        group: Group,
+        name: &Spanned<toml::de::DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+        settings: &mut Settings,
+    ) -> Result<(), Fault> {
+        let line = self.line(name.span());
+        let name_text = name.get_ref().to_string();
+        if let Err(cause) = self.check_name(group, &name_text) {
+            return Err(Fault {
+                what: What::WrongName(group, name_text),
+                line,
+                cause,
+                hint: None,
+            });
+        }
+        let path = format!("{}.{name_text}", group.table());
+        let mut values = Values::new();
+        for (name, value) in in_order(self.table(group, &path, value)?) {
+            let known = group.keys().into_iter().map(|key| key.name);
+            let key = group.key(name.get_ref());
+            let key = key.ok_or_else(|| self.unknown(Some((group, &path)), name, known))?;
+            let set = self.set(key, &format!("{path}.{}", key.name), value)?;
+            values.insert(key.name, set);
+        }
+        let incomplete = |cause: &str, such: &str| Fault {
+            what: What::Incomplete(group, name_text.clone()),
+            line,
+            cause: cause.into(),
+            hint: Some(format!("such as [{path}] with {such}")),
+        };
+        let mut taken = |name: &str| values.remove(name).map(|set| set.value.words());
+        match group {
+            Group::Models => {
+                let such = "id = \"org/name\"";
+                let place = match (taken("id"), taken("folder")) {
+                    (Some(id), None) => Place::Id(id),
+                    (None, Some(folder)) => Place::Folder(folder),
+                    (None, None) => {
+                        return Err(incomplete("it has neither an id nor a folder", such));
+                    }
+                    (Some(_), Some(_)) => {
+                        let cause = "it has an id and a folder, and it is one of them";
+                        return Err(incomplete(cause, such));
+                    }
+                };
+                let form = taken("parser").and_then(|word| key::form(&word));
+                settings.models.push(OwnModel {
+                    name: name_text,
+                    place,
+                    form,
+                    values,
+                });
+            }
+            Group::Remotes => {
+                let Some(url) = taken("url") else {
+                    let such = "url = \"https://llm.example\"";
+                    return Err(incomplete("it has no url", such));
+                };
+                settings.remotes.push(Remote {
+                    name: name_text,
+                    url,
+                    values,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Errors: why it is no name.
+    fn check_name(&self, group: Group, name: &str) -> Result<(), String> {
+        if !is_name(name) {
+            return Err(format!(
+                "a name starts with a letter, has a to z, 0 to 9, `-`, `_` and `.`, and {LONGEST_NAME} characters at most"
+            ));
+        }
+        // Those of remotes stand behind --connect.
+        if group == Group::Remotes {
+            return Ok(());
+        }
+        if catalog().by_flag(name).is_some() {
+            return Err(format!("--{name} is a model of the catalogue"));
+        }
+        let is_command = self.commands.iter().any(|command| command == name);
+        if is_command || RESERVED.contains(&name) {
+            return Err(format!("`cclocal {name}` is a command, or may become one"));
+        }
+        Ok(())
+    }
+
+    fn set(&self, key: &key::Key, shown: &str, value: &Spanned<DeValue<'_>>) -> Result<Set, Fault> {
+        let line = self.line(value.span());
+        match key.kind.check(raw(value.get_ref())) {
+            Ok(value) => Ok(Set { value, line }),
+            Err(cause) => Err(Fault {
+                what: What::WrongValue(shown.to_owned()),
+                line,
+                cause,
+                hint: None,
+            }),
+        }
+    }
+
+    fn table<'t, 'i>(
+        &self,
+        group: Group,
+        path: &str,
+        value: &'t Spanned<DeValue<'i>>,
+    ) -> Result<&'t DeTable<'i>, Fault> {
+        value.get_ref().as_table().ok_or_else(|| Fault {
+            what: What::WrongValue(path.to_owned()),
+            line: self.line(value.span()),
+            cause: format!(
+                "it is a table: [{}.NAME], and its keys below",
+                group.table()
+            ),
+            hint: None,
+        })
+    }
+
+    /// `table`: the table it stands in, with its path.
+    fn unknown<'k>(
+        &self,
+        table: Option<(Group, &str)>,
+        name: &Spanned<toml::de::DeString<'_>>,
+        known: impl Iterator<Item = &'k str> + Clone,
+    ) -> Fault {
+        let typed: &str = name.get_ref();
+        let hint = match key::nearest(typed, known) {
+            Some(near) => format!("perhaps `{near}`"),
+            None if key::at_top(typed).is_some() => {
+                format!("`{typed}` stands at the top of the file, for all models")
+            }
+            None => "`cclocal config` lists the keys".into(),
+        };
+        Fault {
+            what: What::UnknownKey(match table {
+                None => typed.to_owned(),
+                Some((_, path)) => format!("{path}.{typed}"),
+            }),
+            line: self.line(name.span()),
+            cause: match table {
+                None => "there is no such setting".into(),
+                Some((group, _)) => format!("a {} has no such setting", group.one()),
+            },
+            hint: Some(hint),
+        }
+    }
+
+    fn line(&self, span: Range<usize>) -> usize {
+        line(self.text, span.start)
+    }
+}
+
+/// The entries in the order of the file.
+fn in_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(
+    &'t Spanned<toml::de::DeString<'i>>,
+    &'t Spanned<DeValue<'i>>,
+)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}
+
+fn raw<'v>(value: &'v DeValue<'_>) -> Raw<'v> {
+    match value {
+        DeValue::Boolean(on) => Raw::Switch(*on),
+        DeValue::String(text) => Raw::Text(text),
+        DeValue::Integer(number) => {
+            Raw::Number(u64::from_str_radix(number.as_str(), number.radix()).ok())
+        }
+        _ => Raw::Other,
+    }
+}
+
+/// The line of a place in a text, counted from 1.
+fn line(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let fault = Settings::parse(text, &["status".into()]).expect_err(text);
+        fault.error("~/config.toml").to_string()
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let text = "model = 'work'\nctx = '64k'\n[models.work]\nid = 'org/name'\nparser = 'mistral'\nctx = 0x8000\n[models.home]\nfolder = '~/models/one'\n";
+        let settings = Settings::parse(text, &[]).expect("good");
+        assert_eq!(settings.values["ctx"].value, Value::Number(65_536));
+        assert_eq!(settings.values["ctx"].line, 2);
+        let [work, home] = &settings.models[..] else {
+            panic!("two models");
+        };
+        assert_eq!(work.place, Place::Id("org/name".into()));
+        assert_eq!(work.form, Some(Form::Mistral));
+        assert_eq!(work.values["ctx"].value, Value::Number(32_768));
+        assert_eq!(home.place, Place::Folder("~/models/one".into()));
+        let text =
+            "[remotes.status]\nurl = 'https://llm.example'\ntoken-env = 'TEAM_KEY'\nctx = '64k'\n";
+        let settings = Settings::parse(text, &["status".into()]).expect("good");
+        let remote = settings.remote("status").expect("its own kind of name");
+        assert_eq!(remote.url, "https://llm.example");
+        assert_eq!(remote.word("token-env").as_deref(), Some("TEAM_KEY"));
+        assert_eq!(remote.number("ctx"), Some(65_536));
+        let nothing = Settings::parse("# nothing\n", &[]);
+        assert_eq!(nothing, Ok(Settings::default()));
+    }
+
+    #[test]
+    fn the_default_is_a_model_that_can_be() {
+        for good in ["gemma", "light", "org/name", "/models/one", "~/models/one"] {
+            let text = format!("model = '{good}'");
+            assert!(Settings::parse(&text, &[]).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn each_fault_is_said_with_its_line() {
+        insta::assert_snapshot!(refused("ctx = '64k'\nwindow = 3"), @"
+        error: ~/config.toml has an unknown key `window`
+          cause: line 2: there is no such setting
+          hint: perhaps `ctx`; to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("colour = true"), @"
+        error: ~/config.toml has an unknown key `colour`
+          cause: line 1: there is no such setting
+          hint: `cclocal config` lists the keys; to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("ctx = 'wide'"), @r#"
+        error: ~/config.toml has a wrong value of `ctx`
+          cause: line 1: it is "auto", or 20480 to 1000000 tokens; "64k" is a number, too
+          hint: to open the file: cclocal config edit
+        "#);
+        insta::assert_snapshot!(refused("ctx = 30000\nctx = 40000"), @"
+        error: ~/config.toml is not valid TOML
+          cause: line 2: duplicate key
+          hint: to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("ctx ="), @"
+        error: ~/config.toml is not valid TOML
+          cause: line 1: string values must be quoted, expected literal string
+          hint: words stand in quotes, and 64k does, too; to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("model = 'wrk'\n[models.work]\nid = 'org/name'"), @r#"
+        error: ~/config.toml has a wrong value of `model`
+          cause: line 1: it is a flag such as "gemma", a name of [models], a hub id or a folder
+          hint: perhaps "work"; to open the file: cclocal config edit
+        "#);
+        insta::assert_snapshot!(refused("models = 3"), @"
+        error: ~/config.toml has a wrong value of `models`
+          cause: line 1: it is a table: [models.NAME], and its keys below
+          hint: to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("[models.one]\nid = 'org/name'\nweb-search = 'brave'"), @"
+        error: ~/config.toml has an unknown key `models.one.web-search`
+          cause: line 3: a model has no such setting
+          hint: `web-search` stands at the top of the file, for all models; to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("[models.one]\npath = '/models/one'"), @"
+        error: ~/config.toml has an unknown key `models.one.path`
+          cause: line 2: a model has no such setting
+          hint: perhaps `folder`; to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("\n[models.one]\nctx = 30000"), @r#"
+        error: ~/config.toml has a model `one` that is not complete
+          cause: line 2: it has neither an id nor a folder
+          hint: such as [models.one] with id = "org/name"; to open the file: cclocal config edit
+        "#);
+        insta::assert_snapshot!(refused("[models.one]\nid = 'org/name'\nfolder = '/models/one'"), @r#"
+        error: ~/config.toml has a model `one` that is not complete
+          cause: line 1: it has an id and a folder, and it is one of them
+          hint: such as [models.one] with id = "org/name"; to open the file: cclocal config edit
+        "#);
+        insta::assert_snapshot!(refused("[remotes.team]\nmodel = 'one'"), @r#"
+        error: ~/config.toml has a remote `team` that is not complete
+          cause: line 1: it has no url
+          hint: such as [remotes.team] with url = "https://llm.example"; to open the file: cclocal config edit
+        "#);
+        insta::assert_snapshot!(refused("[remotes.team]\nurl = 'https://llm.example'\ntoken = 'sk-1'"), @"
+        error: ~/config.toml has an unknown key `remotes.team.token`
+          cause: line 3: a remote has no such setting
+          hint: perhaps `token-env`; to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("[models.gemma]\nid = 'org/name'"), @"
+        error: ~/config.toml has a model that cannot be called `gemma`
+          cause: line 1: --gemma is a model of the catalogue
+          hint: to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("[models.status]\nid = 'org/name'"), @"
+        error: ~/config.toml has a model that cannot be called `status`
+          cause: line 1: `cclocal status` is a command, or may become one
+          hint: to open the file: cclocal config edit
+        ");
+        insta::assert_snapshot!(refused("[models.'Big One']\nid = 'org/name'"), @"
+        error: ~/config.toml has a model that cannot be called `Big One`
+          cause: line 1: a name starts with a letter, has a to z, 0 to 9, `-`, `_` and `.`, and 24 characters at most
+          hint: to open the file: cclocal config edit
+        ");
+    }
+}
