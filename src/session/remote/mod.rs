@@ -97,7 +97,7 @@ pub async fn run(
         model.id,
         ui::thousands(window.window.tokens)
     ));
-    for notice in &window.notices {
+    for notice in window.notices.iter().chain(&model.notices) {
         ui.notice(notice);
     }
     let mut gateway = Gateway::open(remote, &model, &window).await?;
