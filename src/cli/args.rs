@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::catalog::{Choice, catalog};
-use crate::claude::permissions::{self, Asking};
+use crate::claude::permissions;
 use crate::engine::argv::MAX_OUTPUT_TOKENS;
 use crate::error::{Error, Result};
 use crate::gateway;
@@ -223,11 +223,15 @@ pub struct AskingArgs {
 }
 
 impl AskingArgs {
-    /// Whether tools ask: as was chosen, else by default as is `usual` for the engine.
-    pub fn asking(&self, usual: bool) -> Asking {
-        Asking {
-            asks: self.ask || (usual && !self.no_ask),
-            chosen: self.ask || self.no_ask,
+    /// The choice that was made, if one was.
+    pub fn given(&self) -> Option<bool> {
+        (self.ask || self.no_ask).then_some(self.ask)
+    }
+
+    /// Takes this as the choice where none was made.
+    pub fn or(&mut self, choice: Option<bool>) {
+        if let (None, Some(asks)) = (self.given(), choice) {
+            (self.ask, self.no_ask) = (asks, !asks);
         }
     }
 }

@@ -177,6 +177,9 @@ fn an_engine_that_is_away_for_a_while_costs_no_task() {
         &url,
         "--token-env",
         "TEAM_KEY",
+        // No prompt is counted, so that each message has a connection of its own.
+        "--ctx",
+        "65536",
         "--",
         "-p",
         "Create hello.txt",

@@ -133,6 +133,7 @@ fn a_refusal_says_why_and_what_instead() {
         check(&words("--hidden x"), &features, false),
         check(&words("alias"), &features, false),
         checked("cc://host"),
+        checked("-p hi --permission-mode auto"),
     ]
     .map(|refused| refused.expect_err("refused").to_string());
     insta::assert_snapshot!(said.join("\n"), @"
@@ -157,6 +158,9 @@ fn a_refusal_says_why_and_what_instead() {
     error: an address cannot be passed to a local session
       cause: Claude Code would join a session on another machine
       hint: if it is a prompt, begin it with another word
+    error: auto mode does not work in a local session
+      cause: Claude Code's check of each call runs on Anthropic's servers
+      hint: leave it out; --ask before the `--` asks before tools run
     ");
 }
 
