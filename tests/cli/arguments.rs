@@ -226,9 +226,6 @@ fn help_and_version_go_to_standard_output() {
       [CLAUDE ARGS]...  Arguments for Claude Code
 
     Options:
-          --ask                   Ask before Claude Code's tools change or run anything; reading files
-                                  is allowed [default: ask only with --connect]
-          --no-ask                Run Claude Code's tools without asking, Bash included
           --menu                  Choose from the menu, even if the settings file names a model
           --ask                   Ask before Claude Code's tools change or run anything; reading files
                                   is allowed [default: ask only with --connect]

@@ -150,7 +150,11 @@ fn breaking(port: &str, breaks: usize) -> (String, Arc<AtomicUsize>) {
                 let Ok(mut there) = TcpStream::connect(engine) else {
                     return;
                 };
-                let _ = there.write_all(&start[..read]);
+                // Each request has a connection of its own, so that it is looked at.
+                let line = start.iter().position(|byte| *byte == b'\n').unwrap_or(0) + 1;
+                let _ = there.write_all(&start[..line]);
+                let _ = there.write_all(b"connection: close\r\n");
+                let _ = there.write_all(&start[line..read]);
                 let mut back = there.try_clone().expect("a stream");
                 let mut to = stream.try_clone().expect("a stream");
                 std::thread::spawn(move || {
@@ -177,9 +181,6 @@ fn an_engine_that_is_away_for_a_while_costs_no_task() {
         &url,
         "--token-env",
         "TEAM_KEY",
-        // No prompt is counted, so that each message has a connection of its own.
-        "--ctx",
-        "65536",
         "--",
         "-p",
         "Create hello.txt",
