@@ -290,7 +290,8 @@ impl Turn {
                     }
                     return Ok(());
                 }
-                Err(Failure::Busy(error, wanted)) if !client.begun() => {
+                // One of ours has nothing else to do.
+                Err(Failure::Busy(error, wanted)) if !client.begun() && !self.gateway.exclusive => {
                     let Some(wait) = backoff.next(wanted) else {
                         return Err(Failure::Refused(error));
                     };

@@ -138,6 +138,8 @@ impl Upstream {
             // Another cclocal says so of what fails each time.
             _ if is_final => Failure::Refused(gone(&error.message)),
             429 | 529 => Failure::Busy(error, retry_after),
+            // vllm-mlx without batching, which takes one at a time, and Ollama with too many in its queue.
+            503 if error.message.contains("busy") => Failure::Busy(error, retry_after),
             502..=504 => Failure::Away(error),
             _ => Failure::Refused(error),
         })

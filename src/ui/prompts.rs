@@ -14,7 +14,7 @@ use dialoguer::{Confirm, MultiSelect, Select};
 
 use super::Ui;
 use crate::escape::visible;
-use crate::sys::syscalls;
+use crate::sys::{syscalls, tokens};
 
 /// The fewest lines of a terminal that a prompt is painted on. dialoguer panics on fewer than three.
 const FEWEST_LINES: u16 = 8;
@@ -170,7 +170,7 @@ impl Ui {
         let question = format!("{question} (Enter = {default})");
         loop {
             let typed = self.line(&question)?;
-            match tokens(&typed) {
+            match tokens::parse(&typed.replace([',', '_', ' '], "")) {
                 _ if typed.is_empty() => return Some(default),
                 Some(tokens) if range.contains(&tokens) => return Some(tokens),
                 _ => self.say(&format!(
@@ -197,15 +197,6 @@ impl Ui {
     /// Whether prompts are painted, and keys move in them. Else they are lists with numbers.
     pub fn paints_prompts(&self) -> bool {
         self.animated && Term::stderr().size().0 >= FEWEST_LINES
-    }
-}
-
-/// Reads a number of tokens: `65536`, `65,536` or `64k`.
-fn tokens(typed: &str) -> Option<u64> {
-    let typed = typed.replace([',', '_', ' '], "").to_lowercase();
-    match typed.strip_suffix('k') {
-        Some(thousands) => thousands.parse::<u64>().ok()?.checked_mul(1_024),
-        None => typed.parse().ok(),
     }
 }
 
@@ -349,28 +340,5 @@ impl Theme for List<'_> {
         active: bool,
     ) -> fmt::Result {
         self.format_row(f, row, Some(checked), active)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::tokens;
-
-    #[test]
-    fn tokens_are_read_as_people_write_them() {
-        for typed in ["65536", "65,536", "64k", "64 K", "65_536"] {
-            assert_eq!(tokens(typed), Some(65_536), "{typed}");
-        }
-        for typed in [
-            "",
-            "k",
-            "much",
-            "-1",
-            "64kk",
-            "6.5",
-            "99999999999999999999k",
-        ] {
-            assert_eq!(tokens(typed), None, "{typed}");
-        }
     }
 }

@@ -46,6 +46,16 @@ fn a_request_waits_for_an_engine_that_is_away_and_the_person_is_told() {
         .expect("started");
     let away = format!("note: engine at 127.0.0.1:{} away since ", other.port);
     wait_for(&stage, "said", &away);
+    let settings: serde_json::Value =
+        serde_json::from_str(&stage.read("client/settings.json")).expect("JSON");
+    let command = settings["statusLine"]["command"].as_str().expect("a line");
+    let line = || {
+        let shown = std::process::Command::new("sh")
+            .args(["-c", command])
+            .output();
+        String::from_utf8(shown.expect("run").stdout).expect("text")
+    };
+    assert!(line().starts_with("engine at 127.0.0.1:"), "{}", line());
     wait_for(&stage, "client/stream", "event: ping");
     is_back.store(true, Ordering::SeqCst);
     assert!(session.wait().expect("waited").success());

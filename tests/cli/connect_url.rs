@@ -90,6 +90,9 @@ pub fn usual(request: &str, models: &str) -> (u16, String) {
             (405, r#"{"detail":"Method Not Allowed"}"#.into())
         }
         "/v1/messages" => (200, MESSAGE.into()),
+        "/v1/messages/count_tokens" if request.contains(r#""tools""#) => {
+            (200, r#"{"input_tokens":50}"#.into())
+        }
         "/v1/messages/count_tokens" => (200, r#"{"input_tokens":10}"#.into()),
         _ => (404, r#"{"detail":"Not Found"}"#.into()),
     }

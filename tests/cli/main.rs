@@ -5,6 +5,7 @@ mod cache;
 mod cache_links;
 mod config;
 mod connect_outage;
+mod connect_tools;
 mod connect_url;
 mod connect_window;
 mod docs;

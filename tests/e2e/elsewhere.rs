@@ -150,7 +150,11 @@ fn breaking(port: &str, breaks: usize) -> (String, Arc<AtomicUsize>) {
                 let Ok(mut there) = TcpStream::connect(engine) else {
                     return;
                 };
-                let _ = there.write_all(&start[..read]);
+                // Each request has a connection of its own, so that it is looked at.
+                let line = start.iter().position(|byte| *byte == b'\n').unwrap_or(0) + 1;
+                let _ = there.write_all(&start[..line]);
+                let _ = there.write_all(b"connection: close\r\n");
+                let _ = there.write_all(&start[line..read]);
                 let mut back = there.try_clone().expect("a stream");
                 let mut to = stream.try_clone().expect("a stream");
                 std::thread::spawn(move || {
@@ -209,13 +213,18 @@ fn like_vllm(file: String) -> (String, Arc<Mutex<Vec<Value>>>) {
                 let list = json!({"object": "list", "data": [{"id": "org/big", "object": "model", "owned_by": "vllm", "root": "org/big", "parent": null, "max_model_len": 40960}]});
                 (200, "application/json", list.to_string())
             } else if head.starts_with("POST /v1/messages/count_tokens ") {
+                // What its session counts has tools, as one of the questions before it.
+                let tokens = if body["tools"].is_array() { 9000 } else { 10 };
                 (
                     200,
                     "application/json",
-                    r#"{"input_tokens":9000}"#.to_owned(),
+                    json!({"input_tokens": tokens}).to_string(),
                 )
             } else if head.starts_with("POST /v1/messages ") {
-                kept.lock().expect("the bodies").push(body.clone());
+                // The other question before a session.
+                if body["max_tokens"] != 1 {
+                    kept.lock().expect("the bodies").push(body.clone());
+                }
                 (200, "text/event-stream", vllm_stream(&body, &file))
             } else {
                 (

@@ -411,6 +411,7 @@ async fn an_engine_that_will_have_too_many_for_long_says_so_itself() {
     for retry_after in ["3600", "1.8e19", "1e300", "-1", "tomorrow"] {
         let fake = Fake::start(move |_| too_many(429, retry_after)).await;
         let stage = Stage::changed(fake.ready(), |settings| {
+            settings.exclusive = false;
             settings.limits.backoff = Duration::from_millis(20);
             settings.limits.first_pause = Duration::from_millis(1);
         })

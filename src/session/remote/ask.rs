@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::{self, anthropic::ApiError};
@@ -15,6 +15,8 @@ use crate::ui::Progress;
 
 /// How long an answer may take. Nothing is computed for it, but the engine may be busy with another prompt.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a question may take that can do without an answer.
+const PROBE: Duration = Duration::from_secs(5);
 /// How often an engine that loads its model is asked.
 const LOADING_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest answer that is read, in bytes.
@@ -33,8 +35,22 @@ pub struct Model {
     pub window: Option<u64>,
     /// How many requests it works at together, if it tells.
     pub parallel: Option<u64>,
-    /// Whether llama.cpp's server serves it, which tells more than its list holds.
-    is_llama_cpp: bool,
+    /// What is known of the server.
+    server: Server,
+    /// Note for the person.
+    pub notices: Vec<String>,
+}
+
+/// A server, as its list of models tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// llama.cpp's, which tells more than its list holds.
+    LlamaCpp,
+    /// vLLM, by itself or in Ray Serve.
+    Vllm,
+    /// vllm-mlx, which takes one request at a time unless it was started for more.
+    VllmMlx,
+    Other,
 }
 
 /// An engine elsewhere.
@@ -78,13 +94,61 @@ impl<'a> Engine<'a> {
             Some(listed) => choose(host, &listed, asked)?,
             None => unlisted(host, asked)?,
         };
-        if model.window.is_none() || model.is_llama_cpp {
+        if model.window.is_none() || model.server == Server::LlamaCpp {
             self.ask_llama_cpp(&mut model).await;
         }
         if model.window.is_none() {
             self.ask_litellm(&mut model).await;
         }
+        let (ignores_tools, checked) =
+            tokio::join!(self.ignores_tools(&model.id), self.check_tools(&model));
+        checked?;
+        if ignores_tools {
+            model.notices.push(format!(
+                "{}: its chat template ignores tools: it can chat, but not read or write files",
+                model.id
+            ));
+        }
         Ok(model)
+    }
+
+    /// Whether the chat template ignores tools: a prompt with a tool is then no longer than one without. Servers that cannot count say nothing.
+    async fn ignores_tools(&self, model: &str) -> bool {
+        let tokens = async |with_tool| {
+            let body = probe(model, with_tool);
+            let request = self.request(Method::POST, "/v1/messages/count_tokens");
+            let answer = request.timeout(PROBE).json(&body).send().await.ok()?;
+            let answer: Value = answer.error_for_status().ok()?.json().await.ok()?;
+            answer["input_tokens"].as_u64().filter(|tokens| *tokens > 0)
+        };
+        let counts = tokio::join!(tokens(false), tokens(true));
+        matches!(counts, (Some(without), Some(with)) if with <= without)
+    }
+
+    /// Checks that vLLM takes requests with tools: without two of its flags each of them fails. One token is generated for it. A server that is busy is not
+    /// waited for.
+    async fn check_tools(&self, model: &Model) -> Result<()> {
+        if model.server != Server::Vllm {
+            return Ok(());
+        }
+        let mut body = probe(&model.id, true);
+        body["max_tokens"] = 1.into();
+        let request = self.request(Method::POST, "/v1/messages").timeout(PROBE);
+        let Ok(answer) = request.json(&body).send().await else {
+            return Ok(());
+        };
+        let status = answer.status();
+        let said = answer.bytes().await.ok();
+        let said = said.and_then(|body| ApiError::words(&body));
+        match said.filter(|said| said.contains("--enable-auto-tool-choice")) {
+            Some(said) if status.is_client_error() => Err(Error::new(
+                Exit::Engine,
+                format!("{} was started without tool calls", self.address.host()),
+            )
+            .cause(format!("it refuses each request with tools: {said}"))
+            .hint("its owner starts it with: vllm serve MODEL --enable-auto-tool-choice --tool-call-parser PARSER")),
+            _ => Ok(()),
+        }
     }
 
     /// llama.cpp's server tells more at an address of its own: the window of one request, and how many it works at together.
@@ -157,12 +221,7 @@ impl<'a> Engine<'a> {
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.address.base_url());
-        let mut request = self.client.request(method.clone(), url).timeout(DEADLINE);
-        if method == Method::POST {
-            request = request
-                .header("content-type", "application/json")
-                .body("{}");
-        }
+        let mut request = self.client.request(method, url).timeout(DEADLINE);
         if let Some(token) = self.token {
             request = request.bearer_auth(token.expose());
         }
@@ -170,12 +229,15 @@ impl<'a> Engine<'a> {
     }
 
     async fn send(&self, method: Method, path: &str) -> Result<Answer> {
-        let request = self.request(method, path);
+        let mut request = self.request(method.clone(), path);
+        if method == Method::POST {
+            request = request.json(&json!({}));
+        }
         let mut response = request.send().await.map_err(|error| self.lost(&error))?;
         let status = response.status().as_u16();
         let body = network::body(&mut response, LONGEST).await;
         let body = body.map_err(|error| self.lost(&error))?.bytes;
-        if matches!(status, 401 | 403) {
+        if matches!(status, 401 | 403) || is_about_keys(&body) {
             return Err(self.not_let_in(status));
         }
         Ok(Answer { status, body })
@@ -245,6 +307,17 @@ impl<'a> Engine<'a> {
     }
 }
 
+/// Whether litellm's proxy says that it does not know the key: it has no status for that.
+fn is_about_keys(body: &[u8]) -> bool {
+    let error = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let error = &error["error"];
+    let said = error["message"].as_str().unwrap_or_default();
+    matches!(
+        error["type"].as_str(),
+        Some("no_db_connection" | "auth_error")
+    ) || said.contains("No connected db")
+}
+
 /// Whether it was TLS that failed, in the words of the library, which are no type of ours: bad data, or an end in the middle of the handshake.
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let Some(error) = error.downcast_ref::<std::io::Error>() else {
@@ -276,6 +349,16 @@ struct Card {
 }
 
 impl Card {
+    fn server(&self) -> Server {
+        match self.rest["owned_by"].as_str() {
+            Some("llamacpp") => Server::LlamaCpp,
+            Some("vllm") => Server::Vllm,
+            Some("vllm-mlx") => Server::VllmMlx,
+            _ if self.rest["metadata"]["max_request_context_length"].is_u64() => Server::Vllm,
+            _ => Server::Other,
+        }
+    }
+
     /// The window, in tokens, as vLLM and cclocal, llama.cpp, litellm and Ray Serve LLM tell it.
     fn window(&self) -> Option<u64> {
         let card = &self.rest;
@@ -307,10 +390,22 @@ fn read_models(body: &[u8]) -> Option<Vec<Model>> {
     let models = list.data.iter().filter(is_name).map(|card| Model {
         id: card.id.clone(),
         window: window(card),
-        parallel: card.rest["max_num_seqs"].as_u64().filter(|most| *most > 0),
-        is_llama_cpp: card.rest["owned_by"] == "llamacpp",
+        parallel: (card.server() == Server::VllmMlx).then_some(1),
+        server: card.server(),
+        notices: Vec::new(),
     });
     Some(models.collect())
+}
+
+/// A short prompt, with a tool or without.
+fn probe(model: &str, with_tool: bool) -> Value {
+    let mut body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]});
+    if with_tool {
+        let schema = json!({"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]});
+        body["tools"] =
+            json!([{"name": "Read", "description": "Reads a file", "input_schema": schema}]);
+    }
+    body
 }
 
 /// The model that was asked for, where the engine has no list.
@@ -327,7 +422,8 @@ fn unlisted(host: &str, asked: Option<&str>) -> Result<Model> {
         id: asked.to_owned(),
         window: None,
         parallel: None,
-        is_llama_cpp: false,
+        server: Server::Other,
+        notices: Vec::new(),
     })
 }
 

@@ -4,10 +4,12 @@
 //! - [`address`]: where the engine is, and what may be sent there, pure;
 //! - [`token`]: the key that it wants, and that Claude Code never sees;
 //! - [`ask`]: what it says of itself;
-//! - [`window`]: how long window and replies are, pure.
+//! - [`window`]: how long window and replies are;
+//! - [`status_line`]: what Claude Code's status line says.
 
 pub mod address;
 pub mod ask;
+mod status_line;
 pub mod token;
 pub mod window;
 
@@ -17,7 +19,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::release;
 use crate::claude::launch::Endpoint;
@@ -28,9 +29,10 @@ use crate::memory::Asked;
 use crate::session::run::{self, GatewayHost, Prepared, Session};
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
-use crate::ui::{self, Ui};
+use crate::ui;
 use address::Address;
 use ask::Model;
+use status_line::StatusLine;
 use window::Window;
 
 /// How many requests an engine gets at a time that does not say how many it works at together.
@@ -95,7 +97,7 @@ pub async fn run(
         model.id,
         ui::thousands(window.window.tokens)
     ));
-    for notice in &window.notices {
+    for notice in window.notices.iter().chain(&model.notices) {
         ui.notice(notice);
     }
     let mut gateway = Gateway::open(remote, &model, &window).await?;
@@ -105,10 +107,12 @@ pub async fn run(
         model: model.id,
         window: window.window,
     };
-    let outcome = match Prepared::new(session, endpoint, None).await {
+    let line = StatusLine::new(session.app, &endpoint.model, host, window.window.tokens);
+    let outcome = match Prepared::new(session, endpoint, line.command()).await {
         Ok(prepared) => {
             // A line of ours would stand in the middle of Claude Code's screen.
-            let _telling = (!prepared.is_interactive()).then(|| gateway.tell_outages(ui));
+            let ui = (!prepared.is_interactive()).then(|| ui.clone());
+            let _kept = line.keep(gateway.outages.watch(), ui);
             prepared.run(&mut gateway, signals).await
         }
         Err(error) => Err(error),
@@ -195,19 +199,6 @@ impl Gateway {
             _engine: tell_engine,
             _window: tell_window,
         })
-    }
-
-    /// Says when the engine goes away, and when it is back.
-    fn tell_outages(&self, ui: &Ui) -> AbortOnDropHandle<()> {
-        let (mut away, ui) = (self.outages.watch(), ui.clone());
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            while away.changed().await.is_ok() {
-                match &*away.borrow_and_update() {
-                    Some(away) => ui.notice(&away.words),
-                    None => ui.done("the engine is back"),
-                }
-            }
-        }))
     }
 
     /// Closes it, and says what the session came to.
