@@ -106,10 +106,10 @@ pub struct ClaudePlan {
     pub settings: Value,
     /// The hooks that run, lists of groups by event: the content of the session's own plugin.
     pub hooks: Map<String, Value>,
-    /// Whether tools run without a question, Bash included.
-    pub unasked: bool,
     /// Whether the user, the project or an administrator has a status line, or has switched it off.
     pub has_status_line: bool,
+    /// Whether tools run without a question, Bash included.
+    pub unasked: bool,
     /// Lines for the user: names, never values.
     pub notices: Vec<String>,
     token: Secret,

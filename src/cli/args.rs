@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
-use crate::claude::permissions::{self, Asking};
 use crate::catalog::{Choice, catalog};
+use crate::claude::permissions;
 use crate::engine::argv::MAX_OUTPUT_TOKENS;
 use crate::error::{Error, Result};
 use crate::gateway;
@@ -223,11 +223,15 @@ pub struct AskingArgs {
 }
 
 impl AskingArgs {
-    /// Whether tools ask: as was chosen, else by default as is `usual` for the engine.
-    pub fn asking(&self, usual: bool) -> Asking {
-        Asking {
-            asks: self.ask || (usual && !self.no_ask),
-            chosen: self.ask || self.no_ask,
+    /// The choice that was made, if one was.
+    pub fn given(&self) -> Option<bool> {
+        (self.ask || self.no_ask).then_some(self.ask)
+    }
+
+    /// Takes this as the choice where none was made.
+    pub fn or(&mut self, choice: Option<bool>) {
+        if let (None, Some(asks)) = (self.given(), choice) {
+            (self.ask, self.no_ask) = (asks, !asks);
         }
     }
 }
@@ -268,11 +272,11 @@ fn window(text: &str) -> std::result::Result<Window, String> {
 pub struct LaunchArgs {
     #[command(flatten)]
     pub model: ModelFlags,
-    #[command(flatten)]
-    pub asking: AskingArgs,
     /// Choose from the menu, even if the settings file names a model
     #[arg(long, conflicts_with_all = ModelFlags::all())]
     pub menu: bool,
+    #[command(flatten)]
+    pub asking: AskingArgs,
     /// Load the model without Claude Code, and print how to connect to it
     #[arg(long)]
     pub server: bool,

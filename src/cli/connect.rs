@@ -1,7 +1,7 @@
 //! `cclocal connect`: Claude Code in this terminal, on an engine that runs already.
 
 use super::args::ConnectArgs;
-use super::{launch, setup, web_search};
+use super::{launch, options, setup, web_search};
 use crate::app::App;
 use crate::claude::launch::UserArgs;
 use crate::error::{Error, Exit, Result};
@@ -33,7 +33,7 @@ pub(super) fn run(
         user: UserArgs {
             args: &args.claude_args,
             pass_unknown: args.pass_unknown,
-            asking: args.asking.asking(false),
+            asking: options::asking(resolver.ask()?, false),
         },
     };
     if let Some(backend) = searches {

@@ -85,7 +85,8 @@ pub(super) fn run(
     };
     let features = assumed_features(paths, claude.as_deref());
     let settings = SessionDir::planned_settings(paths);
-    let plan = claude::launch::plan(app, &endpoint, user(args), &settings, &features)?;
+    let user = user(args, options::asking(options.ask, false));
+    let plan = claude::launch::plan(app, &endpoint, user, &settings, &features)?;
     launch.notices.extend(searches.map(Backend::notice));
     launch.notices.extend(plan.notices.iter().cloned());
     let said = checking == Checking::Never || asked.is_some();

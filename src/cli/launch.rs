@@ -6,6 +6,7 @@ use super::args::{LaunchArgs, Window};
 use super::{menu, options, setup, web_search};
 use crate::app::App;
 use crate::claude::launch::{self as claude_launch, Endpoint, UserArgs, assumed_features};
+use crate::claude::permissions;
 use crate::engine::executable::{self, Executable, Found};
 use crate::error::{Context, Error, Exit, Result};
 use crate::gateway::web_search::Backend;
@@ -97,6 +98,7 @@ impl Launch<'_> {
             searches,
         } = self;
         let App { paths, ui, .. } = app;
+        let asking = options::asking(options.ask, false);
         let engine = engine(app, args.yes)?;
         if request.forget_prefix {
             forget_prefixes(paths)?;
@@ -118,7 +120,8 @@ impl Launch<'_> {
             };
             let features = assumed_features(paths, Some(claude));
             let settings = SessionDir::planned_settings(paths);
-            claude_launch::plan(app, &endpoint, user(args), &settings, &features)?;
+            let user = user(args, asking);
+            claude_launch::plan(app, &endpoint, user, &settings, &features)?;
         }
         if let Some(backend) = searches {
             ui.notice(&backend.notice());
@@ -153,7 +156,7 @@ impl Launch<'_> {
                     app,
                     claude,
                     asked,
-                    user: user(args),
+                    user: user(args, asking),
                 };
                 session::run(&session, lease, linger, signals)
                     .await
@@ -198,11 +201,11 @@ pub(super) fn asked(args: &LaunchArgs) -> Asked {
 }
 
 /// The arguments of the command line for Claude Code.
-pub(super) fn user(args: &LaunchArgs) -> UserArgs<'_> {
+pub(super) fn user(args: &LaunchArgs, asking: permissions::Asking) -> UserArgs<'_> {
     UserArgs {
         args: &args.claude_args,
         pass_unknown: args.pass_unknown,
-        asking: args.asking.asking(false),
+        asking,
     }
 }
 

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 
 use super::args::{Cli, CliCommand, LaunchArgs, Window};
 use crate::catalog::{Choice, catalog};
+use crate::claude::permissions::Asking;
 use crate::error::{Error, Result};
 use crate::settings::key;
 use crate::settings::{self, Flags, Options, Resolver, Settings, Value};
@@ -73,6 +74,7 @@ pub(super) fn flags(cli: &Cli) -> Flags {
         Some(CliCommand::Connect(args)) => {
             flags.add("linger", args.linger.map(Value::Number));
             flags.add("web-search", args.web_search.clone().map(Value::Word));
+            flags.add("ask", args.asking.given().map(Value::Switch));
             return flags;
         }
         Some(_) => return flags,
@@ -90,6 +92,7 @@ pub(super) fn flags(cli: &Cli) -> Flags {
     flags.add("linger", launch.linger.map(Value::Number));
     flags.add("port", launch.port.map(|port| Value::Number(port.into())));
     flags.add("web-search", launch.web_search.clone().map(Value::Word));
+    flags.add("ask", launch.asking.given().map(Value::Switch));
     flags.add("mem-check", mem_check.map(Value::Word));
     flags.add(
         "forget-prefix",
@@ -122,6 +125,14 @@ pub(super) fn choice(resolver: &Resolver<'_>, args: &LaunchArgs) -> Result<Optio
         .transpose()
 }
 
+/// Whether tools ask: as was chosen on the command line or in the file, else by default as is `usual` for the engine.
+pub(super) fn asking(choice: Option<bool>, usual: bool) -> Asking {
+    Asking {
+        asks: choice.unwrap_or(usual),
+        chosen: choice.is_some(),
+    }
+}
+
 /// The options of a session with this model.
 pub(super) fn of_choice(resolver: &Resolver<'_>, choice: Option<&Choice>) -> Result<Options> {
     let own = choice.and_then(|choice| resolver.settings.of_choice(choice));
@@ -147,7 +158,11 @@ pub(super) fn fill_remote(settings: &Settings, cli: &mut Cli) -> Result<()> {
     };
     remote.connect = Some(own.url.clone());
     remote.token_env = remote.token_env.take().or(own.word("token-env"));
-    remote.insecure |= own.is_on("insecure");
+    remote.insecure |= own.switch("insecure") == Some(true);
+    remote.parallel = (remote.parallel).or(own
+        .number("parallel")
+        .and_then(|most| u16::try_from(most).ok()));
+    launch.asking.or(own.switch("ask"));
     launch.model.or(own.word("model"));
     launch.ctx = launch.ctx.or(own.number("ctx").map(Window::Tokens));
     launch.out_tokens = launch.out_tokens.or(own.number("out-tokens"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::{LaunchArgs, RemoteArgs};
-use super::{dry_run, launch, setup, web_search};
+use super::{dry_run, launch, options, setup, web_search};
 use crate::app::App;
 use crate::claude;
 use crate::claude::command::ClaudePlan;
@@ -78,10 +78,7 @@ pub(super) fn run(
 
 /// The arguments for Claude Code. Tools ask, unless that is chosen otherwise: somebody else runs the engine.
 fn user(launch: &LaunchArgs) -> UserArgs<'_> {
-    UserArgs {
-        asking: launch.asking.asking(true),
-        ..launch::user(launch)
-    }
+    launch::user(launch, options::asking(launch.asking.given(), true))
 }
 
 /// Plans Claude Code's run, as far as it is known before the engine was asked. `claude`: its program, if it is installed.
@@ -190,7 +187,7 @@ fn show(app: &App, args: &RemoteArgs, launch: &LaunchArgs, remote: &RemoteEngine
         let _ = match remote.asked.window {
             Some(tokens) => writeln!(
                 out,
-                "window   {} tokens: set with --ctx",
+                "window   {} tokens: as you set it",
                 ui::thousands(tokens)
             ),
             None => writeln!(out, "window   as the engine reports"),

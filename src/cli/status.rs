@@ -10,6 +10,7 @@ use super::args::StatusArgs;
 use crate::app::App;
 use crate::error::Result;
 use crate::escape::{visible, visible_json, visible_lines};
+use crate::gateway::cache_breaks::CacheBreaks;
 use crate::session::release;
 use crate::supervisor::live_line;
 use crate::supervisor::protocol::Status;
@@ -176,6 +177,7 @@ fn text(host: &Environment, status: &Status) -> String {
     if status.figures.turns > 0 {
         lines.push(format!("  served    {}", release::tokens(&status.figures)));
     }
+    lines.extend(cache_breaks(&status.cache_breaks));
     if let Some(milliseconds) = status.figures.first_token_ms {
         let median = ui::seconds(Duration::from_millis(milliseconds));
         let speed = (status.figures.tokens_per_second)
@@ -193,6 +195,24 @@ fn text(host: &Environment, status: &Status) -> String {
     lines.push(format!("  log       {}", host.tilde(&status.log)));
     let lines: Vec<_> = lines.iter().map(|line| visible(line)).collect();
     lines.join("\n") + "\n"
+}
+
+/// Breaks of the prefix cache. None: there were none.
+fn cache_breaks(breaks: &CacheBreaks) -> Option<String> {
+    let last = breaks.last.as_ref()?;
+    let often = match breaks.count {
+        1 => "1 break".to_owned(),
+        more => format!("{more} breaks, {} tokens", ui::thousands(breaks.tokens)),
+    };
+    let tokens = ui::thousands(last.tokens);
+    Some(match &last.part {
+        Some(part) => {
+            format!("  cache     {often}; last: {part} changed, {tokens} tokens computed again")
+        }
+        None => format!(
+            "  cache     {often}; last: it had the prompt no more, {tokens} tokens computed again"
+        ),
+    })
 }
 
 /// Steps that were taken because memory ran low. None: none.

@@ -13,6 +13,7 @@ use super::server::Gateway;
 use super::web_search;
 use crate::gateway::anthropic::{self, ApiError, Overflow};
 use crate::gateway::auth::Caller;
+use crate::gateway::cache_breaks::Parts;
 use crate::gateway::limits::{Limits, Received, Taken};
 use crate::gateway::metrics::{Ended, Running};
 use crate::gateway::prompt_prefixes::CLIENT;
@@ -47,7 +48,7 @@ pub(super) async fn answer(
         web_search::Intercepted::Message(bytes) => bytes,
     };
     let mut running = gateway.metrics.arrive(caller);
-    let (request, prefix) = request_reader::message(gateway, caller, bytes)
+    let (request, parts, prefix) = request_reader::message(gateway, caller, bytes)
         .await
         .inspect_err(|_| running.end(Ended::Refused))?;
     if let Some(sentence) = &request.loop_ended {
@@ -67,6 +68,8 @@ pub(super) async fn answer(
         _taken: taken,
         asked: request.max_tokens,
         request,
+        parts,
+        caller,
         running,
         counted: None,
         abandoned: false,
@@ -110,6 +113,9 @@ struct Turn {
     _taken: Taken,
     /// The longest reply that was asked for, in tokens. The request's own is what is left of the window, if that is less.
     asked: u64,
+    /// Of the prompt, until it is answered.
+    parts: Option<Parts>,
+    caller: Caller,
     running: Running,
     /// The prompt's length as the engine counts it, once it was asked.
     counted: Option<u64>,
@@ -219,7 +225,25 @@ impl Turn {
             Err(Failure::Stalled) => Ended::Stalled,
             Err(Failure::Away(_) | Failure::Busy(..) | Failure::Refused(_)) => Ended::EngineError,
         });
+        if done.is_ok() {
+            self.look_for_break();
+        }
         done
+    }
+
+    /// Says where the prefix cache was of no use, if it was of none.
+    fn look_for_break(&mut self) {
+        let Some(parts) = self.parts.take() else {
+            return;
+        };
+        let (metrics, usage) = (&self.gateway.metrics, self.running.tokens());
+        if let Some(found) = metrics.cache_watch().see(self.caller, parts, usage) {
+            let why = match found.part {
+                Some(part) => format!("{part} changed"),
+                None => "it had the prompt no more".into(),
+            };
+            tracing::info!(tokens = found.tokens, "a break of the prefix cache: {why}");
+        }
     }
 
     async fn take_turn(&mut self, place: Place, client: &mut Client) -> Result<(), Failure> {

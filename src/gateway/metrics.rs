@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::gateway::anthropic::Usage;
 use crate::gateway::auth::Caller;
+use crate::gateway::cache_breaks::{CacheBreaks, CacheWatch};
 
 /// Times to the first token that a caller's median is taken from: the last ones.
 const SAMPLES: usize = 512;
@@ -99,6 +100,7 @@ pub struct Metrics(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     counters: Mutex<Counters>,
+    cache_watch: CacheWatch,
     /// The engine gets a request.
     started: Notify,
 }
@@ -163,6 +165,7 @@ impl Metrics {
         };
         Self(Arc::new(Shared {
             counters: Mutex::new(counters),
+            cache_watch: CacheWatch::default(),
             started: Notify::new(),
         }))
     }
@@ -270,6 +273,17 @@ impl Metrics {
     /// The caller will not come back: nothing more of it is kept than its part in the total.
     pub fn forget(&self, caller: Caller) {
         self.counters().callers.remove(&caller);
+        self.0.cache_watch.forget(caller);
+    }
+
+    /// The watch over breaks of the prefix cache.
+    pub(crate) fn cache_watch(&self) -> &CacheWatch {
+        &self.0.cache_watch
+    }
+
+    /// Breaks of the prefix cache.
+    pub fn cache_breaks(&self) -> CacheBreaks {
+        self.0.cache_watch.breaks()
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
@@ -319,6 +333,11 @@ impl Running {
     /// What is known of its tokens.
     pub(crate) fn usage(&mut self, usage: Usage) {
         self.usage = usage;
+    }
+
+    /// What is known of its tokens.
+    pub(crate) fn tokens(&self) -> Usage {
+        self.usage
     }
 
     /// How it ends. Only the first word counts.

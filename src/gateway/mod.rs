@@ -4,6 +4,7 @@
 
 pub mod anthropic;
 pub mod auth;
+pub mod cache_breaks;
 mod canned;
 mod exchange;
 mod limits;

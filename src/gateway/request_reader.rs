@@ -14,6 +14,7 @@ use super::pdf::Pdfs;
 use super::server::Gateway;
 use crate::gateway::anthropic::{ApiError, Draft, PdfKey, PdfTexts, Request};
 use crate::gateway::auth::Caller;
+use crate::gateway::cache_breaks::Parts;
 use crate::gateway::prompt_prefixes::PromptPrefix;
 
 /// The most tools that are named, and the most characters of a name.
@@ -79,8 +80,8 @@ impl Reading {
     }
 }
 
-/// A request for a message, and how its session begins if that is wanted.
-pub(super) type Message = (Request, Option<PromptPrefix>);
+/// A request for a message, the parts of its prompt, and how its session begins if that is wanted.
+pub(super) type Message = (Request, Option<Parts>, Option<PromptPrefix>);
 
 /// Reads a body of `POST /v1/messages`. Errors: it is no such request.
 pub(super) async fn message(
@@ -101,7 +102,8 @@ pub(super) async fn message(
             true => PromptPrefix::of(&request.body),
             false => None,
         };
-        Ok((request, prefix))
+        let parts = Parts::of(&request.body);
+        Ok((request, parts, prefix))
     };
     read(gateway, body, length, finish).await
 }

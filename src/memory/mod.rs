@@ -169,7 +169,7 @@ impl MemoryEstimate {
 }
 
 /// Why the window is what it is, where it was asked for.
-const AS_ASKED: &str = "set with --ctx";
+const AS_ASKED: &str = "as you set it";
 
 /// Budget less weights, in bytes, if both are known.
 pub fn headroom(machine: Option<Memory>, weights: Option<u64>) -> Option<i64> {

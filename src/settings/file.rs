@@ -111,9 +111,12 @@ impl Remote {
         }
     }
 
-    /// Whether a switch is on.
-    pub fn is_on(&self, key: &str) -> bool {
-        matches!(self.values.get(key), Some(set) if set.value == Value::Switch(true))
+    /// A switch, if it is set.
+    pub fn switch(&self, key: &str) -> Option<bool> {
+        match self.values.get(key)?.value {
+            Value::Switch(on) => Some(on),
+            Value::Number(_) | Value::Word(_) => None,
+        }
     }
 }
 

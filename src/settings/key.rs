@@ -33,6 +33,10 @@ pub enum Kind {
         most: u64,
     },
     Port,
+    /// From 1 to this many.
+    Count {
+        most: u64,
+    },
     OneOf(&'static [&'static str]),
     /// A search service.
     Service,
@@ -94,6 +98,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "linger", kind: LINGER, per_model: true, variables: &[("CCLOCAL_LINGER", None)], default: "300" },
     Key { name: "port", kind: Kind::Port, per_model: true, variables: &[], default: "8000, or the next that is free" },
     Key { name: "web-search", kind: Kind::Service, per_model: false, variables: &[], default: "off" },
+    Key { name: "ask", kind: Kind::Switch, per_model: true, variables: &[], default: "false" },
     Key { name: "mem-check", kind: Kind::OneOf(MEM_CHECK), per_model: true, variables: &[("CCLOCAL_FORCE_MEMCHECK", Some("always")), ("CCLOCAL_NO_MEMCHECK", Some("never"))], default: "auto" },
     Key { name: "forget-prefix", kind: Kind::Switch, per_model: false, variables: &[("CCLOCAL_FORGET_PREFIX", None)], default: "false" },
 ];
@@ -114,6 +119,8 @@ pub const REMOTE_KEYS: &[Key] = &[
     Key { name: "model", kind: Kind::Name, per_model: false, variables: &[], default: "the only one that it serves" },
     Key { name: "ctx", kind: Kind::Tokens { least: SMALLEST_WINDOW, most: LARGEST_WINDOW, or_auto: false }, per_model: false, variables: &[], default: "as the engine says" },
     Key { name: "out-tokens", kind: REPLY, per_model: false, variables: &[], default: "8192" },
+    Key { name: "parallel", kind: Kind::Count { most: 256 }, per_model: false, variables: &[], default: "as the engine says, else 4" },
+    Key { name: "ask", kind: Kind::Switch, per_model: false, variables: &[], default: "true" },
     Key { name: "insecure", kind: Kind::Switch, per_model: false, variables: &[], default: "false" },
 ];
 
@@ -133,6 +140,8 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("safe", "mem-check"),
     ("no-mem-check", "mem-check"),
     ("memory-check", "mem-check"),
+    ("asking", "ask"),
+    ("no-ask", "ask"),
     ("path", "folder"),
     ("form", "parser"),
     ("tool-call-parser", "parser"),
@@ -238,7 +247,9 @@ impl Kind {
         let raw = match (self, text) {
             (Self::Switch, "true") => Raw::Switch(true),
             (Self::Switch, "false") => Raw::Switch(false),
-            (Self::Seconds { .. } | Self::Port, text) => Raw::Number(text.parse().ok()),
+            (Self::Seconds { .. } | Self::Count { .. } | Self::Port, text) => {
+                Raw::Number(text.parse().ok())
+            }
             (_, text) => Raw::Text(text),
         };
         let value = self.check(raw)?;
@@ -271,6 +282,9 @@ impl Kind {
             }
             (Self::Seconds { most }, Raw::Number(Some(seconds))) if seconds <= most => {
                 Some(Value::Number(seconds))
+            }
+            (Self::Count { most }, Raw::Number(Some(count))) => {
+                (1..=most).contains(&count).then_some(Value::Number(count))
             }
             (Self::Port, Raw::Number(Some(port @ 1..=65_535))) => Some(Value::Number(port)),
             (Self::OneOf(words), Raw::Text(text)) if words.contains(&text) => Some(word(text)),
@@ -309,6 +323,7 @@ impl Kind {
                 format!("it is {auto}{least} to {most} tokens; \"{such}\" is a number, too")
             }
             Self::Seconds { most } => format!("it is a number of seconds from 0 to {most}"),
+            Self::Count { most } => format!("it is a number from 1 to {most}"),
             Self::Port => "it is a port from 1 to 65535".into(),
             Self::OneOf(words) => format!("it is {}", one_of(words.iter().copied())),
             Self::Parser => format!("it is {}", one_of(FORMS.iter().map(|form| form.word()))),

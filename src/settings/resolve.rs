@@ -111,6 +111,14 @@ impl<'a> Resolver<'a> {
         })
     }
 
+    /// Whether tools ask before they run, if that was chosen.
+    pub fn ask(&self) -> Result<Option<bool>> {
+        Ok(match self.value("ask")? {
+            Some(Value::Switch(asks)) => Some(asks),
+            _ => None,
+        })
+    }
+
     /// The search service, if one is named and not turned off.
     pub fn web_search(&self) -> Result<Option<String>> {
         Ok(self.word("web-search")?.filter(|service| service != "off"))
@@ -139,6 +147,7 @@ impl<'a> Resolver<'a> {
             linger: self.linger()?,
             vision: self.switch("vision")?,
             think: self.switch("think")?,
+            ask: self.ask()?,
             forget_prefix: self.switch("forget-prefix")?,
             checking: match self.word("mem-check")?.as_deref() {
                 Some("always") => Checking::Always,
@@ -158,6 +167,8 @@ pub struct Options {
     pub linger: Option<u64>,
     pub vision: bool,
     pub think: bool,
+    /// Whether tools ask before they run, if that was chosen.
+    pub ask: Option<bool>,
     pub forget_prefix: bool,
     pub checking: Checking,
 }
@@ -289,7 +300,7 @@ mod tests {
     #[test]
     fn options_are_what_counts() {
         let environment = Environment::for_tests(Path::new("/home"), &[]);
-        let text = "ctx = '64k'\nout-tokens = 4096\nport = 9000\nthink = true\nweb-search = 'brave'\nmem-check = 'never'\n[models.work]\nid = 'org/name'\nctx = 'auto'\nvision = true\nthink = false\n";
+        let text = "ctx = '64k'\nout-tokens = 4096\nport = 9000\nthink = true\nweb-search = 'brave'\nmem-check = 'never'\n[models.work]\nid = 'org/name'\nctx = 'auto'\nvision = true\nthink = false\nask = true\n";
         let settings = Settings::parse(text, &[]).expect("a file");
         let mut flags = Flags::default();
         flags.add("out-tokens", Some(Value::Number(2_048)));
@@ -309,6 +320,7 @@ mod tests {
             linger: None,
             vision: false,
             think: true,
+            ask: None,
             forget_prefix: false,
             checking: Checking::Never,
         };
@@ -321,6 +333,7 @@ mod tests {
             },
             vision: true,
             think: false,
+            ask: Some(true),
             ..all
         };
         assert_eq!(work.options(), Ok(own));

@@ -10,6 +10,7 @@ use super::memory_sampler::EngineMemory;
 use super::progress::Activity;
 use crate::claude::launch::Endpoint;
 use crate::error::Error;
+use crate::gateway::cache_breaks::CacheBreaks;
 use crate::gateway::metrics::Summary;
 use crate::gateway::web_search::Backend;
 use crate::hub::download_progress::DownloadProgress;
@@ -284,6 +285,9 @@ pub struct Status {
     #[serde(default)]
     pub lacking: Vec<String>,
     pub figures: Summary,
+    /// Turns that computed much more than was new.
+    #[serde(default)]
+    pub cache_breaks: CacheBreaks,
     pub log: PathBuf,
     /// The network that its gateway listens in. None: not known.
     #[serde(default)]

@@ -226,10 +226,10 @@ fn help_and_version_go_to_standard_output() {
       [CLAUDE ARGS]...  Arguments for Claude Code
 
     Options:
+          --menu                  Choose from the menu, even if the settings file names a model
           --ask                   Ask before Claude Code's tools change or run anything; reading files
                                   is allowed [default: ask only with --connect]
           --no-ask                Run Claude Code's tools without asking, Bash included
-          --menu                  Choose from the menu, even if the settings file names a model
           --server                Load the model without Claude Code, and print how to connect to it
           --port <N>              Port on 127.0.0.1 [default: the first free one from 8000]
           --ctx <N|auto>          Context window in tokens; auto fits it to the memory [default: auto]

@@ -43,6 +43,7 @@ fn every_value_is_shown_with_its_origin_in_80_columns() {
     linger         0                                 CCLOCAL_LINGER
     port           8000, or the next that is free    default
     web-search     off                               default
+    ask            false                             default
     mem-check      auto                              default
     forget-prefix  false                             default
 
@@ -64,6 +65,7 @@ fn every_value_is_shown_with_its_origin_in_80_columns() {
     linger         0                                 CCLOCAL_LINGER
     port           8000, or the next that is free    default
     web-search     off                               default
+    ask            false                             default
     mem-check      never                             file, line 5
     forget-prefix  false                             default
 
@@ -146,6 +148,10 @@ fn a_session_goes_by_the_file_and_flags_go_first() {
     let flags = dry_run(&stage, &["--ctx", "40000", "--out-tokens", "1024"]);
     assert_eq!(flags["memory"]["context_window"], 40_000);
     assert_eq!(flags["memory"]["output_tokens"], 1_024);
+    let ran = stage.run(&["mine"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("mine ready"), "{}", ran.stderr);
+    assert!(stage.read("engine/args").contains("--tool-call-parser"));
     // Another model does not get the options of that one.
     let other = dry_run(&stage, &["--coder", "--ctx", "24576"]);
     assert_eq!(other["model"]["name"], "Qwen3-Coder-30B-A3B");
@@ -171,6 +177,33 @@ fn a_session_goes_by_the_file_and_flags_go_first() {
         "{}",
         menu.stderr
     );
+}
+
+#[test]
+fn asking_is_a_setting_and_an_engine_of_others_has_its_own() {
+    let stage = fakes::stage();
+    let folder = stage.path("model").display().to_string();
+    stage.write(
+        FILE,
+        &format!("ask = false\n[models.mine]\nfolder = \"{folder}\"\nask = true\n[remotes.team]\nurl = \"https://llm.example\"\n[remotes.own]\nurl = \"https://llm.example\"\nask = false\n"),
+    );
+    // Without a terminal all of Claude Code's own modes ask, so the tools that are allowed tell.
+    let allowed = |words: &[&str]| {
+        let plan = dry_run(&stage, words);
+        let argv = plan["claude"]["argv"].to_string();
+        let at = argv.find("--allowedTools=").expect("it");
+        argv[at..].contains("Bash")
+    };
+    assert!(allowed(&["--model", &folder]), "as the file says");
+    assert!(!allowed(&["mine"]), "as its table says");
+    assert!(allowed(&["mine", "--no-ask"]), "a flag goes first");
+    assert!(!allowed(&["--model", &folder, "--ask"]));
+    assert!(
+        !allowed(&["--connect", "team"]),
+        "the top is for engines of this machine"
+    );
+    assert!(allowed(&["--connect", "own"]));
+    assert!(!allowed(&["--connect", "own", "--ask"]));
 }
 
 #[test]
@@ -361,6 +394,7 @@ fn the_editor_gets_the_file_and_it_is_checked_afterwards() {
     # linger = 300
     # port = 8000
     # web-search = "off"
+    # ask = false
     # mem-check = "auto"
     # forget-prefix = false
 
@@ -460,8 +494,12 @@ fn the_menu_has_every_model_that_can_be_started() {
     let stage = with_models();
     let mut terminal = Terminal::run(&stage, &["--menu"], 80, 36);
     let screen = terminal.wait_for("List models in the cache");
-    insta::assert_snapshot!(screen, @"
-    cclocal 0.1.0 · 18.0 GB for a model (75 % of RAM, a rule of thumb)
+    // What the catalogue's rows say is told elsewhere.
+    let of_catalogue = |line: &&str| {
+        line.contains(" GB ") || (line.starts_with("    --") && !line.contains("--model"))
+    };
+    let others: Vec<&str> = screen.lines().filter(|line| !of_catalogue(line)).collect();
+    insta::assert_snapshot!(others.join("\n"), @"
     Enter start · q quit · ↑↓ j k move
       MODEL                   SIZE   ON DISK           CONTEXT
       work                    0 kB   yes               unknown
@@ -470,18 +508,6 @@ fn the_menu_has_every_model_that_can_be_started() {
         cclocal mine · ~/model
       gone                           folder is gone    unknown
         cclocal gone · ~/gone
-      Gemma-4-E4B           5.0 GB   not yet           ~95k tokens
-        --gemma-light · clean tool calls, the one to start with
-      Gemma-4-26B-A4B      16.0 GB   not yet           ~64k, GPU limit raised
-        --gemma · mixture of experts, 3.8B active parameters
-      GLM-4.7-Flash        17.0 GB   not yet           ~24k, GPU limit raised
-        --review · stronger reasoning
-      Qwen3-Coder-30B-A3B  18.0 GB   not yet           too big by 3.3 GB
-        --coder · the heavier code model
-      Qwen3.5-9B            5.0 GB   not yet           ~64k tokens
-        --qwen3 · general reasoning; leaks plain-text thinking
-      Qwen2.5-Coder-7B      5.0 GB   not yet           ~32k tokens
-        --coder7b · code analysis; tool calls unreliable
       A-model-with-a-rath…    0 kB   yes               unknown
         --model some-org/A-model-with-a-rather-long-name-4bit
       Remove models from the cache

@@ -83,6 +83,7 @@ impl Actor<'_> {
             restarts: self.restarts,
             lacking: self.lacking.clone(),
             figures: self.figures.total(),
+            cache_breaks: self.figures.cache_breaks(),
             log: (self.spec.log.clone())
                 .unwrap_or_else(|| engine_log(&self.app.paths, self.reservation.port)),
             network: network::own(),
