@@ -1,7 +1,5 @@
 //! From the command line to the values that count: flags are weighed against variables and the settings file by `settings::resolve`.
 
-use std::ffi::OsString;
-
 use clap::CommandFactory;
 
 use super::args::{Cli, CliCommand, LaunchArgs, Window};
@@ -37,25 +35,15 @@ pub(super) fn commands() -> Vec<String> {
         .collect()
 }
 
-/// Lets a model's name stand as the first word: `cclocal gemma`, `cclocal work` are `cclocal --model …`. A word that is neither a command nor such a
-/// name stays as it is.
-pub(super) fn with_model_word(
-    environment: &Environment,
-    mut arguments: Vec<OsString>,
-) -> Vec<OsString> {
-    let first = arguments.get(1).and_then(|word| word.to_str());
-    let is_model = first.is_some_and(|word| {
-        let is_word = !word.starts_with('-') && !commands().iter().any(|command| command == word);
-        is_word && names_model(environment, word)
-    });
-    if is_model {
-        arguments.insert(1, "--model".into());
-    }
-    arguments
+/// The names of one's own models. None from a damaged file.
+pub(super) fn own_names(environment: &Environment) -> Vec<String> {
+    let settings = load(environment, &Paths::of(environment)).unwrap_or_default();
+    let models = settings.models.into_iter();
+    models.map(|model| model.name).collect()
 }
 
 /// Whether a word is a model's name. With a damaged file it may be one, and the start then says what is wrong with the file.
-fn names_model(environment: &Environment, word: &str) -> bool {
+pub(super) fn names_model(environment: &Environment, word: &str) -> bool {
     if catalog().by_flag(word).is_some() {
         return true;
     }

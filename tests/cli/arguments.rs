@@ -27,31 +27,103 @@ fn two_models_at_once() {
 }
 
 #[test]
-fn an_unknown_flag() {
-    insta::assert_snapshot!(usage_error(&["--gema"]), @"
-    error: unexpected argument '--gema' found
-
-      tip: a similar argument exists: '--gemma'
-      tip: to pass '--gema' as a value, use '-- --gema'
-
-    Usage: cclocal --gemma [-- <CLAUDE ARGS>...]
-
-    For more information, try '--help'.
-    ");
+fn a_word_that_is_nothing_gets_a_suggestion_that_stays_on_this_machine() {
+    let said = [
+        &["--gema"][..],
+        &["--gemma", "--continu"],
+        &["--conect", "http://x"],
+        &["gema"],
+        &["lst"],
+        &["--gemma", "say hello"],
+        &["some-org/some-model"],
+        &["connect", "--resum"],
+        &["status", "--jsn"],
+    ]
+    .map(usage_error);
+    insta::assert_snapshot!(said.join("\n"), @"");
 }
 
 #[test]
-fn a_flag_of_claude_code_without_the_dashes_before_it() {
-    insta::assert_snapshot!(usage_error(&["--gemma", "-p", "hello"]), @"
-    error: unexpected argument '-p' found
+fn options_of_claude_code_need_no_dashes_before_them() {
+    let stage = fakes::stage();
+    let last_words = |args: &[&str]| {
+        let ran = stage.run(&[args, &["--dry-run", "--json"]].concat());
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        let argv = report["claude"]["argv"].as_array().cloned();
+        let words: Vec<String> = argv
+            .expect("arguments")
+            .iter()
+            .skip_while(|word| {
+                !word
+                    .as_str()
+                    .is_some_and(|word| word.starts_with("--append-system"))
+            })
+            .skip(1)
+            .filter_map(|word| word.as_str().map(str::to_owned))
+            .collect();
+        (report["model"]["name"].clone(), words.join(" "))
+    };
+    let plain = last_words(&["--gemma", "--", "-p", "say hello", "--verbose"]);
+    assert_eq!(plain.1, "-p say hello --verbose");
+    for typed in [
+        &["--gemma", "-p", "say hello", "--verbose"][..],
+        &["gemma", "-p", "say hello", "--verbose"],
+        &["gemma", "--ctx", "24k", "-p", "say hello", "--verbose"],
+        &[
+            "gemma",
+            "-p",
+            "say hello",
+            "--ctx",
+            "24k",
+            "--",
+            "--verbose",
+        ],
+    ] {
+        assert_eq!(last_words(typed), plain, "{typed:?}");
+    }
+    // What may not be passed is refused as it is behind the dashes.
+    let refused = usage_error(&["--gemma", "--settings", "x"]);
+    assert_eq!(refused, usage_error(&["--gemma", "--", "--settings", "x"]));
+}
 
-      tip: to pass '-p' as a value, use '-- -p'
+#[test]
+fn help_is_a_command_too() {
+    let stage = fakes::stage();
+    for (command, option) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "connect"], &["connect", "--help"]),
+    ] {
+        let ran = stage.run(command);
+        assert_eq!((ran.status, ran.stdout), (0, stage.run(option).stdout));
+    }
+}
 
-    Usage: cclocal [OPTIONS] [-- <CLAUDE ARGS>...]
-           cclocal <COMMAND>
-
-    For more information, try '--help'.
-    ");
+#[test]
+fn completions_and_the_manual_name_commands_options_and_models() {
+    let stage = fakes::stage();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = stage.run(&["completions", shell]);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        for word in ["connect", "no-ask", "gemma-light", "status"] {
+            assert!(ran.stdout.contains(word), "{shell}: {word}");
+        }
+        assert!(!ran.stdout.contains("supervisor"), "{shell}");
+    }
+    let script = stage.run(&["completions", "bash"]).stdout;
+    let ask = "COMP_WORDS=(cclocal gem); COMP_CWORD=1; _cclocal cclocal gem cclocal; echo ${COMPREPLY[@]}";
+    let bash = std::process::Command::new("bash")
+        .args(["-c", &format!("{script}\n{ask}")])
+        .output()
+        .expect("bash");
+    assert_eq!(
+        String::from_utf8_lossy(&bash.stdout).trim(),
+        "gemma-light gemma"
+    );
+    let page = stage.run(&["man"]);
+    assert_eq!(page.status, 0, "{}", page.stderr);
+    assert!(page.stdout.starts_with(".ie") && page.stdout.contains("\ncclocal status\n"));
+    assert!(!page.stdout.contains("supervisor"));
 }
 
 #[test]
