@@ -5,7 +5,6 @@ use clap_complete::Shell;
 
 use super::args::Cli;
 use crate::catalog::catalog;
-use crate::error::{Context, Exit, Result};
 
 const NAME: &str = "cclocal";
 
@@ -24,11 +23,10 @@ pub(super) fn script(shell: Shell) -> String {
 }
 
 /// The manual page of the program, with the options of a session and the commands.
-pub(super) fn manual() -> Result<String> {
+pub(super) fn manual() -> String {
     let mut page = Vec::new();
-    clap_mangen::Man::new(visible())
-        .render(&mut page)
-        .context(Exit::Other, "the manual page cannot be written")?;
+    // Memory takes all that is written.
+    let _ = clap_mangen::Man::new(visible()).render(&mut page);
     // The commands have no pages of their own, which are named `cclocal-status(1)`.
     let page = String::from_utf8_lossy(&page);
     let lines = page.lines().map(|line| {
@@ -40,7 +38,7 @@ pub(super) fn manual() -> Result<String> {
             None => format!("{line}\n"),
         }
     });
-    Ok(lines.collect())
+    lines.collect()
 }
 
 /// The command line without the commands that cclocal runs itself.

@@ -113,10 +113,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             app.ui.data(&completions::script(*shell));
             Ok(0)
         }
-        Some(CliCommand::Man) => completions::manual().map(|page| {
-            app.ui.data(&page);
-            0
-        }),
+        Some(CliCommand::Man) => {
+            app.ui.data(&completions::manual());
+            Ok(0)
+        }
         Some(CliCommand::Demo(args)) => demo::run(&app, args),
         Some(CliCommand::Doctor(args)) => Ok(doctor::run(&app, args)),
         Some(CliCommand::Server(args)) => launch(args),

@@ -40,14 +40,46 @@ fn a_word_that_is_nothing_gets_a_suggestion_that_stays_on_this_machine() {
         &["status", "--jsn"],
     ]
     .map(usage_error);
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @"
+    error: `--gema` is not an option that cclocal knows
+      hint: perhaps: cclocal --gemma
+
+    error: `--continu` is not an option that cclocal knows
+      hint: perhaps: cclocal --continue
+
+    error: `--conect` is not an option that cclocal knows
+      hint: cclocal --help lists the options; one that only Claude Code knows goes after `--`: cclocal … -- --conect
+
+    error: `gema` is neither a command nor a model
+      hint: perhaps: cclocal gemma
+
+    error: `lst` is neither a command nor a model
+      hint: perhaps: cclocal list
+
+    error: `say hello` is neither a command nor a model
+      hint: if it is a prompt, it goes after `--`: cclocal … -- 'say hello'
+
+    error: `some-org/some-model` is neither a command nor a model
+      hint: a model's id or folder comes with --model: cclocal --model some-org/some-model
+
+    error: `--resum` is not an option that cclocal knows
+      hint: perhaps: cclocal connect --resume
+
+    error: unexpected argument '--jsn' found
+
+      tip: a similar argument exists: '--json'
+
+    Usage: cclocal status --json
+
+    For more information, try '--help'.
+    ");
 }
 
 #[test]
 fn options_of_claude_code_need_no_dashes_before_them() {
     let stage = fakes::stage();
     let last_words = |args: &[&str]| {
-        let ran = stage.run(&[args, &["--dry-run", "--json"]].concat());
+        let ran = stage.run(&[&["--dry-run", "--json"], args].concat());
         assert_eq!(ran.status, 0, "{}", ran.stderr);
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
         let argv = report["claude"]["argv"].as_array().cloned();
@@ -143,12 +175,12 @@ fn ports_out_of_range() {
 #[test]
 fn output_budgets_out_of_range() {
     insta::assert_snapshot!(usage_error(&["--out-tokens", "0"]), @"
-    error: invalid value '0' for '--out-tokens <N>': 0 is not in 1..=32768
+    error: invalid value '0' for '--out-tokens <N>': use 1 to 32768 tokens, such as 8k
 
     For more information, try '--help'.
     ");
     insta::assert_snapshot!(usage_error(&["--out-tokens", "40000"]), @"
-    error: invalid value '40000' for '--out-tokens <N>': 40000 is not in 1..=32768
+    error: invalid value '40000' for '--out-tokens <N>': use 1 to 32768 tokens, such as 8k
 
     For more information, try '--help'.
     ");
@@ -293,6 +325,9 @@ fn help_and_version_go_to_standard_output() {
       config            Show, set and edit the settings of ~/.config/cclocal/config.toml
       list, -l, --list  List the models in the Hugging Face cache and their sizes
       rm, --rm          Remove models from the Hugging Face cache
+      completions       Print the completions of a shell: of commands, options and models
+      man               Print the manual page, for man
+      help              Print this message or the help of the given subcommand(s)
 
     Arguments:
       [CLAUDE ARGS]...  Arguments for Claude Code
@@ -360,7 +395,7 @@ fn help_and_version_go_to_standard_output() {
 
     Without a model flag, cclocal shows a menu.
 
-    Arguments after -- go to Claude Code: cclocal --gemma -- --continue
+    Options of Claude Code go to it, as do arguments after --: cclocal gemma --continue
     Those that would lead off this machine are refused.
     ");
 }
