@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::app::App;
+use crate::catalog::Source;
 use crate::engine::executable::Executable;
 use crate::error::{Context, Error, Exit, Result};
-use crate::hub::api;
+use crate::hub::{self, Cached, api};
 use crate::memory::MemoryEstimate;
 use crate::memory::gpu_limit::Raised;
 use crate::memory::preflight::{self, Checking, Choices, Limit};
@@ -165,6 +166,7 @@ fn check(acquire: &Acquire, running: &[Status]) -> Result<Checked> {
     let os = app.os()?;
     let name = request.model.name.as_str();
     let mut request = request.clone();
+    refuse_offline(app, &request)?;
     let mut size = None;
     request::learn(paths, &mut request, |id| {
         let _progress = ui.progress(&format!("asking the hub about {name}"));
@@ -210,6 +212,23 @@ fn check(acquire: &Acquire, running: &[Status]) -> Result<Checked> {
     };
     let plan = measured.plan(app, Some(engine), Probing::Ask);
     Ok(Checked::Go(Box::new(plan), raised))
+}
+
+/// Refuses a model of which nothing is on this disk where nothing may be downloaded. The engine would find that out itself, after three tries.
+fn refuse_offline(app: &App, request: &Request) -> Result<()> {
+    let is_missing = match &request.model.source {
+        Source::Hub(id) => matches!(hub::cached(&app.paths.hub, id), Cached::Missing),
+        Source::Folder(_) => false,
+    };
+    if !is_missing || !app.environment.switch("HF_HUB_OFFLINE") {
+        return Ok(());
+    }
+    let name = &request.model.name;
+    Err(
+        Error::new(Exit::Download, format!("{name} is not on this disk"))
+            .cause("offline mode is on (HF_HUB_OFFLINE), so it cannot be downloaded")
+            .hint("unset HF_HUB_OFFLINE and run it again; cclocal list shows what is on this disk"),
+    )
 }
 
 /// Memory for the conversation of an engine whose plan is unknown, in bytes. Source: the scripts' README, problem 17 ("~6GB").

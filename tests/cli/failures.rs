@@ -379,6 +379,20 @@ fn settings_of_an_administrator_or_a_project_that_cannot_be_overridden() {
 }
 
 #[test]
+fn a_model_that_may_not_be_downloaded() {
+    let mut stage = fakes::stage();
+    stage.set("HF_HUB_OFFLINE", "1");
+    let ran = stage.run(&["--model", "some-org/some-model"]);
+    assert_eq!(ran.status, 15, "{}", ran.stderr);
+    insta::assert_snapshot!(said(&stage, &ran), @"
+    error: some-org/some-model is not on this disk
+      cause: offline mode is on (HF_HUB_OFFLINE), so it cannot be downloaded
+      hint: unset HF_HUB_OFFLINE and run it again; cclocal list shows what is on this disk
+    ");
+    assert_eq!(stage.read("engine/pid"), "", "the engine was started");
+}
+
+#[test]
 fn a_model_that_another_program_downloads_or_holds() {
     let stage = fakes::stage();
     let hub = "home/.cache/huggingface/hub";

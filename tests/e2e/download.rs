@@ -301,9 +301,9 @@ fn download_of_what_is_not_to_be_had() {
     let ran = run(&stage);
     assert_eq!(ran.status, 15, "{}", ran.stderr);
     insta::assert_snapshot!(said(&ran), @"
-    error: the model could not be downloaded
-      cause: the model is not on this disk, and offline mode is on (HF_HUB_OFFLINE)
-      hint: unset HF_HUB_OFFLINE and run it again; what was downloaded is kept
+    error: demo/hermes-llama is not on this disk
+      cause: offline mode is on (HF_HUB_OFFLINE), so it cannot be downloaded
+      hint: unset HF_HUB_OFFLINE and run it again; cclocal list shows what is on this disk
     ");
     stage.set("HF_HUB_OFFLINE", "0");
     stage.set("HF_ENDPOINT", "http://127.0.0.1:9");
