@@ -586,11 +586,11 @@ fn an_engine_of_others_has_a_name() {
     insta::assert_snapshot!(&shown[shown.find("[remotes").expect("it")..shown.find("file: ").expect("it")], @"
     [remotes.team]
     url            https://llm.example               file
-    ctx            65536                             file, line 6
-    model          team/model                        file, line 5
-    parallel       8                                 file, line 7
-    token-env      TEAM_KEY                          file, line 4
-    wait           0                                 file, line 8
+    ctx            65536                             file, line 7
+    model          team/model                        file, line 6
+    parallel       8                                 file, line 8
+    token-env      TEAM_KEY                          file, line 5
+    wait           0                                 file, line 9
     ");
     let json: Value = serde_json::from_str(&said(&stage, &["config", "--json"])).expect("JSON");
     assert_eq!(json["remotes"]["team"]["ctx"], 65_536);
