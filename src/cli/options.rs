@@ -1,7 +1,5 @@
 //! From the command line to the values that count: flags are weighed against variables and the settings file by `settings::resolve`.
 
-use std::ffi::OsString;
-
 use super::args::{Cli, CliCommand, LaunchArgs, Window};
 use crate::catalog::{Choice, catalog};
 use crate::claude::permissions::Asking;
@@ -22,29 +20,19 @@ pub(super) fn settings(environment: &Environment, cli: &Cli) -> Result<Settings>
 }
 
 /// The settings file. Errors: it cannot be read, or something in it is wrong.
-fn load(environment: &Environment, paths: &Paths) -> Result<Settings> {
+pub(super) fn load(environment: &Environment, paths: &Paths) -> Result<Settings> {
     Settings::load(environment, paths)
 }
 
-/// Lets a model's name stand as the first word: `cclocal gemma`, `cclocal work` are `cclocal --model …`. A word that is neither a command nor such a
-/// name stays as it is.
-pub(super) fn with_model_word(
-    environment: &Environment,
-    mut arguments: Vec<OsString>,
-) -> Vec<OsString> {
-    let first = arguments.get(1).and_then(|word| word.to_str());
-    let is_model = first.is_some_and(|word| {
-        let is_word = !word.starts_with('-') && !settings::file::RESERVED.contains(&word);
-        is_word && names_model(environment, word)
-    });
-    if is_model {
-        arguments.insert(1, "--model".into());
-    }
-    arguments
+/// The names of one's own models. None from a damaged file.
+pub(super) fn own_names(environment: &Environment) -> Vec<String> {
+    let settings = load(environment, &Paths::of(environment)).unwrap_or_default();
+    let models = settings.models.into_iter();
+    models.map(|model| model.name).collect()
 }
 
 /// Whether a word is a model's name. With a damaged file it may be one, and the start then says what is wrong with the file.
-fn names_model(environment: &Environment, word: &str) -> bool {
+pub(super) fn names_model(environment: &Environment, word: &str) -> bool {
     if catalog().by_flag(word).is_some() {
         return true;
     }
