@@ -20,5 +20,5 @@ pub mod setting_keys;
 pub mod settings_files;
 mod settings_overlay;
 mod terminal;
-mod user_args;
+pub mod user_args;
 pub mod version;

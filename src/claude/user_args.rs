@@ -61,6 +61,31 @@ pub(super) fn check(args: &[OsString], features: &Features, insists: bool) -> Re
     Ok(())
 }
 
+/// Number of words of an option of Claude Code at the start of these, with its values. None: they begin with no option that is known.
+pub fn option_words(args: &[OsString]) -> Option<usize> {
+    let word = args.first()?;
+    let known = |name: &str| {
+        let allowed = ALLOWED.iter().any(|(allowed, _)| *allowed == name);
+        allowed || REFUSED.iter().any(|(refused, _)| *refused == name)
+    };
+    let is_known = match letters(word) {
+        None => is_option(word) && known(name(word)),
+        Some(letters) => letters
+            .chars()
+            .next()
+            .is_some_and(|letter| known(&format!("-{letter}"))),
+    };
+    let mut words = Words::of(args);
+    let (_, values) = words.next().filter(|_| is_known)?;
+    Some(1 + values.len())
+}
+
+/// The options that a session may have, in full.
+pub fn option_names() -> impl Iterator<Item = &'static str> {
+    let names = ALLOWED.iter().map(|(name, _)| *name);
+    names.filter(|name| name.starts_with("--"))
+}
+
 /// Whether an option is among the arguments.
 pub(super) fn has(args: &[OsString], option: &str) -> bool {
     let mut words = Words::of(args);
@@ -68,7 +93,7 @@ pub(super) fn has(args: &[OsString], option: &str) -> bool {
 }
 
 /// Whether Claude Code prints its answer and ends, rather than talks.
-pub(super) fn prints(args: &[OsString]) -> bool {
+pub fn prints(args: &[OsString]) -> bool {
     let mut words = Words::of(args);
     std::iter::from_fn(|| words.next()).any(|(word, _)| has_letter(word, 'p') || word == "--print")
 }

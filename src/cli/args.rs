@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::catalog::{Choice, catalog};
 use crate::claude::permissions;
@@ -13,12 +14,13 @@ use crate::gateway;
 use crate::settings::Settings;
 use crate::settings::key::{LARGEST_WINDOW, MEM_CHECK, SMALLEST_WINDOW};
 use crate::sys::environment::Environment;
+use crate::sys::tokens;
 
 /// The longest time for which an engine is kept without a session, in seconds: a day.
 pub const LONGEST_LINGER: u64 = crate::supervisor::state::LONGEST_LINGER.as_secs();
 
 /// The longest time that requests wait for an engine that is away, in minutes: a day.
-const LONGEST_WAIT: i64 = 24 * 60;
+const LONGEST_WAIT: i64 = crate::settings::key::LONGEST_WAIT as i64;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -26,8 +28,7 @@ const LONGEST_WAIT: i64 = 24 * 60;
     version,
     about = "Run Claude Code on a language model on your own machine",
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
-    after_help = "Without a model flag, cclocal shows a menu.\n\nArguments after -- go to Claude Code: cclocal --gemma -- --continue\nThose that would lead off this machine are refused."
+    after_help = "Without a model flag, cclocal shows a menu.\n\nOptions of Claude Code go to it, as do arguments after --: cclocal gemma --continue\nThose that would lead off this machine are refused."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -64,6 +65,13 @@ pub enum CliCommand {
     /// Remove models from the Hugging Face cache
     #[command(long_flag = "rm", long_flag_alias = "clean")]
     Rm(RmArgs),
+    /// Print the completions of a shell: of commands, options and models
+    Completions {
+        /// bash, zsh or fish
+        shell: Shell,
+    },
+    /// Print the manual page, for man
+    Man,
     /// Own one engine in the background; run by cclocal itself
     #[command(hide = true)]
     Supervisor,
@@ -255,15 +263,21 @@ impl Window {
 }
 
 fn window(text: &str) -> std::result::Result<Window, String> {
-    match text.parse() {
+    match tokens::parse(text) {
         _ if text == "auto" => Ok(Window::Auto),
-        Ok(tokens) if (SMALLEST_WINDOW..=LARGEST_WINDOW).contains(&tokens) => {
+        Some(tokens) if (SMALLEST_WINDOW..=LARGEST_WINDOW).contains(&tokens) => {
             Ok(Window::Tokens(tokens))
         }
         _ => Err(format!(
-            "use `auto`, or {SMALLEST_WINDOW} to {LARGEST_WINDOW} tokens"
+            "use `auto`, or {SMALLEST_WINDOW} to {LARGEST_WINDOW} tokens, such as 64k"
         )),
     }
+}
+
+fn reply(text: &str) -> std::result::Result<u64, String> {
+    tokens::parse(text)
+        .filter(|tokens| (1..=MAX_OUTPUT_TOKENS).contains(tokens))
+        .ok_or_else(|| format!("use 1 to {MAX_OUTPUT_TOKENS} tokens, such as 8k"))
 }
 
 // The variables are named in the words of the options, not read by clap: what it read from one would conflict with `--connect` and with other options, and
@@ -287,7 +301,7 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "N|auto", value_parser = window)]
     pub ctx: Option<Window>,
     /// Longest reply in tokens, thinking included; a file that Claude Code writes must fit in one reply [default: 8192, or 4096 if memory is short]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_OUTPUT_TOKENS))]
+    #[arg(long, value_name = "N", value_parser = reply)]
     pub out_tokens: Option<u64>,
     /// Let the model see pictures; slower, as each turn computes the whole conversation [default: text only]
     #[arg(long)]

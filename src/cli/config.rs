@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::args::{ConfigArgs, ConfigCommand};
-use super::{config_edit, options};
+use super::config_edit;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::escape::visible;
@@ -27,7 +27,7 @@ pub(super) fn run(app: &App, args: &ConfigArgs) -> Result<()> {
 }
 
 fn show(app: &App, as_json: bool) -> Result<()> {
-    let settings = options::load(&app.environment, &app.paths)?;
+    let settings = Settings::load(&app.environment, &app.paths)?;
     let flags = Flags::default();
     let resolver = Resolver {
         environment: &app.environment,
@@ -166,7 +166,7 @@ fn remotes_json(settings: &Settings) -> Json {
 
 /// Prints the value of one key that counts. One that depends on the machine is printed as its default in words.
 fn get(app: &App, typed: &str) -> Result<()> {
-    let settings = options::load(&app.environment, &app.paths)?;
+    let settings = Settings::load(&app.environment, &app.paths)?;
     let value = match Group::of_path(typed) {
         Some((group, rest)) => of_table(app, &settings, group, typed, rest)?,
         None => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{config, options};
+use super::config;
 use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::settings::edit::{self, Spot};
@@ -78,7 +78,7 @@ fn say_what_goes_first(app: &App, spot: Spot<'_>, key: &Key) {
         app.ui
             .notice(&format!("{variable} is set, and goes before the file"));
     } else if spot.table.is_none() && key.per_model {
-        let settings = options::load(&app.environment, &app.paths).unwrap_or_default();
+        let settings = Settings::load(&app.environment, &app.paths).unwrap_or_default();
         let own = (settings.models.iter()).find(|own| own.values.contains_key(key.name));
         if let Some(own) = own {
             app.ui
@@ -113,7 +113,6 @@ fn change(
     let path = file::path(&app.paths);
     let shown = app.environment.tilde(&path);
     let text = file::read(&path, &shown)?.unwrap_or_default();
-    let commands = options::commands();
     // Lines may end as they do elsewhere.
     let is_foreign = text.contains("\r\n");
     let plain = if is_foreign {
@@ -121,7 +120,7 @@ fn change(
     } else {
         text.clone()
     };
-    let old = Settings::parse(&plain, &commands);
+    let old = Settings::parse(&plain);
     let Ok(changed) = edit(&plain) else {
         // That it is no TOML was found before, with the same words as elsewhere.
         return old.map(|_| false).map_err(|fault| fault.error(&shown));
@@ -129,7 +128,7 @@ fn change(
     let Some(changed) = changed else {
         return Ok(false);
     };
-    if let Err(fault) = Settings::parse(&changed, &commands) {
+    if let Err(fault) = Settings::parse(&changed) {
         return Err(match old {
             Ok(_) => fault.of_change(typed),
             Err(old) => old.error(&shown),
@@ -170,7 +169,7 @@ pub(super) fn edit(app: &App) -> Result<()> {
             app.ui.say("Nothing was set.");
             return Ok(());
         }
-        match options::load(&app.environment, &app.paths) {
+        match Settings::load(&app.environment, &app.paths) {
             Ok(_) => {
                 app.ui.done(&format!("{shown} is fine"));
                 return Ok(());

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod cache_screen;
+mod completions;
 mod config;
 mod config_edit;
 mod connect;
@@ -21,6 +22,7 @@ mod setup;
 mod status;
 mod status_line;
 mod stop;
+mod typed;
 mod web_search;
 
 use std::borrow::Cow;
@@ -46,14 +48,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     {
         return status_line::run(rest);
     }
-    let arguments = match Environment::real() {
-        Ok(environment) => options::with_model_word(&environment, arguments),
-        // It is said where a command needs it.
-        Err(_) => arguments,
+    // Without one a command that needs it says so.
+    let environment = Environment::real().ok();
+    let names_model = |word: &str| {
+        (environment.as_ref()).is_some_and(|environment| options::names_model(environment, word))
     };
-    let mut cli = match Cli::try_parse_from(arguments) {
+    let arguments = typed::arranged(arguments, names_model);
+    let mut cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(error) = typed::unknown(&error, &arguments, environment.as_ref()) {
+                return report(&error);
+            }
             // clap's own words, with its own statuses: 2 for a wrong command line, 0 for --help and --version.
             print(&error);
             return u8::try_from(error.exit_code()).unwrap_or(2);
@@ -103,6 +109,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     let result = match &cli.command {
         Some(CliCommand::Setup(args)) => setup::run(&app, args).map(|()| 0),
+        Some(CliCommand::Completions { shell }) => {
+            app.ui.data(&completions::script(*shell));
+            Ok(0)
+        }
+        Some(CliCommand::Man) => {
+            app.ui.data(&completions::manual());
+            Ok(0)
+        }
         Some(CliCommand::Demo(args)) => demo::run(&app, args),
         Some(CliCommand::Doctor(args)) => Ok(doctor::run(&app, args)),
         Some(CliCommand::Server(args)) => launch(args),

@@ -1,9 +1,5 @@
 //! From the command line to the values that count: flags are weighed against variables and the settings file by `settings::resolve`.
 
-use std::ffi::OsString;
-
-use clap::CommandFactory;
-
 use super::args::{Cli, CliCommand, LaunchArgs, Window};
 use crate::catalog::{Choice, catalog};
 use crate::claude::permissions::Asking;
@@ -25,37 +21,18 @@ pub(super) fn settings(environment: &Environment, cli: &Cli) -> Result<Settings>
 
 /// The settings file. Errors: it cannot be read, or something in it is wrong.
 pub(super) fn load(environment: &Environment, paths: &Paths) -> Result<Settings> {
-    Settings::load(environment, paths, &commands())
+    Settings::load(environment, paths)
 }
 
-/// The words that are commands.
-pub(super) fn commands() -> Vec<String> {
-    let command = Cli::command();
-    let commands = command.get_subcommands();
-    commands
-        .map(|command| command.get_name().to_owned())
-        .collect()
-}
-
-/// Lets a model's name stand as the first word: `cclocal gemma`, `cclocal work` are `cclocal --model …`. A word that is neither a command nor such a
-/// name stays as it is.
-pub(super) fn with_model_word(
-    environment: &Environment,
-    mut arguments: Vec<OsString>,
-) -> Vec<OsString> {
-    let first = arguments.get(1).and_then(|word| word.to_str());
-    let is_model = first.is_some_and(|word| {
-        let is_word = !word.starts_with('-') && !commands().iter().any(|command| command == word);
-        is_word && names_model(environment, word)
-    });
-    if is_model {
-        arguments.insert(1, "--model".into());
-    }
-    arguments
+/// The names of one's own models. None from a damaged file.
+pub(super) fn own_names(environment: &Environment) -> Vec<String> {
+    let settings = load(environment, &Paths::of(environment)).unwrap_or_default();
+    let models = settings.models.into_iter();
+    models.map(|model| model.name).collect()
 }
 
 /// Whether a word is a model's name. With a damaged file it may be one, and the start then says what is wrong with the file.
-fn names_model(environment: &Environment, word: &str) -> bool {
+pub(super) fn names_model(environment: &Environment, word: &str) -> bool {
     if catalog().by_flag(word).is_some() {
         return true;
     }
@@ -162,6 +139,9 @@ pub(super) fn fill_remote(settings: &Settings, cli: &mut Cli) -> Result<()> {
     remote.parallel = (remote.parallel).or(own
         .number("parallel")
         .and_then(|most| u16::try_from(most).ok()));
+    remote.wait = (remote.wait).or(own
+        .number("wait")
+        .and_then(|minutes| u16::try_from(minutes).ok()));
     launch.asking.or(own.switch("ask"));
     launch.model.or(own.word("model"));
     launch.ctx = launch.ctx.or(own.number("ctx").map(Window::Tokens));

@@ -1,10 +1,12 @@
-//! Claude Code: its version, and the settings that a local session does not take.
+//! Settings, and Claude Code: its version, and the settings that a local session does not take.
 
 use super::Finding;
 use crate::app::App;
 use crate::claude::find;
 use crate::claude::launch::{self, Review};
 use crate::claude::version::{self as client, TESTED, Version};
+use crate::error::Result;
+use crate::settings::Settings;
 
 pub(super) fn version(app: &App) -> Vec<Finding> {
     const CHECK: &str = "Claude Code";
@@ -46,6 +48,17 @@ fn of_answer(answer: &str, program: &str) -> Finding {
             CHECK,
             format!("{version}, between the versions that were tested ({oldest}, {newest})"),
         ),
+    }
+}
+
+/// cclocal's own settings file. With one that is wrong no session starts.
+pub(super) fn settings_file(read: &Result<Settings>) -> Finding {
+    match read {
+        Ok(_) => Finding::ok(
+            "config",
+            "cclocal's own settings can be read, or there are none",
+        ),
+        Err(error) => Finding::error("config", error),
     }
 }
 

@@ -30,6 +30,10 @@ pub fn set(text: &str, spot: Spot<'_>, value: toml_edit::Value) -> Result<String
             let before = if text.ends_with('\n') { "" } else { "\n" };
             return Ok(format!("{text}{before}{} = {value}\n", spot.key));
         }
+        // With an empty line before the first table.
+        None if text.starts_with('[') => {
+            return Ok(format!("{} = {value}\n\n{text}", spot.key));
+        }
         None => {
             document.insert(spot.key, Item::Value(value));
         }
@@ -234,6 +238,10 @@ mod tests {
             "[models.home]\nfolder = \"~/one\"\n"
         );
         assert_eq!(
+            set("[models.home]\nid = 'a/b'\n", TOP("port"), 1.into()).expect("TOML"),
+            "port = 1\n\n[models.home]\nid = 'a/b'\n"
+        );
+        assert_eq!(
             set("# Mine.", TOP("port"), 1.into()).expect("TOML"),
             "# Mine.\nport = 1\n"
         );
@@ -340,7 +348,7 @@ mod tests {
             let known = key::at_top(key).expect("a key");
             let (value, written) = known.kind.typed(&typed).expect("a value");
             let changed = set(FILE, spot, written).expect("TOML");
-            let settings = Settings::parse(&changed, &[]).expect("good");
+            let settings = Settings::parse(&changed).expect("good");
             let values = match own {
                 true => &settings.models[0].values,
                 false => &settings.values,
@@ -352,7 +360,7 @@ mod tests {
             let after: Vec<&str> = changed.lines().filter(is_other).collect();
             prop_assert_eq!(before, after);
             let again = unset(&changed, spot).expect("TOML").expect("there");
-            let settings = Settings::parse(&again, &[]).expect("good");
+            let settings = Settings::parse(&again).expect("good");
             let left = if own { &settings.models[0].values } else { &settings.values };
             prop_assert!(!left.contains_key(key));
         }

@@ -19,21 +19,11 @@ use crate::sys::paths::Paths;
 /// The longest name of a model, in characters: names stand in tables of 80 columns.
 const LONGEST_NAME: usize = 24;
 
-/// Words that are no names of models: they are commands, or may become some.
-const RESERVED: &[&str] = &[
-    "help",
-    "version",
-    "menu",
-    "run",
-    "start",
-    "verify",
-    "doctor",
-    "pull",
-    "update",
-    "uninstall",
-    "completions",
-    "man",
-    "config",
+/// Words that are no names of models: they are commands, or may become some. A test holds that every command is here.
+#[rustfmt::skip]
+pub const RESERVED: &[&str] = &[
+    "allow-tool", "completions", "config", "connect", "demo", "doctor", "help", "list", "logs", "man", "menu", "pull", "read-pdf", "rm", "run", "server",
+    "setup", "start", "status", "stop", "supervisor", "uninstall", "update", "verify", "version",
 ];
 
 /// A value in the file.
@@ -136,20 +126,20 @@ pub fn path(paths: &Paths) -> PathBuf {
 }
 
 impl Settings {
-    /// Reads the file. One that does not exist says nothing. `commands`: words that name no model.
+    /// Reads the file. One that does not exist says nothing.
     ///
     /// Errors: it cannot be read, or something in it is wrong.
-    pub fn load(environment: &Environment, paths: &Paths, commands: &[String]) -> Result<Self> {
+    pub fn load(environment: &Environment, paths: &Paths) -> Result<Self> {
         let path = path(paths);
         let shown = environment.tilde(&path);
         match read(&path, &shown)? {
             None => Ok(Self::default()),
-            Some(text) => Self::parse(&text, commands).map_err(|fault| fault.error(&shown)),
+            Some(text) => Self::parse(&text).map_err(|fault| fault.error(&shown)),
         }
     }
 
     /// Checks a text as the file's. Errors: what is wrong, and where.
-    pub fn parse(text: &str, commands: &[String]) -> Result<Self, Fault> {
+    pub fn parse(text: &str) -> Result<Self, Fault> {
         let document = DeTable::parse(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             let cause = error.message().lines().collect::<Vec<_>>().join(", ");
@@ -161,7 +151,7 @@ impl Settings {
                 cause,
             }
         })?;
-        let reader = Reader { text, commands };
+        let reader = Reader { text };
         reader.settings(document.get_ref())
     }
 
@@ -281,7 +271,6 @@ impl Fault {
 
 struct Reader<'a> {
     text: &'a str,
-    commands: &'a [String],
 }
 
 impl Reader<'_> {
@@ -338,7 +327,7 @@ impl Reader<'_> {
     ) -> Result<(), Fault> {
         let line = self.line(name.span());
         let name_text = name.get_ref().to_string();
-        if let Err(cause) = self.check_name(group, &name_text) {
+        if let Err(cause) = Self::check_name(group, &name_text) {
             return Err(Fault {
                 what: What::WrongName(group, name_text),
                 line,
@@ -400,7 +389,7 @@ impl Reader<'_> {
     }
 
     /// Errors: why it is no name.
-    fn check_name(&self, group: Group, name: &str) -> Result<(), String> {
+    fn check_name(group: Group, name: &str) -> Result<(), String> {
         if !is_name(name) {
             return Err(format!(
                 "a name starts with a letter, has a to z, 0 to 9, `-`, `_` and `.`, and {LONGEST_NAME} characters at most"
@@ -413,8 +402,7 @@ impl Reader<'_> {
         if catalog().by_flag(name).is_some() {
             return Err(format!("--{name} is a model of the catalogue"));
         }
-        let is_command = self.commands.iter().any(|command| command == name);
-        if is_command || RESERVED.contains(&name) {
+        if RESERVED.contains(&name) {
             return Err(format!("`cclocal {name}` is a command, or may become one"));
         }
         Ok(())
@@ -518,14 +506,14 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        let fault = Settings::parse(text, &["status".into()]).expect_err(text);
+        let fault = Settings::parse(text).expect_err(text);
         fault.error("~/config.toml").to_string()
     }
 
     #[test]
     fn a_whole_file_is_read() {
         let text = "model = 'work'\nctx = '64k'\n[models.work]\nid = 'org/name'\nparser = 'mistral'\nctx = 0x8000\n[models.home]\nfolder = '~/models/one'\n";
-        let settings = Settings::parse(text, &[]).expect("good");
+        let settings = Settings::parse(text).expect("good");
         assert_eq!(settings.values["ctx"].value, Value::Number(65_536));
         assert_eq!(settings.values["ctx"].line, 2);
         let [work, home] = &settings.models[..] else {
@@ -537,12 +525,12 @@ mod tests {
         assert_eq!(home.place, Place::Folder("~/models/one".into()));
         let text =
             "[remotes.status]\nurl = 'https://llm.example'\ntoken-env = 'TEAM_KEY'\nctx = '64k'\n";
-        let settings = Settings::parse(text, &["status".into()]).expect("good");
+        let settings = Settings::parse(text).expect("good");
         let remote = settings.remote("status").expect("its own kind of name");
         assert_eq!(remote.url, "https://llm.example");
         assert_eq!(remote.word("token-env").as_deref(), Some("TEAM_KEY"));
         assert_eq!(remote.number("ctx"), Some(65_536));
-        let nothing = Settings::parse("# nothing\n", &[]);
+        let nothing = Settings::parse("# nothing\n");
         assert_eq!(nothing, Ok(Settings::default()));
     }
 
@@ -550,7 +538,7 @@ mod tests {
     fn the_default_is_a_model_that_can_be() {
         for good in ["gemma", "light", "org/name", "/models/one", "~/models/one"] {
             let text = format!("model = '{good}'");
-            assert!(Settings::parse(&text, &[]).is_ok(), "{good}");
+            assert!(Settings::parse(&text).is_ok(), "{good}");
         }
     }
 

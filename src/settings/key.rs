@@ -33,6 +33,10 @@ pub enum Kind {
         most: u64,
     },
     Port,
+    /// The same, in minutes.
+    Minutes {
+        most: u64,
+    },
     /// From 1 to this many.
     Count {
         most: u64,
@@ -85,6 +89,9 @@ const LINGER: Kind = Kind::Seconds {
     most: LONGEST_LINGER.as_secs(),
 };
 
+/// The longest time for which an engine that is away is waited for, in minutes: a day.
+pub const LONGEST_WAIT: u64 = 24 * 60;
+
 pub const MEM_CHECK: &[&str] = &["auto", "always", "never"];
 
 /// The keys at the top of the file. Most are named as the option of the command line that says the same.
@@ -120,6 +127,7 @@ pub const REMOTE_KEYS: &[Key] = &[
     Key { name: "ctx", kind: Kind::Tokens { least: SMALLEST_WINDOW, most: LARGEST_WINDOW, or_auto: false }, per_model: false, variables: &[], default: "as the engine says" },
     Key { name: "out-tokens", kind: REPLY, per_model: false, variables: &[], default: "8192" },
     Key { name: "parallel", kind: Kind::Count { most: 256 }, per_model: false, variables: &[], default: "as the engine says, else 4" },
+    Key { name: "wait", kind: Kind::Minutes { most: LONGEST_WAIT }, per_model: false, variables: &[], default: "15" },
     Key { name: "ask", kind: Kind::Switch, per_model: false, variables: &[], default: "true" },
     Key { name: "insecure", kind: Kind::Switch, per_model: false, variables: &[], default: "false" },
 ];
@@ -247,9 +255,10 @@ impl Kind {
         let raw = match (self, text) {
             (Self::Switch, "true") => Raw::Switch(true),
             (Self::Switch, "false") => Raw::Switch(false),
-            (Self::Seconds { .. } | Self::Count { .. } | Self::Port, text) => {
-                Raw::Number(text.parse().ok())
-            }
+            (
+                Self::Seconds { .. } | Self::Minutes { .. } | Self::Count { .. } | Self::Port,
+                text,
+            ) => Raw::Number(text.parse().ok()),
             (_, text) => Raw::Text(text),
         };
         let value = self.check(raw)?;
@@ -285,6 +294,9 @@ impl Kind {
             }
             (Self::Count { most }, Raw::Number(Some(count))) => {
                 (1..=most).contains(&count).then_some(Value::Number(count))
+            }
+            (Self::Minutes { most }, Raw::Number(Some(minutes))) if minutes <= most => {
+                Some(Value::Number(minutes))
             }
             (Self::Port, Raw::Number(Some(port @ 1..=65_535))) => Some(Value::Number(port)),
             (Self::OneOf(words), Raw::Text(text)) if words.contains(&text) => Some(word(text)),
@@ -323,6 +335,7 @@ impl Kind {
                 format!("it is {auto}{least} to {most} tokens; \"{such}\" is a number, too")
             }
             Self::Seconds { most } => format!("it is a number of seconds from 0 to {most}"),
+            Self::Minutes { most } => format!("it is a number of minutes from 0 to {most}"),
             Self::Count { most } => format!("it is a number from 1 to {most}"),
             Self::Port => "it is a port from 1 to 65535".into(),
             Self::OneOf(words) => format!("it is {}", one_of(words.iter().copied())),
@@ -468,6 +481,8 @@ mod tests {
                 ("url", Raw::Text("llm.example")),
                 ("url", Raw::Text("https://me:word@llm.example")),
                 ("token-env", Raw::Text("sk-12345678")),
+                ("parallel", Raw::Number(Some(0))),
+                ("wait", Raw::Number(Some(1_441))),
             ]
             .map(|(name, raw)| format!("{name}: {}", check(name, raw).expect_err("wrong")))
             .join("\n"),
@@ -487,6 +502,8 @@ mod tests {
         url: it is a URL that starts with http:// or https://
         url: a URL in this file has no user name and no password: others may read it
         token-env: it is the name of a variable, such as "TEAM_KEY"; the token itself stays out of this file
+        parallel: it is a number from 1 to 256
+        wait: it is a number of minutes from 0 to 1440
         "#
         );
     }

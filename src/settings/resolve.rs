@@ -226,7 +226,7 @@ mod tests {
         model: bool,
     ) -> Result<(Option<Value>, Origin)> {
         let environment = Environment::for_tests(Path::new("/home"), variables);
-        let settings = Settings::parse(file, &[]).expect("a file");
+        let settings = Settings::parse(file).expect("a file");
         let key = key::at_top(name).expect("a key");
         let mut flags = Flags::default();
         flags.add(key.name, flag);
@@ -301,7 +301,7 @@ mod tests {
     fn options_are_what_counts() {
         let environment = Environment::for_tests(Path::new("/home"), &[]);
         let text = "ctx = '64k'\nout-tokens = 4096\nport = 9000\nthink = true\nweb-search = 'brave'\nmem-check = 'never'\n[models.work]\nid = 'org/name'\nctx = 'auto'\nvision = true\nthink = false\nask = true\n";
-        let settings = Settings::parse(text, &[]).expect("a file");
+        let settings = Settings::parse(text).expect("a file");
         let mut flags = Flags::default();
         flags.add("out-tokens", Some(Value::Number(2_048)));
         flags.add("web-search", Some(Value::Word("off".into())));

@@ -27,31 +27,135 @@ fn two_models_at_once() {
 }
 
 #[test]
-fn an_unknown_flag() {
-    insta::assert_snapshot!(usage_error(&["--gema"]), @"
-    error: unexpected argument '--gema' found
+fn a_word_that_is_nothing_gets_a_suggestion_that_stays_on_this_machine() {
+    let said = [
+        &["--gema"][..],
+        &["--gemma", "--continu"],
+        &["--conect", "http://x"],
+        &["gema"],
+        &["lst"],
+        &["--gemma", "say hello"],
+        &["some-org/some-model"],
+        &["connect", "--resum"],
+        &["status", "--jsn"],
+    ]
+    .map(usage_error);
+    insta::assert_snapshot!(said.join("\n"), @"
+    error: `--gema` is not an option that cclocal knows
+      hint: perhaps: cclocal --gemma
 
-      tip: a similar argument exists: '--gemma'
-      tip: to pass '--gema' as a value, use '-- --gema'
+    error: `--continu` is not an option that cclocal knows
+      hint: perhaps: cclocal --continue
 
-    Usage: cclocal --gemma [-- <CLAUDE ARGS>...]
+    error: `--conect` is not an option that cclocal knows
+      hint: cclocal --help lists the options; one that only Claude Code knows goes after `--`: cclocal … -- --conect
+
+    error: `gema` is neither a command nor a model
+      hint: perhaps: cclocal gemma
+
+    error: `lst` is neither a command nor a model
+      hint: perhaps: cclocal list
+
+    error: `say hello` is neither a command nor a model
+      hint: if it is a prompt, it goes after `--`: cclocal … -- 'say hello'
+
+    error: `some-org/some-model` is neither a command nor a model
+      hint: a model's id or folder comes with --model: cclocal --model some-org/some-model
+
+    error: `--resum` is not an option that cclocal knows
+      hint: perhaps: cclocal connect --resume
+
+    error: unexpected argument '--jsn' found
+
+      tip: a similar argument exists: '--json'
+
+    Usage: cclocal status --json
 
     For more information, try '--help'.
     ");
 }
 
 #[test]
-fn a_flag_of_claude_code_without_the_dashes_before_it() {
-    insta::assert_snapshot!(usage_error(&["--gemma", "-p", "hello"]), @"
-    error: unexpected argument '-p' found
+fn options_of_claude_code_need_no_dashes_before_them() {
+    let stage = fakes::stage();
+    let last_words = |args: &[&str]| {
+        let ran = stage.run(&[&["--dry-run", "--json"], args].concat());
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        let argv = report["claude"]["argv"].as_array().cloned();
+        let words: Vec<String> = argv
+            .expect("arguments")
+            .iter()
+            .skip_while(|word| {
+                !word
+                    .as_str()
+                    .is_some_and(|word| word.starts_with("--append-system"))
+            })
+            .skip(1)
+            .filter_map(|word| word.as_str().map(str::to_owned))
+            .collect();
+        (report["model"]["name"].clone(), words.join(" "))
+    };
+    let plain = last_words(&["--gemma", "--", "-p", "say hello", "--verbose"]);
+    assert_eq!(plain.1, "-p say hello --verbose");
+    for typed in [
+        &["--gemma", "-p", "say hello", "--verbose"][..],
+        &["gemma", "-p", "say hello", "--verbose"],
+        &["gemma", "--ctx", "24k", "-p", "say hello", "--verbose"],
+        &[
+            "gemma",
+            "-p",
+            "say hello",
+            "--ctx",
+            "24k",
+            "--",
+            "--verbose",
+        ],
+    ] {
+        assert_eq!(last_words(typed), plain, "{typed:?}");
+    }
+    // What may not be passed is refused as it is behind the dashes.
+    let refused = usage_error(&["--gemma", "--settings", "x"]);
+    assert_eq!(refused, usage_error(&["--gemma", "--", "--settings", "x"]));
+}
 
-      tip: to pass '-p' as a value, use '-- -p'
+#[test]
+fn help_is_a_command_too() {
+    let stage = fakes::stage();
+    for (command, option) in [
+        (&["help"][..], &["--help"][..]),
+        (&["help", "connect"], &["connect", "--help"]),
+    ] {
+        let ran = stage.run(command);
+        assert_eq!((ran.status, ran.stdout), (0, stage.run(option).stdout));
+    }
+}
 
-    Usage: cclocal [OPTIONS] [-- <CLAUDE ARGS>...]
-           cclocal <COMMAND>
-
-    For more information, try '--help'.
-    ");
+#[test]
+fn completions_and_the_manual_name_commands_options_and_models() {
+    let stage = fakes::stage();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = stage.run(&["completions", shell]);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        for word in ["connect", "no-ask", "gemma-light", "status"] {
+            assert!(ran.stdout.contains(word), "{shell}: {word}");
+        }
+        assert!(!ran.stdout.contains("supervisor"), "{shell}");
+    }
+    let script = stage.run(&["completions", "bash"]).stdout;
+    let ask = "COMP_WORDS=(cclocal gem); COMP_CWORD=1; _cclocal cclocal gem cclocal; echo ${COMPREPLY[@]}";
+    let bash = std::process::Command::new("bash")
+        .args(["-c", &format!("{script}\n{ask}")])
+        .output()
+        .expect("bash");
+    assert_eq!(
+        String::from_utf8_lossy(&bash.stdout).trim(),
+        "gemma-light gemma"
+    );
+    let page = stage.run(&["man"]);
+    assert_eq!(page.status, 0, "{}", page.stderr);
+    assert!(page.stdout.starts_with(".ie") && page.stdout.contains("\ncclocal status\n"));
+    assert!(!page.stdout.contains("supervisor"));
 }
 
 #[test]
@@ -71,12 +175,12 @@ fn ports_out_of_range() {
 #[test]
 fn output_budgets_out_of_range() {
     insta::assert_snapshot!(usage_error(&["--out-tokens", "0"]), @"
-    error: invalid value '0' for '--out-tokens <N>': 0 is not in 1..=32768
+    error: invalid value '0' for '--out-tokens <N>': use 1 to 32768 tokens, such as 8k
 
     For more information, try '--help'.
     ");
     insta::assert_snapshot!(usage_error(&["--out-tokens", "40000"]), @"
-    error: invalid value '40000' for '--out-tokens <N>': 40000 is not in 1..=32768
+    error: invalid value '40000' for '--out-tokens <N>': use 1 to 32768 tokens, such as 8k
 
     For more information, try '--help'.
     ");
@@ -221,6 +325,9 @@ fn help_and_version_go_to_standard_output() {
       config            Show, set and edit the settings of ~/.config/cclocal/config.toml
       list, -l, --list  List the models in the Hugging Face cache and their sizes
       rm, --rm          Remove models from the Hugging Face cache
+      completions       Print the completions of a shell: of commands, options and models
+      man               Print the manual page, for man
+      help              Print this message or the help of the given subcommand(s)
 
     Arguments:
       [CLAUDE ARGS]...  Arguments for Claude Code
@@ -288,7 +395,7 @@ fn help_and_version_go_to_standard_output() {
 
     Without a model flag, cclocal shows a menu.
 
-    Arguments after -- go to Claude Code: cclocal --gemma -- --continue
+    Options of Claude Code go to it, as do arguments after --: cclocal gemma --continue
     Those that would lead off this machine are refused.
     ");
 }

@@ -240,6 +240,13 @@ fn a_damaged_file_stops_a_start_and_nothing_else() {
             ran.stderr
         );
     }
+    let doctor = stage.run(&["doctor", "--json"]).stdout;
+    let doctor: Value = serde_json::from_str(&doctor).expect("JSON");
+    let checks = doctor["checks"].as_array().expect("a list");
+    let found = checks
+        .iter()
+        .find(|finding| finding["check"] == "settings file");
+    assert_eq!(found.expect("a finding")["status"], "fail");
     std::fs::remove_file(stage.path(FILE)).expect("removed");
     std::fs::create_dir(stage.path(FILE)).expect("a folder in its place");
     let ran = stage.run(&["--coder"]);
@@ -554,6 +561,8 @@ fn an_engine_of_others_has_a_name() {
         ("remotes.team.token-env", "TEAM_KEY"),
         ("remotes.team.model", "team/model"),
         ("remotes.team.ctx", "64k"),
+        ("remotes.team.parallel", "8"),
+        ("remotes.team.wait", "0"),
         // For engines of this machine.
         ("ctx", "32k"),
     ] {
@@ -564,6 +573,7 @@ fn an_engine_of_others_has_a_name() {
     assert_eq!(plan["engine"]["model"], "team/model");
     assert_eq!(plan["engine"]["key"], "from the variable of --token-env");
     assert_eq!(plan["context_window"], 65_536);
+    assert_eq!(plan["parallel"], 8);
     let flags = ["--connect", "team", "--model", "other", "--ctx", "40000"];
     let plan = dry_run(&stage, &flags);
     assert_eq!(plan["engine"]["model"], "other");
@@ -578,7 +588,9 @@ fn an_engine_of_others_has_a_name() {
     url            https://llm.example               file
     ctx            65536                             file, line 6
     model          team/model                        file, line 5
+    parallel       8                                 file, line 7
     token-env      TEAM_KEY                          file, line 4
+    wait           0                                 file, line 8
     ");
     let json: Value = serde_json::from_str(&said(&stage, &["config", "--json"])).expect("JSON");
     assert_eq!(json["remotes"]["team"]["ctx"], 65_536);

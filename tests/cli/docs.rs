@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cclocal::cli::args::Cli;
+use cclocal::settings::file::RESERVED;
 use cclocal::settings::key::{KEYS, MODEL_KEYS, REMOTE_KEYS};
 use cclocal::sys::variables::OWN;
 use clap::CommandFactory;
@@ -28,6 +29,14 @@ fn every_option_command_and_variable_is_documented() {
                 .starts_with(|next: char| next.is_alphanumeric() || next == '-' || next == '_')
         });
         assert!(found, "{word} is not in docs/configuration.md");
+    }
+}
+
+#[test]
+fn no_model_can_have_the_name_of_a_command() {
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(RESERVED.contains(&name), "{name} is not in RESERVED");
     }
 }
 

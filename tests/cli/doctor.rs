@@ -111,6 +111,7 @@ fn a_mac_on_which_all_is_well() {
     ok    last engine  no engine has run yet
     ok    Claude Code  2.1.330, between the versions that were tested (2.1.197,
                        2.1.332)
+    ok    config       cclocal's own settings can be read, or there are none
     ok    settings     nothing in them has to be shut out
     ok    models       none yet, in ~/.cache/huggingface/hub
     ok    running      no engine
@@ -181,6 +182,7 @@ fn each_check_fails_alone() {
         stage.write("hub", "a file").display().to_string(),
     );
     stage.write("home/.claude/settings.json", "{");
+    stage.write("cclocal/config/config.toml", "ctxx = 1\n");
     let ran = stage.run(&["doctor", "--json"]);
     assert_eq!(ran.status, 1, "{}{}", ran.stdout, ran.stderr);
     let said: Vec<String> = findings(&ran)
@@ -195,6 +197,7 @@ fn each_check_fails_alone() {
     ok platform: macOS 15.1, Apple silicon
     fail engine: CCLOCAL_ENGINE=/nowhere/vllm-mlx cannot be used: there is no such file → point it at a vllm-mlx executable, or unset it to use cclocal's own engine
     fail Claude Code: CCLOCAL_CLAUDE=/nowhere/claude cannot be used: there is no such executable → point it at a claude executable, or unset it to use the one on PATH
+    fail config: [STAGE]/cclocal/config/config.toml has an unknown key `ctxx`: line 1: there is no such setting → perhaps `ctx`; to open the file: cclocal config edit
     warn settings: ~/.claude/settings.json is not valid JSON: line 1, column 2 → repair that file, or remove it
     fail models: [STAGE]/hub cannot be read: Not a directory (os error 20) → make sure that it is a folder and that you may read it
     ok running: no engine

@@ -40,6 +40,8 @@ fn a_break_of_the_prefix_cache_is_said_with_its_place() {
     let stage = real::stage(&real::client());
     let gateway = Gateway::start(&stage, "../hermes-llama", &[]);
     let mut turns = gateway.tool_loop("hermes-llama");
+    turns
+        .change(|request| request["messages"][0]["content"] = "One of many. ".repeat(1_000).into());
     for number in 0..3 {
         turns.ask_once();
         turns.change(|request| {
@@ -54,7 +56,8 @@ fn a_break_of_the_prefix_cache_is_said_with_its_place() {
         status[0]["cache_breaks"].clone()
     };
     assert_eq!(breaks(), json!({"count": 0, "tokens": 0, "last": null}));
-    turns.change(|request| request["messages"][0]["content"] = "Something else.".into());
+    turns
+        .change(|request| request["messages"][0]["content"] = "Two of them. ".repeat(1_000).into());
     turns.ask_once();
     let found = breaks();
     assert_eq!(found["count"], 1, "{found}");

@@ -78,15 +78,18 @@ def conversation(model, tokens):
     return cache
 
 
-def kept(model, window, limit):
-    """How many entries of a full window are kept, and how many of those that are longer by a half, as the limit is to mean something."""
-    counts = []
-    for tokens in (window, window * 3 // 2):
-        keeper = MemoryAwarePrefixCache(model, MemoryCacheConfig(max_memory_mb=limit["mib"]))
-        for number in range(limit["conversations"] + 1):
-            keeper.store([number] * tokens, conversation(model, tokens), evict_prefixes=False)
-        counts.append(len(keeper))
-    return {"full": counts[0], "longer": counts[1]}
+def kept(model, window, limits):
+    """With each limit, how many entries of a full window are kept, and how many of those that are longer by a half, as it is to mean something."""
+    said = [{} for _ in limits]
+    for name, tokens in (("full", window), ("longer", window * 3 // 2)):
+        cache = conversation(model, tokens)
+        for limit, counts in zip(limits, said):
+            keeper = MemoryAwarePrefixCache(model, MemoryCacheConfig(max_memory_mb=limit["mib"]))
+            for number in range(limit["conversations"] + 1):
+                keeper.store([number] * tokens, cache, evict_prefixes=False)
+            counts[name] = len(keeper)
+            del keeper
+    return said
 
 
 def working(model, step, steps):
@@ -169,7 +172,7 @@ def filled(model, limits):
     return found
 
 
-def turns(model, snapshots=None, first=1800):
+def turns(model, snapshots=None, first=900):
     """Three turns; each goes on from the one before. `snapshots`: of our own, where there are. `first`: tokens of the first prompt."""
     scheduler = scheduler_of(model, 64, 1024)
     gc.collect()
@@ -193,7 +196,7 @@ def turns(model, snapshots=None, first=1800):
                 "stored": scheduler.memory_aware_cache._current_memory,
             }
         )
-        said += [number % 300 for number in range(300)]
+        said += [number % 300 for number in range(150)]
     return measured
 
 
@@ -234,7 +237,7 @@ def main():
                     "alone": held,
                     "batched": batched,
                     "stored": stored(model, entry, total),
-                    "kept": [kept(model, limits[name]["window"], limit) for limit in limits[name]["limits"]],
+                    "kept": kept(model, limits[name]["window"], limits[name]["limits"]),
                     "working": [[steps * step, working(model, step, steps)] for steps in (1, 4)],
                 }
             ),
