@@ -4,7 +4,6 @@ use console::Term;
 use serde_json::json;
 
 use super::args::DoctorArgs;
-use super::options;
 use crate::app::App;
 use crate::doctor::{self, Level};
 use crate::error::Exit;
@@ -15,8 +14,7 @@ const COLUMNS: u16 = 80;
 /// The exit status: 0 if nothing fails, else 1.
 pub(super) fn run(app: &App, args: &DoctorArgs) -> u8 {
     let progress = (app.ui.animated).then(|| app.ui.progress("looking"));
-    let settings = options::load(&app.environment, &app.paths);
-    let findings = doctor::examine(&app.environment, &settings);
+    let findings = doctor::examine(&app.environment);
     drop(progress);
     let worst = doctor::worst(&findings);
     if args.json {

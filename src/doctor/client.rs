@@ -1,12 +1,10 @@
-//! Settings, and Claude Code: its version, and the settings that a local session does not take.
+//! Claude Code: its version, and the settings that a local session does not take.
 
 use super::Finding;
 use crate::app::App;
 use crate::claude::find;
 use crate::claude::launch::{self, Review};
 use crate::claude::version::{self as client, TESTED, Version};
-use crate::error::Result;
-use crate::settings::Settings;
 
 pub(super) fn version(app: &App) -> Vec<Finding> {
     const CHECK: &str = "Claude Code";
@@ -48,17 +46,6 @@ fn of_answer(answer: &str, program: &str) -> Finding {
             CHECK,
             format!("{version}, between the versions that were tested ({oldest}, {newest})"),
         ),
-    }
-}
-
-/// cclocal's own settings file. With one that is wrong no session starts.
-pub(super) fn settings_file(read: &Result<Settings>) -> Finding {
-    match read {
-        Ok(_) => Finding::ok(
-            "config",
-            "cclocal's own settings can be read, or there are none",
-        ),
-        Err(error) => Finding::error("config", error),
     }
 }
 

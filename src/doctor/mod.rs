@@ -9,7 +9,6 @@ mod machine;
 mod models;
 mod page;
 mod runs;
-mod settings_file;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,8 +18,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::app::App;
-use crate::error::{Error, Result};
-use crate::settings::Settings;
+use crate::error::Error;
 use crate::sys::environment::Environment;
 
 pub use page::text;
@@ -109,16 +107,11 @@ const CHECKS: &[Check] = &[
     ("port", runs::port),
     ("running", runs::running),
     ("folders", runs::folders),
-    ("settings file", settings_file::check),
 ];
 
-/// Runs all checks side by side. Findings come in the order of the page. `settings_file`: what reading cclocal's own came to.
-pub fn examine(environment: &Environment, settings_file: &Result<Settings>) -> Vec<Finding> {
-    let mut findings = run(CHECKS, environment, DEADLINE);
-    let at = findings.iter().position(|found| found.check == "settings");
-    let finding = client::settings_file(settings_file);
-    findings.insert(at.unwrap_or(findings.len()), finding);
-    findings
+/// Runs all checks side by side. Findings come in the order of the page.
+pub fn examine(environment: &Environment) -> Vec<Finding> {
+    run(CHECKS, environment, DEADLINE)
 }
 
 fn run(checks: &[Check], environment: &Environment, deadline: Duration) -> Vec<Finding> {

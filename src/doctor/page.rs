@@ -8,7 +8,7 @@ use crate::escape::visible;
 /// Columns of the level and of the check's name, with the space behind each.
 const INDENT: usize = LEVEL + NAME;
 const LEVEL: usize = 6;
-const NAME: usize = 13;
+const NAME: usize = 15;
 
 /// The page, at most so many columns wide.
 pub fn text(findings: &[Finding], columns: usize, colour: bool) -> String {
@@ -101,14 +101,14 @@ mod tests {
             Finding::fail("engine", "the engine is not\u{1b} installed").next("cclocal setup"),
         ];
         insta::assert_snapshot!(text(&findings, 60, false), @r"
-        ok    platform     Linux x86_64, glibc 2.36
-        warn  models       org/half is an unfinished download of
-                           which 300 kB are here, and the rest is
-                           not
-                           → start it again to go on, or remove it:
-                             cclocal rm org/half
-        fail  engine       the engine is not\u{1b} installed
-                           → cclocal setup
+        ok    platform       Linux x86_64, glibc 2.36
+        warn  models         org/half is an unfinished download of
+                             which 300 kB are here, and the rest is
+                             not
+                             → start it again to go on, or remove
+                               it: cclocal rm org/half
+        fail  engine         the engine is not\u{1b} installed
+                             → cclocal setup
 
         1 check fails; 1 warning.
         ");

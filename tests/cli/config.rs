@@ -243,9 +243,7 @@ fn a_damaged_file_stops_a_start_and_nothing_else() {
     let doctor = stage.run(&["doctor", "--json"]).stdout;
     let doctor: Value = serde_json::from_str(&doctor).expect("JSON");
     let checks = doctor["checks"].as_array().expect("a list");
-    let found = checks
-        .iter()
-        .find(|finding| finding["check"] == "settings file");
+    let found = checks.iter().find(|finding| finding["check"] == "config");
     assert_eq!(found.expect("a finding")["status"], "fail");
     std::fs::remove_file(stage.path(FILE)).expect("removed");
     std::fs::create_dir(stage.path(FILE)).expect("a folder in its place");
@@ -586,11 +584,11 @@ fn an_engine_of_others_has_a_name() {
     insta::assert_snapshot!(&shown[shown.find("[remotes").expect("it")..shown.find("file: ").expect("it")], @"
     [remotes.team]
     url            https://llm.example               file
-    ctx            65536                             file, line 6
-    model          team/model                        file, line 5
-    parallel       8                                 file, line 7
-    token-env      TEAM_KEY                          file, line 4
-    wait           0                                 file, line 8
+    ctx            65536                             file, line 7
+    model          team/model                        file, line 6
+    parallel       8                                 file, line 8
+    token-env      TEAM_KEY                          file, line 5
+    wait           0                                 file, line 9
     ");
     let json: Value = serde_json::from_str(&said(&stage, &["config", "--json"])).expect("JSON");
     assert_eq!(json["remotes"]["team"]["ctx"], 65_536);

@@ -68,3 +68,24 @@ fn a_key_that_litellm_does_not_know_is_called_that() {
         assert!(ran.stderr.contains("needs a token"), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_ray_serve_without_its_variables_is_told_which_it_needs() {
+    let stage = stage();
+    let other = Other::new(|request| {
+        let list = r#"{"data":[{"id":"m","owned_by":"organization-owner","metadata":{"max_request_context_length":65536}}]}"#;
+        Some(match request.starts_with("GET /v1/models") {
+            true => (200, list.to_owned()),
+            false => (404, r#"{"detail":"Not Found"}"#.to_owned()),
+        })
+    });
+    let ran = stage.run(&["--connect", &other.url()]);
+    assert_eq!(ran.status, 14, "{}", ran.stderr);
+    let said = said(&stage, &other, &ran);
+    let (_, error) = said.split_once("error:").expect("an error");
+    insta::assert_snapshot!(format!("error:{error}"), @"
+    error: 127.0.0.1:PORT has no Anthropic Messages API
+      cause: 404 for http://127.0.0.1:PORT/v1/messages
+      hint: Ray Serve has it only with RAY_SERVE_ENABLE_HA_PROXY=1 and RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING=1 in its environment: ask whoever runs it
+    ");
+}

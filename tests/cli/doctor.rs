@@ -101,21 +101,20 @@ fn a_mac_on_which_all_is_well() {
     let ran = stage.run(&["doctor"]);
     assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
     insta::assert_snapshot!(page(&stage, &ran), @"
-    ok    platform     macOS 15.1, Apple silicon
-    ok    memory       24.0 GB RAM, 18.0 GB for a model (75 % of RAM, a rule of
-                       thumb)
-    ok    GPU limit    the system's own
-    ok    engine       vllm-mlx 0.6.0, named by CCLOCAL_ENGINE; its 54 packages are
-                       those of the lock
-    ok    patches      all 2 start-up patches that need no model apply
-    ok    last engine  no engine has run yet
-    ok    Claude Code  2.1.330, between the versions that were tested (2.1.197,
-                       2.1.332)
-    ok    config       cclocal's own settings can be read, or there are none
-    ok    settings     nothing in them has to be shut out
-    ok    models       none yet, in ~/.cache/huggingface/hub
-    ok    running      no engine
-    ok    folders      those of cclocal are yours alone
+    ok    platform       macOS 15.1, Apple silicon
+    ok    memory         24.0 GB RAM, 18.0 GB for a model (75 % of RAM, a rule of
+                         thumb)
+    ok    GPU limit      the system's own
+    ok    engine         vllm-mlx 0.6.0, named by CCLOCAL_ENGINE; its 54 packages
+                         are those of the lock
+    ok    patches        all 2 start-up patches that need no model apply
+    ok    last engine    no engine has run yet
+    ok    Claude Code    2.1.330, between the versions that were tested (2.1.197,
+                         2.1.332)
+    ok    settings       nothing in them has to be shut out
+    ok    models         none yet, in ~/.cache/huggingface/hub
+    ok    running        no engine
+    ok    folders        those of cclocal are yours alone
 
     All is well.
     ");
@@ -154,8 +153,8 @@ fn what_is_missing_is_said_with_what_installs_it() {
     assert_eq!(ran.status, 1);
     let page = page(&stage, &ran);
     for said in [
-        "fail  engine       the engine is not installed\n                   → cclocal setup\n",
-        "fail  Claude Code  not installed\n                   → cclocal setup --client\n",
+        "fail  engine         the engine is not installed\n                     → cclocal setup\n",
+        "fail  Claude Code    not installed\n                     → cclocal setup --client\n",
         "\n2 checks fail.",
     ] {
         assert!(page.contains(said), "{page}");
@@ -197,12 +196,12 @@ fn each_check_fails_alone() {
     ok platform: macOS 15.1, Apple silicon
     fail engine: CCLOCAL_ENGINE=/nowhere/vllm-mlx cannot be used: there is no such file → point it at a vllm-mlx executable, or unset it to use cclocal's own engine
     fail Claude Code: CCLOCAL_CLAUDE=/nowhere/claude cannot be used: there is no such executable → point it at a claude executable, or unset it to use the one on PATH
-    fail config: [STAGE]/cclocal/config/config.toml has an unknown key `ctxx`: line 1: there is no such setting → perhaps `ctx`; to open the file: cclocal config edit
     warn settings: ~/.claude/settings.json is not valid JSON: line 1, column 2 → repair that file, or remove it
     fail models: [STAGE]/hub cannot be read: Not a directory (os error 20) → make sure that it is a folder and that you may read it
     ok running: no engine
     fail folders: [STAGE]/cclocal/data can be changed by others → chmod 700 [STAGE]/cclocal/data
     fail folders: [STAGE]/cclocal/state is not a folder → move it away: mv [STAGE]/cclocal/state [STAGE]/cclocal/state.old
+    fail settings file: [STAGE]/cclocal/config/config.toml has an unknown key `ctxx`: line 1: there is no such setting → perhaps `ctx`; to open the file: cclocal config edit
     ");
 }
 
@@ -274,8 +273,8 @@ fn a_limit_and_a_download_that_were_left_are_said_and_left() {
     let page = page(&stage, &ran);
     for said in [
         "→ sudo sysctl iogpu.wired_limit_mb=0\n",
-        "warn  models       org/half: a download that was not finished, 0 kB\n",
-        "ok    running      files of sessions that were killed: 1;",
+        "warn  models         org/half: a download that was not finished, 0 kB\n",
+        "ok    running        files of sessions that were killed: 1;",
         "Nothing fails; 2 warnings.",
     ] {
         assert!(page.contains(said), "{page}");
@@ -326,7 +325,7 @@ fn colours_are_for_terminals() {
     assert_eq!(plain.end(), 0);
     assert!(!plain.raw().contains("\u{1b}[32m"), "{}", plain.raw());
     assert!(
-        plain.text().contains("ok    platform     macOS 15.1"),
+        plain.text().contains("ok    platform       macOS 15.1"),
         "{}",
         plain.text()
     );

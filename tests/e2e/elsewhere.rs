@@ -4,13 +4,14 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::real::{self, TEXT, free_port};
+use crate::scripted_server::{Reply, ScriptedServer};
 use crate::support::{HANG, Stage, signal};
 
 const KEY: &str = "the-key-of-the-engine";
@@ -350,4 +351,80 @@ fn a_server_that_speaks_as_vllm_does_is_understood() {
             }
         }
     }
+}
+
+/// Content blocks as the events of one reply that calls a tool for each.
+fn calls(inputs: &[(&str, Value)]) -> Vec<u8> {
+    let mut events = vec![
+        json!({"type": "message_start", "message": {"id": "msg_calls", "type": "message", "role": "assistant", "model": "scripted", "content": [],
+            "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}}}),
+    ];
+    for (index, (name, input)) in inputs.iter().enumerate() {
+        let block =
+            json!({"type": "tool_use", "id": format!("toolu_{index}"), "name": name, "input": {}});
+        let delta = json!({"type": "input_json_delta", "partial_json": input.to_string()});
+        events.push(json!({"type": "content_block_start", "index": index, "content_block": block}));
+        events.push(json!({"type": "content_block_delta", "index": index, "delta": delta}));
+        events.push(json!({"type": "content_block_stop", "index": index}));
+    }
+    events.push(json!({"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": null}, "usage": {"output_tokens": 20}}));
+    events.push(json!({"type": "message_stop"}));
+    let text = events.iter().map(|event| {
+        let kind = event["type"].as_str().unwrap_or_default();
+        format!("event: {kind}\ndata: {event}\n\n")
+    });
+    text.collect::<String>().into_bytes()
+}
+
+#[test]
+fn agents_are_answered_side_by_side() {
+    let mut stage = real::stage(&real::client());
+    // Each agent is answered when both have asked.
+    let asked = Arc::new((
+        Mutex::new(std::collections::BTreeSet::new()),
+        Condvar::new(),
+    ));
+    let waiting = asked.clone();
+    let server = ScriptedServer::with_window(65_536, move |request| {
+        let text = request.text();
+        let is_session = text.contains("Ask two agents.");
+        let agent = ["Say one.", "Say two."]
+            .into_iter()
+            .find(|said| text.contains(said));
+        let Some(agent) = agent.filter(|_| !is_session) else {
+            return match (text.contains("\"name\":\"Agent\""), request.tool_results()) {
+                (false, _) => Reply::Text("ok".into()),
+                (true, 0) => Reply::Events(calls(&["one", "two"].map(|name| {
+                    let input = json!({"description": name, "prompt": format!("Say {name}."), "subagent_type": "general-purpose"});
+                    ("Agent", input)
+                }))),
+                (true, _) => Reply::Text("Both have spoken.".into()),
+            };
+        };
+        let (agents, changed) = &*waiting;
+        let mut agents = agents.lock().expect("the agents");
+        agents.insert(agent);
+        changed.notify_all();
+        let _both = changed
+            .wait_timeout_while(agents, HANG, |agents| agents.len() < 2)
+            .expect("the agents");
+        Reply::Text("spoken".into())
+    });
+    stage.set("CCLOCAL_ENGINE", "/there/is/none");
+    let url = server.url();
+    let since = Instant::now();
+    let ran = stage.run(&[
+        "--no-ask",
+        "--connect",
+        &url,
+        "--",
+        "--tools",
+        "Agent,Read",
+        "-p",
+        "Ask two agents.",
+    ]);
+    assert_eq!(ran.status, 0, "{}\n{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("Both have spoken."), "{}", ran.stdout);
+    assert_eq!(asked.0.lock().expect("the agents").len(), 2);
+    assert!(since.elapsed() < HANG, "one waited for the other's end");
 }

@@ -46,8 +46,9 @@ pub struct Model {
 enum Server {
     /// llama.cpp's, which tells more than its list holds.
     LlamaCpp,
-    /// vLLM, by itself or in Ray Serve.
     Vllm,
+    /// Ray Serve LLM, with vLLM behind it.
+    Ray,
     /// vllm-mlx, which takes one request at a time unless it was started for more.
     VllmMlx,
     Other,
@@ -89,7 +90,9 @@ impl<'a> Engine<'a> {
         let host = self.address.host();
         progress.step(&format!("asking {host} for its models"));
         let listed = self.models(progress).await?;
-        self.check_messages().await?;
+        let is_ray = |model: &Model| model.server == Server::Ray;
+        let is_ray = listed.iter().flatten().any(is_ray);
+        self.check_messages(is_ray).await?;
         let mut model = match listed {
             Some(listed) => choose(host, &listed, asked)?,
             None => unlisted(host, asked)?,
@@ -128,7 +131,7 @@ impl<'a> Engine<'a> {
     /// Checks that vLLM takes requests with tools: without two of its flags each of them fails. One token is generated for it. A server that is busy is not
     /// waited for.
     async fn check_tools(&self, model: &Model) -> Result<()> {
-        if model.server != Server::Vllm {
+        if !matches!(model.server, Server::Vllm | Server::Ray) {
             return Ok(());
         }
         let mut body = probe(&model.id, true);
@@ -204,7 +207,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Checks that the engine has `POST /v1/messages`. Nothing is generated for it.
-    async fn check_messages(&self) -> Result<()> {
+    async fn check_messages(&self, is_ray: bool) -> Result<()> {
         // Most servers say that it is not to be read; some know no path but with its method.
         for method in [Method::GET, Method::POST] {
             if self.send(method, "/v1/messages").await?.status != 404 {
@@ -216,7 +219,10 @@ impl<'a> Engine<'a> {
             format!("{} has no Anthropic Messages API", self.address.host()),
         )
         .cause(format!("404 for {}/v1/messages", self.address.base_url()))
-        .hint("vllm-mlx and newer versions of vLLM have it; if the engine is under a path, add the path to the URL"))
+        .hint(match is_ray {
+            true => "Ray Serve has it only with RAY_SERVE_ENABLE_HA_PROXY=1 and RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING=1 in its environment: ask whoever runs it",
+            false => "vllm-mlx and newer versions of vLLM have it; if the engine is under a path, add the path to the URL",
+        }))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -354,7 +360,7 @@ impl Card {
             Some("llamacpp") => Server::LlamaCpp,
             Some("vllm") => Server::Vllm,
             Some("vllm-mlx") => Server::VllmMlx,
-            _ if self.rest["metadata"]["max_request_context_length"].is_u64() => Server::Vllm,
+            _ if self.rest["metadata"]["max_request_context_length"].is_u64() => Server::Ray,
             _ => Server::Other,
         }
     }
