@@ -9,6 +9,7 @@ mod machine;
 mod models;
 mod page;
 mod runs;
+mod settings_file;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -107,6 +108,7 @@ const CHECKS: &[Check] = &[
     ("port", runs::port),
     ("running", runs::running),
     ("folders", runs::folders),
+    ("settings file", settings_file::check),
 ];
 
 /// Runs all checks side by side. Findings come in the order of the page.

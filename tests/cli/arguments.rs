@@ -201,7 +201,9 @@ fn windows_are_tokens_or_auto() {
         );
         assert!(error.starts_with(&wanted), "{error}");
     }
-    let stage = fakes::stage();
+    // Its memory is the same each time.
+    let mut stage = fakes::stage();
+    fakes::mac(&mut stage, 24);
     let window = |args: &[&str]| {
         let ran = stage.run(&[&["--gemma-light", "--dry-run", "--json"], args].concat());
         let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");

@@ -243,7 +243,9 @@ fn a_damaged_file_stops_a_start_and_nothing_else() {
     let doctor = stage.run(&["doctor", "--json"]).stdout;
     let doctor: Value = serde_json::from_str(&doctor).expect("JSON");
     let checks = doctor["checks"].as_array().expect("a list");
-    let found = checks.iter().find(|finding| finding["check"] == "config");
+    let found = checks
+        .iter()
+        .find(|finding| finding["check"] == "settings file");
     assert_eq!(found.expect("a finding")["status"], "fail");
     std::fs::remove_file(stage.path(FILE)).expect("removed");
     std::fs::create_dir(stage.path(FILE)).expect("a folder in its place");

@@ -128,6 +128,8 @@ fn keys_move_and_enter_starts() {
         ("k", "> List models in the cache"),
         ("x9", "> List models in the cache"),
         ("j\tjj", "> Qwen3-Coder"),
+        // One that the disk has room for.
+        ("jj", "> Qwen2.5-Coder"),
     ] {
         terminal.keys(keys);
         let screen = terminal.wait_for(wanted);
@@ -137,7 +139,7 @@ fn keys_move_and_enter_starts() {
     assert_eq!(terminal.end(), 0);
     terminal.assert_as_it_was();
     assert!(
-        stage.read("engine/args").contains(CODER),
+        stage.read("engine/args").contains("Qwen2.5-Coder-7B"),
         "{}",
         stage.read("engine/args")
     );
