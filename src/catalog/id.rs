@@ -19,7 +19,7 @@ pub enum ModelArgument {
 /// The longest hub id that huggingface_hub accepts (`huggingface_hub/utils/_validators.py`, REPO_ID_REGEX and its length check).
 const LONGEST_ID: usize = 96;
 
-/// Reads `--model`. What starts with `/`, `./`, `../` or `~` is a folder; anything else is a hub id.
+/// Reads `--model`. What starts with `/`, `./`, `../` or `~` is a folder; anything else is a hub id, or the address of a model's page.
 /// A wrong one is a usage error that says what an id looks like.
 pub fn parse_model_argument(host: &Environment, argument: &str) -> Result<ModelArgument> {
     let looks_like_path = ["/", "./", "../", "~/"]
@@ -29,7 +29,8 @@ pub fn parse_model_argument(host: &Environment, argument: &str) -> Result<ModelA
     if looks_like_path {
         return folder(host, argument);
     }
-    if let Err(why) = check_id(argument) {
+    let id = of_url(argument).unwrap_or_else(|| argument.to_owned());
+    if let Err(why) = check_id(&id) {
         let error = Error::usage(format!("`{argument}` is not a model")).cause(why);
         return Err(
             if host.resolve(argument).is_dir() && !argument.starts_with('-') {
@@ -41,7 +42,25 @@ pub fn parse_model_argument(host: &Environment, argument: &str) -> Result<ModelA
             },
         );
     }
-    Ok(ModelArgument::Hub(argument.to_owned()))
+    Ok(ModelArgument::Hub(id))
+}
+
+/// The id in the address of a model's page, or of one of its files, as a browser has it. None: it is no address of the hub's.
+fn of_url(text: &str) -> Option<String> {
+    let text = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .unwrap_or(text);
+    let path = ["huggingface.co/", "www.huggingface.co/", "hf.co/"]
+        .iter()
+        .find_map(|host| text.strip_prefix(host))?;
+    let path = path.split(['?', '#']).next()?;
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let (org, name) = (parts.next()?, parts.next()?);
+    let is_page = parts
+        .next()
+        .is_none_or(|part| ["tree", "blob", "resolve", "discussions"].contains(&part));
+    is_page.then(|| format!("{org}/{name}"))
 }
 
 fn folder(host: &Environment, argument: &str) -> Result<ModelArgument> {
@@ -118,6 +137,30 @@ fn check_id(id: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pasted_address_is_an_id() {
+        let host = Environment::for_tests(std::path::Path::new("/home"), &[]);
+        let id = "mlx-community/gemma-4-e4b-it-4bit";
+        for address in [
+            "https://huggingface.co/mlx-community/gemma-4-e4b-it-4bit",
+            "https://huggingface.co/mlx-community/gemma-4-e4b-it-4bit/",
+            "https://huggingface.co/mlx-community/gemma-4-e4b-it-4bit/tree/main?x=y",
+            "huggingface.co/mlx-community/gemma-4-e4b-it-4bit#usage",
+            "http://hf.co/mlx-community/gemma-4-e4b-it-4bit/blob/main/config.json",
+        ] {
+            let read = parse_model_argument(&host, address);
+            assert_eq!(read, Ok(ModelArgument::Hub(id.into())), "{address}");
+        }
+        for other in [
+            "https://huggingface.co/models",
+            "https://huggingface.co/datasets/org/name",
+            "https://example.com/org/name",
+            "https://huggingface.co.example.com/org/name",
+        ] {
+            assert!(parse_model_argument(&host, other).is_err(), "{other}");
+        }
+    }
 
     #[test]
     fn hub_ids_are_told_from_everything_else() {
