@@ -51,6 +51,8 @@ pub enum CliCommand {
     Server(Box<LaunchArgs>),
     /// Run Claude Code on a model that is already loaded
     Connect(ConnectArgs),
+    /// Download a model, and start nothing
+    Pull(PullArgs),
     /// Show loaded models: memory, sessions, requests
     Status(StatusArgs),
     /// Unload models, which frees their memory
@@ -81,6 +83,15 @@ pub enum CliCommand {
     /// Allow a tool call from standard input, as a hook of Claude Code; run by cclocal itself
     #[command(hide = true, name = permissions::HOOK)]
     AllowTool { note: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// A model of the catalogue, such as gemma, one of your own by name, or a hub id (org/name)
+    pub model: String,
+    /// Do not ask: install the engine, which downloads it, if it is missing
+    #[arg(long, short = 'y')]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `cclocal connect`: Claude Code in this terminal, on an engine that runs already.
 
 use super::args::ConnectArgs;
-use super::{launch, options, setup, web_search};
+use super::{options, setup, web_search};
 use crate::app::App;
 use crate::claude::launch::UserArgs;
 use crate::error::{Error, Exit, Result};
@@ -39,7 +39,7 @@ pub(super) fn run(
     if let Some(backend) = searches {
         app.ui.notice(&backend.notice());
     }
-    launch::runtime()?.block_on(async {
+    session::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         let wanted = web_search::wanted(searches, false);
         match Lease::take(&app.paths, found.port, linger, wanted).await? {

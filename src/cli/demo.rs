@@ -33,7 +33,7 @@ pub(super) fn run(app: &App, args: &DemoArgs) -> Result<u8> {
         claude: &claude,
         scratch: &scratch,
     };
-    let status = launch::runtime()?.block_on(async {
+    let status = crate::session::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         demo.run(&mut signals).await
     });

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::claude::launch::{self as claude_launch, Endpoint, UserArgs, assumed_features};
 use crate::claude::permissions;
 use crate::engine::executable::{self, Executable, Found};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::gateway::web_search::Backend;
 use crate::memory::gpu_limit::{Asking, Raised};
 use crate::memory::{Asked, WIDE_WINDOW};
@@ -21,7 +21,6 @@ use crate::supervisor::Lease;
 use crate::supervisor::registry;
 use crate::supervisor::reservation::USUAL_PORT;
 use crate::sys::paths::Paths;
-use crate::sys::process;
 use crate::sys::process::signals::{self, Signals};
 use crate::sys::secret::Secret;
 use crate::ui::{self, Ui};
@@ -132,7 +131,7 @@ impl Launch<'_> {
             engine: &engine,
             checking: options.checking,
         };
-        let runtime = runtime()?;
+        let runtime = session::runtime()?;
         // One that begins to end just now is gone in a moment, and then a new one is started.
         for _ in 0..TRIES {
             let port = match acquire::acquire(&acquire, limit)? {
@@ -255,9 +254,4 @@ pub(super) fn engine(app: &App, yes: bool) -> Result<Executable> {
         }
     }
     setup::engine(app)
-}
-
-/// The asynchronous runtime of a session.
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
-    process::runtime().context(Exit::Other, "the asynchronous runtime cannot be started")
 }

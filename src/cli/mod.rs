@@ -16,6 +16,7 @@ mod machine_fit;
 mod menu;
 mod options;
 mod own_models;
+mod pull;
 mod remote;
 mod rm;
 mod setup;
@@ -121,6 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(CliCommand::Doctor(args)) => Ok(doctor::run(&app, args)),
         Some(CliCommand::Server(args)) => launch(args),
         Some(CliCommand::Connect(args)) => connect::run(&app, args, &resolver, searches),
+        Some(CliCommand::Pull(args)) => pull::run(&app, args, &resolver),
         Some(CliCommand::Config(args)) => config::run(&app, args).map(|()| 0),
         Some(CliCommand::List(args)) => list::run(&app, args, &resolver).map(|()| 0),
         Some(CliCommand::Rm(args)) => rm::run(&app, args),

@@ -70,7 +70,7 @@ pub(super) fn run(
     if let Some(backend) = searches {
         app.ui.notice(&backend.notice());
     }
-    launch::runtime()?.block_on(async {
+    crate::session::runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         remote::run(&session, &remote, &mut signals).await
     })

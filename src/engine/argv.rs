@@ -40,6 +40,9 @@ pub struct Serve {
     pub cache: CacheLimit,
     /// All of the model is on this disk, so the engine has no reason to look anything up.
     pub complete: bool,
+    /// The hub did not answer before the start: one attempt to download is enough to say so.
+    #[serde(default)]
+    pub hub_is_silent: bool,
     /// The flags that the engine has.
     pub flags: Flags,
     /// Folder for the text parts of models.
@@ -80,6 +83,7 @@ impl Serve {
             step: plan.map_or(USUAL_STEP, |plan| plan.prefill_step),
             cache: limit.map_or(CacheLimit::Share(USUAL_CACHE), CacheLimit::Planned),
             complete: false,
+            hub_is_silent: false,
             flags,
             text_models: PathBuf::new(),
             kept_prefixes: None,
@@ -164,9 +168,9 @@ impl Serve {
             );
         }
         argv.switch("--tool-call-truncation-notice");
-        if self.complete {
-            // Beside HF_HUB_OFFLINE: else the engine tries three times, for 18 s, before it says that a file is missing. Not `--offline`, which
-            // asks for every file of the repository, and so fails for a model that the engine itself downloaded without its README.
+        if self.complete || self.hub_is_silent {
+            // Else the engine tries three times before it says what is wrong: for 18 s where a file is missing and HF_HUB_OFFLINE is set. Not
+            // `--offline`, which asks for every file of the repository, and so fails for a model that the engine itself downloaded without its README.
             argv.value("--download-retries", "1");
         }
         if !self.takes_key() {

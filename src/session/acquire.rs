@@ -215,7 +215,7 @@ fn check(acquire: &Acquire, running: &[Status]) -> Result<Checked> {
 }
 
 /// Refuses a model of which nothing is on this disk where nothing may be downloaded. The engine would find that out itself, after three tries.
-fn refuse_offline(app: &App, request: &Request) -> Result<()> {
+pub(super) fn refuse_offline(app: &App, request: &Request) -> Result<()> {
     let is_missing = match &request.model.source {
         Source::Hub(id) => matches!(hub::cached(&app.paths.hub, id), Cached::Missing),
         Source::Folder(_) => false,

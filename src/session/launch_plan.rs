@@ -166,8 +166,11 @@ impl Measured {
             (None, _) => Flags::of_pinned_engine(),
         };
         let serve = Serve::new(request.model, memory.window, memory.plan.as_ref(), flags);
+        let complete = matches!(cached, Cached::Complete { .. });
+        let told = matches!(download, Some(Total::Hub(_)));
         let serve = Serve {
-            complete: matches!(cached, Cached::Complete { .. }),
+            complete,
+            hub_is_silent: !complete && !told && probing == Probing::Ask,
             text_models: paths.text_models(),
             kept_prefixes: (!request.forget_prefix).then(|| paths.kept_prefixes()),
             ..serve

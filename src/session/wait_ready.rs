@@ -105,7 +105,7 @@ fn line(name: &str, progress: &Progress, columns: usize) -> String {
 }
 
 /// The line of a download, as much of it as fits: first the speed is left out, then the rest of the name.
-fn downloading(name: &str, standing: &DownloadProgress, columns: usize) -> String {
+pub(super) fn downloading(name: &str, standing: &DownloadProgress, columns: usize) -> String {
     let so_far = match standing.total {
         Some(total) => {
             let about = match total {

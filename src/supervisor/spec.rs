@@ -100,6 +100,7 @@ mod tests {
                 step: 4_096,
                 cache: CacheLimit::Share(0.35),
                 complete: true,
+                hub_is_silent: false,
                 flags: Flags::of_pinned_engine(),
                 text_models: "/text-models".into(),
                 kept_prefixes: None,

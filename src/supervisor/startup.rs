@@ -163,7 +163,7 @@ impl Startup {
     }
 }
 
-fn stalled(limit: Duration, standing: &DownloadProgress) -> Error {
+pub fn stalled(limit: Duration, standing: &DownloadProgress) -> Error {
     let there = match standing.total {
         Some(total) => format!(
             "{} of {}",

@@ -321,6 +321,7 @@ fn help_and_version_go_to_standard_output() {
       doctor            Look for what is wrong, and say what to do about it; change nothing
       server            Load a model without Claude Code, and print how to connect to it
       connect           Run Claude Code on a model that is already loaded
+      pull              Download a model, and start nothing
       status            Show loaded models: memory, sessions, requests
       stop              Unload models, which frees their memory
       logs              Show the engine's log

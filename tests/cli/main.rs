@@ -30,6 +30,7 @@ mod patches;
 mod pdf;
 mod preflight;
 mod prompts;
+mod pull;
 mod rehearsal;
 mod reliability;
 mod screens;

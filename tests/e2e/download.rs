@@ -117,6 +117,63 @@ fn download_shown_interrupted_and_resumed() {
     }
 }
 
+#[test]
+fn download_by_itself_is_interrupted_goes_on_and_starts_nothing() {
+    let (stage, hub) = stage(90);
+    hub.behaves(slow());
+    let mut terminal = Terminal::run(&stage, &["pull", ID], 80, 24);
+    terminal.wait_until("some of it", |screen| so_far(screen) > 12);
+    terminal.keys("\x03");
+    assert_eq!(terminal.end(), 130, "{}", terminal.text());
+    terminal.assert_as_it_was();
+    assert!(terminal.text().contains("are kept"), "{}", terminal.text());
+    stage.assert_nothing_left();
+
+    hub.behaves(Manner::default());
+    let ran = stage.run(&["pull", ID]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let said = "✓ demo/hermes-llama downloaded in ";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    let asked = hub.requests();
+    let last = asked
+        .iter()
+        .rfind(|asked| asked.contains("/padding.txt from "));
+    assert!(
+        last.is_some_and(|asked| !asked.ends_with(" from 0")),
+        "{asked:#?}"
+    );
+    assert_eq!(stage.read("engine/pid"), "");
+    stage.assert_nothing_left();
+
+    let before = hub.requests().len();
+    let ran = stage.run(&["pull", ID]);
+    let said = "✓ demo/hermes-llama is on this disk: ";
+    assert!(ran.stderr.starts_with(said), "{}", ran.stderr);
+    assert_eq!(run(&stage).status, 0);
+    assert_eq!(hub.requests().len(), before, "nobody is asked");
+    assert_eq!(stage.read("work/hello.txt"), real::TEXT);
+}
+
+#[test]
+fn download_by_itself_that_fails_says_why() {
+    let (mut stage, _hub) = stage(1);
+    stage.set("HF_ENDPOINT", "http://127.0.0.1:1");
+    let ran = stage.run(&["pull", ID]);
+    assert_eq!(ran.status, 15, "{}", ran.stderr);
+    assert!(
+        said(&ran).starts_with("error: the model could not be downloaded\n"),
+        "{}",
+        ran.stderr
+    );
+    let ran = stage.run(&["pull", "../hermes-llama"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("there is nothing to download"),
+        "{}",
+        ran.stderr
+    );
+}
+
 /// The blobs of the downloaded model whose content is nothing but the padding, and how long they are.
 fn padding(stage: &Stage) -> Vec<u64> {
     let blobs = stage.path("home/.cache/huggingface/hub/models--demo--hermes-llama/blobs");

@@ -158,6 +158,7 @@ fn spec(stage: &Stage, port: u16, output: u64) -> Spec {
             step: 512,
             cache: CacheLimit::Planned(4_096),
             complete: true,
+            hub_is_silent: false,
             flags: Flags::of_pinned_engine(),
             text_models: stage.path("text-models"),
             kept_prefixes: None,
