@@ -202,8 +202,6 @@ class KeptPrefixes:
                 state = [part[..., :shared, :] for part in state]
             layer.state = state
             layer.meta_state = told["meta"]
-            if hasattr(layer, "keys"):
-                setattr(layer, OWN_COPY, True)
         # Here and now: another thread could not compute what this one began.
         self.mx.eval([layer.state for layer in layers])
         return layers
