@@ -81,7 +81,7 @@ fn answer(screen: &Screen, question: &str, key: &str) {
         !open
     });
     screen.wait_until("the prompt", |text| {
-        text.contains("? for shortcuts") || text.contains("(shift+tab to cycle)")
+        text.lines().any(|line| line.trim() == "❯")
     });
 }
 
