@@ -55,7 +55,10 @@ fn stage(client: &Path) -> Stage {
 }
 
 fn connect(server: &ScriptedServer) -> String {
-    format!("--connect {} --model a/model", server.url())
+    format!(
+        "--connect {} --model a/model --ctx 65536 --no-ask",
+        server.url()
+    )
 }
 
 /// The conversation's first request, in print mode. `zone`: the time zone.
