@@ -7,10 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::engine::server::BASE_URL;
-use crate::gateway::{self, Metrics};
+use crate::gateway::Metrics;
+use crate::supervisor::engine_client::{EngineClient, Silence};
 use crate::supervisor::memory_watch::{Decision, MemoryWatch, Sample};
-use crate::sys::network;
 use crate::sys::secret::Secret;
 
 /// How often an engine at work is asked. What happens faster is the business of its own side (`engine/memory.py`).
@@ -18,9 +17,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest answer that is read, in bytes: a few figures.
 const LONGEST_ANSWER: usize = 64 << 10;
-
-/// How long an answer may take. The engine answers between two steps.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Memory of an engine, in bytes unless a field says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +43,6 @@ pub(super) enum MemoryEvent {
     Narrowed(u64),
 }
 
-/// Why there is no sample.
-enum Silence {
-    /// The engine does not answer at this moment.
-    Now,
-    /// The engine does not report its memory.
-    Always,
-}
-
 /// An engine that is watched.
 pub(super) struct MemorySampler {
     /// The engine's Unix socket.
@@ -68,14 +56,14 @@ pub(super) struct MemorySampler {
 impl MemorySampler {
     /// Watches until it is dropped. An engine that does not tell is left alone.
     pub(super) async fn run(mut self) {
-        let Ok(client) = gateway::client_on(&self.socket) else {
+        let Ok(engine) = EngineClient::new(&self.socket, self.key.take()) else {
             return;
         };
         loop {
             self.figures.until_active().await;
             loop {
                 let last = self.figures.active() == 0;
-                let sample = match self.sample(&client).await {
+                let sample = match engine.get("/cclocal/memory", LONGEST_ANSWER).await {
                     Ok(sample) => sample,
                     Err(Silence::Now) => {
                         tokio::time::sleep(INTERVAL).await;
@@ -87,7 +75,7 @@ impl MemorySampler {
                 match self.watch.see(&sample) {
                     Decision::Nothing => {}
                     Decision::Clear => {
-                        self.clear(&client).await;
+                        let _ = engine.delete("/v1/cache/prefix").await;
                         let _ = self.tell.send(MemoryEvent::Cleared);
                     }
                     Decision::Narrow(window) => {
@@ -102,32 +90,4 @@ impl MemorySampler {
             }
         }
     }
-
-    async fn sample(&self, client: &reqwest::Client) -> Result<Sample, Silence> {
-        let mut answer = self.send(client.get(url("/cclocal/memory"))).await?;
-        let body = network::body(&mut answer, LONGEST_ANSWER).await;
-        let body = body.map_err(|_| Silence::Now)?;
-        if body.is_cut {
-            return Err(Silence::Always);
-        }
-        serde_json::from_slice(&body.bytes).map_err(|_| Silence::Always)
-    }
-
-    async fn clear(&self, client: &reqwest::Client) {
-        let _ = self.send(client.delete(url("/v1/cache/prefix"))).await;
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Silence> {
-        let request = match &self.key {
-            Some(key) => request.bearer_auth(key.expose()),
-            None => request,
-        };
-        let answer = request.timeout(DEADLINE).send().await;
-        let answer = answer.map_err(|_| Silence::Now)?;
-        answer.error_for_status().map_err(|_| Silence::Always)
-    }
-}
-
-fn url(path: &str) -> String {
-    format!("{BASE_URL}{path}")
 }

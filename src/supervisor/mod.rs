@@ -13,6 +13,7 @@
 
 mod actor;
 mod connection;
+mod engine_client;
 pub mod last_end;
 pub mod lease;
 pub mod live_line;

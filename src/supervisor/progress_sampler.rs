@@ -4,21 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::engine::server::BASE_URL;
+use crate::gateway::Metrics;
 use crate::gateway::metrics::Standing;
-use crate::gateway::{self, Metrics};
-use crate::supervisor::progress::{Activity, Progress};
-use crate::sys::network;
+use crate::supervisor::engine_client::{EngineClient, Silence};
+use crate::supervisor::progress::{Activity, Progress, Told};
 use crate::sys::secret::Secret;
 
 /// How often it is asked: as often as a status line is drawn.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long an answer may take. The engine answers between two steps.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read, in bytes: a few figures.
 const LONGEST_ANSWER: usize = 4 << 10;
@@ -69,40 +64,25 @@ struct Sampler {
 impl Sampler {
     /// Asks until it is dropped. An engine that does not tell is left alone.
     async fn run(self) {
-        let Ok(client) = gateway::client_on(&self.socket) else {
+        let Ok(engine) = EngineClient::new(&self.socket, self.key) else {
             return;
         };
         loop {
             self.figures.until_active().await;
             while self.figures.active() > 0 {
-                match self.ask(&client).await {
-                    Ok(Some(told)) => {
-                        if let Ok(told) = serde_json::from_value(told) {
+                match engine.get("/cclocal/progress", LONGEST_ANSWER).await {
+                    Ok(told) => {
+                        // Between two requests there is none to tell of.
+                        if let Ok(told) = serde_json::from_value::<Told>(told) {
                             lock(&self.known).see(Instant::now(), told);
                         }
                     }
-                    Ok(None) => return,
-                    // It does not answer at this moment.
-                    Err(_) => {}
+                    Err(Silence::Now) => {}
+                    Err(Silence::Always) => return,
                 }
                 tokio::time::sleep(INTERVAL).await;
             }
             lock(&self.known).clear();
         }
-    }
-
-    /// None: it does not tell.
-    async fn ask(&self, client: &reqwest::Client) -> reqwest::Result<Option<Value>> {
-        let request = client.get(format!("{BASE_URL}/cclocal/progress"));
-        let request = match &self.key {
-            Some(key) => request.bearer_auth(key.expose()),
-            None => request,
-        };
-        let mut answer = request.timeout(DEADLINE).send().await?;
-        if !answer.status().is_success() {
-            return Ok(None);
-        }
-        let body = network::body(&mut answer, LONGEST_ANSWER).await?;
-        Ok(serde_json::from_slice(&body.bytes).ok())
     }
 }
