@@ -98,28 +98,34 @@ impl Model {
         self
     }
 
-    /// The same under the name, and with the form, of one's own.
-    fn owned(mut self, own: &Own) -> Self {
-        self.name.clone_from(&own.name);
-        self.typed.clone_from(&own.name);
-        self.note = None;
-        if own.form.is_some() {
-            self.form = own.form;
-            self.form_is_stated = true;
-        }
-        self
+    /// The same under the name of one's own, and with its form if one was stated.
+    fn owned(self, own: &Own) -> Self {
+        let named = Self {
+            name: own.name.clone(),
+            typed: own.name.clone(),
+            note: None,
+            ..self
+        };
+        named.with_stated_form(own.form)
     }
 
     /// The same under the name that another has, and with its form if that was stated.
-    pub fn called_as(mut self, other: &Self) -> Self {
-        self.name.clone_from(&other.name);
-        self.typed.clone_from(&other.typed);
-        self.note.clone_from(&other.note);
-        if other.form_is_stated {
-            self.form = other.form;
-            self.form_is_stated = true;
+    pub fn called_as(self, other: &Self) -> Self {
+        let named = Self {
+            name: other.name.clone(),
+            typed: other.typed.clone(),
+            note: other.note.clone(),
+            ..self
+        };
+        named.with_stated_form(other.form.filter(|_| other.form_is_stated))
+    }
+
+    fn with_stated_form(self, form: Option<Form>) -> Self {
+        Self {
+            form: form.or(self.form),
+            form_is_stated: form.is_some() || self.form_is_stated,
+            ..self
         }
-        self
     }
 
     /// Whether it thinks where it is asked to, as far as that is known.

@@ -36,6 +36,7 @@ use crate::claude::permissions;
 use crate::error::Error;
 use crate::escape::visible_lines;
 use crate::settings::Resolver;
+use crate::supervisor::live_line;
 use crate::sys::environment::Environment;
 use crate::sys::network;
 use args::{Cli, CliCommand, LaunchArgs};
@@ -45,7 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // Run each second: before anything else is made.
     if let Some((name, rest)) = arguments.get(1..).and_then(<[_]>::split_first)
-        && name == status_line::NAME
+        && name == live_line::COMMAND
     {
         return status_line::run(rest);
     }

@@ -3,7 +3,7 @@
 use super::machine_fit::MachineFit;
 use super::options;
 use crate::app::App;
-use crate::catalog::{Choice, ModelArgument, Own};
+use crate::catalog::Choice;
 use crate::hub::scan::Model;
 use crate::hub::{self, Cached};
 use crate::memory::Asked;
@@ -22,7 +22,7 @@ pub(super) struct Seen {
 pub(super) fn look(app: &App, resolver: &Resolver, own: &OwnModel, here: &MachineFit) -> Seen {
     let choice = own
         .choice(&app.environment)
-        .map_err(|_| unchecked(app, own));
+        .map_err(|_| own.unchecked(&app.environment));
     let cached = match (&choice, &own.place) {
         (_, Place::Id(id)) => hub::cached(&app.paths.hub, id),
         (Ok(_), Place::Folder(folder)) => {
@@ -50,18 +50,6 @@ pub(super) fn look(app: &App, resolver: &Resolver, own: &OwnModel, here: &Machin
         cached,
         fit,
     }
-}
-
-/// The choice without a look at its folder.
-fn unchecked(app: &App, own: &OwnModel) -> Choice {
-    Choice::Own(Own {
-        name: own.name.clone(),
-        argument: match &own.place {
-            Place::Id(id) => ModelArgument::Hub(id.clone()),
-            Place::Folder(folder) => ModelArgument::Folder(app.environment.resolve(folder)),
-        },
-        form: own.form,
-    })
 }
 
 /// Whether a model of the cache can be started as it is: nothing is missing, and it can chat.

@@ -11,9 +11,6 @@ use crate::supervisor::live_line::{self, Told};
 use crate::supervisor::protocol::{SupervisorMessage, SupervisorRequest};
 use crate::supervisor::socket;
 
-/// The command's name.
-pub(super) const NAME: &str = "status-line";
-
 /// How long the supervisor may take: the next line is drawn after a second.
 const DEADLINE: Duration = Duration::from_millis(900);
 

@@ -13,10 +13,11 @@ use super::executable::Executable;
 use super::health::{HealthCheck, Impostor};
 use super::lifecycle::{Action, End, Event, State};
 use super::{exit_reason, install};
+use crate::app::App;
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::process::Child;
 use crate::sys::secret::Secret;
-use crate::sys::{disk, log, machine};
+use crate::sys::{disk, files, log, machine};
 
 /// The Python that starts the engine. It ties the engine's life to ours, has it serve on a socket of ours, lets downloads be resumed, streams
 /// replies exactly as they were generated, counts prompts as they are, lets the engine free what it has dropped and hold a conversation once, lets one
@@ -80,6 +81,16 @@ pub(super) fn first_line(key: &str, socket: &Path, proof_key: &Secret) -> String
     format!("{told}\n")
 }
 
+/// The folder that engines run in, with nothing in it that a hub id could be mistaken for. Errors: it cannot be made.
+pub fn empty_folder(app: &App) -> Result<PathBuf> {
+    let folder = app.paths.data.join("empty");
+    files::private_folder(&folder).context(
+        Exit::Other,
+        format!("{} cannot be made", app.environment.tilde(&folder)),
+    )?;
+    Ok(folder)
+}
+
 /// All that starting an engine needs.
 pub struct Launch<'a> {
     pub executable: &'a Executable,
@@ -89,7 +100,7 @@ pub struct Launch<'a> {
     pub env: BTreeMap<OsString, OsString>,
     /// The key that requests have to carry. None for an engine that takes none.
     pub key: Option<&'a Secret>,
-    /// A folder with nothing in it that a hub id could be mistaken for.
+    /// See [`empty_folder`].
     pub folder: &'a Path,
     pub log: PathBuf,
     /// The Unix socket that it is to serve on, in a folder of this user alone. Its path is UTF-8, and short enough for one.

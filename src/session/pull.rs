@@ -7,8 +7,8 @@ use crate::catalog::Source;
 use crate::engine::env;
 use crate::engine::executable::Executable;
 use crate::engine::lifecycle::End;
-use crate::engine::server::{Launch, Server};
-use crate::error::{Context, Error, Exit, Result};
+use crate::engine::server::{self, Launch, Server};
+use crate::error::{Error, Exit, Result};
 use crate::hub::download_progress::Download;
 use crate::hub::{self, Cached, api};
 use crate::session::acquire::refuse_offline;
@@ -16,7 +16,6 @@ use crate::session::launch_plan::Measured;
 use crate::session::request::{self, Request};
 use crate::session::wait_ready;
 use crate::supervisor::startup;
-use crate::sys::files;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
 use crate::ui;
@@ -62,11 +61,7 @@ pub async fn run(
     let measured = Measured::of(app, request, None, |_| size)?;
     measured.check_disk(app)?;
 
-    let folder = paths.data.join("empty");
-    files::private_folder(&folder).context(
-        Exit::Other,
-        format!("{} cannot be made", host.tilde(&folder)),
-    )?;
+    let folder = server::empty_folder(app)?;
     let mut environment = env::inherited(host);
     environment.extend(
         env::fixed()

@@ -21,7 +21,7 @@ use crate::claude::permissions::Asking;
 use crate::claude::profile;
 use crate::error::{Context, Error, Exit, Result};
 use crate::supervisor::protocol::{Granted, SessionMessage, SupervisorMessage};
-use crate::supervisor::{Lease, reservation, socket};
+use crate::supervisor::{Lease, live_line, reservation, socket};
 use crate::sys::network;
 use crate::sys::process::Ended;
 use crate::sys::process::signals::{self, Signals};
@@ -222,7 +222,12 @@ fn status_line(app: &App, port: u16) -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let socket = socket::path(&reservation::folder(&app.paths, port));
     let pid = std::process::id().to_string();
-    let words = [program.to_str()?, "status-line", socket.to_str()?, &pid];
+    let words = [
+        program.to_str()?,
+        live_line::COMMAND,
+        socket.to_str()?,
+        &pid,
+    ];
     shlex::try_join(words).ok()
 }
 

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::key::{self, Group, Kind, Raw, Value};
-use crate::catalog::{Choice, Form, Own, catalog, parse_model_argument};
+use crate::catalog::{Choice, Form, ModelArgument, Own, catalog, parse_model_argument};
 use crate::error::{Context, Error, Exit, Result};
 use crate::sys::environment::Environment;
 use crate::sys::files;
@@ -71,11 +71,23 @@ pub struct OwnModel {
 impl OwnModel {
     /// The choice of this model. Errors: its folder is no model.
     pub fn choice(&self, environment: &Environment) -> Result<Choice> {
-        Ok(Choice::Own(Own {
+        parse_model_argument(environment, self.place.words()).map(|place| self.at(place))
+    }
+
+    /// The same without a look at its folder.
+    pub fn unchecked(&self, environment: &Environment) -> Choice {
+        self.at(match &self.place {
+            Place::Id(id) => ModelArgument::Hub(id.clone()),
+            Place::Folder(folder) => ModelArgument::Folder(environment.resolve(folder)),
+        })
+    }
+
+    fn at(&self, argument: ModelArgument) -> Choice {
+        Choice::Own(Own {
             name: self.name.clone(),
-            argument: parse_model_argument(environment, self.place.words())?,
+            argument,
             form: self.form,
-        }))
+        })
     }
 }
 
@@ -163,14 +175,18 @@ impl Settings {
         if let Some(entry) = catalog().by_flag(typed) {
             return Ok(Choice::Flag(entry.flag.clone()));
         }
-        let names = (self.models.iter().map(|model| model.name.as_str()))
-            .chain(catalog().models.iter().map(|entry| entry.flag.as_str()));
         parse_model_argument(environment, typed)
             .map(Choice::Argument)
-            .map_err(|error| match key::nearest(typed, names) {
+            .map_err(|error| match key::nearest(typed, self.model_names()) {
                 Some(near) => error.hint(format!("perhaps: cclocal --model {near}")),
                 None => error,
             })
+    }
+
+    /// The names of one's own models and the flags of the catalogue.
+    fn model_names(&self) -> impl Iterator<Item = &str> + Clone {
+        let own = self.models.iter().map(|model| model.name.as_str());
+        own.chain(catalog().models.iter().map(|entry| entry.flag.as_str()))
     }
 
     /// The table of a choice, if it is a model of one's own.
@@ -307,13 +323,12 @@ impl Reader<'_> {
         if is_path || is_known || crate::catalog::is_hub_id(&name) {
             return Ok(());
         }
-        let names = (settings.models.iter().map(|model| model.name.as_str()))
-            .chain(catalog().models.iter().map(|entry| entry.flag.as_str()));
         Err(Fault {
             what: What::WrongValue("model".into()),
             line: set.line,
             cause: Kind::Model.check(Raw::Other).err().unwrap_or_default(),
-            hint: key::nearest(&name, names).map(|near| format!("perhaps \"{near}\"")),
+            hint: key::nearest(&name, settings.model_names())
+                .map(|near| format!("perhaps \"{near}\"")),
         })
     }
 

@@ -8,6 +8,9 @@ use super::progress::Activity;
 use super::protocol::{Live, PhaseName, Progress};
 use crate::ui;
 
+/// The hidden command that prints the line.
+pub const COMMAND: &str = "status-line";
+
 /// What Claude Code tells a status line, as far as it is read: the tokens of the conversation. Source: Claude Code 2.1.197 and 2.1.332.
 #[derive(Debug, Default, Deserialize)]
 pub struct Told {

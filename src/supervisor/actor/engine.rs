@@ -7,7 +7,7 @@ use crate::catalog::servable::check_template;
 use crate::engine::env as engine_env;
 use crate::engine::server::{self, BASE_URL, Launch, Server};
 use crate::engine::{exit_reason, patches};
-use crate::error::{Context, Exit, Result};
+use crate::error::Result;
 use crate::gateway::Engine;
 use crate::hub::{self, Cached};
 use crate::supervisor::actor::Actor;
@@ -17,7 +17,6 @@ use crate::supervisor::process::engine_log;
 use crate::supervisor::protocol::{Progress, SupervisorMessage};
 use crate::supervisor::startup::Startup;
 use crate::supervisor::state::{self, Event, Phase};
-use crate::sys::files;
 use crate::sys::log;
 
 /// How long an engine that has served nobody may take to end.
@@ -37,11 +36,7 @@ impl Actor<'_> {
     }
 
     fn launch(&mut self) -> Result<Server> {
-        let folder = self.app.paths.data.join("empty");
-        files::private_folder(&folder).context(
-            Exit::Other,
-            format!("{} cannot be made", self.app.environment.tilde(&folder)),
-        )?;
+        let folder = server::empty_folder(self.app)?;
         let mut env = engine_env::inherited(&self.app.environment);
         for (name, token) in &self.spec.hub_tokens {
             env.insert(name.into(), token.expose().into());
