@@ -14,6 +14,7 @@ mod list;
 mod logs;
 mod machine_fit;
 mod menu;
+mod model_flags;
 mod options;
 mod own_models;
 mod pull;

@@ -1,5 +1,7 @@
 //! One request for a message, from the queue to the end of its reply.
 
+mod window;
+
 use std::pin::pin;
 use std::time::Duration;
 
@@ -9,26 +11,20 @@ use axum::response::Response;
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::backoff::Backoff;
+use super::in_flight::InFlight;
 use super::server::Gateway;
 use super::web_search;
-use crate::gateway::anthropic::{self, ApiError, Overflow};
+use crate::gateway::anthropic::{self, ApiError};
 use crate::gateway::auth::Caller;
 use crate::gateway::cache_breaks::Parts;
-use crate::gateway::limits::{Limits, Received, Taken};
+use crate::gateway::limits::{Received, Taken};
 use crate::gateway::metrics::{Ended, Running};
 use crate::gateway::prompt_prefixes::CLIENT;
-use crate::gateway::queue::{self, Conversation, Place, Standing};
+use crate::gateway::queue::{Conversation, Place, Standing};
 use crate::gateway::sse_writer::{self, Beginning, EventSender};
 use crate::gateway::upstream::{self, Failure, Target};
 use crate::gateway::{canned, request_reader};
-use crate::memory::OUTPUTS;
-
-/// Tokens that the engine's template may add to what is in the body, with room to spare: instructions on how tools are called take most of it.
-const TEMPLATE_TOKENS: u64 = 4096;
-
-/// What a prompt has to leave of the window for a reply, in tokens, unless less is asked for: as much as the shortest that is planned, so that the
-/// summary of a compaction is whole.
-const LEAST_LEFT: u64 = OUTPUTS[1];
 
 /// How long the end of the connection is waited for after the last event.
 const REST: Duration = Duration::from_secs(1);
@@ -367,90 +363,6 @@ impl Turn {
         }
     }
 
-    /// A shorter reply, in tokens, with which the engine may take a request that was too long for it. None: none would be long enough, or it was tried.
-    fn shorter_reply(&self, overflow: &Overflow) -> Option<u64> {
-        let window = overflow.window?;
-        let prompt = overflow.prompt.unwrap_or(0);
-        let least = self.least();
-        let left = window.saturating_sub(prompt);
-        let reply = match overflow.at_least || overflow.prompt.is_none() {
-            true => least,
-            false => left,
-        };
-        (left >= least && reply < self.request.max_tokens).then_some(reply)
-    }
-
-    /// The error for a prompt that is too long, whatever is known of its length.
-    fn too_long(&mut self, overflow: &Overflow) -> Failure {
-        self.running.end(Ended::Refused);
-        let window = overflow.window.unwrap_or(*self.gateway.window.borrow());
-        let longest = window.saturating_sub(self.least());
-        let tokens = overflow.prompt.max(self.counted).unwrap_or(0);
-        let error = ApiError::prompt_too_long(tokens.max(longest + 1), longest);
-        Failure::Refused(error)
-    }
-
-    /// What a prompt has to leave for its reply, in tokens.
-    fn least(&self) -> u64 {
-        self.asked.min(LEAST_LEFT)
-    }
-
-    fn limit_reply(&mut self, reply: u64) {
-        self.request.limit_reply(reply);
-        self.body = self.request.body.clone();
-    }
-
-    /// Sees to it that prompt and reply fit into the window: a reply gets what the prompt leaves of it, and a prompt that leaves too little is refused.
-    async fn guard(&mut self, target: &Target) -> Result<(), Failure> {
-        let reply = self.longest_reply(target).await?;
-        if reply != self.request.max_tokens {
-            tracing::debug!(reply, asked = self.asked, "the window leaves less");
-            self.limit_reply(reply);
-        }
-        Ok(())
-    }
-
-    /// In tokens. Only what could be too long is counted: a token of text has at least one byte.
-    async fn longest_reply(&mut self, target: &Target) -> Result<u64, Failure> {
-        let window = *self.gateway.window.borrow();
-        let needed = self.body.len() as u64 + TEMPLATE_TOKENS + self.asked;
-        if !self.request.has_pictures && needed <= window {
-            return Ok(self.asked);
-        }
-        let tokens = match self.counted {
-            Some(tokens) => tokens,
-            None => {
-                let upstream = &self.gateway.upstream;
-                let deadline = self.gateway.limits.count;
-                match upstream.count(target, self.body.clone(), deadline).await {
-                    Ok(tokens) => *self.counted.insert(tokens),
-                    Err(Failure::Lost(why)) => return Err(Failure::Lost(why)),
-                    // Some refuse to count what is longer than their window.
-                    Err(Failure::Refused(ApiError {
-                        overflow: Some(overflow),
-                        ..
-                    })) => return Err(self.too_long(&overflow)),
-                    // An engine that cannot count must do without.
-                    Err(
-                        Failure::Stalled
-                        | Failure::Away(_)
-                        | Failure::Busy(..)
-                        | Failure::Refused(_),
-                    ) => {
-                        tracing::debug!("the engine does not count tokens");
-                        return Ok(self.asked);
-                    }
-                }
-            }
-        };
-        let longest = window.saturating_sub(self.least());
-        if tokens > longest {
-            self.running.end(Ended::Refused);
-            return Err(Failure::Refused(ApiError::prompt_too_long(tokens, longest)));
-        }
-        Ok(self.asked.min(window - tokens))
-    }
-
     async fn whole(&mut self, target: &Target) -> Result<Vec<u8>, Failure> {
         let body = self
             .gateway
@@ -528,52 +440,6 @@ impl Turn {
     }
 }
 
-/// One's turn while the engine works at it. Dropped in the middle, it is handed on only when the engine has let go of the request.
-pub(super) struct InFlight {
-    gateway: Gateway,
-    turn: Option<queue::Turn>,
-    engine: Option<Target>,
-}
-
-impl InFlight {
-    pub(super) fn new(gateway: &Gateway, turn: queue::Turn) -> Self {
-        Self {
-            gateway: gateway.clone(),
-            turn: Some(turn),
-            engine: None,
-        }
-    }
-
-    pub(super) fn engine_has_it(&mut self, engine: Target) {
-        self.engine = Some(engine);
-    }
-
-    pub(super) fn engine_is_free(&mut self) {
-        self.engine = None;
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let (Some(engine), Some(turn)) = (self.engine.take(), self.turn.take()) else {
-            return;
-        };
-        if !self.gateway.exclusive || self.gateway.stop.is_cancelled() {
-            return;
-        }
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let gateway = self.gateway.clone();
-            runtime.spawn(async move {
-                tokio::select! {
-                    () = gateway.upstream.clear(&engine, gateway.limits.clear) => {}
-                    () = gateway.stop.cancelled() => {}
-                }
-                drop(turn);
-            });
-        }
-    }
-}
-
 /// The error that vLLM puts into its streams when its engine core is dead: it takes it for a piece of a reply, which it is not.
 fn dying_words(event: &anthropic::Event) -> Option<String> {
     let error = event.error()?;
@@ -614,33 +480,5 @@ fn api_error(failure: Failure) -> ApiError {
             "the engine has sent nothing for too long",
         ),
         Failure::Away(error) | Failure::Busy(error, _) | Failure::Refused(error) => error,
-    }
-}
-
-/// Pauses between attempts at an engine that has too many requests: as long as it wants, else longer each time.
-struct Backoff {
-    left: Duration,
-    next: Duration,
-}
-
-impl Backoff {
-    /// The longest pause that an engine does not ask for.
-    const LONGEST: Duration = Duration::from_secs(16);
-
-    fn new(limits: &Limits) -> Self {
-        Self {
-            left: limits.backoff,
-            next: limits.first_pause,
-        }
-    }
-
-    /// The next pause. None: it has taken long enough, or the engine wants more than that, and the client is told.
-    fn next(&mut self, wanted: Option<Duration>) -> Option<Duration> {
-        let pause = wanted.unwrap_or(self.next);
-        self.left = self.left.checked_sub(pause)?;
-        self.next = (self.next * 2).min(Self::LONGEST);
-        // Not all at the same moment.
-        let jitter = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-        Some(pause.mul_f64(1.0 + jitter / 4.0))
     }
 }

@@ -4,9 +4,11 @@
 
 pub mod anthropic;
 pub mod auth;
+mod backoff;
 pub mod cache_breaks;
 mod canned;
 mod exchange;
+mod in_flight;
 mod limits;
 pub mod metrics;
 mod outage;

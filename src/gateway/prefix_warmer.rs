@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::server::Gateway;
 use crate::gateway::anthropic::{self, ApiError};
 use crate::gateway::auth::Caller;
-use crate::gateway::exchange::InFlight;
+use crate::gateway::in_flight::InFlight;
 use crate::gateway::prompt_prefixes::{CLIENT, PromptPrefix, PromptPrefixes};
 use crate::gateway::queue::{Conversation, Place, Queue, Standing};
 use crate::gateway::upstream::{self, Failure, StallTimeout, Target};

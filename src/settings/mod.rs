@@ -2,10 +2,12 @@
 //!
 //! - [`key`]: the keys and their values, pure;
 //! - [`edit`]: changes to its text, pure;
+//! - [`fault`]: what is wrong with it, in words;
 //! - [`file`]: the file, read and checked;
 //! - [`resolve`]: which value counts, and where it comes from.
 
 pub mod edit;
+pub mod fault;
 pub mod file;
 pub mod key;
 pub mod resolve;
