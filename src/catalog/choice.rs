@@ -384,10 +384,13 @@ mod tests {
         };
         let stated = own(Some(Form::Mistral)).with_template(Some(shown));
         assert_eq!(stated.form, Some(Form::Mistral));
-        let anew = hub("org/name", None)
+        let resolved_again = hub("org/name", None)
             .called_as(&stated)
             .with_template(Some(shown));
-        assert_eq!((anew.form, anew.name.as_str()), (stated.form, "work"));
+        assert_eq!(
+            (resolved_again.form, resolved_again.name.as_str()),
+            (stated.form, "work")
+        );
         let unstated = own(None).with_template(Some(shown));
         assert_eq!(unstated.form, Some(Form::Hermes));
         assert_eq!(unstated.typed, "work");

@@ -99,7 +99,7 @@ pub fn plan(
 pub fn review_settings(app: &App) -> Result<Review> {
     let environment = &app.environment;
     let files = settings_files::read(environment, app.os()? == Os::Macos)?;
-    // What differs from session to session is not compared with settings.
+    // Values of one session alone are not compared with settings.
     let endpoint = Endpoint {
         port: 0,
         token: Secret::new(""),

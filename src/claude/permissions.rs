@@ -2,7 +2,7 @@
 //!
 //! Claude Code's own auto mode cannot work here, as its check of each call runs on Anthropic's servers: `settings_overlay` turns it off.
 //! A session that asks starts in the plain mode ("manual") and has read-only tools allowed. One that does not ask starts in the mode "accept
-//! edits", in which a hook of ours allows the other tools too: rules (`--allowedTools`) would hold in every mode, and after shift+tab
+//! edits", in which our hook allows the other tools too: rules (`--allowedTools`) would hold in every mode, and after shift+tab
 //! the footer would say "manual" while nothing is asked. Print mode has no footer and no shift+tab, so there rules do.
 
 use std::ffi::OsString;

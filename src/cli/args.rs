@@ -131,7 +131,7 @@ pub struct StatusArgs {
     /// Print JSON: sizes in bytes, times in seconds
     #[arg(long)]
     pub json: bool,
-    /// Show it anew each second until Ctrl-C; with --json a line each second
+    /// Repeat each second until Ctrl-C; with --json one line each second
     #[arg(long, short)]
     pub watch: bool,
 }

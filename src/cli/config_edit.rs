@@ -19,7 +19,7 @@ const NEW: &str = "# Settings of cclocal. What counts: a flag, else a variable, 
 /// Tables in a new file.
 const NEW_TABLES: &str = "\n# A model of your own, for: cclocal work\n# [models.work]\n# id = \"org/name\"\n\n# An engine that others run, for: cclocal --connect team\n# [remotes.team]\n# url = \"https://llm.example\"\n# token-env = \"TEAM_KEY\"\n";
 
-/// What a person named on the command line.
+/// The model that a person named on the command line.
 struct Named<'a> {
     spot: Spot<'a>,
     key: &'static Key,

@@ -106,7 +106,7 @@ fn machine(memory: Option<Memory>) -> String {
     }
 }
 
-/// The models that can be started: one's own, the catalogue's, and what else is whole on this disk.
+/// The models that can be started: one's own, the catalogue's, and other complete ones on this disk.
 fn offers(app: &App, resolver: &Resolver, here: &MachineFit) -> Result<Vec<Offer>> {
     let paths = &app.paths;
     let own = resolver.settings.models.iter().map(|own| {

@@ -1,4 +1,4 @@
-//! Models of the settings file, and others that are on this disk: what is there of them, and how they fit.
+//! Models of the settings file, and others on this disk: how complete they are, and how they fit.
 
 use super::machine_fit::MachineFit;
 use super::options;

@@ -38,7 +38,7 @@ fn line(arguments: &[OsString]) -> Option<String> {
     }
 }
 
-/// What Claude Code tells on standard input.
+/// Claude Code's state, which it writes to standard input.
 fn told() -> Told {
     let mut bytes = Vec::new();
     let stdin = std::io::stdin();

@@ -98,7 +98,7 @@ fn subcommand<'a>(command: &'a Command, word: &OsStr) -> Option<&'a Command> {
     })
 }
 
-/// Number of words of one of our options with its value. None: it is none of ours.
+/// Number of words of one of our options with its value. None: not our option.
 fn own_words(command: &Command, word: &OsStr) -> Option<usize> {
     let text = word.to_str()?;
     if subcommand(command, word).is_some() {

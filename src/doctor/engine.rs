@@ -13,7 +13,7 @@ use crate::ui;
 /// How many packages that differ are named.
 const NAMED: usize = 2;
 
-/// What installs the engine, and what installs it again.
+/// Commands that install the engine, and that reinstall it.
 const SETUP: &str = "cclocal setup";
 const AGAIN: &str = "cclocal setup --force";
 

@@ -80,7 +80,7 @@ pub(super) fn gpu_limit(app: &App) -> Vec<Finding> {
     vec![of_limit(record, now, super::runs::anything_runs(app))]
 }
 
-/// `now`: the limit in MiB, if the system tells. `used`: something of ours runs that may need it.
+/// `now`: the limit in MiB, if the system tells. `used`: an engine or session runs that may need it.
 fn of_limit(record: Option<Record>, now: Option<u64>, used: bool) -> Finding {
     const CHECK: &str = "GPU limit";
     match (record, now) {

@@ -1,4 +1,4 @@
-//! What runs, what was left by what was killed, ports, and our folders.
+//! Running engines, leftovers of killed processes, ports, and our folders.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,7 +15,7 @@ use crate::sys::port as ports;
 /// The usual port, as a session would find it.
 enum UsualPort {
     Free,
-    /// An engine of ours.
+    /// An engine that cclocal runs.
     Ours,
     /// Another program, if it can be told, and the port that is taken instead.
     Taken {
@@ -59,13 +59,13 @@ fn of_port(found: UsualPort) -> Finding {
     }
 }
 
-/// Whether an engine of ours runs.
+/// Whether cclocal runs an engine.
 pub(super) fn an_engine_runs(app: &App) -> bool {
     let mut ports = reservation::ports(&app.paths).into_iter();
     ports.any(|port| port_holder::of(&app.paths, port).is_some())
 }
 
-/// Whether an engine or a session of ours runs.
+/// Whether cclocal runs an engine or a session.
 pub(super) fn anything_runs(app: &App) -> bool {
     an_engine_runs(app) || session_folders(&app.paths).iter().any(|(_, lives)| *lives)
 }
@@ -147,7 +147,7 @@ fn of_runs(running: &[Running], left: &[u16], dead: usize) -> Vec<Finding> {
     found
 }
 
-/// A folder of ours.
+/// One of cclocal's folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Folder {
     is_folder: bool,
@@ -192,7 +192,7 @@ fn look(path: &Path) -> Result<Option<Folder>, std::io::Error> {
             mode: data.permissions().mode() & 0o777,
             writable: nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok(),
         })),
-        // What is in the place of a folder above is said of that one.
+        // A file in the place of a parent folder is reported for the parent.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(None)
         }

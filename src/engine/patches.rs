@@ -49,7 +49,7 @@ pub struct Tried {
     pub name: String,
     /// Why it did not apply. None: it did.
     pub why_not: Option<String>,
-    /// What it is like without it, if people notice.
+    /// The effect of its absence, if people notice one.
     pub without: Option<&'static str>,
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Parts {
 /// A break that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheBreak {
-    /// Where the prompt first differed, in words. None: nowhere; the cache had it no more.
+    /// The first part of the prompt that differed, in words. None: no part did; the cache had dropped it.
     pub part: Option<String>,
     /// Tokens that were computed beyond those that were new.
     pub tokens: u64,
@@ -46,7 +46,7 @@ pub struct CacheBreaks {
     pub last: Option<CacheBreak>,
 }
 
-/// What was seen of all callers. Clones share it.
+/// The last prompts of all callers. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CacheWatch(Arc<Mutex<Seen>>);
 
@@ -83,7 +83,7 @@ impl Parts {
         pairs.any(|(one, other)| one == other)
     }
 
-    /// Where it first differs from the one before, and how many of its bytes are new.
+    /// The first part that differs from the prompt before, and how many bytes are new.
     fn against(&self, before: &Self) -> (Option<String>, usize) {
         let count = self.messages.len();
         let pairs = self.messages.iter().zip(&before.messages);
@@ -166,7 +166,8 @@ fn colon(field: &[u8]) -> Option<usize> {
     (0..field.len()).find(|&at| !strings.inside(field[at]) && field[at] == b':')
 }
 
-/// The items of a JSON object or list, as they stand. Nothing is parsed: a prompt can have megabytes.
+/// The items of a JSON object or list, as they stand. Nothing is parsed: a prompt can have megabytes. serde_json's `RawValue` would do, but its feature
+/// gives one key a meaning in every JSON object that is read anywhere, a model's arguments included.
 fn items(list: &[u8]) -> Vec<&[u8]> {
     let list = trimmed(list);
     let mut strings = Strings::default();
@@ -304,7 +305,7 @@ mod tests {
             Some("message 1 of 4")
         );
         assert_eq!(watch.breaks().count, 4);
-        // A conversation of its own, one of another caller, and one that begins anew after a compaction.
+        // A separate conversation, one of another caller, and one that restarts after a compaction.
         assert_eq!(
             watch.see(ONE, parts("t", &["another"]), usage(9_000, 0)),
             None

@@ -286,7 +286,7 @@ impl Turn {
                     }
                     return Ok(());
                 }
-                // One of ours has nothing else to do.
+                // Our own engine has nothing else to do.
                 Err(Failure::Busy(error, wanted)) if !client.begun() && !self.gateway.exclusive => {
                     let Some(wait) = backoff.next(wanted) else {
                         return Err(Failure::Refused(error));

@@ -330,12 +330,12 @@ impl Running {
         }
     }
 
-    /// What is known of its tokens.
+    /// Its tokens, as far as they are known.
     pub(crate) fn usage(&mut self, usage: Usage) {
         self.usage = usage;
     }
 
-    /// What is known of its tokens.
+    /// Its tokens, as far as they are known.
     pub(crate) fn tokens(&self) -> Usage {
         self.usage
     }

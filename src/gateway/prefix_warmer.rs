@@ -121,7 +121,7 @@ impl PrefixWarmer {
         if asked {
             return None;
         }
-        // Its own conversation: it came before whoever waits behind it.
+        // Its own conversation: it came before the requests that wait behind it.
         let standing = Standing::Step(Conversation::of(Caller::Main, Some(b"the prompt prefix")));
         let cancel = CancellationToken::new();
         state.under_way = Some((prefix.clone(), cancel.clone()));

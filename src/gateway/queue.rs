@@ -306,7 +306,7 @@ mod tests {
         drop(gone);
         drop(turn);
         assert!(next.now_or_never().is_some());
-        // Nor whoever leaves when it is called already.
+        // Nor a request that leaves after it was called.
         let called = queue.enter(of("d"));
         drop(called);
         assert!(queue.enter(of("e")).turn().now_or_never().is_some());

@@ -20,7 +20,7 @@ use crate::sys::secret::Secret;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Shorter than the 5 seconds after which the engine's server (uvicorn) closes an idle connection.
 const KEPT_IDLE: Duration = Duration::from_secs(3);
-/// How long an engine may take to say that it is there.
+/// How long an engine may take to answer a question for its health.
 const UP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often an engine that is to work at nothing is asked whether it does.
 const CLEARING_INTERVAL: Duration = Duration::from_millis(50);
@@ -51,7 +51,7 @@ pub(crate) enum Failure {
     Stalled,
     /// It has too many requests at the moment, and may say how long that lasts.
     Busy(ApiError, Option<Duration>),
-    /// A proxy before it says that it is not there, or it says so itself.
+    /// It is unavailable: a proxy in front of it says so, or it does itself.
     Away(ApiError),
     /// It said no.
     Refused(ApiError),
@@ -200,7 +200,7 @@ impl Upstream {
         serde_json::from_slice(&body).ok()
     }
 
-    /// Whether the engine answers at all: its `/health`, or where it has none its list of models.
+    /// Whether the engine answers at all: on `/health`, else with its list of models.
     pub(crate) async fn is_up(&self, target: &Target) -> bool {
         for path in ["/health", "/v1/models"] {
             let mut request = self.0.get(target.url(path)).timeout(UP_DEADLINE);

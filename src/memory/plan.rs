@@ -47,7 +47,7 @@ const ENGINE_ITSELF: u64 = 270_000_000;
 const CACHE_MARGIN: u64 = 2;
 
 /// Tokens of what is kept beside the one conversation that is always kept: the client's own questions in the background. Where that is all there
-/// is room for, a second long conversation takes the place of the first, which is then computed anew.
+/// is room for, a second long conversation takes the place of the first, which is then computed again.
 const BESIDE: u64 = 2_048;
 
 /// Snapshots that there are beside a conversation of the layers that cannot be cut back: at its last question and at the end of its prompt
@@ -79,9 +79,9 @@ pub struct Shares {
     /// A full window's conversation. It is held once: by the request that runs, and between turns by the prefix cache, which lets the next turn
     /// compute only what is new.
     pub conversation: u64,
-    /// What there is beside for a moment while one becomes the other: the copies of a layer.
+    /// Copies of a layer, which are there for a moment while one becomes the other.
     pub copies: u64,
-    /// What else the prefix cache keeps: snapshots of layers that cannot be cut back, and other conversations.
+    /// The rest of the prefix cache: snapshots of layers that cannot be cut back, and other conversations.
     pub prefix_cache: u64,
     /// One step of reading a prompt.
     pub working: u64,
@@ -415,7 +415,7 @@ impl Way {
         }
     }
 
-    /// Bytes of entries of the prefix cache: those of the conversations that are kept whole, the running one included, and what is beside.
+    /// Bytes of entries of the prefix cache: those of the conversations that are kept whole, the running one included, and of short questions.
     fn cache_limit(self, planner: &Planner, window: u64) -> u64 {
         let architecture = &planner.architecture;
         let beside = match self.conversations {

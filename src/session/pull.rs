@@ -55,7 +55,7 @@ pub async fn run(
         api::model_info(host, &id).await
     };
     let size = told.size;
-    // Where it does not answer, one attempt is enough to say so.
+    // One attempt shows that a hub that does not answer is unreachable.
     let attempts = if told.files.is_some() { "3" } else { "1" };
     request::learn(paths, &mut request, |_| told)?;
     let measured = Measured::of(app, request, None, |_| size)?;
@@ -68,7 +68,7 @@ pub async fn run(
             .into_iter()
             .map(|(name, value)| (name.into(), value.into())),
     );
-    // The files of multimodal models too; there is no more of any other.
+    // With the files of multimodal models; other models have no such files.
     let argv = ["download", &id, "--mllm", "--retries", attempts].map(str::to_owned);
     let mut server = Server::start(Launch {
         executable: engine,

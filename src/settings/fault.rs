@@ -1,15 +1,15 @@
-//! What is wrong with a settings file, in words.
+//! Faults of a settings file, in words.
 
 use super::key::Group;
 use crate::error::Error;
 
-/// What is wrong with a file.
+/// A fault of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub what: What,
     pub line: usize,
     pub cause: String,
-    /// What was probably meant.
+    /// The key or value that was probably meant.
     pub hint: Option<String>,
 }
 

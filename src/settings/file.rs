@@ -38,7 +38,7 @@ pub struct Set {
 /// Values by the names of their keys.
 pub type Values = BTreeMap<&'static str, Set>;
 
-/// Where a model of one's own is.
+/// The place of a model of one's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A hub id.
@@ -123,7 +123,7 @@ impl Remote {
     }
 }
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     pub values: Values,

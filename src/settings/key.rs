@@ -321,7 +321,7 @@ impl Kind {
         }
     }
 
-    /// What a value of this kind is, for a person who wrote another.
+    /// A description of the values of this kind, for a person who wrote another.
     fn words(self, raw: Raw<'_>) -> String {
         match self {
             Self::Switch => "it is true or false".into(),

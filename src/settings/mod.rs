@@ -2,7 +2,7 @@
 //!
 //! - [`key`]: the keys and their values, pure;
 //! - [`edit`]: changes to its text, pure;
-//! - [`fault`]: what is wrong with it, in words;
+//! - [`fault`]: its faults, in words;
 //! - [`file`]: the file, read and checked;
 //! - [`resolve`]: which value counts, and where it comes from.
 

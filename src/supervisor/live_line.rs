@@ -1,4 +1,4 @@
-//! What an engine does at this moment, in one line. Pure.
+//! An engine's activity at this moment, in one line. Pure.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ui;
 /// The hidden command that prints the line.
 pub const COMMAND: &str = "status-line";
 
-/// What Claude Code tells a status line, as far as it is read: the tokens of the conversation. Source: Claude Code 2.1.197 and 2.1.332.
+/// Claude Code's input to a status line, as far as it is read: the tokens of the conversation. Source: Claude Code 2.1.197 and 2.1.332.
 #[derive(Debug, Default, Deserialize)]
 pub struct Told {
     context_window: Option<Tokens>,
@@ -65,7 +65,7 @@ fn starting(progress: Option<&Progress>) -> String {
     }
 }
 
-/// What is done, in words.
+/// The activity, in words.
 pub fn words(activity: &Activity) -> String {
     match activity {
         Activity::Idle => "ready".into(),

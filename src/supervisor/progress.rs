@@ -10,7 +10,7 @@ use crate::gateway::metrics::Standing;
 /// How many of what an engine told are kept: a quarter of a minute.
 const KEPT: usize = 16;
 
-/// What an engine tells of its request, in tokens (`engine/patches/progress.py`).
+/// An engine's report on its request, in tokens (`engine/patches/progress.py`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Told {
     pub prompt: u64,
@@ -22,7 +22,7 @@ pub struct Told {
     pub written: u64,
 }
 
-/// What the engine does for a session, or for anybody.
+/// The engine's activity for one session, or for all.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Activity {
@@ -50,7 +50,7 @@ pub enum Activity {
     },
 }
 
-/// What was told of one request, the newest last.
+/// Reports on one request, the newest last.
 #[derive(Debug, Default)]
 pub struct Progress(VecDeque<(Instant, Told)>);
 
@@ -78,7 +78,7 @@ impl Progress {
         self.0.back().map(|(_, told)| *told)
     }
 
-    /// What the engine does for one whose requests stand so.
+    /// The engine's activity for a caller whose requests stand so.
     pub fn activity(&self, standing: Standing, now: Instant) -> Activity {
         let seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
         match standing {

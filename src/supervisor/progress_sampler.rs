@@ -44,7 +44,7 @@ impl EngineProgress {
         lock(&self.known).clear();
     }
 
-    /// What the engine does for one whose requests stand so.
+    /// The engine's activity for a caller whose requests stand so.
     pub(super) fn activity(&self, standing: Standing) -> Activity {
         lock(&self.known).activity(standing, Instant::now())
     }

@@ -41,7 +41,7 @@ pub enum SupervisorRequest {
     Port,
     /// State of the engine. Answered by one [`SupervisorMessage::Status`].
     Status,
-    /// What the engine does for a session at this moment. Answered by one [`SupervisorMessage::Live`]. Older supervisors do not answer.
+    /// The engine's activity for a session at this moment. Answered by one [`SupervisorMessage::Live`]. Older supervisors do not answer.
     Live {
         /// The session's process.
         pid: i32,

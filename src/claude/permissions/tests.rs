@@ -61,7 +61,7 @@ impl Case {
         })
     }
 
-    /// The arguments, and what else there is to it.
+    /// The arguments, and how they are to be read.
     fn words(&self) -> String {
         let permissions = self.permissions();
         let mut words: Vec<String> = permissions
@@ -123,7 +123,7 @@ fn a_choice_after_the_dashes_is_the_users() {
             assert_eq!(words(asking, list), "--tools=ALL");
         }
     }
-    // What is taken away is taken away by the client's own rules.
+    // The client's own rules still take tools away.
     assert!(words(LOCAL, "--disallowedTools Bash").contains("+ hook"));
     assert!(words(LOCAL, "-p hi --tools Read").starts_with("--allowedTools=ALL"));
     assert!(words(LOCAL, "--tools Read,Grep").starts_with("--allowedTools=Read,Glob,Grep "));

@@ -12,7 +12,7 @@ pub struct Packages {
     pub engine: Option<String>,
     /// How many packages the lock has.
     pub locked: usize,
-    /// What differs from the lock, in words.
+    /// Differences from the lock, in words.
     pub different: Vec<String>,
 }
 

@@ -50,7 +50,7 @@ const WORDLESS: [&str; 7] = [
     "exceed context window",
 ];
 
-/// What an engine said of a request that is too long for it. Lengths are in tokens.
+/// An engine's refusal of a request that is too long for it. Lengths are in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overflow {
     pub window: Option<u64>,

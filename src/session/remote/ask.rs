@@ -35,7 +35,7 @@ pub struct Model {
     pub window: Option<u64>,
     /// How many requests it works at together, if it tells.
     pub parallel: Option<u64>,
-    /// What is known of the server.
+    /// The kind of server.
     server: Server,
     /// Note for the person.
     pub notices: Vec<String>,

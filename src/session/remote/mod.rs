@@ -110,7 +110,7 @@ pub async fn run(
     let line = StatusLine::new(session.app, &endpoint.model, host, window.window.tokens);
     let outcome = match Prepared::new(session, endpoint, line.command()).await {
         Ok(prepared) => {
-            // A line of ours would stand in the middle of Claude Code's screen.
+            // A printed line would stand in the middle of Claude Code's screen.
             let ui = (!prepared.is_interactive()).then(|| ui.clone());
             let _kept = line.keep(gateway.outages.watch(), ui);
             prepared.run(&mut gateway, signals).await

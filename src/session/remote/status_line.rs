@@ -10,7 +10,7 @@ use crate::escape::visible;
 use crate::gateway::Away;
 use crate::ui::{self, Ui};
 
-/// The status line: where it is kept, and what it says while all is well.
+/// The status line: its file, and its words while the engine answers.
 pub(super) struct StatusLine {
     file: PathBuf,
     usual: String,
